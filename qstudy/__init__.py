@@ -1,0 +1,3 @@
+"""Quantization studies of RNN-Transducer speech recognizers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,106 @@
+"""Which layers a model has, and how many bits each of them gets: plain data, shared by `quant` and `hardware`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from qstudy.errors import UserError
+
+FLOAT = 32  # this width means "no quantization"
+WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What size and speed depend on, of one layer; no weights."""
+
+    name: str
+    """Dotted name in the model: `encoder.lstm.0`."""
+    kind: str
+    """`linear`, `lstm`, `embedding`, or `constant` (stored in float, never quantized)."""
+    matrices: tuple[tuple[int, int], ...] = ()
+    """Weight matrices (rows = output channels, columns = inputs): an LSTM has (4H, D) and (4H, H)."""
+    vectors: int = 0
+    """Float32 numbers stored beside the matrices: biases, normalization."""
+    activations: int = 0
+    """Activation grids: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state), 0 for a table."""
+    every_ms: float | None = None
+    """The layer runs once per this many milliseconds of audio; None: not driven by frames."""
+    per_label: float = 0.0
+    """Runs per emitted label, on top of those per frame (predictor: 1, joiner output: 1, encoder: 0)."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values."""
+        return sum(rows * columns for rows, columns in self.matrices) + self.vectors
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """In which arithmetic one layer computes."""
+
+    weight: int = FLOAT
+    """Bits per weight: 2 to 8, 16, or 32 for float."""
+    activation: int = FLOAT
+    """Bits per activation (inputs; for an LSTM the hidden state too)."""
+    accumulator: int = 32
+    """Bits of the accumulator of a matrix product."""
+    grid: str = "uniform"
+    """Where the levels lie: `uniform`, or `codebook` (a table of 2**weight entries of 8 bits)."""
+    granularity: str = "channel"
+    """Weights that share a scale: `channel` (a row of the matrix) or `tensor`."""
+    placement: str = "accelerator"
+    """Where the layer runs: `accelerator` or `cpu`."""
+
+    def __post_init__(self) -> None:
+        for field in ("weight", "activation"):
+            if getattr(self, field) not in WIDTHS:
+                raise UserError(f"{field}: {getattr(self, field)!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
+        for field, choices in (("grid", ("uniform", "codebook")), ("granularity", ("channel", "tensor")),
+                               ("placement", ("accelerator", "cpu"))):  # fmt: skip
+            if getattr(self, field) not in choices:
+                raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
+
+    @property
+    def quantized(self) -> bool:
+        """Whether anything of the layer is quantized."""
+        return self.weight != FLOAT or self.activation != FLOAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+
+BitMap = dict[str, LayerBits]
+"""Layer name -> widths, in the model's order: the single source for size, latency, search space and tables."""
+
+BitPatterns = Mapping[str, Mapping[str, Any]]
+"""Ordered glob patterns -> fields of `LayerBits`; the last match wins, field by field."""
+
+
+def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerBits | None = None) -> BitMap:
+    """Turn ordered glob patterns into one `LayerBits` per quantizable layer.
+
+    Args:
+        patterns: e.g. `{"encoder.*": {"weight": 4, "activation": 8}, "joiner.*": {"weight": 8}}`; later patterns
+            override the fields that they name.
+        shapes: the model's layers; those without matrices are left out.
+        default: the widths of layers that no pattern matches; float if None.
+
+    Raises:
+        UserError: a pattern matches no layer, or names an unknown field or width.
+    """
+    names = [shape.name for shape in shapes if shape.matrices]
+    bit_map = dict.fromkeys(names, default or LayerBits())
+    known = {field.name for field in fields(LayerBits)}
+    for pattern, values in patterns.items():
+        if not isinstance(values, Mapping) or (unknown := set(values) - known):
+            wrong = "is not a mapping" if not isinstance(values, Mapping) else f"has the unknown field {min(unknown)!r}"
+            raise UserError(f"layers: {pattern!r} {wrong}; fields are {', '.join(sorted(known))}.")
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise UserError(f"layers: the pattern {pattern!r} matches no layer; layers are {', '.join(names)}.")
+        for name in matches:
+            bit_map[name] = replace(bit_map[name], **values)
+    return bit_map
