@@ -1,0 +1,99 @@
+"""Word and character error rates as counts (aligned by jiwer), and how sure one can be of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+
+_BLOCK = 4_000_000  # resampled utterances held at a time: 32 MB
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Edits that turn the references into the hypotheses, summed over utterances."""
+
+    substitutions: int
+    """Words (or characters) that became others."""
+    insertions: int
+    """Words of the hypotheses that nobody said."""
+    deletions: int
+    """Words of the references that are missing."""
+    reference: int
+    """Words of the references."""
+
+    @property
+    def errors(self) -> int:
+        """All edits."""
+        return self.substitutions + self.insertions + self.deletions
+
+    @property
+    def rate(self) -> float:
+        """Errors per reference word, a fraction, maybe above 1; if there are no words, the errors (jiwer's rule)."""
+        return self.errors / max(self.reference, 1)
+
+
+def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
+    """Count word errors over utterances; empty references and hypotheses are fine.
+
+    Raises:
+        ValueError: not one hypothesis per reference.
+    """
+    return _counts(jiwer.process_words(list(references), list(hypotheses)))
+
+
+def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
+    """Count character errors over utterances, spaces included; raises as `word_errors`."""
+    return _counts(jiwer.process_characters(list(references), list(hypotheses)))
+
+
+def bootstrap_interval(
+    references: Sequence[str], hypotheses: Sequence[str], seed: int = 0, samples: int = 1000
+) -> tuple[float, float]:
+    """The 95 % interval of the word error rate, by drawing utterances again with replacement.
+
+    Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
+
+    Args:
+        references: what was said, one text per utterance.
+        hypotheses: what was recognized.
+        seed: of the draws; equal seeds, equal interval.
+        samples: number of draws of the whole set.
+
+    Returns:
+        The 2.5 and 97.5 percentiles, fractions; (0, 0) without utterances.
+
+    Raises:
+        ValueError: not one hypothesis per reference.
+    """
+    alignment = jiwer.process_words(list(references), list(hypotheses))
+    count = len(alignment.references)
+    if not count:
+        return 0.0, 0.0
+    errors = np.array([_edits(chunks) for chunks in alignment.alignments], dtype=np.float64)
+    words = np.array([len(reference) for reference in alignment.references], dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    rates = []
+    for size in _blocks(samples, max(1, _BLOCK // count)):
+        drawn = generator.integers(count, size=(size, count))
+        rates.append(errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1))
+    low, high = np.percentile(np.concatenate(rates), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:
+    reference = output.hits + output.substitutions + output.deletions
+    return ErrorCounts(output.substitutions, output.insertions, output.deletions, reference)
+
+
+def _edits(chunks: Sequence[jiwer.AlignmentChunk]) -> int:
+    """Errors of one utterance; a substitution covers as many words on either side."""
+    return sum(
+        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in chunks
+        if chunk.type != "equal"
+    )
+
+
+def _blocks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

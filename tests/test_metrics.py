@@ -1,0 +1,67 @@
+"""Metrics: against jiwer's own rates, by hand, and the interval's coverage."""
+
+import jiwer
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qstudy.data import metrics
+from qstudy.data.metrics import ErrorCounts, bootstrap_interval, character_errors, word_errors
+
+TEXTS = st.lists(st.sampled_from(["one", "two", "three", "o", "tree"]), max_size=6).map(" ".join)
+PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
+
+
+@given(PAIRS)
+def test_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
+    references, hypotheses = map(list, zip(*pairs, strict=True))
+    assert word_errors(references, hypotheses).rate == jiwer.wer(references, hypotheses)
+    assert character_errors(references, hypotheses).rate == jiwer.cer(references, hypotheses)
+
+
+@given(PAIRS)
+def test_utterances_add_up(pairs: list[tuple[str, str]]) -> None:
+    references, hypotheses = map(list, zip(*pairs, strict=True))
+    each = sum(metrics._edits(a) for a in jiwer.process_words(references, hypotheses).alignments)
+    assert each == word_errors(references, hypotheses).errors
+
+
+def test_counts_by_hand() -> None:
+    counts = word_errors(["a b c", "", "d e", "f"], ["a x c", "y", "e", ""])
+    assert counts == ErrorCounts(substitutions=1, insertions=1, deletions=2, reference=6)
+    assert counts.rate == 4 / 6
+    assert character_errors(["ab c"], ["abc"]) == ErrorCounts(0, 0, 1, 4)
+
+
+def test_nothing_said() -> None:
+    assert word_errors([], []).rate == 0
+    assert word_errors([""], [""]).rate == 0
+    assert word_errors([""], ["a b"]).rate == 2
+    assert bootstrap_interval([], []) == (0, 0)
+    assert bootstrap_interval(["", ""], ["", ""]) == (0, 0)
+
+
+def test_one_hypothesis_per_reference() -> None:
+    with pytest.raises(ValueError, match="lengths must match"):
+        word_errors(["a", "b"], ["a"])
+
+
+def test_interval_covers_the_true_rate() -> None:
+    generator = np.random.default_rng(1)
+    inside = 0
+    for trial in range(60):
+        wrong = generator.random((80, 5)) < 0.1
+        hypotheses = [" ".join("x" if w else "a" for w in row) for row in wrong]
+        low, high = bootstrap_interval(["a a a a a"] * 80, hypotheses, seed=trial, samples=200)
+        inside += low <= 0.1 <= high
+        assert low <= wrong.mean() <= high
+    assert 50 <= inside < 60  # 95 % of 60 is 57
+
+
+def test_interval_is_deterministic_and_independent_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    references, hypotheses = ["a b", "c d e", "f"] * 5, ["a x", "c d e", ""] * 5
+    whole = bootstrap_interval(references, hypotheses, seed=3)
+    monkeypatch.setattr(metrics, "_BLOCK", 100)
+    assert bootstrap_interval(references, hypotheses, seed=3) == whole
+    assert bootstrap_interval(references, hypotheses, seed=4, samples=50) != whole
