@@ -1,0 +1,5 @@
+"""The common RNN-T, built from `quant`'s layers."""
+
+from qstudy.model.rnnt import RNNT, ModelConfig
+
+__all__ = ["RNNT", "ModelConfig"]

@@ -1,0 +1,92 @@
+"""The LSTM encoder: log-mel frames in, joiner frames out."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.model.normalize import Normalize, RunningMean
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.layers import LSTM, Rate
+
+
+class EncoderState(NamedTuple):
+    """What a stream carries from chunk to chunk."""
+
+    running_mean: RunningMean | None
+    layers: list[LSTMState]
+
+
+class LSTMEncoder(nn.Module):
+    """Stack frames, run unidirectional LSTM layers, concatenate their outputs.
+
+    One joiner frame covers `stack * reduction` feature frames; frames left over at the end are not used (an utterance
+    ends in silence anyway: `FeatureSettings.tail_ms`).
+    """
+
+    def __init__(
+        self,
+        bins: int,
+        hop_ms: float,
+        hidden: int = 256,
+        layers: int = 3,
+        stack: int = 3,
+        reduction: int = 3,
+        running_mean: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            bins: mel bins per feature frame.
+            hop_ms: milliseconds between feature frames.
+            hidden: H, size of each LSTM layer.
+            layers: number of LSTM layers.
+            stack: feature frames stacked into one LSTM frame.
+            reduction: LSTM frames concatenated into one joiner frame.
+            running_mean: prior frames of the causal per-utterance mean normalization; 0: none.
+            dropout: of each layer's output, while training.
+        """
+        super().__init__()
+        self.stack = stack
+        self.chunk = stack * reduction
+        """Feature frames per joiner frame: a stream feeds multiples of it."""
+        self.output_size = hidden * reduction
+        self.output_ms = hop_ms * self.chunk
+        self.normalize = Normalize(bins, running_mean)
+        sizes = [bins * stack] + [hidden] * (layers - 1)
+        self.lstm = nn.ModuleList(LSTM(size, hidden, Rate(every_ms=hop_ms * stack)) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+        for layer in self.lstm:
+            open_forget_gate(layer)
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, Tensor, EncoderState]:
+        """Encode a batch, or the next chunk of streams.
+
+        Args:
+            features: log-mel energies (B, F, D) float32.
+            lengths: valid frames (B,) int64.
+            state: what the previous chunk returned; None at the start.
+
+        Returns:
+            Joiner frames (B, T, output_size), their valid lengths (B,) int64, and the state after the last frame.
+        """
+        frames = features.shape[1] // self.chunk
+        x, mean = self.normalize(features[:, : frames * self.chunk], state.running_mean if state else None)
+        x = x.reshape(len(x), x.shape[1] // self.stack, -1)  # (B, LSTM frames, stack * D)
+        after = []
+        for index, layer in enumerate(self.lstm):
+            x, layer_state = layer(x, state.layers[index] if state else None)
+            x = self.dropout(x)
+            after.append(layer_state)
+        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk, EncoderState(mean, after)
+
+
+@torch.no_grad()
+def open_forget_gate(layer: LSTM) -> None:
+    """Start with the forget gate open, so that gradients reach far back (Jozefowicz et al. 2015)."""
+    hidden = layer.hidden_size
+    layer.bias_ih_l0.zero_()
+    layer.bias_hh_l0.zero_()
+    layer.bias_ih_l0[hidden : 2 * hidden] = 1.0

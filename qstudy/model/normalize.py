@@ -1,0 +1,43 @@
+"""Feature normalization: the training set's mean and deviation, then a causal running mean of the utterance."""
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.bits import LayerShape
+
+RunningMean = tuple[Tensor, Tensor]
+"""Sum of the frames so far (B, D) float32, and their number (B,) float32."""
+
+
+class Normalize(nn.Module):
+    """Map log-mel frames to zero mean and unit deviation, then take away the running mean of the frames so far.
+
+    The running mean only looks back, so streaming and whole-utterance agree. It starts from `prior` frames of the
+    training set's mean, so that the first frames are not normalized by themselves alone.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, bins: int, prior: int) -> None:
+        """Args: number of mel bins; prior frames, 0: no running mean."""
+        super().__init__()
+        self.prior = prior
+        self.register_buffer("mean", torch.zeros(bins))
+        self.register_buffer("deviation", torch.ones(bins))
+
+    def forward(self, features: Tensor, state: RunningMean | None = None) -> tuple[Tensor, RunningMean | None]:
+        """Normalize features (B, F, D) float32; returns the same shape and the state after the last frame."""
+        x = (features - self.mean) / self.deviation
+        if not self.prior:
+            return x, None
+        if state is None:
+            state = (x.new_zeros(len(x), x.shape[2]), x.new_full((len(x),), float(self.prior)))
+        total = state[0].unsqueeze(1) + x.cumsum(1)
+        count = state[1].unsqueeze(1) + torch.arange(1, x.shape[1] + 1, device=x.device)
+        after = (total[:, -1], count[:, -1]) if x.shape[1] else state
+        return x - total / count.unsqueeze(2), after
+
+    def shape(self, name: str) -> LayerShape:
+        """Two vectors, stored in float."""
+        return LayerShape(name, "constant", vectors=2 * len(self.mean))

@@ -1,0 +1,71 @@
+"""The recurrent neural network transducer: encoder, predictor, joiner (Graves 2012, arXiv 1211.3711)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from qstudy.bits import LayerShape
+from qstudy.model.encoder import LSTMEncoder
+from qstudy.model.joiner import Joiner
+from qstudy.model.normalize import Normalize
+from qstudy.model.predictor import LSTMPredictor, Predictor, StatelessPredictor
+from qstudy.named import build
+from qstudy.quant.layers import Quantizable
+
+ENCODERS = {"lstm": LSTMEncoder}
+PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
+
+
+@dataclass
+class ModelConfig:
+    """Which parts the model is made of; each is `{name: ..., **options}`, or an import path of the user's own class."""
+
+    encoder: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
+    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout)."""
+    predictor: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
+    """Predictor: `lstm` (embedding, hidden) or `stateless` (embedding, hidden, context)."""
+    joiner: dict[str, Any] = field(default_factory=dict)
+    """Joiner: hidden."""
+
+
+class RNNT(nn.Module):
+    """A transducer over log-mel features; label 0 is blank."""
+
+    def __init__(self, config: ModelConfig, bins: int, hop_ms: float, labels: int) -> None:
+        """
+        Args:
+            config: the parts.
+            bins: D, mel bins per feature frame.
+            hop_ms: milliseconds between feature frames.
+            labels: V, labels with blank.
+
+        Raises:
+            UserError: an unknown part or option.
+        """
+        super().__init__()
+        self.encoder: LSTMEncoder = build(config.encoder, ENCODERS, "model.encoder", bins, hop_ms)
+        self.predictor: Predictor = build(config.predictor, PREDICTORS, "model.predictor", labels)
+        joiner: Mapping[str, Any] = {"name": "joiner", **config.joiner}
+        sizes = (self.encoder.output_size, self.predictor.output_size, labels, self.encoder.output_ms)
+        self.joiner: Joiner = build(joiner, {"joiner": Joiner}, "model.joiner", *sizes)
+
+    def forward(self, features: Tensor, feature_lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Score every alignment.
+
+        Args:
+            features: log-mel energies (B, F, D) float32.
+            feature_lengths: valid frames (B,) int64.
+            targets: labels (B, U) int64, padded with anything valid.
+
+        Returns:
+            Logits (B, T, U + 1, V), valid encoder frames (B,) int64, encoder frames (B, T, .).
+        """
+        encoded, lengths, _ = self.encoder(features, feature_lengths)
+        return self.joiner(encoded, self.predictor(targets)), lengths, encoded
+
+    def shapes(self) -> list[LayerShape]:
+        """What size and speed depend on, layer by layer, in the model's order; constants included."""
+        described = (Quantizable, Normalize)
+        return [module.shape(name) for name, module in self.named_modules() if isinstance(module, described)]

@@ -1,0 +1,39 @@
+"""The slot of every quantizable layer: an arithmetic says how the layer computes; an empty slot is plain `torch.nn`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+LSTMState = tuple[Tensor, Tensor]
+"""Hidden state h and cell state c of one LSTM layer, each (1, B, H) float32."""
+
+
+class Arithmetic(nn.Module, ABC):
+    """How one layer computes. The layer owns its parameters and hands them over; the arithmetic owns its grids."""
+
+    @abstractmethod
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
+
+    @abstractmethod
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        """One unidirectional LSTM layer over x (B, T, D).
+
+        Args:
+            x: inputs (B, T, D) float32.
+            state: initial h and c.
+            weights: input weights (4H, D), hidden weights (4H, H), input bias (4H), hidden bias (4H); gates in
+                torch's order: input, forget, cell, output.
+
+        Returns:
+            Outputs (B, T, H) float32 and the state after the last frame.
+        """
+
+    @abstractmethod
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        """Rows of weight (V, D) at ids (...): (..., D) float32."""
+
+    @abstractmethod
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""

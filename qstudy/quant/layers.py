@@ -1,0 +1,158 @@
+"""Quantizable layers: each is its `torch.nn` twin plus one slot, `arithmetic`; with the slot empty it is the twin, exactly."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from qstudy.bits import LayerShape
+from qstudy.quant.arithmetic import Arithmetic, LSTMState
+
+
+class Rate(NamedTuple):
+    """How often a layer runs: once per `every_ms` of audio (None: not driven by frames), and `per_label` times a label."""
+
+    every_ms: float | None = None
+    per_label: float = 0.0
+
+
+class Quantizable(nn.Module):
+    """What policies, size model and packing ask of a layer."""
+
+    arithmetic: Arithmetic | None
+    rate: Rate
+
+    @abstractmethod
+    def matrices(self) -> list[Tensor]:
+        """The weight matrices, (rows, columns) each: what is quantized."""
+
+    @abstractmethod
+    def bias_vector(self) -> Tensor | None:
+        """The bias as it is stored in a packed model, float32, or None."""
+
+    @abstractmethod
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        """Load float matrices and bias: the inverse of `matrices` and `bias_vector`."""
+
+    @abstractmethod
+    def drop_matrices(self) -> None:
+        """Forget the float matrices: the arithmetic has its own from now on."""
+
+    @abstractmethod
+    def shape(self, name: str) -> LayerShape:
+        """What size and speed depend on."""
+
+
+class Linear(nn.Linear, Quantizable):
+    """`nn.Linear` with a slot."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = Rate()) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.arithmetic = None
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., inputs) to (..., outputs)."""
+        if self.arithmetic is None:
+            return super().forward(x)
+        return self.arithmetic.linear(x, self.weight, self.bias)
+
+    def matrices(self) -> list[Tensor]:
+        return [self.weight]
+
+    def bias_vector(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.detach()
+
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        if matrices:
+            self.weight.data.copy_(matrices[0])
+        if bias is not None:
+            self.bias.data.copy_(bias)
+
+    def drop_matrices(self) -> None:
+        self.register_parameter("weight", None)
+
+    def shape(self, name: str) -> LayerShape:
+        size = (self.out_features, self.in_features)
+        return LayerShape(name, "linear", (size,), self.out_features * (self.bias is not None), 1, *self.rate)
+
+
+class Embedding(nn.Embedding, Quantizable):
+    """`nn.Embedding` with a slot."""
+
+    def __init__(self, count: int, size: int, rate: Rate = Rate()) -> None:
+        super().__init__(count, size)
+        self.arithmetic = None
+        self.rate = rate
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up ids (...) int64: (..., size)."""
+        if self.arithmetic is None:
+            return super().forward(ids)
+        return self.arithmetic.embedding(ids, self.weight)
+
+    def matrices(self) -> list[Tensor]:
+        return [self.weight]
+
+    def bias_vector(self) -> Tensor | None:
+        return None
+
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        if matrices:
+            self.weight.data.copy_(matrices[0])
+
+    def drop_matrices(self) -> None:
+        self.register_parameter("weight", None)
+
+    def shape(self, name: str) -> LayerShape:
+        return LayerShape(name, "embedding", ((self.num_embeddings, self.embedding_dim),), 0, 0, *self.rate)
+
+
+class LSTM(nn.LSTM, Quantizable):
+    """One unidirectional layer of `nn.LSTM`, batch first, with a slot. Deep encoders stack several, so that each has its own widths."""
+
+    def __init__(self, inputs: int, hidden: int, rate: Rate = Rate()) -> None:
+        super().__init__(inputs, hidden, batch_first=True)
+        self.arithmetic = None
+        self.rate = rate
+
+    def forward(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+        """Run over x (B, T, inputs): (B, T, hidden) and the state after the last frame."""
+        if self.arithmetic is None:
+            return super().forward(x, state)
+        if state is None:
+            zeros = x.new_zeros(1, len(x), self.hidden_size)
+            state = (zeros, zeros)
+        return self.arithmetic.lstm(x, state, list(self._weights()))
+
+    def _weights(self) -> Iterator[Tensor]:
+        return (getattr(self, name) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"))
+
+    def matrices(self) -> list[Tensor]:
+        return [self.weight_ih_l0, self.weight_hh_l0]
+
+    def bias_vector(self) -> Tensor | None:
+        return (self.bias_ih_l0 + self.bias_hh_l0).detach()  # the two only ever act as a sum
+
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        for parameter, value in zip((self.weight_ih_l0, self.weight_hh_l0), matrices, strict=False):
+            parameter.data.copy_(value)
+        if bias is not None:
+            self.bias_ih_l0.data.copy_(bias)
+            self.bias_hh_l0.data.zero_()
+
+    def drop_matrices(self) -> None:
+        # nn.LSTM refuses None among its weights, so they become empty; only the arithmetic reads them.
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            delattr(self, name)
+            setattr(self, name, None)
+
+    def shape(self, name: str) -> LayerShape:
+        gates = 4 * self.hidden_size
+        return LayerShape(name, "lstm", ((gates, self.input_size), (gates, self.hidden_size)), gates, 2, *self.rate)
+
+
+def quantizable(model: nn.Module) -> dict[str, Quantizable]:
+    """The quantizable layers of a model by their dotted names, in the model's order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Quantizable)}

@@ -1,0 +1,220 @@
+"""The packed model: what the device gets. Integers, scales and a JSON header in one safetensors file; it runs as it is."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
+from qstudy.errors import UserError
+from qstudy.files import replacing
+from qstudy.quant.arithmetic import Arithmetic, LSTMState
+from qstudy.quant.bitpack import pack, unpack
+from qstudy.quant.grids import bounds
+from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.matmul import integer_matmul
+
+HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
+FORMAT = 1
+
+
+class PackedModel:
+    """Tensors by name, and a header that says what they are.
+
+    Names: `LAYER.I.codes` uint8 bit-packed integers of matrix I, `LAYER.I.scale` float32 per row or matrix,
+    `LAYER.I.float` float32 of a matrix left in float, `LAYER.bias` float32, `LAYER.activation` float32 (grids, 2)
+    scale and zero point of the inputs (and of the hidden state); every other name is a constant of the model.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        self.tensors = tensors
+        self.header = header
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors: the file less its header."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def shapes(self) -> list[LayerShape]:
+        """The model's layers."""
+        return [LayerShape(**{**s, "matrices": tuple(map(tuple, s["matrices"]))}) for s in self.header["shapes"]]
+
+    @property
+    def bit_map(self) -> BitMap:
+        """Every layer's widths."""
+        return {name: LayerBits(**bits) for name, bits in self.header["bit_map"].items()}
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, atomically."""
+        header = {**self.header, "format": FORMAT, "sha256": self._digest()}
+        with replacing(path) as temporary:
+            metadata = {HEADER: json.dumps(header, sort_keys=True)}
+            safetensors.torch.save_file(self.tensors, str(temporary), metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "PackedModel":
+        """Read a packed model and check that it is whole.
+
+        Raises:
+            UserError: the file is missing, truncated, damaged, or not a packed model.
+        """
+        try:
+            with safetensors.safe_open(str(path), "pt") as file:
+                header = json.loads((file.metadata() or {})[HEADER])
+                model = cls({name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise UserError(f"There is no packed model {path}; make one with `qstudy export`.") from error
+        except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+            raise UserError(f"{path} is not a whole packed model ({error}); export it again.") from error
+        if header.get("format") != FORMAT or header.get("sha256") != model._digest():
+            raise UserError(f"{path} is damaged or of another format version; export it again.")
+        return model
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+class PackedArithmetic(Arithmetic):
+    """One layer of a packed model: integer matrices, integer products where the activations are integers too."""
+
+    def __init__(self, matrices: Sequence[tuple[Tensor, Tensor | None]], grids: Tensor | None, bits: LayerBits) -> None:
+        """
+        Args:
+            matrices: per weight matrix its integers (rows, columns) int8 or int16 with scale (rows,) or (1,) float32,
+                or its float values with None.
+            grids: scale and zero point (grids, 2) float32 of inputs and hidden state; None: float activations.
+            bits: the layer's widths.
+        """
+        super().__init__()
+        for index, (values, scale) in enumerate(matrices):
+            self.register_buffer(f"values_{index}", values)
+            self.register_buffer(f"scale_{index}", scale)
+        self.register_buffer("grids", grids)
+        self.bits = bits
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = self._product(0, x)
+        return y if bias is None else y + bias
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        values, scale = self._matrix(0)
+        rows = F.embedding(ids, values).float()
+        if scale is None:
+            return rows
+        return rows * (scale if len(scale) == 1 else F.embedding(ids, scale[:, None]))
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        bias = weights[2] + weights[3]
+        gates = self._product(0, x) + bias
+        h, c = state[0][0], state[1][0]
+        outputs = x.new_empty(len(x), x.shape[1], h.shape[1])
+        recurrent = self._prepared(1)
+        for t in range(x.shape[1]):
+            i, f, g, o = (gates[:, t] + self._apply(recurrent, 1, h)).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            outputs[:, t] = h
+        return outputs, (h.unsqueeze(0), c.unsqueeze(0))
+
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError("a packed model is not packed again")
+
+    def _matrix(self, index: int) -> tuple[Tensor, Tensor | None]:
+        return getattr(self, f"values_{index}"), getattr(self, f"scale_{index}")
+
+    def _product(self, index: int, x: Tensor) -> Tensor:
+        return self._apply(self._prepared(index), index, x)
+
+    def _prepared(self, index: int) -> Tensor:
+        """The matrix as its product wants it: integers beside integer activations, else a float copy that lives for one call."""
+        values, _ = self._matrix(index)
+        return values if self.grids is not None else values.float()
+
+    def _apply(self, matrix: Tensor, index: int, x: Tensor) -> Tensor:
+        """x (..., D) times the transposed matrix (H, D): (..., H) float32."""
+        scale = self._matrix(index)[1]
+        if self.grids is None:
+            y = x @ matrix.t()
+            return y if scale is None else y * scale
+        step, zero_point = self.grids[min(index, len(self.grids) - 1)]
+        low, high = bounds(self.bits.activation, narrow=False)
+        codes = torch.round(x / step + zero_point).clamp(low if zero_point else -high, high)
+        if scale is None:
+            return (codes - zero_point) * step @ matrix.t()
+        accumulator = integer_matmul(codes.to(torch.int8 if high < 128 else torch.int16), matrix)
+        if zero_point:
+            accumulator = accumulator - zero_point * matrix.sum(1, dtype=torch.int32)
+        return (accumulator * (step * scale)).float()
+
+
+def pack_model(model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]) -> PackedModel:
+    """Gather what the device gets: every layer's integers, biases and grids, and the model's constants.
+
+    Args:
+        model: float model with filled slots.
+        bit_map: every quantizable layer's widths.
+        shapes: the model's layers, constants included.
+        header: what else the device must know: features, tokenizer, model configuration, policy.
+    """
+    tensors: dict[str, Tensor] = {}
+    layers = quantizable(model)
+    for name, layer in layers.items():
+        tensors |= {f"{name}.{key}": value for key, value in _pack_layer(layer, bit_map[name]).items()}
+    for shape in shapes:
+        if shape.kind == "constant":
+            owner = model.get_submodule(shape.name)
+            tensors |= {f"{shape.name}.{key}": value for key, value in owner.named_buffers()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    described = {"shapes": [asdict(s) for s in shapes], "bit_map": {name: b.to_dict() for name, b in bit_map.items()}}
+    return PackedModel(tensors, {**described, **header})
+
+
+def _pack_layer(layer: Quantizable, bits: LayerBits) -> dict[str, Tensor]:
+    matrices = layer.matrices()
+    if layer.arithmetic is None:
+        tensors = {f"{index}.float": matrix for index, matrix in enumerate(matrices)}
+    else:
+        tensors = layer.arithmetic.pack(matrices)
+    for key in [key for key in tensors if key.endswith(".codes")]:
+        tensors[key] = pack(tensors[key], bits.weight)
+        tensors[key.replace("codes", "scale")] = tensors[key.replace("codes", "scale")].flatten()
+    bias = layer.bias_vector()
+    return tensors if bias is None else {**tensors, "bias": bias}
+
+
+def fill_packed(model: nn.Module, packed: PackedModel) -> None:
+    """Turn a freshly built float model into the packed one: its float matrices go, integers come."""
+    bit_map, tensors = packed.bit_map, dict(packed.tensors)
+    shapes = {shape.name: shape for shape in packed.shapes}
+    for name, layer in quantizable(model).items():
+        own = {key.removeprefix(f"{name}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
+        bits, bias = bit_map[name], own.get("bias")
+        if not bits.quantized:
+            layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
+            continue
+        matrices = [_unpack_matrix(own, i, size, bits) for i, size in enumerate(shapes[name].matrices)]
+        layer.set_float([], bias)
+        layer.drop_matrices()
+        layer.arithmetic = PackedArithmetic(matrices, own.get("activation"), bits)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if unexpected:
+        raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")
+
+
+def _unpack_matrix(own: dict[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> tuple[Tensor, Tensor | None]:
+    if bits.weight == FLOAT:
+        return own[f"{index}.float"], None
+    return unpack(own[f"{index}.codes"], bits.weight, size), own[f"{index}.scale"]

@@ -1,0 +1,30 @@
+"""One file per policy; `build_policy` makes one from its YAML form."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qstudy.named import build
+from qstudy.quant.policies.base import QuantPolicy
+from qstudy.quant.policies.encoder_only import encoder_only
+from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.quant.policies.float_ import Float
+from qstudy.quant.policies.mixed import mixed
+from qstudy.quant.policies.ptq import PTQ
+
+POLICIES: dict[str, Callable[..., QuantPolicy]] = {"float": Float, "ptq": PTQ, "fake_qat": FakeQAT}
+"""Short names; anything else is an import path."""
+
+MAPS: dict[str, Callable[..., dict[str, Any]]] = {"mixed": mixed, "encoder_only": encoder_only}
+"""Policies that are a bit map over another policy: functions from their own configuration to that policy's."""
+
+
+def build_policy(config: Mapping[str, Any]) -> QuantPolicy:
+    """Make a policy from `{"name": ..., **options}`; a dotted name is a class in the user's own file.
+
+    Raises:
+        UserError: unknown name or option.
+    """
+    if config.get("name") in MAPS:
+        config = build(config, MAPS, "policy")
+    policy: QuantPolicy = build(config, {**POLICIES, **MAPS}, "policy")
+    return policy

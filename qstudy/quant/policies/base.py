@@ -1,0 +1,48 @@
+"""A policy decides, for every named layer, in which arithmetic it computes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
+from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.layers import Quantizable, quantizable
+
+
+class QuantPolicy(ABC):
+    """The plug-in point. A policy of your own overrides `arithmetic`, and whatever else it needs."""
+
+    trains = True
+    """Whether fine-tuning follows; False: calibration alone."""
+
+    def __init__(self, layers: BitPatterns | None = None) -> None:
+        """Args: ordered glob patterns over layer names -> widths; the last match wins (`qstudy.bits.resolve`)."""
+        self.layers = layers or {}
+
+    def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
+        """Layer name -> widths: the single source for size, latency, search space and tables."""
+        return resolve(self.layers, shapes)
+
+    @abstractmethod
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> Arithmetic:
+        """How `layer` computes at these widths; asked only for layers with something to quantize."""
+
+    def prepare(self, model: nn.Module) -> None:
+        """Fill the slots."""
+        layers = quantizable(model)
+        bit_map = self.bit_map(layer.shape(name) for name, layer in layers.items())
+        for name, layer in layers.items():
+            bits = bit_map[name]
+            layer.arithmetic = self.arithmetic(layer, bits) if bits.quantized else None
+
+    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:  # noqa: B027
+        """Fit grids to the trained model before fine-tuning; each step of `passes` runs the model over one batch."""
+
+    def penalty(self, model: nn.Module, step: int) -> Tensor:
+        """Extra loss at a step, () float32."""
+        return torch.zeros((), device=next(model.parameters()).device)
+
+    def project_(self, model: nn.Module, step: int) -> None:  # noqa: B027
+        """Change the model in place after an optimizer step: compressors, annealing, observers."""

@@ -1,0 +1,23 @@
+"""`encoder_only`: few bits in the encoder; predictor and joiner in float, or at widths of their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def encoder_only(
+    encoder: Mapping[str, Any], decoder: Mapping[str, Any] | None = None, base: str = "fake_qat", **options: Any
+) -> dict[str, Any]:
+    """The configuration of the policy `base` on the encoder, and on the decoder only if asked.
+
+    Source: Ding et al. 2022, arXiv 2203.15952 (encoders at 4 bits, the rest in float or at 8).
+
+    YAML: `policy: {name: encoder_only, encoder: {weight: 4}, decoder: {weight: 8}}`
+
+    Args:
+        encoder: widths of every encoder layer.
+        decoder: widths of predictor and joiner; None: float.
+        base: the policy that says in which arithmetic the widths are meant.
+        options: that policy's other options.
+    """
+    rest = {"predictor.*": decoder, "joiner.*": decoder} if decoder else {}
+    return {"name": base, "layers": {"encoder.*": encoder, **rest}, **options}
