@@ -1,0 +1,1 @@
+"""Speech in: corpora to manifests, manifests to features, features to batches; tokenizer and error rates."""

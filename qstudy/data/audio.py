@@ -1,0 +1,98 @@
+"""Sound files: read as mono float32 at any sample rate, resampled, written as FLAC."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from qstudy.errors import UserError
+
+_MARGIN = 512  # zeros (samples) after the signal, so that its end does not wrap around to its beginning
+_FADE = 0.05  # the top share of the common band that fades out: the resampling filter stays short (a few ms)
+
+
+def read_audio(path: Path, sample_rate: int = 16000) -> np.ndarray:
+    """Read a sound file as mono.
+
+    Args:
+        path: wav, flac, or whatever libsndfile reads; any sample rate; channels are averaged.
+        sample_rate: wanted sample rate, Hz.
+
+    Returns:
+        Samples, float32 (N,), full scale is [-1, 1].
+
+    Raises:
+        UserError: the file is missing, broken, cut short, empty, or holds values that are not numbers.
+    """
+    samples, rate = read_native(path)
+    return resample(samples, rate, sample_rate)
+
+
+def read_native(path: Path) -> tuple[np.ndarray, int]:
+    """Read a sound file as mono at its own rate: samples, float32 (N,), and the rate, Hz. Raises as `read_audio`."""
+    if not path.is_file():
+        raise UserError(f"The audio file {path} does not exist.")
+    try:
+        with soundfile.SoundFile(path) as file:
+            expected, rate = file.frames, int(file.samplerate)
+            samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        reason = getattr(error, "error_string", None) or str(error)
+        raise UserError(f"The audio file {path} cannot be decoded ({reason.strip().rstrip('.')}).") from error
+    if not len(samples):
+        raise UserError(f"The audio file {path} holds no samples.")
+    if len(samples) < expected:
+        raise UserError(f"The audio file {path} is cut short: {len(samples)} of {expected} samples.")
+    if not np.isfinite(samples).all():
+        raise UserError(f"The audio file {path} holds values that are not numbers.")
+    return samples, rate
+
+
+def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write samples, float (N,) in [-1, 1], as 16-bit FLAC; what exceeds full scale is clipped.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, integers, sample_rate, format="FLAC", subtype="PCM_16")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"Cannot write {path} ({error}); free space or choose another folder.") from error
+
+
+def resample(samples: np.ndarray, source: int, target: int) -> np.ndarray:
+    """Change the sample rate, band-limited: cut or extend the spectrum of the whole signal.
+
+    Only the ratio counts, so `resample(x, 110, 100)` also plays a voice 10 % faster and higher.
+
+    Args:
+        samples: float32 (N,).
+        source: rate of `samples`, Hz.
+        target: wanted rate, Hz.
+
+    Returns:
+        float32 (ceil(N * target / source),).
+    """
+    common = math.gcd(source, target)
+    up, down = target // common, source // common
+    if up == down:
+        return samples
+    blocks = smooth_length(math.ceil((len(samples) + _MARGIN) / down))  # whole blocks: both lengths are then exact
+    before, after = blocks * down, blocks * up
+    spectrum = np.fft.rfft(samples, before)[: min(before, after) // 2 + 1]
+    fade = max(1, int(_FADE * len(spectrum)))
+    spectrum[-fade:] *= np.cos(np.linspace(0, np.pi / 2, fade)) ** 2
+    wanted = math.ceil(len(samples) * up / down)
+    return (np.fft.irfft(spectrum, after)[:wanted] * (up / down)).astype(np.float32)
+
+
+def smooth_length(number: int) -> int:
+    """The smallest product of 2s, 3s and 5s that is at least `number`: lengths at which the FFT is fast."""
+    best = 1 << (number - 1).bit_length()
+    for five in (5**i for i in range(14) if 5**i <= best):
+        for odd in (five * 3**i for i in range(20) if five * 3**i <= best):
+            best = min(best, odd << max(0, (math.ceil(number / odd) - 1).bit_length()))
+    return best

@@ -1,0 +1,1 @@
+"""Corpora to manifests: one file per corpus, each a plain function that `qstudy data NAME` calls."""

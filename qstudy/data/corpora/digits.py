@@ -1,0 +1,164 @@
+"""Connected digits from the Free Spoken Digit Dataset: single recordings joined to strings, real speech.
+
+The dataset (Jakobovski, github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0) holds recordings
+`{digit}_{speaker}_{index}.wav` at 8 kHz; its own test split is index 0-4. Dev strings are made of the recordings 0-1,
+test strings of 2-4, training strings of the rest; no digit string of dev or test is in another split.
+
+A string has one speaker, 3 to 7 digits, random gaps and gain. Dev and test stay close to the recordings; training
+strings vary far more, so that few speakers train for many:
+
+| | dev, test | train |
+|---|---|---|
+| silence before, between, after | 50-250, 30-250, 50-250 ms | 0-350 ms |
+| voice | as recorded | three strings in four: speed and pitch times 0.85-1.2 |
+| microphone, room | as recorded | half: coloured; a quarter: echo |
+| noise | faint white, standard deviation 0.0002-0.003 | the same; on 60 % white, pink, hum or babble, 5-35 dB |
+| level | peak 0.3-0.9 | peak 0.05-0.9, digits of a string up to 4 dB apart |
+"""
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from qstudy.data.audio import read_audio, read_native, write_flac
+from qstudy.data.corpora.corpus import clear_manifests, print_summary, require_folder, write_manifests
+from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
+from qstudy.data.manifest import Utterance
+from qstudy.errors import UserError
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+INDICES = {"train": range(5, 1_000_000), "dev": range(2), "test": range(2, 5), "unheard": range(5)}
+_NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One spoken digit."""
+
+    digit: int
+    speaker: str
+    index: int
+    samples: np.ndarray
+    """float32 (N,)."""
+
+
+def digits(
+    root: Path,
+    out: Path,
+    seed: int = 0,
+    train: int = 6000,
+    dev: int = 250,
+    test: int = 500,
+    unheard: list[str] | None = None,
+) -> None:
+    """Make connected-digit strings, real speech, from the Free Spoken Digit Dataset.
+
+    Args:
+        root: Folder with the recordings `{digit}_{speaker}_{index}.wav`, or the dataset's folder above it.
+        out: Folder for the manifests train.jsonl, dev.jsonl, test.jsonl and the FLAC files.
+        seed: Same seed, same files.
+        train: Number of training strings (recordings of index 5 and above).
+        dev: Number of development strings (recordings of index 0-1).
+        test: Number of test strings (recordings of index 2-4).
+        unheard: Speakers kept out of the three; their strings go to unheard.jsonl (as many as test, index 0-4).
+    """
+    recordings, rate = load_recordings(root)
+    voices = split_voices(recordings, set(unheard or []))
+    strings = draw_strings(voices, {"train": train, "dev": dev, "test": test, "unheard": test}, seed, out)
+    clear_manifests(out, tuple(INDICES))
+    splits = {split: _render(split, strings[split], voices[split], rate) for split in voices}
+    write_manifests(out, splits)
+    print_summary(out, splits)
+    print(f"Next: `qstudy train` with {out / 'train.jsonl'} and {out / 'dev.jsonl'}, then `qstudy evaluate`.")
+
+
+def load_recordings(root: Path) -> tuple[list[Recording], int]:
+    """Read all recordings under `root`, sorted by name, at the sample rate (Hz) of the first.
+
+    Raises:
+        UserError: no such folder, no file with such a name, or an unreadable one.
+    """
+    require_folder(root, "recordings named {digit}_{speaker}_{index}.wav")
+    folder = next((path for path in (root, root / "recordings") if any(path.glob("[0-9]_*_*.wav"))), root)
+    named = [(path, match) for path in sorted(folder.rglob("*.wav")) if (match := _NAME.fullmatch(path.name))]
+    if not named:
+        raise UserError(
+            f"--root: no file under {root} is named {{digit}}_{{speaker}}_{{index}}.wav (7_jackson_12.wav)."
+        )
+    rate = read_native(named[0][0])[1]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sounds = pool.map(lambda item: read_audio(item[0], rate), named)
+        return [Recording(int(m[1]), m[2], int(m[3]), x) for (_, m), x in zip(named, sounds, strict=True)], rate
+
+
+def split_voices(recordings: Sequence[Recording], unheard: set[str]) -> dict[str, dict[str, Voice]]:
+    """Split -> speaker -> digit -> recordings; the split `unheard` exists only if speakers are kept for it.
+
+    Raises:
+        UserError: `unheard` names a stranger or leaves nobody, or a speaker lacks a digit in a split.
+    """
+    speakers = {item.speaker for item in recordings}
+    if not unheard < speakers:
+        raise UserError(f"--unheard: name some, not all, of the speakers {', '.join(sorted(speakers))}.")
+    who = dict.fromkeys(("train", "dev", "test"), speakers - unheard) | ({"unheard": unheard} if unheard else {})
+    return {split: {name: _voice(recordings, name, split) for name in sorted(who[split])} for split in who}
+
+
+def draw_strings(
+    voices: dict[str, dict[str, Voice]], counts: dict[str, int], seed: int, out: Path
+) -> dict[str, list[DigitString]]:
+    """Draw who says what. Dev, test and unheard strings are all different, and none of them is a training string."""
+    taken: set[tuple[int, ...]] = set()
+    strings = {}
+    for split in sorted(voices, key=["dev", "test", "unheard", "train"].index):
+        stream = list(INDICES).index(split)
+        generator = np.random.default_rng([seed, stream])
+        drawn = []
+        for number in range(counts[split]):
+            said = _draw(generator, taken)
+            if split != "train":
+                taken.add(said)
+            speaker = list(voices[split])[number % len(voices[split])]
+            audio = out / split / f"{speaker}-{number:05d}.flac"
+            drawn.append(DigitString(said, speaker, audio, (seed, stream, number)))
+        strings[split] = drawn
+    return strings
+
+
+def _voice(recordings: Sequence[Recording], speaker: str, split: str) -> Voice:
+    wanted = INDICES[split]
+    mine = [item for item in recordings if item.speaker == speaker and item.index in wanted]
+    voice = {digit: [item.samples for item in mine if item.digit == digit] for digit in range(10)}
+    for digit, clips in voice.items():
+        if not clips:
+            bounds = f"{wanted[0]} and above" if split == "train" else f"{wanted[0]}-{wanted[-1]}"
+            raise UserError(f"--root: {speaker} has no recording of the digit {digit} with index {bounds} ({split}).")
+    return voice
+
+
+def _draw(generator: np.random.Generator, taken: set[tuple[int, ...]]) -> tuple[int, ...]:
+    while True:
+        said = tuple(generator.integers(0, 10, generator.integers(3, 8)).tolist())
+        if said not in taken:
+            return said
+
+
+def _render(split: str, strings: Sequence[DigitString], voices: dict[str, Voice], rate: int) -> list[Utterance]:
+    make = partial(_write, render=render_varied if split == "train" else render_clean, voices=voices, rate=rate)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        jobs = pool.map(make, strings)
+        return list(tqdm(jobs, f"digits: {split}", len(strings), disable=None, unit="string"))
+
+
+def _write(string: DigitString, render: Render, voices: dict[str, Voice], rate: int) -> Utterance:
+    samples = render(string, voices, rate)
+    write_flac(string.audio, samples, rate)
+    text = " ".join(WORDS[digit] for digit in string.digits)
+    return Utterance(string.audio, len(samples) / rate, text, string.speaker)

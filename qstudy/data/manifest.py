@@ -1,0 +1,124 @@
+"""Manifests: NeMo-style JSON lines, one utterance per line; the one way in for any corpus.
+
+A line: `{"audio_filepath": "train/a.flac", "duration": 2.35, "text": "turn on the light", "speaker": "anna"}`.
+`audio_filepath` is relative to the manifest's folder (or absolute), `duration` is in seconds, `speaker` is optional,
+other fields are ignored.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qstudy.errors import UserError
+from qstudy.files import write_text
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and what is said in it."""
+
+    audio: Path
+    """The sound file."""
+    duration: float
+    """Seconds, as the manifest says."""
+    text: str
+    """Lower-case words, one space between two of them; empty if the manifest's text is."""
+    speaker: str | None = None
+    """Who speaks, if the manifest says so."""
+    source: str = ""
+    """`path/train.jsonl:17`, for error messages."""
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read every line of a manifest; no audio is opened (`qstudy.data.check` does that).
+
+    Raises:
+        UserError: the file is missing or empty, or a line is malformed; the message names file and line.
+    """
+    return [parse_line(line, source, path.parent) for source, line in manifest_lines(path)]
+
+
+def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
+    """Write a manifest in one step, `audio_filepath` relative to its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent.resolve()  # `..` in a relative path climbs the real folders, not the links
+    write_text(path, "".join(f"{json.dumps(_entry(item, folder), ensure_ascii=False)}\n" for item in utterances))
+
+
+def manifest_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (`path:number`, line) for every line that is not blank.
+
+    Raises:
+        UserError: the manifest is missing, unreadable, or has no lines.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); a manifest is JSON lines.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read the manifest {path}: {error.strerror or error}.") from error
+    if not any(line.strip() for line in lines):
+        raise UserError(f"The manifest {path} is empty; it needs one JSON object per line.")
+    return ((f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def parse_line(line: str, source: str, folder: Path) -> Utterance:
+    """Turn one line into an utterance; paths are relative to `folder`.
+
+    Raises:
+        UserError: not a JSON object, or a field is missing or of the wrong kind; the message starts with `source`.
+    """
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{source}: not valid JSON ({error.msg}, column {error.colno}).") from error
+    if not isinstance(entry, dict):
+        raise UserError(f"{source}: a line must be a JSON object with audio_filepath, duration and text.")
+    if entry.get("offset"):
+        raise UserError(
+            f"{source}: offset: parts of files are not supported; cut the audio into one file per utterance."
+        )
+    audio = _string(entry, "audio_filepath", source)
+    if not audio:
+        raise UserError(f"{source}: audio_filepath is empty; it must name a sound file.")
+    speaker = entry.get("speaker")
+    return Utterance(
+        audio=folder / audio,
+        duration=_seconds(entry, source),
+        text=" ".join(_string(entry, "text", source).lower().split()),
+        speaker=None if speaker is None else str(speaker),
+        source=source,
+    )
+
+
+def _entry(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    entry = {
+        "audio_filepath": Path(os.path.relpath(Path.cwd() / utterance.audio, folder)).as_posix(),
+        "duration": round(utterance.duration, 4),
+        "text": utterance.text,
+    }
+    return entry if utterance.speaker is None else entry | {"speaker": utterance.speaker}
+
+
+def _string(entry: dict[str, Any], field: str, source: str) -> str:
+    value = _required(entry, field, source)
+    if not isinstance(value, str):
+        raise UserError(f"{source}: {field} must be a string, not {json.dumps(value)}.")
+    return value
+
+
+def _seconds(entry: dict[str, Any], source: str) -> float:
+    value = _required(entry, "duration", source)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise UserError(f"{source}: duration must be a number of seconds, not {json.dumps(value)}.")
+    return float(value)
+
+
+def _required(entry: dict[str, Any], field: str, source: str) -> Any:
+    if field not in entry:
+        raise UserError(f"{source}: the field {field} is missing.")
+    return entry[field]
