@@ -1,0 +1,185 @@
+"""The latency simulator: a workload and an accelerator in, a report out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qstudy.bits import BitMap
+from qstudy.hardware.accelerator import Accelerator
+from qstudy.hardware.cost import Columns, Costs, plans, widths
+from qstudy.hardware.stream import REFERENCE, Speech, latency_s, runs_per_second, schedule
+from qstudy.hardware.workload import Operator, Workload
+
+
+@dataclass(frozen=True)
+class OperatorReport:
+    """One operator on the device; times and bytes per run."""
+
+    name: str
+    layer: str
+    weight_bits: int
+    activation_bits: int
+    processor: str
+    """`accelerator` or `cpu`."""
+    bound: str
+    """What takes longest: `compute`, `bandwidth`, `element-wise`, `expansion` or `hand-over`."""
+    runs: float
+    """Runs per second of speech."""
+    macs: int
+    cycles: int
+    dram_bytes: float
+    sram_bytes: float
+    us: float
+    """Microseconds per run, hand-over included."""
+    stall_us: float
+    """Of these, waiting for memory."""
+    utilization: float
+    """Multiply-accumulates done over those possible in that time, 0 to 1."""
+    load: float
+    """Seconds of computing per second of speech."""
+    energy_uj: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a model costs on a device."""
+
+    model: str
+    accelerator: str
+    latency_ms: float
+    """User-perceived latency, median over the utterances: from the end of speech to the last result."""
+    latency_p95_ms: float
+    """The same, 95th percentile."""
+    rtf: float
+    """Seconds of computing per second of speech."""
+    step_ms: float
+    """Computing per joint step: all that one joint period of speech needs, with its share of labels."""
+    dram_mb_per_s: float
+    """Megabytes (1e6) read from behind the on-chip memory, per second of speech."""
+    energy_mj_per_s: float | None
+    """Millijoules per second of speech; None where the profile has no energies."""
+    operators: tuple[OperatorReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """The totals alone, for records."""
+        return {name: value for name, value in self.to_dict().items() if name != "operators"}
+
+
+def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFERENCE) -> Report:
+    """Price a workload on a device.
+
+    Args:
+        workload: operators with their widths.
+        accelerator: the device.
+        speech: the utterances; one of 4 s with 48 labels by default.
+    """
+    operators = workload.operators
+    costs, latencies = _best_plan(operators, [workload.bit_map], accelerator, speech)
+    rates = _average_runs(operators, speech)
+    load = costs.total_s[0] * rates
+    period = max((op.every_ms for op in operators if op.every_ms), default=1000.0)
+    energy = float(1e3 * costs.energy_j[0] @ rates) if accelerator.has_energy else None
+    return Report(
+        model=workload.name,
+        accelerator=accelerator.name,
+        latency_ms=float(1e3 * np.median(latencies[:, 0])),
+        latency_p95_ms=float(1e3 * np.percentile(latencies[:, 0], 95)),
+        rtf=float(load.sum()),
+        step_ms=float(load.sum() * period),
+        dram_mb_per_s=float(costs.dram_bytes[0] @ rates / 1e6),
+        energy_mj_per_s=energy,
+        operators=tuple(_operator_reports(workload, costs, rates, load)),
+    )
+
+
+def candidate_latencies_ms(
+    operators: Sequence[Operator], bit_maps: Sequence[BitMap], accelerator: Accelerator, speech: Speech = REFERENCE
+) -> np.ndarray:
+    """`latency_ms` of many bit maps at once (C,): the same number that `simulate` reports for each."""
+    chunks = [bit_maps[start : start + 1024] for start in range(0, len(bit_maps), 1024)]
+    found = [np.median(_best_plan(operators, chunk, accelerator, speech)[1], axis=0) for chunk in chunks]
+    return 1e3 * np.concatenate(found) if found else np.zeros(0)
+
+
+def _best_plan(
+    operators: Sequence[Operator], bit_maps: Sequence[BitMap], accelerator: Accelerator, speech: Speech
+) -> tuple[Costs, np.ndarray]:
+    """Costs (C, N) and latencies (utterances, C) in seconds of the placement with the lowest median latency."""
+    columns, bits = Columns(operators), widths(operators, bit_maps)
+    best: tuple[Costs, np.ndarray] | None = None
+    for costs in plans(columns, bits, accelerator, runs_per_second(operators, speech)):
+        latencies = _latencies(operators, costs, speech)
+        if best is not None:
+            better = np.median(latencies, axis=0) < np.median(best[1], axis=0)
+            costs, latencies = costs.where(better[:, None], best[0]), np.where(better, latencies, best[1])
+        best = costs, latencies
+    assert best is not None
+    return best
+
+
+def _latencies(operators: Sequence[Operator], costs: Costs, speech: Speech) -> np.ndarray:
+    """User-perceived latencies (utterances, C) in seconds."""
+    found = []
+    for duration_s, labels in zip(speech.durations_s, speech.labels, strict=True):
+        times, runs = schedule(operators, duration_s, labels, speech.tail_ms)
+        found.append(latency_s(costs.total_s, times, runs))
+    return np.stack(found)
+
+
+def _average_runs(operators: Sequence[Operator], speech: Speech) -> np.ndarray:
+    """Runs of each operator per second of speech (N,), as scheduled: work in the silence after speech included."""
+    runs = np.zeros(len(operators))
+    for duration_s, labels in zip(speech.durations_s, speech.labels, strict=True):
+        runs += schedule(operators, duration_s, labels, speech.tail_ms)[1].sum(axis=1)
+    return runs / sum(speech.durations_s)
+
+
+def _operator_reports(workload: Workload, costs: Costs, rates: np.ndarray, load: np.ndarray) -> list[OperatorReport]:
+    bits = widths(workload.operators, [workload.bit_map])
+    reports = []
+    for i, operator in enumerate(workload.operators):
+        reports.append(
+            OperatorReport(
+                name=operator.name,
+                layer=operator.layer,
+                weight_bits=int(bits.weight[0, i]),
+                activation_bits=int(bits.activation[0, i]),
+                processor="cpu" if costs.on_cpu[0, i] else "accelerator",
+                bound=bound(costs, i),
+                runs=float(rates[i]),
+                macs=operator.macs,
+                cycles=round(float(costs.cycles[0, i])),
+                dram_bytes=float(costs.dram_bytes[0, i]),
+                sram_bytes=float(costs.sram_bytes[0, i]),
+                us=float(1e6 * costs.total_s[0, i]),
+                stall_us=float(1e6 * stall_s(costs, i)),
+                utilization=float(costs.utilization[0, i]),
+                load=float(load[i]),
+                energy_uj=float(1e6 * costs.energy_j[0, i]),
+            )
+        )
+    return reports
+
+
+def bound(costs: Costs, i: int) -> str:
+    """Which part of operator i's time is the longest."""
+    parts = {
+        "compute": costs.compute_s,
+        "bandwidth": costs.memory_s,
+        "element-wise": costs.elementwise_s,
+        "expansion": costs.expansion_s,
+        "hand-over": costs.handover_s,
+    }
+    return max(parts, key=lambda name: float(parts[name][0, i]))
+
+
+def stall_s(costs: Costs, i: int) -> float:
+    """How long operator i waits for memory, in seconds."""
+    busy = max(costs.compute_s[0, i], costs.elementwise_s[0, i], costs.expansion_s[0, i])
+    return float(costs.total_s[0, i] - costs.handover_s[0, i] - busy)

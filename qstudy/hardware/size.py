@@ -1,0 +1,37 @@
+"""Exact bytes of packed weights: what `export` writes, known before training."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
+
+SCALE_BYTES = 4  # float32
+GRID_BYTES = 8  # float32 scale and float32 zero point of one activation grid
+
+
+def packed_bytes(rows: Any, columns: Any, weight: Any, codebook: Any, per_tensor: Any) -> Any:
+    """Bytes of weight matrices (rows, columns): packed integers, their scales, and the table of a codebook grid.
+
+    Every argument is an integer (or a bool), or an integer array; arrays broadcast.
+    """
+    packed = -(-rows * columns * weight // 8)
+    table = SCALE_BYTES + 2**weight  # one scale and one int8 entry per centroid
+    scales = SCALE_BYTES * (rows - per_tensor * (rows - 1))
+    return packed + (weight != FLOAT) * (codebook * table + (1 - codebook) * scales)
+
+
+def layer_bytes(shape: LayerShape, bits: LayerBits) -> int:
+    """Bytes of one layer as it is packed: its matrices, float32 vectors, and activation grids."""
+    form = (bits.weight, int(bits.grid == "codebook"), int(bits.granularity == "tensor"))
+    matrices = sum(packed_bytes(rows, columns, *form) for rows, columns in shape.matrices)
+    grids = shape.activations if bits.activation != FLOAT else 0
+    return matrices + 4 * shape.vectors + GRID_BYTES * grids
+
+
+def size_bytes(shapes: Iterable[LayerShape], bit_map: BitMap) -> int:
+    """Bytes of all layers; constants and layers that the bit map does not name are stored in float32."""
+    return sum(layer_bytes(shape, _bits_of(shape, bit_map)) for shape in shapes)
+
+
+def _bits_of(shape: LayerShape, bit_map: BitMap) -> LayerBits:
+    return LayerBits() if shape.kind == "constant" else bit_map.get(shape.name, LayerBits())

@@ -1,0 +1,84 @@
+"""An utterance on the device, event by event: frames arrive, work queues when computing is behind.
+
+The device serves work in the order of arrival. An operator with a period of p ms gets its next input every p ms of
+speech; labels are spread evenly over the joint steps. When speech ends, the last frames and the silence that follows
+(`tail_ms`, made by the recognizer, not waited for) are at hand at once. User-perceived latency is the time from the
+end of speech to the last result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qstudy.errors import UserError
+from qstudy.hardware.workload import Operator
+
+HOP_MS = 10.0  # frames arrive this often
+LABELS_PER_S = 12.0  # characters of conversational English: 150 words a minute, 5 letters and a space each, less pauses
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Utterances to price: how long they are, and how many labels they hold."""
+
+    durations_s: tuple[float, ...]
+    labels: tuple[int, ...]
+    tail_ms: float = 300.0
+    """Silence that the recognizer appends, so that the last word can be emitted."""
+
+    def __post_init__(self) -> None:
+        if not self.durations_s or len(self.durations_s) != len(self.labels):
+            raise UserError(
+                f"speech: {len(self.durations_s)} durations and {len(self.labels)} label counts; give one of each."
+            )
+        if min(self.durations_s) <= 0 or min(self.labels) < 0 or self.tail_ms < 0:
+            raise UserError("speech: durations must be above 0, label counts and the tail at least 0.")
+
+
+REFERENCE = Speech((4.0,), (48,))
+"""One utterance of 4 s with 48 labels: the default of every latency budget."""
+
+
+def runs_per_second(operators: Sequence[Operator], speech: Speech) -> np.ndarray:
+    """How often each operator runs per second of speech (N,)."""
+    labels = sum(speech.labels) / sum(speech.durations_s)
+    frames = [operator.share * 1000 / operator.every_ms if operator.every_ms else 0.0 for operator in operators]
+    return np.array(frames) + labels * np.array([operator.per_label for operator in operators])
+
+
+def schedule(
+    operators: Sequence[Operator], duration_s: float, labels: int, tail_ms: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """When work arrives: times (S,) in seconds, and runs of each operator at each of them (N, S)."""
+    end = 1000 * duration_s
+    ticks = np.append(np.arange(HOP_MS, end, HOP_MS), end)
+    heard = np.append(ticks[:-1], end + tail_ms)  # audio in hand after each arrival
+    step = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
+    step = step or max((op.every_ms for op in operators if op.every_ms), default=HOP_MS)
+    emitted = np.floor(labels * np.floor(heard / step) / max(np.floor(heard[-1] / step), 1.0))
+    emitted[-1] = labels
+    done = np.stack([_runs_so_far(operator, heard, emitted) for operator in operators])
+    return ticks / 1000, np.diff(done, axis=1, prepend=0.0)
+
+
+def _runs_so_far(operator: Operator, heard: np.ndarray, emitted: np.ndarray) -> np.ndarray:
+    frames = np.floor(heard / operator.every_ms) if operator.every_ms else np.zeros_like(heard)
+    runs = np.floor(operator.share * frames) + operator.per_label * emitted
+    if operator.after_end:
+        runs[:-1] = 0.0
+    return runs
+
+
+def latency_s(total_s: np.ndarray, times: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """User-perceived latency (C,) of one utterance in seconds.
+
+    Args:
+        total_s: seconds per run of each operator (C, N).
+        times: arrivals (S,) in seconds; the last one is the end of speech.
+        runs: runs of each operator per arrival (N, S).
+    """
+    work = total_s @ runs  # (C, S)
+    # One server: the last result comes after the worst arrival's time and all work from there on.
+    remaining = np.cumsum(work[:, ::-1], axis=1)[:, ::-1]
+    return (times + remaining).max(axis=1) - times[-1]

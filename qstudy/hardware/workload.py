@@ -1,0 +1,139 @@
+"""A model as a list of operators: what a device has to do, how often, and in which widths; no weights.
+
+Shape letters: M input vectors at once (a beam, or the frames of a chunk), K inputs, N outputs of a matrix product.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from qstudy.bits import BitMap, LayerShape
+from qstudy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One matrix product, or one piece of element-wise work, and when it runs."""
+
+    name: str
+    """`encoder.lstm.0/hidden`: the layer, and its part where a layer has several."""
+    layer: str
+    """The layer whose widths it computes in."""
+    inputs: int = 0
+    """K: inputs of a matrix product (K x N weights); 0: no product."""
+    outputs: int = 0
+    """N: outputs of a product, or values handled by an element-wise operator."""
+    vectors: int = 1
+    """M: input vectors per run."""
+    stored: bool = True
+    """Whether the second operand is a stored weight; False: activations times activations, as in attention."""
+    lookup: bool = False
+    """A table of which one row of N values per vector is read (an embedding); K is its number of rows."""
+    constants: int = 0
+    """Float32 numbers read per run (biases)."""
+    elementwise: int = 0
+    """Additions, products and requantizations per vector."""
+    nonlinear: int = 0
+    """Sigmoid, tanh or exponential values per vector."""
+    every_ms: float | None = None
+    """Runs once per this many milliseconds of audio; None: not driven by frames."""
+    per_label: float = 0.0
+    """Runs per emitted label."""
+    share: float = 1.0
+    """Share of its frames on which it runs (a branch of an amortized network)."""
+    after_end: bool = False
+    """Waits for the end of the utterance (a bidirectional or non-causal layer)."""
+    on_cpu: bool = False
+    """Placed on the CPU whatever its layer's placement."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per run."""
+        return 0 if self.lookup else self.vectors * self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Operators in the order of execution, and the widths of their layers."""
+
+    operators: tuple[Operator, ...]
+    bit_map: BitMap
+    name: str = "model"
+
+
+def workload(
+    shapes: Sequence[LayerShape],
+    bit_map: BitMap,
+    *,
+    beam: int = 1,
+    cpu_operators: Sequence[str] = (),
+    name: str = "model",
+) -> Workload:
+    """Turn a model's layers into operators.
+
+    Args:
+        shapes: the model's layers, in the order of execution.
+        bit_map: widths by layer name; layers that it does not name compute in float.
+        beam: hypotheses that the decoder carries: work per label, and work at joint steps, is done for each.
+        cpu_operators: glob patterns of operators that run on the CPU, e.g. `*/cell` for an accelerator whose
+            sigmoid and tanh are not trusted.
+        name: for the report.
+
+    Raises:
+        UserError: a layer's kind is unknown, or the beam is below 1.
+    """
+    if beam < 1:
+        raise UserError(f"beam: {beam!r} must be at least 1.")
+    operators = [operator for shape in shapes for operator in layer_operators(shape)]
+    searched = [replace(op, vectors=op.vectors * beam) if op.per_label else op for op in operators]
+    placed = tuple(replace(op, on_cpu=any(fnmatchcase(op.name, glob) for glob in cpu_operators)) for op in searched)
+    return Workload(placed, bit_map, name)
+
+
+def layer_operators(shape: LayerShape) -> list[Operator]:
+    """The operators of one layer.
+
+    Raises:
+        UserError: the kind is unknown.
+    """
+    if shape.kind not in KINDS:
+        raise UserError(f"{shape.name}: kind: {shape.kind!r} is not one of {', '.join(KINDS)}.")
+    parts = KINDS[shape.kind](shape)
+    return [replace(part, every_ms=shape.every_ms, per_label=shape.per_label) for part in parts]
+
+
+def _linear(shape: LayerShape) -> Iterable[Operator]:
+    """Products with their biases and requantization."""
+    for index, (rows, columns) in enumerate(shape.matrices):
+        name = shape.name if len(shape.matrices) == 1 else f"{shape.name}/{index}"
+        constants = shape.vectors if index == 0 else 0
+        yield Operator(name, shape.name, columns, rows, constants=constants, elementwise=2 * rows)
+
+
+def _lstm(shape: LayerShape) -> Iterable[Operator]:
+    """Two products into 4H gates, then the cell: per state, 4 sums of both products, 4 biases, 4 requantizations,
+    3 products and 1 sum; 3 sigmoids and 2 tanhs."""
+    parts = ("input", "hidden", "projection")
+    for part, (rows, columns) in zip(parts, shape.matrices, strict=False):
+        yield Operator(f"{shape.name}/{part}", shape.name, columns, rows)
+    states = shape.matrices[0][0] // 4
+    yield Operator(f"{shape.name}/cell", shape.name, outputs=states, constants=shape.vectors,
+                   elementwise=16 * states, nonlinear=5 * states)  # fmt: skip
+
+
+def _embedding(shape: LayerShape) -> Iterable[Operator]:
+    for rows, columns in shape.matrices:
+        yield Operator(shape.name, shape.name, rows, columns, lookup=True, constants=shape.vectors)
+
+
+def _constant(shape: LayerShape) -> Iterable[Operator]:
+    """Normalization and its kind: a product and a sum with every stored number."""
+    yield Operator(shape.name, shape.name, outputs=shape.vectors, constants=shape.vectors, elementwise=shape.vectors)
+
+
+KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
+    "linear": _linear,
+    "lstm": _lstm,
+    "embedding": _embedding,
+    "constant": _constant,
+}

@@ -1,0 +1,65 @@
+"""Accelerator profiles: ours are sound, and mistakes in a user's file are named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qstudy.errors import UserError
+from qstudy.hardware.accelerator import PROFILES, load_accelerator, profile_names
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_profiles_of_the_package(name: str) -> None:
+    accelerator = load_accelerator(name)
+    assert accelerator.name == name
+    assert accelerator.has_energy
+    assert load_accelerator(str(PROFILES / f"{name}.yaml")) == accelerator
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="edge_nna"):
+        load_accelerator("edge_nnaa")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("processor", "clock_mhz"), None, "clock_mhz"),
+        (("processor", "clock_mhz"), 0, "above 0"),
+        (("processor", "clock_mhz"), "fast", "not a number"),
+        (("processor", "clock_mhz"), True, "not a number"),
+        (("processor", "rows"), 1.5, "whole number"),
+        (("processor", "dataflow"), "row_stationary", "weight_stationary"),
+        (("processor", "modes"), [], "at least one mode"),
+        (("processor", "colums"), 4, "unknown field 'colums'"),
+        (("memory", "dram_gb_per_s"), -1, "dram_gb_per_s"),
+        (("memory", "sram_gb_per_s"), float("nan"), "sram_gb_per_s"),
+        (("memory",), 5, "needs a mapping"),
+        (("handover",), None, "handover"),
+    ],
+)
+def test_bad_fields_are_named(tmp_path: Path, place: tuple[str, ...], value: object, message: str) -> None:
+    raw = yaml.safe_load((PROFILES / "edge_nna.yaml").read_text())
+    inner = raw
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError, match=message) as caught:
+        load_accelerator(str(path))
+    assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "processor: 3"])
+def test_files_that_are_no_profile(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        load_accelerator(str(path))
+
+
+def test_missing_file() -> None:
+    with pytest.raises(UserError, match=r"no_such\.yaml"):
+        load_accelerator("no_such.yaml")

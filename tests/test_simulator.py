@@ -1,0 +1,99 @@
+"""The simulator: hand-computed cases, and sums of parts."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from digits_shapes import DIGITS
+
+from qstudy.bits import LayerShape, resolve
+from qstudy.errors import UserError
+from qstudy.hardware.accelerator import Accelerator, Memory, Mode, Processor, load_accelerator
+from qstudy.hardware.simulator import candidate_latencies_ms, simulate
+from qstudy.hardware.stream import Speech
+from qstudy.hardware.workload import workload
+
+# One linear layer of 100 x 50 at 8 bits every 10 ms, on an array whose every number is round.
+LAYER = LayerShape("layer", "linear", ((100, 50),), activations=1, every_ms=10.0)
+ARRAY = Processor(clock_mhz=1.0, rows=10, columns=10, dataflow="weight_stationary", modes=(Mode(8, 8),),
+                  elementwise_per_cycle=1e9, nonlinear_per_cycle=1e9)  # fmt: skip
+ONE_SECOND = Speech((1.0,), (0,), tail_ms=0.0)
+
+
+def device(sram_kib: float, dram_gb_per_s: float) -> Accelerator:
+    return Accelerator("test", ARRAY, Memory(sram_kib=sram_kib, sram_gb_per_s=1e6, dram_gb_per_s=dram_gb_per_s))
+
+
+def test_compute_bound_by_hand() -> None:
+    bits = resolve({"*": {"weight": 8, "activation": 8}}, [LAYER])
+    report = simulate(workload([LAYER], bits), device(sram_kib=1024, dram_gb_per_s=1.0), ONE_SECOND)
+    cycles = 5 * 10 * (2 * 10 + 10 + 1 - 2)  # tiles x cycles of a tile
+    (operator,) = report.operators
+    assert operator.cycles == cycles
+    assert operator.bound == "compute"
+    assert operator.dram_bytes == 0
+    assert operator.us == pytest.approx(cycles, rel=1e-4)
+    assert report.rtf == pytest.approx(100 * cycles * 1e-6, rel=1e-4)
+    assert report.latency_ms == pytest.approx(cycles / 1000, rel=1e-4)  # the last frame's work
+
+
+def test_bandwidth_bound_by_hand() -> None:
+    bits = resolve({"*": {"weight": 4, "activation": 8}}, [LAYER])
+    report = simulate(workload([LAYER], bits), device(sram_kib=0, dram_gb_per_s=1e-3), ONE_SECOND)
+    (operator,) = report.operators
+    assert operator.bound == "bandwidth"
+    assert operator.dram_bytes == 100 * 50 / 2 + 100 * 4  # packed weights and their scales
+    # 2.9 ms at 1 MB/s, and 1.45 ms of computing, of which one tile of 50 does not overlap
+    assert operator.us == pytest.approx(2900 + 1450 / 50, rel=1e-4)
+    assert operator.stall_us == pytest.approx(operator.us - 1450, rel=1e-4)
+
+
+def test_backlog_when_computing_is_slower_than_speech() -> None:
+    bits = resolve({"*": {"weight": 8, "activation": 8}}, [LAYER])
+    accelerator = device(sram_kib=0, dram_gb_per_s=0.5e-3)
+    report = simulate(workload([LAYER], bits), accelerator, ONE_SECOND)
+    service_s = report.operators[0].us / 1e6
+    assert report.rtf > 1
+    assert report.latency_ms == pytest.approx(1e3 * (0.010 + 100 * service_s - 1.0))  # never idle after the first frame
+
+
+def test_totals_are_sums_of_parts() -> None:
+    bits = resolve({"*": {"weight": 4, "activation": 8}}, DIGITS)
+    report = simulate(workload(DIGITS, bits), load_accelerator("edge_nna"))
+    assert report.rtf == pytest.approx(sum(operator.us * 1e-6 * operator.runs for operator in report.operators))
+    assert report.dram_mb_per_s == pytest.approx(sum(o.dram_bytes * o.runs for o in report.operators) / 1e6)
+    assert report.energy_mj_per_s == pytest.approx(sum(o.energy_uj * o.runs for o in report.operators) / 1e3)
+    assert json.loads(json.dumps(report.to_dict())) == json.loads(json.dumps(report.to_dict(), allow_nan=False))
+
+
+def test_candidates_equal_single_simulations() -> None:
+    generator = np.random.default_rng(0)
+    names = [shape.name for shape in DIGITS if shape.matrices]
+    maps = []
+    for _ in range(20):
+        chosen = generator.choice([2, 3, 4, 6, 8, 16, 32], len(names))
+        maps.append(
+            resolve({n: {"weight": int(w), "activation": 8} for n, w in zip(names, chosen, strict=True)}, DIGITS)
+        )
+    accelerator = load_accelerator("edge_nna")
+    together = candidate_latencies_ms(workload(DIGITS, maps[0]).operators, maps, accelerator)
+    alone = [simulate(workload(DIGITS, bits), accelerator).latency_ms for bits in maps]
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+    assert len(set(alone)) > 10  # widths are visible
+
+
+def test_float_layers_run_on_the_cpu() -> None:
+    bits = resolve({"*": {"weight": 8, "activation": 8}, "encoder.lstm.1": {"weight": 32, "activation": 32}}, DIGITS)
+    edge = load_accelerator("edge_nna")
+    fast = replace(edge, memory=Memory(sram_kib=1e6, sram_gb_per_s=1e3, dram_gb_per_s=1e3))  # so that computing matters
+    report = simulate(workload(DIGITS, bits), fast)
+    processors = {operator.layer: operator.processor for operator in report.operators if operator.runs}
+    assert {layer for layer, processor in processors.items() if processor == "cpu"} == {"encoder.lstm.1"}
+
+
+def test_unknown_kind_and_beam() -> None:
+    with pytest.raises(UserError, match="kind"):
+        workload([LayerShape("layer", "rnn")], {})
+    with pytest.raises(UserError, match="beam"):
+        workload([LAYER], {}, beam=0)
