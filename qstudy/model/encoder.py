@@ -48,6 +48,7 @@ class LSTMEncoder(nn.Module):
         """
         super().__init__()
         self.stack = stack
+        self.hidden = hidden
         self.chunk = stack * reduction
         """Feature frames per joiner frame: a stream feeds multiples of it."""
         self.output_size = hidden * reduction
@@ -81,6 +82,10 @@ class LSTMEncoder(nn.Module):
             x = self.dropout(x)
             after.append(layer_state)
         return x.reshape(len(x), frames, self.output_size), lengths // self.chunk, EncoderState(mean, after)
+
+    def frames(self, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo the final concatenation: LSTM frames (B, T * reduction, hidden) and their valid lengths (B,)."""
+        return encoded.reshape(len(encoded), -1, self.hidden), lengths * (self.output_size // self.hidden)
 
 
 @torch.no_grad()

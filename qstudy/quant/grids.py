@@ -139,7 +139,7 @@ class UniformActivations(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Snap x (any shape) to the grid."""
-        if self.observing:
+        if self.observing and self.training:
             self.observe(x)
         if not self.enabled:
             return x

@@ -1,0 +1,123 @@
+"""The command `qstudy`: finds the function behind a subcommand and builds its options from the signature and the docstring."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple, NoReturn, get_origin, get_type_hints
+
+import docstring_parser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from qstudy import __version__
+from qstudy.allocator import tune
+from qstudy.errors import UserError
+
+
+class Command(NamedTuple):
+    """A subcommand; the function is imported only when it is called."""
+
+    function: str
+    """`module:function`."""
+    summary: str
+    """One line for `qstudy --help`."""
+    positional: tuple[str, ...] = ()
+    """Parameters given without a name."""
+
+
+COMMANDS = {
+    "data commands": Command("qstudy.data.corpora.commands:commands", "synthesize speech: voice-assistant commands"),
+    "data digits": Command("qstudy.data.corpora.digits:digits", "connected digits from the Free Spoken Digit Dataset"),
+    "data librispeech": Command("qstudy.data.corpora.librispeech:librispeech", "manifests of LibriSpeech's layout"),
+    "data ljspeech": Command("qstudy.data.corpora.ljspeech:ljspeech", "manifests of LJSpeech's layout"),
+    "train": Command("qstudy.training.commands:train", "train one model under one policy; goes on where it stopped"),
+    "evaluate": Command("qstudy.training.commands:evaluate", "word error rate of a model on a manifest", ("model",)),
+    "export": Command("qstudy.training.checkpoint:export", "pack a checkpoint for the device", ("checkpoint",)),
+    "transcribe": Command("qstudy.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
+    "simulate": Command("qstudy.simulate:simulate", "latency and traffic on a described accelerator", ("model",)),
+    "sweep": Command("qstudy.sweep.commands:sweep", "run or continue a study", ("study",)),
+    "worker": Command("qstudy.sweep.commands:worker", "one more worker for a study, on any machine"),
+    "report": Command("analysis.report:report", "rebuild tables and plots from a study's records", ("study",)),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; exit code 2 and one sentence on bad input, 130 on Ctrl-C."""
+    tune()  # before any command imports torch
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = _command_name(arguments)
+    try:
+        _call(name, COMMANDS[name], arguments[len(name.split()) :])
+    except (UserError, ArgumentError) as error:
+        _fail(f"{' '.join(str(error).split())}")
+    except OSError as error:
+        _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on where it stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"qstudy: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _command_name(arguments: list[str]) -> str:
+    for length in (2, 1):
+        if (name := " ".join(arguments[:length])) in COMMANDS:
+            return name
+    if arguments[:1] == ["--version"]:
+        print(f"qstudy {__version__}")
+        sys.exit(0)
+    asked = not arguments or {"--help", "-h"} & set(arguments[:2])
+    group = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    shown = {name: command for name, command in COMMANDS.items() if name.startswith(f"{group} ")} or COMMANDS
+    lines = [f"  {name:<18}{command.summary}" for name, command in shown.items()]
+    usage = "\n".join(["usage: qstudy COMMAND [OPTIONS]   (qstudy COMMAND --help)", "", *lines])
+    if asked or group in {"data"}:
+        print(usage)
+        sys.exit(0 if asked else 2)
+    _fail(f"{arguments[0]!r} is no command; commands are {', '.join(COMMANDS)}.")
+
+
+def _call(name: str, command: Command, arguments: list[str]) -> None:
+    module, _, attribute = command.function.partition(":")
+    try:
+        function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("qstudy", "analysis"):
+            raise
+        raise UserError(f"`qstudy {name}` needs the package {error.name}; install it with pip install 'qstudy[all]'.") from error
+    parser = _parser(name, function, command.positional)
+    function(**_values(parser, parser.parse_args(arguments), function))
+
+
+def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
+    """Options from the signature; a dataclass parameter becomes `--config` and one option per field."""
+    documented = docstring_parser.parse(inspect.getdoc(function) or "")
+    described = {p.arg_name: p.description for p in documented.params}
+    parser = ArgumentParser(prog=f"qstudy {name}", description=documented.short_description, exit_on_error=False)
+    hints = get_type_hints(function)
+    skipped = set(positional)
+    for parameter in positional:
+        many = {"nargs": "+"} if get_origin(hints[parameter]) is list else {}
+        kind = hints[parameter].__args__[0] if many else hints[parameter]
+        parser.add_argument(parameter, type=kind, help=described.get(parameter), **many)
+    for parameter, kind in hints.items():
+        if is_dataclass(kind):
+            parser.add_argument("--config", action="config", help=described.get(parameter))
+            parser.add_class_arguments(kind, as_group=False)
+            skipped.add(parameter)
+    parser.add_function_arguments(function, as_group=False, skip=skipped)
+    return parser
+
+
+def _values(parser: ArgumentParser, namespace: Namespace, function: Callable[..., None]) -> dict[str, Any]:
+    values = vars(parser.instantiate_classes(namespace))
+    values.pop("config", None)
+    for parameter, kind in get_type_hints(function).items():
+        if is_dataclass(kind):
+            own = {field.name: values.pop(field.name) for field in fields(kind)}
+            values[parameter] = kind(**own)
+    return values

@@ -1,0 +1,81 @@
+"""What a run reads: its tokenizer and its feature sets; made if the configuration says how."""
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qstudy.data.cache import FeatureSet
+from qstudy.data.manifest import read_manifest
+from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
+from qstudy.errors import UserError
+from qstudy.named import build
+from qstudy.training.config import RunConfig
+
+CORPORA = ("commands", "digits", "librispeech", "ljspeech")
+
+
+@dataclass
+class Assets:
+    """Tokenizer and feature sets of a run."""
+
+    tokenizer: Tokenizer
+    train: FeatureSet
+    dev: FeatureSet
+    test: dict[str, FeatureSet]
+
+    @property
+    def evaluated(self) -> dict[str, FeatureSet]:
+        """The sets that a finished model is scored on."""
+        return {"dev": self.dev, **self.test}
+
+
+def open_assets(config: RunConfig) -> Assets:
+    """Open tokenizer and feature sets; the corpus and its features are made on first use.
+
+    Raises:
+        UserError: a manifest is missing or has broken utterances.
+    """
+    make_corpus(config)
+    tokenizer = open_tokenizer(config)
+
+    def open_set(manifest: str) -> FeatureSet:
+        cache = Path(config.cache) / "features"
+        return FeatureSet.open(Path(manifest), config.features, tokenizer, cache, config.data.skip_broken)
+
+    test = {name: open_set(manifest) for name, manifest in config.data.test.items()}
+    return Assets(tokenizer, open_set(config.data.train), open_set(config.data.dev), test)
+
+
+def make_corpus(config: RunConfig) -> None:
+    """Make the corpus if its training manifest is missing and the configuration says how."""
+    options = dict(config.data.make)
+    if not options or Path(config.data.train).exists():
+        return
+    corpus = options.pop("corpus", None)
+    if corpus not in CORPORA:
+        raise UserError(f"data.make.corpus: {corpus!r} is not one of {', '.join(CORPORA)}.")
+    maker = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
+    paths = {name for name, p in inspect.signature(maker).parameters.items() if p.annotation is Path}
+    values: dict[str, Any] = {key: Path(value) if key in paths else value for key, value in options.items()}
+    build({"name": corpus, **values}, {corpus: maker}, "data.make")
+
+
+def open_tokenizer(config: RunConfig) -> Tokenizer:
+    """The tokenizer that the configuration names; SentencePiece learns from the training texts."""
+
+    def sentencepiece(size: int) -> Tokenizer:
+        texts = [utterance.text for utterance in read_manifest(Path(config.data.train))]
+        return SentencePieceTokenizer.train(texts, size)
+
+    tokenizer: Tokenizer = build(
+        config.tokenizer, {"characters": CharTokenizer, "sentencepiece": sentencepiece}, "tokenizer"
+    )
+    return tokenizer
+
+
+def label_count(config: RunConfig) -> int:
+    """V, the number of labels with blank, known without reading any text."""
+    options = dict(config.tokenizer)
+    return int(options["size"]) if "size" in options else open_tokenizer(config).size

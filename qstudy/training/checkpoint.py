@@ -1,0 +1,120 @@
+"""Checkpoints that describe themselves, written whole, and a Ctrl-C that leaves one."""
+
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
+from qstudy.errors import UserError
+from qstudy.files import replacing
+from qstudy.model import RNNT
+from qstudy.quant.packed import PackedModel
+from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.recognizer import Recognizer, describe, pack
+from qstudy.training.config import RunConfig, config_from_dict, to_dict
+
+KEY = "qstudy"  # our entry in Lightning's checkpoint
+
+
+class Checkpoint(L.Callback):
+    """Saves `folder/last.ckpt` every few steps; at the first Ctrl-C once more, after the step in flight."""
+
+    def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
+        self.path = folder / "last.ckpt"
+        self.every = every
+        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict()}
+        self._interrupted = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen for Ctrl-C."""
+        self._previous = signal.signal(signal.SIGINT, self._interrupt) if _main_thread() else None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Save when it is time, or when asked to stop."""
+        if trainer.global_step % self.every == 0 or self._interrupted:
+            with replacing(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Make the file describe itself."""
+        checkpoint[KEY] = self.description
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if getattr(self, "_previous", None) is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _interrupt(self, *_: Any) -> None:
+        if self._interrupted:  # asked twice: do not wait for the step
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+
+def _main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def recognizer_from_checkpoint(path: Path) -> Recognizer:
+    """The training model as it stood at a checkpoint."""
+    model, _, config, tokenizer = load_checkpoint(path)
+    return Recognizer(model, config.features, tokenizer)
+
+
+def pack_checkpoint(path: Path) -> PackedModel:
+    """What the device would get from a checkpoint."""
+    model, policy, config, tokenizer = load_checkpoint(path)
+    header = describe(config.model, config.features, tokenizer, config.policy)
+    return pack(model, policy.bit_map(model.shapes()), header)
+
+
+def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer]:
+    """Read a run's checkpoint; only tensors and plain values are unpickled.
+
+    Raises:
+        UserError: the file is missing, damaged, or no checkpoint of a run.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        config = config_from_dict(checkpoint[KEY]["config"])
+    except FileNotFoundError as error:
+        raise UserError(f"There is no checkpoint {path}; `qstudy train` writes one.") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, _unpickling_error()) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error
+    tokenizer = tokenizer_from_dict(checkpoint[KEY]["tokenizer"])
+    model = RNNT(config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
+    policy = build_policy(config.policy)
+    policy.prepare(model)
+    prefix = "model."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    model.load_state_dict(state)
+    model.eval()
+    policy.project_(model, checkpoint["global_step"])
+    return model, policy, config, tokenizer
+
+
+def _unpickling_error() -> type[Exception]:
+    import pickle
+
+    return pickle.UnpicklingError
+
+
+def export(checkpoint: Path, out: Path) -> None:
+    """Pack a checkpoint: what the device gets.
+
+    Args:
+        checkpoint: a run's `last.ckpt`.
+        out: the packed model to write, e.g. model.qst.
+    """
+    packed = pack_checkpoint(checkpoint)
+    packed.save(out)
+    print(f"{out}: {packed.size_bytes:,} bytes of tensors, {out.stat().st_size:,} with the header.")
+    print(f"Next: qstudy transcribe {out} some.wav")

@@ -1,0 +1,168 @@
+"""What a run is made of: plain dataclasses, filled from YAML and the command line."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from qstudy.data.augment import AugmentSettings
+from qstudy.data.features import FeatureSettings
+from qstudy.errors import UserError
+from qstudy.model import ModelConfig
+
+
+@dataclass
+class DataConfig:
+    """Where utterances come from."""
+
+    train: str
+    """Manifest of the training set."""
+    dev: str
+    """Manifest that choices are made on."""
+    test: dict[str, str] = field(default_factory=dict)
+    """Manifests that are only reported, by name."""
+    make: dict[str, Any] = field(default_factory=dict)
+    """How to make the corpus if `train` is missing: the options of `qstudy data`, e.g. {corpus: commands, out: corpora/commands}."""
+    skip_broken: bool = False
+    """Leave out utterances with broken audio or text, instead of stopping."""
+
+
+@dataclass
+class Schedule:
+    """How a model is trained."""
+
+    steps: int = 3000
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Utterances per step."""
+    learning_rate: float = 7e-3
+    """Peak of the warm-up; a cosine to 1 % of it follows."""
+    warmup: float = 0.1
+    """Share of the steps before the peak."""
+    weight_decay: float = 0.0
+    """AdamW's."""
+    clip: float = 2.0
+    """Largest norm of the gradient."""
+    ctc_only: float = 0.12
+    """Share of the steps in which the encoder is trained with CTC alone (RNN-T from scratch learns the language first)."""
+    ctc_weight: float = 0.3
+    """Weight of the CTC loss beside the RNN-T loss."""
+    ctc_late: float = 0.1
+    """The same in the second half."""
+    augment_from: float = 0.1
+    """Share of the steps before augmentation begins."""
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    """Arithmetic of the unquantized parts while training; evaluation is always float32."""
+    evaluate_every: int = 0
+    """Steps between evaluations on the dev set while training; 0: only at the end."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints: what a killed run loses at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name}: {getattr(self, name)} must be 1 or more.")
+        if not self.learning_rate > 0:
+            raise UserError(f"training.learning_rate: {self.learning_rate} must be above 0.")
+
+
+def _finetune() -> Schedule:
+    return Schedule(steps=400, learning_rate=1e-3, warmup=0.05, ctc_only=0.0, ctc_weight=0.0, ctc_late=0.0, augment_from=0.0)
+
+
+@dataclass
+class RunConfig:
+    """One run: a model, a policy, and how to get there."""
+
+    data: DataConfig
+    """Manifests."""
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    """Filterbank."""
+    tokenizer: dict[str, Any] = field(default_factory=lambda: {"name": "characters"})
+    """`{name: characters}` or `{name: sentencepiece, size: 128}`."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The transducer's parts."""
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    """What is done to training features."""
+    policy: dict[str, Any] = field(default_factory=lambda: {"name": "float"})
+    """`{name: float | ptq | fake_qat | mixed | encoder_only | file.Class, **options}`."""
+    training: Schedule = field(default_factory=Schedule)
+    """Training from scratch: the float baseline."""
+    finetune: Schedule = field(default_factory=_finetune)
+    """Training from the float baseline: everything else."""
+    start: Literal["scratch", "baseline"] | None = None
+    """Where training starts; by default scratch for the policy `float`, the float baseline for all others."""
+    accelerator: list[str] = field(default_factory=lambda: ["edge_nna"])
+    """Accelerators whose latency is simulated: profile names or files."""
+    cache: str = "cache"
+    """Folder of feature caches and float baselines, shared by all runs."""
+    track: bool = True
+    """Mirror the run in Weights & Biases (offline unless you are logged in)."""
+    seed: int = 0
+    """Of weights, batches and augmentation."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether this run trains from random weights."""
+        return (self.start or ("scratch" if self.policy.get("name") == "float" else "baseline")) == "scratch"
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that applies."""
+        return self.training if self.from_scratch else self.finetune
+
+
+def parser() -> ArgumentParser:
+    """A parser of run configurations: every field is an option, `--config` takes YAML files."""
+    result = ArgumentParser(exit_on_error=False)
+    result.add_argument("--config", action="config", help="YAML file with any of the fields below.")
+    result.add_class_arguments(RunConfig, as_group=False)
+    return result
+
+
+def config_from_dict(values: dict[str, Any]) -> RunConfig:
+    """Check and fill a configuration.
+
+    Raises:
+        UserError: an unknown field or a value of the wrong type, by name.
+    """
+    reader = parser()
+    try:
+        namespace = reader.parse_object(values)
+        namespace.pop("config", None)
+        return RunConfig(**vars(reader.instantiate_classes(namespace)))
+    except (ArgumentError, TypeError) as error:
+        raise UserError(f"Run configuration: {' '.join(str(error).split())}") from error
+
+
+def load_config(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Read a run configuration from YAML; `overrides` replace top-level fields.
+
+    Raises:
+        UserError: the file is missing or not YAML, a field is unknown or wrong.
+    """
+    return config_from_dict({**load_yaml(path), **(overrides or {})})
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Raises:
+        UserError: the file is missing or not a YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a YAML mapping of fields.")
+    return values
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration, JSON-able."""
+    return asdict(config)

@@ -1,0 +1,64 @@
+"""Word error rates of a model on a set of utterances."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from qstudy.data.batches import collate
+from qstudy.data.cache import FeatureSet
+from qstudy.data.metrics import bootstrap_interval, character_errors, word_errors
+from qstudy.data.tokenizer import Tokenizer
+from qstudy.decode.greedy import greedy
+from qstudy.model import RNNT
+
+BATCH = 64
+
+
+@torch.no_grad()
+def recognize(model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str = "") -> tuple[list[str], float]:
+    """Decode every utterance greedily.
+
+    Args:
+        model: float, fake-quantized or packed.
+        features: the utterances.
+        tokenizer: the model's.
+        name: of the set, for the progress bar; empty: no bar.
+
+    Returns:
+        One text per utterance, in the set's order, and the seconds that it took.
+    """
+    device = next(model.buffers()).device
+    order = np.argsort(features.lengths)
+    batches = [order[i : i + BATCH].tolist() for i in range(0, len(order), BATCH)]
+    texts = [""] * len(features)
+    training = model.training
+    model.eval()
+    begin = time.perf_counter()
+    for indices in tqdm(batches, desc=f"Decode {name}", unit="batch", disable=None if name else True, leave=False):
+        batch = collate(features, indices).to(device)
+        encoded, lengths, _ = model.encoder(batch.features, batch.feature_lengths)
+        for index, labels in zip(indices, greedy(model, encoded, lengths).hypotheses, strict=True):
+            texts[index] = tokenizer.decode(labels)
+    model.train(training)
+    return texts, time.perf_counter() - begin
+
+
+def score(features: FeatureSet, hypotheses: list[str], seconds: float) -> dict[str, Any]:
+    """Error rates (fractions) with their counts and 95 % interval, and the real-time factor, JSON-able."""
+    words = word_errors(features.texts, hypotheses)
+    low, high = bootstrap_interval(features.texts, hypotheses)
+    return {
+        "wer": words.rate,
+        "wer_low": low,
+        "wer_high": high,
+        "cer": character_errors(features.texts, hypotheses).rate,
+        "substitutions": words.substitutions,
+        "insertions": words.insertions,
+        "deletions": words.deletions,
+        "words": words.reference,
+        "utterances": len(features),
+        "rtf": seconds / max(features.duration_s, 1e-9),
+    }
