@@ -77,7 +77,7 @@ def collate(
     frames = [_augmented(features, index, augment, (seed, epoch, index)) for index in indices]
     labels = [features.labels[index] for index in indices]
     lengths, target_lengths = [len(item) for item in frames], [len(item) for item in labels]
-    padded = np.full((len(indices), max(lengths), features.bins), SILENCE, dtype=np.float32)
+    padded = np.full((len(indices), max(lengths), features.settings.bins), SILENCE, dtype=np.float32)
     targets = np.zeros((len(indices), max(target_lengths)), dtype=np.int64)
     for row, (item, target) in enumerate(zip(frames, labels, strict=True)):
         padded[row, : len(item)] = item
