@@ -1,6 +1,7 @@
 """Sound files: read as mono float32 at any sample rate, resampled, written as FLAC."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +85,12 @@ def resample(samples: np.ndarray, source: int, target: int) -> np.ndarray:
     before, after = blocks * down, blocks * up
     spectrum = np.fft.rfft(samples, before)[: min(before, after) // 2 + 1]
     fade = max(1, int(_FADE * len(spectrum)))
-    spectrum[-fade:] *= np.cos(np.linspace(0, np.pi / 2, fade)) ** 2
+    spectrum[-fade:] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
     wanted = math.ceil(len(samples) * up / down)
-    return (np.fft.irfft(spectrum, after)[:wanted] * (up / down)).astype(np.float32)
+    return np.fft.irfft(spectrum, after)[:wanted] * np.float32(up / down)
 
 
+@cache
 def smooth_length(number: int) -> int:
     """The smallest product of 2s, 3s and 5s that is at least `number`: lengths at which the FFT is fast."""
     best = 1 << (number - 1).bit_length()

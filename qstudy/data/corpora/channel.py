@@ -14,13 +14,14 @@ def colour(samples: np.ndarray, generator: np.random.Generator, depth_db: float 
         depth_db: size of each of the three components.
     """
     size = smooth_length(len(samples) + 256)
-    place = np.linspace(-1, 1, size // 2 + 1)  # 0 Hz to half the sample rate
-    tilt, *waves = generator.uniform(-depth_db, depth_db, 3)
-    phases = generator.uniform(0, 2 * np.pi, 2)
+    place = np.linspace(-1, 1, size // 2 + 1, dtype=np.float32)  # 0 Hz to half the sample rate
+    tilt, *waves = generator.uniform(-depth_db, depth_db, 3).tolist()
+    phases = generator.uniform(0, 2 * np.pi, 2).tolist()
     curve_db = tilt * place
     for cycles, wave, phase in zip((1.0, 2.0), waves, phases, strict=True):
         curve_db += wave / 2 * np.cos(np.pi * cycles * place + phase)
-    return np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (curve_db / 20), size)[: len(samples)].astype(np.float32)
+    spectrum = np.fft.rfft(samples, size) * np.exp(curve_db * np.float32(np.log(10) / 20))
+    return np.fft.irfft(spectrum, size)[: len(samples)]
 
 
 def echo(samples: np.ndarray, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
@@ -35,6 +36,8 @@ def echo(samples: np.ndarray, sample_rate: int, generator: np.random.Generator) 
     time = np.arange(int(seconds * sample_rate)) / sample_rate
     tail = generator.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
     tail *= 10 ** (-generator.uniform(5, 20) / 20) / np.sqrt(np.sum(tail**2))
-    room = np.concatenate([[1.0], np.zeros(int(0.002 * sample_rate)), tail])  # (R,) direct sound, 2 ms, echo
+    room = np.concatenate(
+        [[1.0], np.zeros(int(0.002 * sample_rate)), tail], dtype=np.float32
+    )  # (R,) direct sound, 2 ms, echo
     size = smooth_length(len(samples) + len(room))
-    return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(room, size), size)[: len(samples)].astype(np.float32)
+    return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(room, size), size)[: len(samples)]

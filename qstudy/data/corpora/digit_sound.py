@@ -40,11 +40,10 @@ def render_varied(string: DigitString, voices: dict[str, Voice], rate: int) -> n
     """A training string, float32 (N,): other speeds, pitches, microphones, rooms, levels and noises."""
     generator = np.random.default_rng(string.seed)
     clips = _pick(voices[string.speaker], string.digits, generator)
-    if generator.random() < 0.75:
-        percent = round(100 * _log_uniform(generator, 0.85, 1.2))
-        clips = [resample(clip, percent, 100) for clip in clips]
     clips = [clip * np.float32(10 ** (generator.uniform(-2, 2) / 20)) for clip in clips]
     samples = _join(clips, generator.uniform(0, 0.35, len(clips) + 1), rate)
+    if generator.random() < 0.75:
+        samples = resample(samples, round(100 * _log_uniform(generator, 0.85, 1.2)), 100)
     if generator.random() < 0.5:
         samples = channel.colour(samples, generator)
     if generator.random() < 0.25:

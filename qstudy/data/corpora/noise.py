@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qstudy.data.audio import smooth_length
+
 
 def white(count: int, generator: np.random.Generator) -> np.ndarray:
     """Equal power at every frequency: electronics, wind."""
@@ -12,18 +14,19 @@ def white(count: int, generator: np.random.Generator) -> np.ndarray:
 
 def pink(count: int, generator: np.random.Generator) -> np.ndarray:
     """Power falls by 3 dB per octave: rooms, traffic."""
-    spectrum = np.fft.rfft(white(count, generator))
-    return np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 1.0), count).astype(np.float32)
+    size = smooth_length(count)
+    spectrum = np.fft.rfft(white(size, generator))
+    return np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1, dtype=np.float32)), size)[:count]
 
 
 def hum(count: int, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
     """Mains at 50 or 60 Hz with its harmonics, over a little white noise."""
     tones = generator.choice([50.0, 60.0]) * np.arange(1, 9)
-    weights = generator.random(len(tones)) / np.arange(1, 9)
+    weights = generator.random(len(tones), dtype=np.float32) / np.arange(1, 9, dtype=np.float32)
     phases = generator.uniform(0, 2 * np.pi, len(tones))
     time = np.arange(count) / sample_rate  # (N,) seconds
-    buzz = weights @ np.sin(2 * np.pi * tones[:, None] * time + phases[:, None])
-    return (buzz + 0.1 * generator.standard_normal(count)).astype(np.float32)
+    angles = (2 * np.pi * tones[:, None] * time + phases[:, None]).astype(np.float32)  # (8, N)
+    return weights @ np.sin(angles) + np.float32(0.1) * white(count, generator)
 
 
 def babble(count: int, voices: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:
