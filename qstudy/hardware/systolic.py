@@ -30,13 +30,14 @@ def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str)
     """Cycles of (M, K) x (K, N) on one array of `rows` x `columns` cells; arrays broadcast.
 
     Weight-stationary: a tile of weights is loaded (rows), then M vectors stream through it, skewed (rows + columns - 2
-    more). Output-stationary: K steps stream past a tile of outputs, skewed alike, which then drains (rows).
+    more). Output-stationary: K steps stream past a tile of outputs, skewed alike; finished outputs leave while the
+    others still run.
     """
     count = tiles(m, k, n, rows, columns, dataflow)
     if dataflow == "weight_stationary":
         return count * (2 * rows + columns + m - 2)
     if dataflow == "output_stationary":
-        return count * (2 * rows + columns + k - 2)
+        return count * (rows + columns + k - 2)
     return count * ceil_div(k, rows * columns)
 
 
