@@ -56,9 +56,11 @@ class StepBatches:
 class Progress(L.Callback):
     """Shows the run and remembers what its record needs: losses and step times."""
 
+    # `log` would be overwritten: Lightning gives every callback one of its own.
+
     name: str
     steps: int
-    log: Callable[[dict[str, float], int], None]
+    write: Callable[[dict[str, float], int], None]
     losses: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
 
@@ -81,7 +83,7 @@ class Progress(L.Callback):
         if step % 20 == 0 or step == self.steps:
             loss = float(np.mean(self.losses[-20:]))
             self._bar.set_postfix(loss=f"{loss:.3f}")
-            self.log({"loss": loss, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}, step)
+            self.write({"loss": loss, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}, step)
             tenth = max(self.steps // 10 // 20 * 20, 20)
             if not sys.stderr.isatty() and (step % tenth == 0 or step == self.steps):
                 print(f"{self.name}: step {step}/{self.steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
@@ -113,8 +115,8 @@ class Progress(L.Callback):
 class DevEvaluation(L.Callback):
     """Every so many steps, the word error rate on the dev set."""
 
-    def __init__(self, every: int, assets: Assets, log: Callable[[dict[str, float], int], None], report: Report) -> None:
-        self.every, self.assets, self.log, self.report = every, assets, log, report
+    def __init__(self, every: int, assets: Assets, write: Callable[[dict[str, float], int], None], report: Report) -> None:
+        self.every, self.assets, self.write, self.report = every, assets, write, report
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TransducerModule, *_: Any) -> None:  # type: ignore[override]
         """Evaluate when it is time; the last step is left to the run's own evaluation."""
@@ -123,7 +125,7 @@ class DevEvaluation(L.Callback):
             return
         hypotheses, _ = recognize(pl_module.model, self.assets.dev, self.assets.tokenizer)
         wer = word_errors(self.assets.dev.texts, hypotheses).rate
-        self.log({"dev_wer": wer}, step)
+        self.write({"dev_wer": wer}, step)
         self.report(step, wer)
 
 
