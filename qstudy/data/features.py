@@ -142,8 +142,8 @@ class Filterbank:
         return torch.cat([self._log_mel(windows[start : start + BLOCK]) for start in range(0, count, BLOCK)])
 
     def _log_mel(self, windows: Tensor) -> Tensor:
-        spectrum = torch.view_as_real(torch.fft.rfft(windows * self._window, n=self.fft_size))
-        energies = spectrum.square_().sum(-1) @ self._filters
+        spectrum = torch.fft.rfft(windows * self._window, n=self.fft_size)
+        energies = (spectrum.real.square() + spectrum.imag.square()) @ self._filters
         return energies.clamp_(min=torch.finfo(torch.float32).eps).log_().mul_(STEPS).round_().div_(STEPS).float()
 
 
