@@ -1,0 +1,78 @@
+"""Budgets: what a candidate may cost, known before a second of training is spent on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qstudy.errors import UserError
+
+
+class Priced(Protocol):
+    """What a configuration costs (`qstudy.training.run.Price`)."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the packed weights."""
+
+    @property
+    def latency(self) -> Mapping[str, Any]:
+        """Accelerator -> simulated report with `latency_ms`."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Upper limits; None: no limit."""
+
+    size_bytes: int | None = None
+    """Bytes of the packed weights."""
+    latency_ms: float | None = None
+    """Simulated latency in milliseconds, on `accelerator`."""
+    accelerator: str | None = None
+    """The accelerator that `latency_ms` is meant for; None: the first one of the run configuration."""
+
+    def __post_init__(self) -> None:
+        for name, limit in self.limits.items():
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
+                raise UserError(f"budgets: {name}: {limit!r} is not a number above 0.")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        named = {"size_bytes": self.size_bytes, "latency_ms": self.latency_ms}
+        return {name: limit for name, limit in named.items() if limit is not None}
+
+    def costs(self, price: Priced) -> dict[str, float]:
+        """`size_bytes` and, if the candidate was simulated at all, `latency_ms` on the budget's accelerator.
+
+        Raises:
+            UserError: there is a latency budget, and the candidate was not simulated on its accelerator.
+        """
+        costs: dict[str, float] = {"size_bytes": price.size_bytes}
+        accelerator = self.accelerator or next(iter(price.latency), None)
+        if accelerator in price.latency:
+            costs["latency_ms"] = float(price.latency[accelerator]["latency_ms"])
+        elif self.latency_ms is not None:
+            raise UserError(
+                f"budgets: accelerator: {accelerator!r} is not among those that the run configuration simulates "
+                f"({', '.join(price.latency) or 'none'}); add it to the base's field `accelerator`."
+            )
+        return costs
+
+    def constraints(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """Named constraints as Optuna takes them: above 0 is over budget.
+
+        Relative to the limit, because samplers add the excesses up: bytes must not drown milliseconds.
+        """
+        return {name: (costs[name] - limit) / limit for name, limit in self.limits.items()}
+
+    def excess(self, costs: Mapping[str, float]) -> str | None:
+        """Why the candidate is over budget; None: it is not."""
+        over = [f"{name} {costs[name]:.9g} > {limit:.9g}" for name, limit in self.limits.items() if costs[name] > limit]
+        return f"over budget: {', '.join(over)}" if over else None
+
+    def to_record(self) -> dict[str, Any]:
+        """The limits as `record.json` holds them."""
+        limits: dict[str, Any] = dict(self.limits)
+        if self.latency_ms is not None:
+            limits["latency_ms"] = {"accelerator": self.accelerator, "limit": self.latency_ms}
+        return limits

@@ -1,0 +1,204 @@
+"""A study as its YAML file describes it."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from qstudy.errors import UserError
+from qstudy.sweep.budget import Budgets
+from qstudy.sweep.space import Template, expand
+from qstudy.training.config import RunConfig, config_from_dict, load_yaml, to_dict
+
+Objective = Literal["wer", "size_bytes", "latency_ms"]
+SamplerName = Literal["tpe", "random", "nsga2"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What proposes candidates."""
+
+    name: SamplerName = "tpe"
+    """`tpe`, `random`, or `nsga2`."""
+    seed: int = 0
+    startup: int = 8
+    """`tpe`: candidates at random before it starts to learn; those over budget count, it learns from them too."""
+    population: int = 12
+    """`nsga2`: candidates per generation."""
+
+    def __post_init__(self) -> None:
+        _choice("sampler: name", self.name, get_args(SamplerName))
+        for name, low in (("seed", 0), ("startup", 0), ("population", 2)):
+            _whole(f"sampler: {name}", getattr(self, name), low)
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """When a trial is stopped early: its dev WER is worse than the median of the others at the same step."""
+
+    startup: int = 4
+    """Trials that must finish before one is stopped."""
+    warmup: int = 0
+    """Steps before which no trial is stopped."""
+
+    def __post_init__(self) -> None:
+        for name in ("startup", "warmup"):
+            _whole(f"pruning: {name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study: a base run, what varies, what it may cost, and how much of it to try."""
+
+    study: str
+    """Its name, and its folder below `studies`."""
+    base: dict[str, Any]
+    """The run configuration that every trial starts from."""
+    grid: tuple[Template, ...] = ()
+    """Changes to the base of which every combination is tried, first and in this order. A list means each of these."""
+    space: tuple[Template, ...] = ()
+    """Changes to the base that are searched after the grid. A list means one of these."""
+    budgets: Budgets = field(default_factory=Budgets)
+    """What a candidate may cost; one that costs more is not trained."""
+    trials: int | None = None
+    """Trials to train, the grid's included. Candidates over budget and repeated ones cost no training and do not count.
+    None: the whole grid, nothing else."""
+    candidates: int | None = None
+    """Candidates to look at, over-budget ones included, before giving up; None: 20 per trial."""
+    objectives: tuple[Objective, ...] = ("wer",)
+    """What the sampler minimizes: `wer` (on the dev set), or several: `[wer, size_bytes]`."""
+    sampler: Sampler = field(default_factory=Sampler)
+    pruning: Pruning | None = None
+    """None: every trial is trained to its end."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.study, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
+            raise UserError(
+                f"study: {self.study!r} must be a name of letters, digits, dots and dashes: it is a folder."
+            )
+        if not self.grid and not self.space:
+            raise UserError("space: a study needs a `space` to search, or a `grid` to try.")
+        if self.space and self.trials is None:
+            raise UserError("trials: say how many trials to train, e.g. `trials: 20`.")
+        for name in ("trials", "candidates"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
+        for objective in self.objectives:
+            _choice("objectives", objective, get_args(Objective))
+        if self.objectives[:1] != ("wer",):
+            raise UserError("objectives: the first one must be wer.")
+        if self.pruning and len(self.objectives) > 1:
+            raise UserError(
+                "pruning: a trial can only be stopped early with the one objective wer; remove one of the two."
+            )
+
+    @property
+    def base_run(self) -> RunConfig:
+        """The run configuration that every trial starts from."""
+        return config_from_dict(self.base)
+
+    @property
+    def wanted(self) -> int:
+        """Trials to train."""
+        return len(expand(self.grid)) if self.trials is None else self.trials
+
+    @property
+    def most_candidates(self) -> int:
+        """Candidates to look at, at most."""
+        return self.candidates or 20 * self.wanted
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved study, JSON-able; `study_from_dict` reads it."""
+        values = asdict(self)
+        return {**values, **{name: list(values[name]) for name in ("grid", "space", "objectives")}}
+
+    def differences(self, other: "StudyConfig") -> list[str]:
+        """Fields that make this another study than `other`; how much of it to try may change."""
+        free = ("trials", "candidates")
+        return [f.name for f in fields(self) if f.name not in free and getattr(self, f.name) != getattr(other, f.name)]
+
+
+def load_study(path: Path, trials: int | None = None) -> StudyConfig:
+    """Read a study's YAML file; `trials` overrides its own.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
+    """
+    values = load_yaml(path)
+    if isinstance(values.get("base"), str):
+        values["base"] = load_yaml(path.parent / values["base"])
+    if trials is not None:
+        values["trials"] = trials
+    try:
+        study = study_from_dict(values)
+        return _resolved(study)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:
+    """Fill a `StudyConfig` from plain values.
+
+    Raises:
+        UserError: a field is unknown, missing or wrong.
+    """
+    given = _known(StudyConfig, values, "")
+    for name in ("study", "base"):
+        if name not in given:
+            raise UserError(f"The field {name!r} is missing.")
+    if not isinstance(given["base"], Mapping):
+        raise UserError("base: must be a run configuration, or the path of one.")
+    for name in ("grid", "space"):
+        given[name] = _templates(name, given.get(name))
+    if isinstance(objectives := given.get("objectives", ["wer"]), str):
+        objectives = [objectives]
+    given["objectives"] = tuple(objectives)
+    if isinstance(sampler := given.get("sampler"), str):
+        given["sampler"] = {"name": sampler}
+    for name, cls in (("budgets", Budgets), ("sampler", Sampler), ("pruning", Pruning)):
+        if given.get(name) is not None:
+            given[name] = cls(**_known(cls, given[name], f"{name}: "))
+        else:
+            given.pop(name, None)
+    return StudyConfig(**given)
+
+
+def _resolved(study: StudyConfig) -> StudyConfig:
+    """The same study with every default of its base spelled out, so that it can be compared and sent elsewhere."""
+    base = config_from_dict(dict(study.base))
+    budgets = study.budgets
+    if budgets.latency_ms is not None and budgets.accelerator is None:
+        budgets = replace(budgets, accelerator=next(iter(base.accelerator), None))
+    plain = json.loads(json.dumps(to_dict(base)))  # tuples become lists, as they will when read back from the storage
+    return replace(study, base=plain, budgets=budgets)
+
+
+def _templates(name: str, value: Any) -> tuple[Template, ...]:
+    listed = value if isinstance(value, list) else [value] if value else []
+    for template in listed:
+        if not isinstance(template, Mapping) or not template:
+            raise UserError(
+                f"{name}: must be fields of a run configuration, e.g. {{policy: {{name: [ptq, fake_qat]}}}}."
+            )
+    return tuple(listed)
+
+
+def _known(cls: type, values: Any, where: str) -> dict[str, Any]:
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}must be a mapping with the fields {', '.join(names)}.")
+    if unknown := [str(name) for name in values if name not in names]:
+        raise UserError(f"{where}unknown field {unknown[0]!r}; fields are {', '.join(names)}.")
+    return dict(values)
+
+
+def _choice(where: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{where}: {value!r} is not one of {', '.join(allowed)}.")
+
+
+def _whole(where: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UserError(f"{where}: {value!r} is not a whole number of {low} or more.")

@@ -1,0 +1,166 @@
+"""One trial, from the sampler's proposal to its outcome."""
+
+import math
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import OptunaError, TrialPruned
+
+from qstudy.errors import Diverged, UserError
+from qstudy.files import content_hash, write_text
+from qstudy.sweep.queue import ATTEMPTS, CHANGES, FREE, OUTCOME, Queue
+from qstudy.sweep.space import merge, suggest
+from qstudy.training.config import RunConfig, config_from_dict, to_dict
+from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
+from qstudy.training.run import Price, describe_price, price, run
+
+IDENTITY = "identity"  # attribute of a trial: the hash of its run configuration
+MOST_ATTEMPTS = 10
+"""A trial whose process died this often, each time without a word (out of memory, a crash), is given up."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial."""
+
+    kind: str
+    """`trained`, `over_budget`, `repeated`, `stopped` or `failed`."""
+    reason: str | None = None
+    """Why it was not trained to its end."""
+    values: tuple[float, ...] | None = None
+    """The objectives, if it was."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A proposal and what it costs."""
+
+    trial: optuna.Trial
+    config: RunConfig
+    price: Price
+    costs: dict[str, float]
+    budgets: dict[str, Any]
+    """The study's, as the record holds them."""
+    study: str
+    folder: Path
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Entries of the record that only a study knows."""
+        return {"budgets": self.budgets}
+
+
+def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
+    """Price a trial, and if it fits the budgets, train it (or go on training it) in its folder.
+
+    Raises:
+        UserError: the configuration is wrong, or the disk is full; the trial goes on when that is mended.
+    """
+    candidate = propose(queue, trial)
+    outcome = _refusal(queue, candidate)
+    if outcome is None:
+        try:
+            return _trained(queue, candidate, _record(candidate))
+        except TrialPruned as stopped:
+            outcome = Outcome("stopped", str(stopped))
+        except Diverged as error:
+            outcome = Outcome("failed", str(error))
+        except (UserError, OptunaError):  # not this trial's fault
+            raise
+        except Exception as error:  # this configuration does not work; the study goes on, and the reason is kept
+            log = candidate.folder / "error.txt"
+            write_text(log, traceback.format_exc())
+            outcome = Outcome("failed", f"{type(error).__name__}: {error} (see {log})")
+    _record_unfinished(candidate, outcome)
+    return outcome
+
+
+def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
+    """The trial's run configuration, priced; constraints and costs are told to the storage before any training."""
+    study = queue.config
+    changes = trial.user_attrs.get(CHANGES) or suggest(trial, study.space)
+    config = config_from_dict(merge(study.base, changes))
+    cost = price(config)
+    costs = study.budgets.costs(cost)
+    name = f"trial-{trial.number:04d}-{config.policy['name']}"
+    for key, excess in study.budgets.constraints(costs).items():
+        if key not in trial.constraints:  # a trial that is continued has them
+            trial.set_constraint(key, excess)
+    # dashboards know the constraints by an older name only
+    feasible = study.budgets.excess(costs) is None
+    for key, value in {**costs, "feasible": feasible, "run": name, IDENTITY: content_hash(to_dict(config))}.items():
+        trial.set_user_attr(key, value)
+    folder = queue.folder / "runs" / name
+    return Candidate(trial, config, cost, costs, study.budgets.to_record(), study.study, folder)
+
+
+def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
+    """Why a candidate is not trained at all; None: it is."""
+    if reason := queue.config.budgets.excess(candidate.costs):
+        return Outcome("over_budget", reason)
+    attributes = candidate.trial.user_attrs
+    for other in queue.trials():
+        same = other.user_attrs.get(IDENTITY) == attributes[IDENTITY] and other.user_attrs.get(OUTCOME) not in FREE
+        if same and other.number < candidate.trial.number:
+            return Outcome("repeated", f"same configuration as trial {other.number}")
+    if attributes[ATTEMPTS] > MOST_ATTEMPTS:
+        return Outcome("failed", f"its process died {MOST_ATTEMPTS} times; out of memory?")
+    return None
+
+
+def _record(candidate: Candidate) -> dict[str, Any]:
+    """The record of the trained candidate; if a killed worker left a whole one, that one."""
+    done = candidate.folder / RECORD_FILE
+    if done.exists() and (record := read_record(done))["state"] == "complete":
+        return record
+    trial = candidate.trial
+
+    def report(step: int, wer: float) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a trial that is continued may report a step again: the same value
+            trial.report(wer, step)
+        if trial.should_prune():
+            raise TrialPruned(f"stopped at step {step}: dev WER {wer:.1%} is worse than the median")
+
+    return run(
+        candidate.config,
+        candidate.folder,
+        name=candidate.folder.name,
+        study=candidate.study,
+        trial=trial.number,
+        extra=candidate.extra,
+        report=report,
+    )
+
+
+def _trained(queue: Queue, candidate: Candidate, record: Mapping[str, Any]) -> Outcome:
+    """The objectives, and the numbers that tables show, as attributes of the trial."""
+    wer = record["metrics"]["dev"]["wer"]
+    if not math.isfinite(wer):
+        return Outcome("failed", "the dev set has no words, so there is no word error rate")
+    candidate.trial.set_user_attr("dev_wer", wer)
+    candidate.trial.set_user_attr("wer", headline(record)["wer"])
+    values = {**candidate.costs, "wer": wer}
+    return Outcome("trained", values=tuple(values[name] for name in queue.config.objectives))
+
+
+def _record_unfinished(candidate: Candidate, outcome: Outcome) -> None:
+    record = {
+        "run": candidate.folder.name,
+        "study": candidate.study,
+        "trial": candidate.trial.number,
+        "state": "failed" if outcome.kind == "failed" else "pruned",
+        "reason": outcome.reason,
+        "policy": candidate.config.policy["name"],
+        "config": to_dict(candidate.config),
+        **describe_price(candidate.price),
+        "seed": candidate.config.seed,
+        **environment(),
+        **candidate.extra,
+    }
+    write_record(candidate.folder, record)

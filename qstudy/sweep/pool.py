@@ -1,0 +1,98 @@
+"""Several workers on this machine: each is a process of its own, `qstudy worker`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from subprocess import Popen
+
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from qstudy.errors import UserError
+from qstudy.sweep.queue import Queue
+from qstudy.sweep.storage import STORAGE_VARIABLE
+from qstudy.sweep.summary import sentence
+from qstudy.training.record import COMMAND_VARIABLE, command
+
+POLL_S = 0.5
+PATIENCE_S = 5.0  # after Ctrl-C the terminal has told the workers too; who was not told within this time is told by us
+USER_ERROR = 2  # exit code of a command that told its user what is wrong
+
+
+def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
+    """Work on a study with several processes until its queue is empty; crashed ones are replaced.
+
+    Raises:
+        UserError: a worker met a mistake of the user, or all of them crash.
+    """
+    while queue.unfinished():
+        before = len(_finished(queue))
+        logs = [queue.folder / "logs" / f"worker-{index}.log" for index in range(workers)]
+        codes = _round(queue, [_start(queue, log, workers, storage) for log in logs])
+        for log, code in zip(logs, codes, strict=True):
+            if code == USER_ERROR:
+                raise UserError(f"{_last_line(log)} (worker log: {log})")
+        if any(codes) and len(_finished(queue)) == before:
+            raise UserError(f"The workers end without finishing a trial; see {logs[0].parent}.")
+
+
+def _start(queue: Queue, log: Path, workers: int, storage: str | None) -> Popen[bytes]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = {"OMP_NUM_THREADS": str(max(cores // workers, 1)), COMMAND_VARIABLE: command(), **os.environ}
+    environment.pop("WANDB_SERVICE", None)  # a W&B service of its own: ours ends with us
+    if storage is not None:
+        environment[STORAGE_VARIABLE] = storage
+    program = [sys.executable, "-c", "import sys; from qstudy.cli import main; sys.exit(main())", "worker"]
+    options = ["--study", queue.config.study, "--root", str(queue.folder.parent)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return Popen([*program, *options], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+def _round(queue: Queue, processes: Sequence[Popen[bytes]]) -> list[int]:
+    """Watch the processes until all have ended; their exit codes."""
+    told = {trial.number for trial in _finished(queue)}
+    try:
+        with tqdm(total=queue.config.wanted, desc=queue.config.study, unit="trial", disable=None) as bar:
+            while running := any(process.poll() is None for process in processes):
+                told |= _tell(queue, told, bar)
+                time.sleep(POLL_S if running else 0)
+            _tell(queue, told, bar)
+    except KeyboardInterrupt:
+        _stop(processes)
+        raise
+    return [process.wait() for process in processes]
+
+
+def _tell(queue: Queue, told: set[int], bar: "tqdm[None]") -> set[int]:
+    """Show the trials that ended since the last look."""
+    fresh = [trial for trial in _finished(queue) if trial.number not in told]
+    for trial in fresh:
+        tqdm.write(sentence(trial))
+    bar.n = queue.done()
+    bar.refresh()
+    return {trial.number for trial in fresh}
+
+
+def _stop(processes: Sequence[Popen[bytes]]) -> None:
+    """Wait until interrupted workers have put their trials back; insist, then kill."""
+    for patience, signal_number in ((PATIENCE_S, signal.SIGINT), (30.0, signal.SIGKILL)):
+        deadline = time.monotonic() + patience
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal_number)
+
+
+def _finished(queue: Queue) -> list[FrozenTrial]:
+    return queue.trials(TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "A worker failed"

@@ -1,0 +1,182 @@
+"""The trials of a study as a queue: WAITING, RUNNING in a living worker, then COMPLETE or PRUNED; nothing else.
+
+Optuna's own way to survive a dead worker is to fail its trial and to start a copy. Here the trial itself goes back into
+the queue, with the number, the parameters and the folder that it has: so no trial is ever left FAILed or RUNNING, and a
+training continues at its last checkpoint. A worker counts as alive while the system lock of its trial is held (on this
+machine, exact at once) or while its heartbeats arrive (elsewhere).
+"""
+
+import platform
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.exceptions import OptunaError, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from qstudy.files import content_hash
+from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.locks import is_held, locked, try_lock
+from qstudy.sweep.samplers import make_sampler
+from qstudy.sweep.space import expand
+
+OUTCOME = "outcome"
+"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, or one of `FREE`."""
+FREE = ("over_budget", "repeated")
+"""Outcomes that cost no training and do not count as a trial of the study."""
+GRID, CHANGES, PLACE, ATTEMPTS = "grid", "changes", "place", "attempts"
+
+
+@dataclass
+class Claim:
+    """A trial that this process works on."""
+
+    trial: optuna.Trial
+    lock: IO[str]
+    heartbeat: "Heartbeat"
+
+
+class Heartbeat(threading.Thread):
+    """Tells the storage that a trial's worker lives, until stopped."""
+
+    def __init__(self, storage: RDBStorage, trial_id: int) -> None:
+        super().__init__(daemon=True)
+        self._storage, self._trial_id, self._stopped = storage, trial_id, threading.Event()
+
+    def run(self) -> None:
+        """Beat; a storage that is away for a moment costs a beat, not the training."""
+        while not self._stopped.wait(self._storage.heartbeat_interval):
+            try:
+                self._storage.record_heartbeat(self._trial_id)
+            except StorageInternalError:
+                continue
+        self._storage.remove_session()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self.join()
+
+
+class Queue:
+    """The queue of one study; every worker has its own."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage, config: StudyConfig, folder: Path) -> None:
+        self.study = study
+        self.config = config
+        self.folder = folder
+        self._storage = storage
+        self._locks = folder / ".locks"
+        self._one_machine = storage.engine.name == "sqlite"
+        self._place = content_hash(platform.node(), uuid.getnode(), str(folder.resolve()))
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """The study's trials, or those in some states, in the order of their numbers."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def unfinished(self) -> int:
+        """How many trials wait or run, here or elsewhere."""
+        return len(self.trials(TrialState.WAITING, TrialState.RUNNING))
+
+    def done(self) -> int:
+        """How many of the trials that the study was asked for have ended."""
+        return sum(trial.state.is_finished() and counts(trial) for trial in self.trials())
+
+    def plan(self) -> None:
+        """Put into the queue what is still missing: the grid's combinations, then places for the sampler to fill."""
+        trials = self.trials()
+        missing = self.config.wanted - sum(counts(trial) for trial in trials)
+        planned = {trial.user_attrs.get(GRID) for trial in trials}
+        for index, changes in enumerate(expand(self.config.grid)):
+            if index not in planned and missing > 0:
+                self._add({GRID: index, CHANGES: changes})
+                missing -= 1
+        for _ in range(missing):
+            self._add_place()
+
+    def claim(self) -> Claim | None:
+        """Take the next trial, those of dead workers included; None: nothing waits at the moment."""
+        with locked(self._locks / "claim"):
+            self.recover()
+            for waiting in self.trials(TrialState.WAITING):
+                lock = try_lock(self._trial_lock(waiting.number))
+                if lock is None:
+                    continue
+                # a heartbeat before the trial runs: without one, a death right after this line would never be noticed
+                self._storage.record_heartbeat(waiting._trial_id)
+                if self._set(waiting, TrialState.RUNNING):
+                    return self._start(waiting, lock)
+                lock.close()  # a worker on another machine was quicker
+        return None
+
+    def finish(self, claim: Claim, outcome: str, reason: str | None, values: Sequence[float] | None) -> None:
+        """End a trial: COMPLETE with values, PRUNED without; a candidate that cost no training makes place for another."""
+        state = TrialState.PRUNED if values is None else TrialState.COMPLETE
+        # another machine may have taken this one for dead, and finished the trial: the first result stands
+        with suppress(UpdateFinishedTrialError):
+            claim.trial.set_user_attr(OUTCOME, outcome)
+            claim.trial.set_user_attr("reason", reason)
+            self.study.tell(claim.trial.number, values=values, state=state, skip_if_finished=True)
+        if outcome in FREE:
+            self._add_place()
+        self._release(claim)
+
+    def park(self, claim: Claim) -> None:
+        """Put a trial back into the queue, to be continued; if the storage is away, its next visitor will find it dead."""
+        with suppress(OptunaError):
+            claim.trial.set_user_attr(ATTEMPTS, 0)  # it was stopped in good order
+            self._storage.set_trial_state_values(claim.trial._trial_id, TrialState.WAITING)
+        self._release(claim)
+
+    def recover(self) -> int:
+        """Put the trials of dead workers back into the queue; how many there were."""
+        running = self.trials(TrialState.RUNNING)
+        silent = set(self._storage._get_stale_trial_ids(self.study._study_id)) if running else set()
+        dead = [trial for trial in running if self._is_dead(trial, trial._trial_id in silent)]
+        for trial in dead:
+            self._set(trial, TrialState.WAITING)
+        return len(dead)
+
+    def _is_dead(self, trial: FrozenTrial, silent: bool) -> bool:
+        here = self._one_machine or trial.user_attrs.get(PLACE) == self._place
+        return (here or silent) and not is_held(self._trial_lock(trial.number))
+
+    def _start(self, waiting: FrozenTrial, lock: IO[str]) -> Claim:
+        heartbeat = Heartbeat(self._storage, waiting._trial_id)
+        heartbeat.start()
+        self.study.sampler = make_sampler(self.config.sampler, waiting.number)
+        trial = optuna.Trial(self.study, waiting._trial_id)
+        trial.set_user_attr(PLACE, self._place)
+        trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
+        return Claim(trial, lock, heartbeat)
+
+    def _release(self, claim: Claim) -> None:
+        claim.heartbeat.stop()
+        claim.lock.close()
+
+    def _set(self, trial: FrozenTrial, state: TrialState) -> bool:
+        try:
+            return self._storage.set_trial_state_values(trial._trial_id, state)
+        except UpdateFinishedTrialError:
+            return False
+
+    def _add_place(self) -> None:
+        if self.config.space and len(self.trials()) < self.config.most_candidates:
+            self._add({})
+
+    def _add(self, attributes: dict[str, Any]) -> None:
+        self.study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=attributes))
+
+    def _trial_lock(self, number: int) -> Path:
+        return self._locks / f"trial-{number:04d}"
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that the study was asked for."""
+    return trial.user_attrs.get(OUTCOME) not in FREE or not trial.state.is_finished()

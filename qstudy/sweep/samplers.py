@@ -1,0 +1,32 @@
+"""The parts of Optuna that propose candidates and stop hopeless ones."""
+
+import warnings
+
+import optuna
+
+from qstudy.sweep.config import Pruning, Sampler
+
+
+def make_sampler(settings: Sampler, trial: int) -> optuna.samplers.BaseSampler:
+    """The sampler for one trial, seeded with the study's seed and the trial's number.
+
+    A fresh seed per trial makes the proposals independent of how often the study was interrupted and of how many
+    workers share it: one seed for all of them would propose the same candidates again.
+    """
+    seed = settings.seed * 1_000_003 + trial
+    if settings.name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if settings.name == "nsga2":
+        return optuna.samplers.NSGAIISampler(population_size=settings.population, seed=seed)
+    # `group`: a space with several templates, and grid trials that have no parameters at all, would otherwise leave
+    # nothing that all trials have in common to learn from
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+        return optuna.samplers.TPESampler(n_startup_trials=settings.startup, multivariate=True, group=True, seed=seed)
+
+
+def make_pruner(settings: Pruning | None) -> optuna.pruners.BasePruner:
+    """The rule by which trials are stopped early."""
+    if settings is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=settings.startup, n_warmup_steps=settings.warmup)

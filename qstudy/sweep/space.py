@@ -1,0 +1,127 @@
+"""What a study varies: run configurations in which a list means "one of these"."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from qstudy.errors import UserError
+
+Template = Mapping[str, Any]
+"""Part of a run configuration. A list stands for one of its entries; a list inside a list is a list."""
+
+Path = tuple[str, ...]
+BRANCH = "space"  # the parameter that says which template of several a trial is of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing that varies."""
+
+    path: Path
+    """Where it stands: `("policy", "layers", "encoder.*", "weight")`."""
+    values: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name as a parameter of a trial."""
+        return "/".join(self.path)
+
+    @property
+    def labels(self) -> list[str | int | float | bool | None]:
+        """The values in a form that Optuna stores: mappings and lists as JSON."""
+        return [value if _plain(value) else json.dumps(value) for value in self.values]
+
+
+def choices(template: Template) -> list[Choice]:
+    """Everything that varies in `template`, in its order.
+
+    Raises:
+        UserError: an empty list.
+    """
+    found = [Choice(path, tuple(value)) for path, value in _leaves(template, ()) if isinstance(value, list)]
+    for choice in found:
+        if not choice.values:
+            raise UserError(f"space: {choice.name} is an empty list; give at least one value.")
+    return found
+
+
+def fill(template: Template, picked: Mapping[Path, Any]) -> dict[str, Any]:
+    """`template` with one value in the place of every list; the order of keys, and so of globs, is kept."""
+    return _fill(template, (), picked)
+
+
+def expand(templates: Iterable[Template]) -> list[dict[str, Any]]:
+    """Every combination of every template: the first choice varies slowest."""
+    filled = []
+    for template in templates:
+        varied = choices(template)
+        for values in itertools.product(*(choice.values for choice in varied)):
+            filled.append(fill(template, dict(zip([choice.path for choice in varied], values, strict=True))))
+    return filled
+
+
+def corners(templates: Iterable[Template]) -> list[dict[str, Any]]:
+    """A few members of every template in which each value occurs at least once: for checks before anything runs."""
+    filled = []
+    for template in templates:
+        varied = choices(template)
+        for index in range(max((len(choice.values) for choice in varied), default=1)):
+            picked = {choice.path: choice.values[min(index, len(choice.values) - 1)] for choice in varied}
+            filled.append(fill(template, picked))
+    return filled
+
+
+def suggest(trial: optuna.Trial, templates: Sequence[Template]) -> dict[str, Any]:
+    """Let the sampler pick a template (when there are several), then a value for everything that varies in it.
+
+    Returns:
+        Changes to the base run configuration; the same ones when asked again for the same trial.
+    """
+    template, prefix = templates[0], ""
+    if len(templates) > 1:
+        names = [f"{index} {_policy(template)}" for index, template in enumerate(templates)]
+        index = names.index(trial.suggest_categorical(BRANCH, names))
+        template, prefix = templates[index], f"{index}:"
+    picked = {}
+    for choice in choices(template):
+        label = trial.suggest_categorical(prefix + choice.name, choice.labels)
+        picked[choice.path] = choice.values[choice.labels.index(label)]
+    return fill(template, picked)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`: sections are merged key by key, the policy is replaced as a whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping) and key != "policy"
+        merged[key] = merge(inner, value) if both else value
+    return merged
+
+
+def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, (*path, str(key)))
+
+
+def _fill(value: Any, path: Path, picked: Mapping[Path, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _fill(inner, (*path, str(key)), picked) for key, inner in value.items()}
+    return picked[path] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _policy(template: Template) -> str:
+    policy = template.get("policy")
+    name = policy.get("name", "") if isinstance(policy, Mapping) else ""
+    return "|".join(map(str, name)) if isinstance(name, list) else str(name)

@@ -1,0 +1,121 @@
+"""Where a study's trials are kept: SQLite in the study's folder, or a database that many machines share."""
+
+import os
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from qstudy.errors import UserError
+from qstudy.sweep.config import StudyConfig, study_from_dict
+from qstudy.sweep.queue import ATTEMPTS
+from qstudy.sweep.samplers import make_pruner
+
+HEARTBEAT_S = 15
+GRACE_S = 60
+DEFINITION = "definition"  # the study's attribute that holds its configuration, for workers elsewhere
+STORAGE_VARIABLE = "QSTUDY_STORAGE"  # the URL may hold a password, which must not show in a list of processes
+
+
+def open_storage(
+    url: str | None, folder: Path, create: bool = True, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRACE_S
+) -> RDBStorage:
+    """Open the database of a study.
+
+    Args:
+        url: of a database, e.g. `postgresql://user:password@host/name`; None: the environment variable QSTUDY_STORAGE,
+            or else SQLite at `folder/study.db`.
+        folder: the study's folder.
+        create: make the SQLite file if there is none.
+        heartbeat_s: seconds between the heartbeats of a running trial.
+        grace_s: seconds without a heartbeat after which a trial on another machine is taken to be dead.
+
+    Raises:
+        UserError: the database cannot be reached or its driver is missing.
+    """
+    url = url or os.environ.get(STORAGE_VARIABLE)
+    if url is None:
+        file = folder / "study.db"
+        if not create and not file.exists():
+            raise UserError(f"storage: there is no {file}; begin the study with `qstudy sweep`, or give its --storage.")
+        folder.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{file}"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        sqlite = parsed.get_backend_name() == "sqlite"
+        engine = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+            storage = RDBStorage(
+                parsed.render_as_string(hide_password=False),
+                engine_kwargs=engine,
+                heartbeat_interval=heartbeat_s,
+                grace_period=grace_s,
+            )
+        if sqlite:
+            with storage.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise UserError(f"storage: {masked(url)} cannot be opened: {reason}") from error
+    return storage
+
+
+def open_study(storage: RDBStorage, config: StudyConfig, folder: Path) -> optuna.Study:
+    """Open a study in the storage, or make it; what it is must not have changed since its first trial.
+
+    Raises:
+        UserError: the storage holds another study under this name, or the folder holds the runs of a lost one.
+    """
+    study = optuna.create_study(
+        storage=storage,
+        study_name=config.study,
+        directions=["minimize"] * len(config.objectives),
+        pruner=make_pruner(config.pruning),
+        load_if_exists=True,
+    )
+    begun = any(ATTEMPTS in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    if not begun and any(folder.glob("runs/*")):
+        raise UserError(f"{folder / 'runs'} holds runs that the storage knows nothing of; move or remove it.")
+    if begun and (changed := config.differences(study_from_dict(study.user_attrs[DEFINITION]))):
+        raise UserError(
+            f"The study {config.study!r} was begun with another {' and '.join(changed)}; give the new one its own "
+            f"name in the field `study`, or remove {folder} (and the study in its storage, if that is elsewhere)."
+        )
+    if not begun and study.user_attrs.get(DEFINITION, config.to_dict()) != config.to_dict():
+        optuna.delete_study(study_name=config.study, storage=storage)  # planned only: plan anew
+        return open_study(storage, config, folder)
+    study.set_user_attr(DEFINITION, config.to_dict())
+    return study
+
+
+def load(storage: RDBStorage, name: str) -> tuple[StudyConfig, optuna.Study]:
+    """A study that someone began.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        config = study_from_dict(study.user_attrs[DEFINITION])
+    except KeyError as error:
+        known = ", ".join(study.study_name for study in storage.get_all_studies()) or "none"
+        raise UserError(
+            f"study: {name!r} is not in this storage (there: {known}); begin it with `qstudy sweep`."
+        ) from error
+    study.pruner = make_pruner(config.pruning)
+    return config, study
+
+
+def masked(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "the given URL"

@@ -1,0 +1,90 @@
+"""A worker: takes trials from a study's queue until all are finished."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.trial import TrialState
+
+from qstudy.errors import UserError
+from qstudy.sweep.objective import Outcome, evaluate
+from qstudy.sweep.queue import OUTCOME, Queue
+from qstudy.sweep.storage import load, open_storage
+from qstudy.sweep.summary import sentence
+from qstudy.training.run import prepare
+
+POLL_S = 1.0
+INTERRUPTED = 130  # exit code after Ctrl-C
+HOPELESS = 3  # trials that fail before one has worked: then something is wrong with all of them
+
+
+def work(
+    queue: Queue,
+    evaluate: Callable[[Queue, optuna.Trial], Outcome] = evaluate,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Run trials until none waits and none runs anywhere; those whose worker dies meanwhile are taken over.
+
+    An interruption (Ctrl-C) puts the trial in flight back into the queue, and goes on upwards.
+
+    Args:
+        queue: the study's trials.
+        evaluate: what to do with a trial.
+        announce: takes a line about every trial that this worker finished.
+
+    Raises:
+        UserError: a wrong configuration, or a storage that went away; the trial in flight is in the queue again.
+    """
+    try:
+        while True:
+            claim = queue.claim()
+            if claim is None:
+                if not queue.unfinished():
+                    return
+                time.sleep(POLL_S)  # for places that over-budget trials make, and for workers that die
+                continue
+            try:
+                outcome = evaluate(queue, claim.trial)
+            except BaseException:
+                queue.park(claim)
+                raise
+            queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+            announce(sentence(queue.trials()[claim.trial.number]))
+            if outcome.kind == "failed":
+                _check_hope(queue)
+    except OptunaError as error:
+        raise UserError(f"The study's storage failed ({error}); run the same command again to go on.") from error
+
+
+def worker(study: str, storage: str | None = None, root: Path = Path("studies")) -> None:
+    """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
+
+    Args:
+        study: name of the study.
+        storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
+            study's folder.
+        root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
+    """
+    folder = root / study
+    database = open_storage(storage, folder, create=False)
+    config, handle = load(database, study)
+    prepare(config.base_run)
+    try:
+        work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
+    except KeyboardInterrupt as error:
+        print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from error
+
+
+def _check_hope(queue: Queue) -> None:
+    """Stop a study in which nothing works."""
+    finished = [trial.user_attrs for trial in queue.trials(TrialState.COMPLETE, TrialState.PRUNED)]
+    failed = [attributes.get("reason") for attributes in finished if attributes.get(OUTCOME) == "failed"]
+    if len(failed) >= HOPELESS and not any(attributes.get(OUTCOME) == "trained" for attributes in finished):
+        raise UserError(
+            f"{len(failed)} trials failed and none has worked, the last with: {failed[-1]}. Mend that and run the same "
+            "command again: it goes on with the next trial."
+        )
