@@ -18,7 +18,7 @@ class LayerShape:
     name: str
     """Dotted name in the model: `encoder.lstm.0`."""
     kind: str
-    """`linear`, `lstm`, `embedding`, or `constant` (stored in float, never quantized)."""
+    """`linear`, `conv1d`, `depthwise`, `lstm`, `attention`, `embedding`, or `constant` (in float, never quantized)."""
     matrices: tuple[tuple[int, int], ...] = ()
     """Weight matrices (rows = output channels, columns = inputs): an LSTM has (4H, D) and (4H, H)."""
     vectors: int = 0
@@ -29,6 +29,16 @@ class LayerShape:
     """The layer runs once per this many milliseconds of audio; None: not driven by frames."""
     per_label: float = 0.0
     """Runs per emitted label, on top of those per frame (predictor: 1, joiner output: 1, encoder: 0)."""
+    share: float = 1.0
+    """Share of its frames on which it runs (a branch of an amortized network)."""
+    frames: int = 1
+    """Frames that come in one go: a chunk, or the whole utterance of a layer that looks into the future."""
+    after_end: bool = False
+    """Waits for the end of the utterance (a bidirectional layer, a second pass)."""
+    context: int = 0
+    """Frames that attention looks at."""
+    heads: int = 1
+    """Heads of attention."""
 
     @property
     def parameters(self) -> int:

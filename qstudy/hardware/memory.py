@@ -1,15 +1,12 @@
 """Bytes that one run of each operator moves: weights that stay on chip, and those that are read again every time."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qstudy.hardware.accelerator import Memory
 from qstudy.hardware.size import packed_bytes
-
-if TYPE_CHECKING:
-    from qstudy.hardware.cost import Columns, Widths
+from qstudy.hardware.table import Columns, Widths
 
 
 @dataclass(frozen=True)
@@ -33,31 +30,32 @@ class Traffic:
         return self.dram_bytes * memory.dram_pj_per_byte + self.sram_bytes * memory.sram_pj_per_byte
 
 
-def traffic(columns: "Columns", bits: "Widths", memory: Memory, rates: np.ndarray) -> Traffic:
+def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -> Traffic:
     """Bytes moved per run, with weights kept on chip as far as they fit.
 
     On-chip memory holds the largest set of inputs and outputs of an operator first, then weights, those that are
-    used most often before the others; what is left over is read from DRAM on every run.
+    used most often before the others; what is left over is read from DRAM on every run. Recurrent layers that run
+    over a whole chunk have that memory to themselves meanwhile, and read their weights once per chunk if they fit.
     """
     weights = weight_bytes(columns, bits)
-    per_value = bits.activation / 8
-    inputs = np.where(columns.lookup > 0, 0.0, columns.vectors * columns.inputs * per_value)
-    inputs = np.where(columns.inputs > 0, inputs, columns.vectors * columns.outputs * per_value)
-    outputs = columns.vectors * columns.outputs * per_value
-    second = np.where(columns.stored > 0, 0.0, columns.inputs * columns.outputs * per_value)
-    capacity = memory.sram_kib * 1024
-    buffers = np.minimum((inputs + outputs + second).max(axis=1, keepdims=True), capacity)
-    streamed = weights - resident_bytes(weights, rates, capacity - buffers)
-    used = np.where(columns.lookup > 0, columns.vectors / np.maximum(columns.inputs, 1), 1.0)  # a few rows of a table
-    used = np.minimum(used, 1.0)
-    return Traffic(streamed * used, weights * used + inputs + outputs + second, inputs, outputs)
+    values_in = np.where(columns.product > 0, columns.inputs, columns.outputs) * (1 - columns.lookup)
+    inputs = columns.vectors * values_in * bits.activation / 8
+    outputs = columns.vectors * columns.outputs * bits.activation / 8
+    room = np.maximum(memory.sram_kib * 1024 - (inputs + outputs).max(axis=1, keepdims=True), 0.0)
+    used_once = columns.reuse == 1
+    streamed = weights - resident_bytes(weights * used_once, rates, room)
+    in_a_row = np.maximum(weights - room, 0.0) + np.minimum(weights, room) / columns.reuse
+    streamed = np.where(used_once, streamed, in_a_row)
+    rows = np.where(columns.lookup > 0, np.minimum(columns.vectors / np.maximum(columns.inputs, 1), 1.0), 1.0)
+    return Traffic(streamed * rows, weights * rows + inputs + outputs, inputs, outputs)
 
 
-def weight_bytes(columns: "Columns", bits: "Widths") -> np.ndarray:
-    """Packed bytes of each operator's weights and constants (C, N)."""
-    stored = columns.stored * (columns.inputs > 0)
+def weight_bytes(columns: Columns, bits: Widths) -> np.ndarray:
+    """Bytes of each operator's second operand and constants (C, N): packed weights, or kept activations."""
     packed = packed_bytes(columns.outputs, columns.inputs, bits.weight, bits.codebook, bits.per_tensor)
-    return packed * stored + 4 * columns.constants
+    kept = columns.inputs * columns.outputs * bits.activation / 8  # keys and values
+    second = np.where(columns.stored > 0, packed, kept) * (columns.inputs > 0)
+    return second + 4 * columns.constants
 
 
 def resident_bytes(weights: np.ndarray, rates: np.ndarray, capacity: np.ndarray) -> np.ndarray:

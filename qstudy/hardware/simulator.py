@@ -8,8 +8,10 @@ import numpy as np
 
 from qstudy.bits import BitMap
 from qstudy.hardware.accelerator import Accelerator
-from qstudy.hardware.cost import Columns, Costs, plans, widths
+from qstudy.hardware.cost import Costs
+from qstudy.hardware.placement import plans
 from qstudy.hardware.stream import REFERENCE, Speech, latency_s, runs_per_second, schedule
+from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import Operator, Workload
 
 
@@ -182,4 +184,4 @@ def bound(costs: Costs, i: int) -> str:
 def stall_s(costs: Costs, i: int) -> float:
     """How long operator i waits for memory, in seconds."""
     busy = max(costs.compute_s[0, i], costs.elementwise_s[0, i], costs.expansion_s[0, i])
-    return float(costs.total_s[0, i] - costs.handover_s[0, i] - busy)
+    return max(float(costs.total_s[0, i] - costs.handover_s[0, i] - busy), 0.0)

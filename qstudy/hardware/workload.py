@@ -25,10 +25,11 @@ class Operator:
     """N: outputs of a product, or values handled by an element-wise operator."""
     vectors: int = 1
     """M: input vectors per run."""
+    form: str = "product"
+    """`product`; `depthwise`: N channels with K weights each, on the element-wise unit; `lookup`: of a table of K rows
+    one row of N values per vector is read (an embedding)."""
     stored: bool = True
-    """Whether the second operand is a stored weight; False: activations times activations, as in attention."""
-    lookup: bool = False
-    """A table of which one row of N values per vector is read (an embedding); K is its number of rows."""
+    """Whether the second operand is a stored weight; False: activations, as the keys and values of attention."""
     constants: int = 0
     """Float32 numbers read per run (biases)."""
     elementwise: int = 0
@@ -43,13 +44,15 @@ class Operator:
     """Share of its frames on which it runs (a branch of an amortized network)."""
     after_end: bool = False
     """Waits for the end of the utterance (a bidirectional or non-causal layer)."""
+    reuse: int = 1
+    """Runs in a row that use the same weights: read once for all of them as far as they fit on chip."""
     on_cpu: bool = False
     """Placed on the CPU whatever its layer's placement."""
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates per run."""
-        return 0 if self.lookup else self.vectors * self.inputs * self.outputs
+        return 0 if self.form == "lookup" else self.vectors * self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,16 @@ def layer_operators(shape: LayerShape) -> list[Operator]:
     """
     if shape.kind not in KINDS:
         raise UserError(f"{shape.name}: kind: {shape.kind!r} is not one of {', '.join(KINDS)}.")
-    parts = KINDS[shape.kind](shape)
-    return [replace(part, every_ms=shape.every_ms, per_label=shape.per_label) for part in parts]
+    return [_timed(part, shape) for part in KINDS[shape.kind](shape)]
+
+
+def _timed(part: Operator, shape: LayerShape) -> Operator:
+    """`part` with the layer's rates: a chunk of frames goes through it as that many vectors at once, unless it is
+    recurrent, when it takes them one after the other with the same weights."""
+    period = shape.every_ms
+    if part.reuse == 1 and period is not None:
+        part, period = replace(part, vectors=shape.frames), period * shape.frames
+    return replace(part, every_ms=period, per_label=shape.per_label, share=shape.share, after_end=shape.after_end)
 
 
 def _linear(shape: LayerShape) -> Iterable[Operator]:
@@ -111,19 +122,39 @@ def _linear(shape: LayerShape) -> Iterable[Operator]:
 
 
 def _lstm(shape: LayerShape) -> Iterable[Operator]:
-    """Two products into 4H gates, then the cell: per state, 4 sums of both products, 4 biases, 4 requantizations,
-    3 products and 1 sum; 3 sigmoids and 2 tanhs."""
-    parts = ("input", "hidden", "projection")
-    for part, (rows, columns) in zip(parts, shape.matrices, strict=False):
-        yield Operator(f"{shape.name}/{part}", shape.name, columns, rows)
-    states = shape.matrices[0][0] // 4
-    yield Operator(f"{shape.name}/cell", shape.name, outputs=states, constants=shape.vectors,
-                   elementwise=16 * states, nonlinear=5 * states)  # fmt: skip
+    """Per direction two products into 4H gates; then the cell: per state, 4 sums of both products, 4 biases,
+    4 requantizations, 3 products and 1 sum; 3 sigmoids and 2 tanhs."""
+    directions = len(shape.matrices) // 2
+    for direction in range(directions):
+        suffix = "" if directions == 1 else f"/{('forward', 'backward')[direction]}"
+        (gates, inputs), (_, hidden) = shape.matrices[2 * direction : 2 * direction + 2]
+        yield Operator(f"{shape.name}{suffix}/input", shape.name, inputs, gates)
+        yield Operator(f"{shape.name}{suffix}/hidden", shape.name, hidden, gates, reuse=shape.frames)
+        yield Operator(f"{shape.name}{suffix}/cell", shape.name, outputs=hidden, constants=shape.vectors // directions,
+                       elementwise=16 * hidden, nonlinear=5 * hidden, reuse=shape.frames)  # fmt: skip
+
+
+def _attention(shape: LayerShape) -> Iterable[Operator]:
+    """Projections of the width D, then scores against `context` keys and a mixture of as many values; a softmax per
+    head (an exponential, a sum and a quotient per score)."""
+    yield from _linear(shape)
+    width, context = shape.matrices[0][0], shape.context
+    scores = context * shape.heads
+    yield Operator(f"{shape.name}/scores", shape.name, width, context, stored=False,
+                   elementwise=2 * scores, nonlinear=scores)  # fmt: skip
+    yield Operator(f"{shape.name}/mixture", shape.name, context, width, stored=False)
+
+
+def _depthwise(shape: LayerShape) -> Iterable[Operator]:
+    """A product and a sum per weight, a bias, requantization and a non-linear function per channel."""
+    for channels, kernel in shape.matrices:
+        yield Operator(shape.name, shape.name, kernel, channels, form="depthwise", constants=shape.vectors,
+                       elementwise=2 * channels * kernel + 2 * channels, nonlinear=channels)  # fmt: skip
 
 
 def _embedding(shape: LayerShape) -> Iterable[Operator]:
     for rows, columns in shape.matrices:
-        yield Operator(shape.name, shape.name, rows, columns, lookup=True, constants=shape.vectors)
+        yield Operator(shape.name, shape.name, rows, columns, form="lookup", constants=shape.vectors)
 
 
 def _constant(shape: LayerShape) -> Iterable[Operator]:
@@ -133,7 +164,10 @@ def _constant(shape: LayerShape) -> Iterable[Operator]:
 
 KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
     "linear": _linear,
+    "conv1d": _linear,  # rows = output channels, columns = kernel x input channels
+    "depthwise": _depthwise,
     "lstm": _lstm,
+    "attention": _attention,
     "embedding": _embedding,
     "constant": _constant,
 }

@@ -1,0 +1,68 @@
+"""Operators and bit maps as arrays: (N,) for operators, (C, N) for candidates times operators."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from qstudy.bits import BitMap, LayerBits
+from qstudy.hardware.workload import Operator
+
+
+class Columns:
+    """The operators' numbers as integer arrays (N,): `Operator`'s fields, and its form as flags."""
+
+    def __init__(self, operators: Sequence[Operator]) -> None:
+        def column(values: Iterable[int]) -> np.ndarray:
+            return np.array(list(values), dtype=np.int64)
+
+        self.operators = operators
+        self.inputs = column(op.inputs for op in operators)
+        self.outputs = column(op.outputs for op in operators)
+        self.vectors = column(op.vectors for op in operators)
+        self.constants = column(op.constants for op in operators)
+        self.elementwise = column(op.elementwise for op in operators)
+        self.nonlinear = column(op.nonlinear for op in operators)
+        self.reuse = column(op.reuse for op in operators)
+        self.stored = column(op.stored for op in operators)
+        self.lookup = column(op.form == "lookup" for op in operators)
+        self.product = column(op.form == "product" and op.macs > 0 for op in operators)
+
+    @cached_property
+    def block_starts(self) -> np.ndarray:
+        """Where a new block begins: the operators of one layer that share a placement cross to the CPU together."""
+        keys = [(operator.layer, operator.on_cpu) for operator in self.operators]
+        return np.array([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The bit maps as integer arrays (C, N)."""
+
+    weight: np.ndarray
+    activation: np.ndarray
+    codebook: np.ndarray
+    per_tensor: np.ndarray
+    cpu: np.ndarray
+
+
+def widths(operators: Sequence[Operator], bit_maps: Sequence[BitMap]) -> Widths:
+    """Look up every operator's widths in every bit map; layers that a map does not name are float."""
+    layers = list(dict.fromkeys(operator.layer for operator in operators))
+    default = LayerBits()
+    rows = [[bit_map.get(layer, default) for layer in layers] for bit_map in bit_maps]
+    numbers = np.array(
+        [
+            [
+                (b.weight, b.activation, b.grid == "codebook", b.granularity == "tensor", b.placement == "cpu")
+                for b in row
+            ]
+            for row in rows
+        ],
+        dtype=np.int64,
+    ).reshape(len(bit_maps), len(layers), 5)
+    spread = numbers[:, [layers.index(operator.layer) for operator in operators]]
+    weight, activation, codebook, per_tensor, cpu = (spread[..., i] for i in range(5))
+    forced = np.array([operator.on_cpu for operator in operators])
+    return Widths(weight, activation, codebook, per_tensor, cpu | forced)
