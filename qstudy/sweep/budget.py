@@ -48,7 +48,7 @@ class Budgets:
             UserError: there is a latency budget, and the candidate was not simulated on its accelerator.
         """
         costs: dict[str, float] = {"size_bytes": price.size_bytes}
-        accelerator = self.accelerator or next(iter(price.latency), None)
+        accelerator = self.accelerator or next(iter(price.latency), "")
         if accelerator in price.latency:
             costs["latency_ms"] = float(price.latency[accelerator]["latency_ms"])
         elif self.latency_ms is not None:

@@ -75,9 +75,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.study, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
-            raise UserError(
-                f"study: {self.study!r} must be a name of letters, digits, dots and dashes: it is a folder."
-            )
+            raise UserError(f"study: {self.study!r} must be letters, digits, dots and dashes: it names a folder.")
         if not self.grid and not self.space:
             raise UserError("space: a study needs a `space` to search, or a `grid` to try.")
         if self.space and self.trials is None:
@@ -90,9 +88,7 @@ class StudyConfig:
         if self.objectives[:1] != ("wer",):
             raise UserError("objectives: the first one must be wer.")
         if self.pruning and len(self.objectives) > 1:
-            raise UserError(
-                "pruning: a trial can only be stopped early with the one objective wer; remove one of the two."
-            )
+            raise UserError("pruning: trials are stopped early by wer alone; remove `pruning` or the other objectives.")
 
     @property
     def base_run(self) -> RunConfig:
@@ -179,14 +175,12 @@ def _templates(name: str, value: Any) -> tuple[Template, ...]:
     listed = value if isinstance(value, list) else [value] if value else []
     for template in listed:
         if not isinstance(template, Mapping) or not template:
-            raise UserError(
-                f"{name}: must be fields of a run configuration, e.g. {{policy: {{name: [ptq, fake_qat]}}}}."
-            )
+            raise UserError(f"{name}: must be fields of a run, e.g. {{policy: {{name: [ptq, fake_qat]}}}}.")
     return tuple(listed)
 
 
 def _known(cls: type, values: Any, where: str) -> dict[str, Any]:
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(cls)]
     if not isinstance(values, Mapping):
         raise UserError(f"{where}must be a mapping with the fields {', '.join(names)}.")
     if unknown := [str(name) for name in values if name not in names]:

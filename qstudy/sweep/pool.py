@@ -46,11 +46,11 @@ def _start(queue: Queue, log: Path, workers: int, storage: str | None) -> Popen[
     environment.pop("WANDB_SERVICE", None)  # a W&B service of its own: ours ends with us
     if storage is not None:
         environment[STORAGE_VARIABLE] = storage
-    program = [sys.executable, "-c", "import sys; from qstudy.cli import main; sys.exit(main())", "worker"]
+    command_line = [sys.executable, "-m", "qstudy", "worker"]
     options = ["--study", queue.config.study, "--root", str(queue.folder.parent)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return Popen([*program, *options], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return Popen([*command_line, *options], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 
 def _round(queue: Queue, processes: Sequence[Popen[bytes]]) -> list[int]:
@@ -95,4 +95,4 @@ def _finished(queue: Queue) -> list[FrozenTrial]:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "A worker failed"
+    return lines[-1].strip().removeprefix("qstudy: ") if lines else "A worker failed"

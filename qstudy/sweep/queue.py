@@ -116,7 +116,7 @@ class Queue:
         return None
 
     def finish(self, claim: Claim, outcome: str, reason: str | None, values: Sequence[float] | None) -> None:
-        """End a trial: COMPLETE with values, PRUNED without; a candidate that cost no training makes place for another."""
+        """End a trial: COMPLETE with values, PRUNED without; an untrained candidate makes place for another."""
         state = TrialState.PRUNED if values is None else TrialState.COMPLETE
         # another machine may have taken this one for dead, and finished the trial: the first result stands
         with suppress(UpdateFinishedTrialError):
@@ -128,7 +128,7 @@ class Queue:
         self._release(claim)
 
     def park(self, claim: Claim) -> None:
-        """Put a trial back into the queue, to be continued; if the storage is away, its next visitor will find it dead."""
+        """Put a trial back into the queue, to be continued; if the storage is away, the next worker finds it dead."""
         with suppress(OptunaError):
             claim.trial.set_user_attr(ATTEMPTS, 0)  # it was stopped in good order
             self._storage.set_trial_state_values(claim.trial._trial_id, TrialState.WAITING)

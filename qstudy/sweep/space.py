@@ -98,8 +98,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping) and key != "policy"
-        merged[key] = merge(inner, value) if both else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping) and key != "policy":
+            value = merge(inner, value)
+        merged[key] = value
     return merged
 
 

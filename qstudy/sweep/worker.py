@@ -1,9 +1,7 @@
-"""A worker: takes trials from a study's queue until all are finished."""
+"""What a worker does: take trials from a study's queue until all are finished."""
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import optuna
 from optuna.exceptions import OptunaError
@@ -12,12 +10,9 @@ from optuna.trial import TrialState
 from qstudy.errors import UserError
 from qstudy.sweep.objective import Outcome, evaluate
 from qstudy.sweep.queue import OUTCOME, Queue
-from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.summary import sentence
-from qstudy.training.run import prepare
 
 POLL_S = 1.0
-INTERRUPTED = 130  # exit code after Ctrl-C
 HOPELESS = 3  # trials that fail before one has worked: then something is wrong with all of them
 
 
@@ -57,26 +52,6 @@ def work(
                 _check_hope(queue)
     except OptunaError as error:
         raise UserError(f"The study's storage failed ({error}); run the same command again to go on.") from error
-
-
-def worker(study: str, storage: str | None = None, root: Path = Path("studies")) -> None:
-    """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
-
-    Args:
-        study: name of the study.
-        storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
-            study's folder.
-        root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
-    """
-    folder = root / study
-    database = open_storage(storage, folder, create=False)
-    config, handle = load(database, study)
-    prepare(config.base_run)
-    try:
-        work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
-    except KeyboardInterrupt as error:
-        print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from error
 
 
 def _check_hope(queue: Queue) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -76,14 +77,14 @@ def read_records(study: Path) -> list[dict[str, Any]]:
     return [read_record(path) for path in sorted(study.glob(f"runs/*/{RECORD_FILE}"))]
 
 
-def headline(record: dict[str, Any]) -> dict[str, Any]:
+def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers that stand for a run: `wer` (of the first test set, else of dev), `size_bytes`, `latency_ms`, `rtf`.
 
     Latency and real-time factor are those simulated on the first accelerator. What a record does not hold is left out.
     """
     metrics = record.get("metrics") or {}
     scores = next((s for name, s in metrics.items() if name != "dev"), metrics.get("dev", {}))
-    simulated = next(iter((record.get("latency") or {}).values()), {})
+    simulated: dict[str, Any] = next(iter((record.get("latency") or {}).values()), {})
     found = {
         "wer": scores.get("wer"),
         "size_bytes": record.get("size_bytes"),
@@ -107,13 +108,11 @@ def _commit() -> str | None:
     """The commit of the source that runs, with `-dirty` if it was changed since; None: installed without git."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        inside = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True)
-        described = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True
-        )
+        ours = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True)
+        name = subprocess.run([*git, "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True)
     except OSError:  # no git
         return None
-    return described.stdout.strip() or None if inside.returncode == 0 else None
+    return name.stdout.strip() or None if ours.returncode == 0 else None
 
 
 def _machine() -> dict[str, Any]:

@@ -82,9 +82,9 @@ class Tracker:
     def _finish(self, record: dict[str, Any], model: Path) -> None:
         import wandb
 
-        layers = [[name, *bits.values()] for name, bits in record["bit_map"].items()]
+        layers: list[Any] = [[name, *bits.values()] for name, bits in record["bit_map"].items()]
         names = list(next(iter(record["bit_map"].values()), {}))
-        samples = [[sample["reference"], sample["hypothesis"]] for sample in record.get("samples", [])]
+        samples: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in record.get("samples", [])]
         self._run.log(
             {
                 "layers": wandb.Table(columns=["layer", *names], data=layers),

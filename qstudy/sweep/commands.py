@@ -1,4 +1,4 @@
-"""The command `qstudy sweep`: run a study, or go on with it."""
+"""The commands `qstudy sweep` and `qstudy worker`."""
 
 import sys
 from pathlib import Path
@@ -12,11 +12,13 @@ from qstudy.sweep.locks import try_lock
 from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import corners, expand, merge
-from qstudy.sweep.storage import open_storage, open_study
+from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import print_summary
-from qstudy.sweep.worker import INTERRUPTED, work
+from qstudy.sweep.worker import work
 from qstudy.training.config import config_from_dict
 from qstudy.training.run import prepare, price
+
+INTERRUPTED = 130  # exit code after Ctrl-C
 
 
 def sweep(
@@ -57,6 +59,26 @@ def sweep(
             again = f"qstudy sweep {study}" + (f" --workers {workers}" if workers > 1 else "")
             print(f"\nInterrupted; nothing is lost. Go on with: {again}", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
+
+
+def worker(study: str, storage: str | None = None, root: Path = Path("studies")) -> None:
+    """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
+
+    Args:
+        study: name of the study.
+        storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
+            study's folder.
+        root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
+    """
+    folder = root / study
+    database = open_storage(storage, folder, create=False)
+    config, handle = load(database, study)
+    prepare(config.base_run)
+    try:
+        work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
+    except KeyboardInterrupt as error:
+        print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from error
 
 
 def check(config: StudyConfig) -> None:
