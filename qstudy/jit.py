@@ -1,0 +1,45 @@
+"""How loops written in Python are compiled with numba, kept on disk, and spread over threads."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+from numba import njit
+
+
+def compiled(fastmath: set[str] | bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile the decorated function at its first call; it runs without Python's lock and is kept on disk.
+
+    `fastmath` is always passed on, because numba lets a function that says nothing inherit its caller's.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
+        except (RuntimeError, OSError):  # no folder can be written: neither beside the file, nor the user's cache
+            return njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
+
+    return decorate
+
+
+def on_threads(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Call `kernel(*arguments, first, step)` for every `first < step`, with `step` the number of torch's threads.
+
+    The kernel takes the items `range(first, count, step)`, so that long and short ones spread evenly. Python's own
+    threads do: numba's either refuse to run in two callers at once or do not survive a fork, and take seconds more to
+    compile.
+    """
+    step = torch.get_num_threads()
+    others = [_pool(os.getpid(), step - 1).submit(kernel, *arguments, first, step) for first in range(1, step)]
+    kernel(*arguments, 0, step)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """The threads of this process; a forked child gets its own, since threads do not survive a fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="qstudy")
