@@ -1,0 +1,54 @@
+"""Where results come from: commands, seeds, versions, commits; gathered from the runs' records."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from analysis.records import Run
+from analysis.study import Study
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the runs; each entry lists every value that occurs."""
+
+    commands: tuple[str, ...]
+    rebuild: str
+    """The command that makes the report again."""
+    seeds: str
+    versions: str
+    commits: str
+
+    @property
+    def line(self) -> str:
+        """All but the commands, in one line."""
+        parts = [
+            f"seed {self.seeds}" if self.seeds else "",
+            self.versions,
+            f"commit {self.commits}" if self.commits else "",
+        ]
+        return " · ".join(part for part in parts if part)
+
+
+def provenance(study: Study) -> Provenance:
+    """Gather what the study's finished runs say of themselves."""
+    runs = study.finished
+    names = sorted({name for run in runs for name in _versions(run)}, key=lambda name: (name != "qstudy", name))
+    versions = [f"{name} {_all(_versions(run).get(name) for run in runs)}" for name in names]
+    return Provenance(
+        tuple(dict.fromkeys(str(run.raw["command"]) for run in runs if run.raw.get("command"))),
+        f"qstudy report studies/{study.name} --out reports/{study.name}",
+        _all(run.raw.get("seed") for run in runs),
+        ", ".join(versions),
+        _all(str(run.raw.get("commit") or "")[:12] for run in runs),
+    )
+
+
+def _versions(run: Run) -> dict[str, str]:
+    versions = run.raw.get("versions")
+    return {str(name): str(value) for name, value in versions.items()} if isinstance(versions, dict) else {}
+
+
+def _all(values: Iterable[object]) -> str:
+    """`0`, or `0, 1, 2`: distinct values, sorted, absent ones left out."""
+    found = {value for value in values if value is not None and value != ""}
+    return ", ".join(map(str, sorted(found, key=lambda value: (not isinstance(value, int), str(value).zfill(12)))))

@@ -1,0 +1,134 @@
+"""How figures look: one palette by policy (shape and colour), one set of matplotlib settings, deterministic files."""
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from qstudy.files import replacing, write_text
+
+# Greys by role. The page swaps them for its own (dark mode), so nothing else may use the very same values.
+INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#ffffff"
+
+SETTINGS: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs, hence the same bytes, everywhere
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": PAPER,
+    "figure.dpi": 100,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "qstudy",
+    "pdf.fonttype": 42,
+    "hatch.linewidth": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a policy is drawn."""
+
+    color: str
+    marker: str
+    size: float = 6.0
+    """Marker size in points, evened out so that shapes look equally large."""
+    dash: str | tuple[int, tuple[float, ...]] = "-"
+
+
+# Okabe and Ito's colours, safe for colour-blind readers; shapes and dashes carry the same in black and white.
+MARKS = {
+    "float": Mark(INK, "*", 10.0, ":"),
+    "ptq": Mark("#e69f00", "s", 5.4, (0, (4, 1.6))),
+    "fake_qat": Mark("#0072b2", "o", 6.0),
+    "mixed": Mark("#009e73", "D", 5.2, (0, (6, 1.5, 1, 1.5))),
+    "encoder_only": Mark("#d55e00", "^", 6.4, (0, (2, 1.2))),
+    "native_int": Mark("#cc79a7", "v", 6.4, (0, (5, 1, 1, 1, 1, 1))),
+    "s8bqat": Mark("#56b4e9", "P", 6.8, (0, (8, 2))),
+    "accelerator_aware": Mark("#a08a00", "X", 6.8, (0, (3, 1, 1, 1))),
+    "int4_e2e": Mark("#7f4fa0", "h", 6.6, (0, (1, 1))),
+}
+OWN = (Mark("#882255", "p", 6.6), Mark("#117733", "<", 6.4), Mark("#88663c", ">", 6.4), Mark("#555555", "8", 6.2))
+
+
+def marks(policies: Iterable[str]) -> dict[str, Mark]:
+    """Policy -> mark, in a fixed order: known policies first, users' own after them."""
+    names = sorted(set(policies))
+    known = {name: MARKS[name] for name in MARKS if name in names}
+    own = [name for name in names if name not in MARKS]
+    return known | {name: OWN[index % len(OWN)] for index, name in enumerate(own)}
+
+
+@dataclass
+class Picture:
+    """A figure with all that a reader needs beside it."""
+
+    name: str
+    """File name without its ending."""
+    title: str
+    caption: str
+    figure: Figure
+    tips: dict[str, str] = field(default_factory=dict)
+    """Id of a drawn group -> what the page shows when the mouse rests on it."""
+    svg: str = ""
+    """Filled by `save`."""
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write PNG, SVG and PDF; equal figures give equal bytes."""
+        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        written = []
+        with mpl.rc_context(SETTINGS):
+            for ending in ("png", "pdf"):
+                written.append(folder / f"{self.name}.{ending}")
+                with replacing(written[-1]) as path:
+                    self.figure.savefig(path, format=ending, dpi=200, metadata=metadata[ending])
+            buffer = io.StringIO()
+            self.figure.savefig(buffer, format="svg", metadata=metadata["svg"])
+        self.svg = _with_tips(buffer.getvalue(), self.tips)
+        written.append(folder / f"{self.name}.svg")
+        write_text(written[-1], self.svg)
+        return written
+
+
+def _with_tips(svg: str, tips: dict[str, str]) -> str:
+    """Put a `<title>` into every group that has a tip: browsers show it under the mouse."""
+    for name, tip in tips.items():
+        text = tip.replace("&", "&amp;").replace("<", "&lt;")
+        svg = svg.replace(f'<g id="{name}">', f'<g id="{name}"><title>{text}</title>')
+    return re.sub(r"[ \t]+\n", "\n", svg)
+
+
+def inline_svg(picture: Picture) -> str:
+    """The SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
+    svg = picture.svg[picture.svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    roles = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", PAPER: "paper"}
+    for color, role in roles.items():
+        svg = svg.replace(color, f"var(--{role})")
+    return svg

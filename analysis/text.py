@@ -1,0 +1,46 @@
+"""Numbers as readers expect them: per cent, sizes, changes."""
+
+MIB = 2**20
+DASH = "–"
+
+
+def percent(fraction: float | None) -> str:
+    """A word error rate without its sign: 0.0162 -> `1.62`, 0.234 -> `23.4`."""
+    if fraction is None:
+        return DASH
+    return f"{100 * fraction:.2f}" if abs(fraction) < 0.09995 else f"{100 * fraction:.1f}"
+
+
+def change(value: float | None, reference: float | None) -> str:
+    """A relative change in per cent, with its sign: `+12`, `−3`; a dash if there is nothing to compare with."""
+    if value is None or not reference:
+        return DASH
+    rounded = round(100 * (value / reference - 1))
+    return f"{rounded:+d}".replace("-", "−") if rounded else "0"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A positive number with so many significant digits, never in exponent notation."""
+    if value is None:
+        return DASH
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - len(str(int(abs(value)))) + (abs(value) < 1))
+    return f"{value:.{decimals}f}"
+
+
+def size(value: float | None) -> str:
+    """A size in words: `489 KiB`, `1.95 MiB`."""
+    if value is None:
+        return DASH
+    return f"{number(value / MIB)} MiB" if value >= MIB else f"{number(value / 1024)} KiB"
+
+
+def listed(words: list[str]) -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,107 @@
+"""Reading records: what is unknown is ignored, what is missing is accepted, what is wrong is named."""
+
+import json
+from pathlib import Path
+
+import analysis_study as made
+import pytest
+
+from analysis.records import parse_run
+from analysis.study import load_study
+from qstudy.errors import UserError
+
+
+def test_a_full_record_is_read():
+    run = parse_run(made.records()[12])
+    assert (run.policy, run.state, run.trial) == ("fake_qat", "complete", 11)
+    assert run.widths["joiner.output"].weight == 8
+    assert run.layers["predictor.embedding"].kind == "embedding"
+    assert run.scores["test"].words == 1500
+    assert run.latency_ms.keys() == {"edge_nna"}
+    assert run.latency_budgets == {"edge_nna": 2.0}
+    assert run.step_ms == 92.0
+
+
+def test_unknown_fields_are_ignored():
+    record = made.records()[5]
+    future = json.loads(json.dumps(record)) | {"schema": 7, "energy": {"mj": 3}, "notes": ["x"]}
+    future["bit_map"]["encoder.lstm.0"]["sparsity"] = 0.5
+    future["metrics"]["test"]["semantic"] = "good"
+    known, unknown = parse_run(record), parse_run(future)
+    assert (known.widths, known.scores) == (unknown.widths, unknown.scores)
+
+
+def test_three_fields_are_enough():
+    run = parse_run({"run": "a", "policy": "ptq", "state": "complete"})
+    assert run.scores == {}
+    assert run.size_bytes is None
+    assert run.widths == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": None}, "'policy' is missing"),
+        ({"size_bytes": "large"}, "size_bytes is 'large'"),
+        ({"metrics": [1]}, "metrics is [1]"),
+        ({"metrics": {"test": {"wer": "low"}}}, "metrics.test.wer is 'low'"),
+        ({"bit_map": {"a": 4}}, "bit_map.a is 4"),
+        ({"samples": "none"}, "samples is 'none'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_wrong_types_are_named(change, message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        parse_run({"run": "a", "policy": "ptq", "state": "complete"} | change)
+
+
+def test_a_rate_that_is_no_number_counts_as_missing():
+    record = json.loads('{"run": "a", "policy": "ptq", "state": "complete", "metrics": {"test": {"wer": NaN}}}')
+    assert parse_run(record).scores == {}
+
+
+def test_the_study_knows_its_baseline_and_sorts_its_runs(tmp_path: Path):
+    study = load_study(made.write(tmp_path, made.records()[::-1]))
+    assert study.name == "digits"
+    assert study.split == "test"
+    assert study.runs[0].is_baseline
+    assert [run.trial for run in study.trials] == list(range(25))
+    assert [run.state for run in study.unfinished] == ["pruned", "pruned", "failed"]
+    assert study.reference is not None
+    assert study.reference.run is study.runs[0]
+    assert study.size_budget == 1600000
+
+
+def test_without_its_record_the_baseline_is_what_trials_say(tmp_path: Path):
+    reference = load_study(made.write(tmp_path, made.records()[1:])).reference
+    assert reference is not None
+    assert reference.wer("test") == 0.0132
+    assert reference.run is None
+
+
+def test_broken_records_are_listed_and_the_rest_is_used(tmp_path: Path):
+    folder = made.write(tmp_path, made.records()[:4])
+    (folder / "runs" / "trial-0001-ptq" / "record.json").write_text('{"run": "trial')
+    (folder / "runs" / "x").mkdir()
+    (folder / "runs" / "x" / "record.json").write_text('{"run": "x", "state": "complete"}')
+    study = load_study(folder)
+    assert len(study.runs) == 3
+    assert [problem.source for problem in study.problems] == ["runs/trial-0001-ptq/record.json", "runs/x/record.json"]
+    assert "not valid JSON" in study.problems[0].message
+    assert "'policy'" in study.problems[1].message
+
+
+def test_the_split_can_be_chosen_and_must_exist(tmp_path: Path):
+    folder = made.write(tmp_path, made.records()[:3])
+    assert load_study(folder, "dev").split == "dev"
+    with pytest.raises(UserError, match="'train'; there are test, dev"):
+        load_study(folder, "train")
+
+
+def test_no_folder_no_record_no_finished_run(tmp_path: Path):
+    with pytest.raises(UserError, match="is not a folder"):
+        load_study(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no run records"):
+        load_study(tmp_path)
+    with pytest.raises(UserError, match="None of the 3 runs"):
+        load_study(made.write(tmp_path, made.records()[-3:]))
