@@ -1,0 +1,37 @@
+# make demo    everything once: install, synthesize speech, train a baseline, run a sweep, write reports/quickstart/
+# make test    lint, types and tests
+# make bench   speed, side by side with peers
+# make setup   only .venv, with the command `qstudy` in it
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: setup demo test bench
+.DEFAULT_GOAL := setup
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "qstudy needs Python 3.11 or 3.12; none of python3, python3.12, python3.11 is one."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/qstudy sweep sweeps/quickstart.yaml --workers 2
+	$(BIN)/qstudy report studies/quickstart --out reports/quickstart
+	@echo
+	@echo "Look at the report:      reports/quickstart/index.html"
+	@echo "Browse the runs:         cd studies/quickstart && ../../$(BIN)/wandb leet"
+	@echo "Recognize a sound file:  $(BIN)/qstudy transcribe reports/digits/best.qst some.wav   (spoken digits)"
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+bench: setup
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks
