@@ -1,4 +1,4 @@
-"""The check before training: every line of a manifest, every sound file, every text; problems listed by file and line."""
+"""The check before training: every line of a manifest, its sound file, its text; problems listed by file and line."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,9 +62,8 @@ def require_sound(path: Path, problems: Sequence[Problem], shown: int = 10) -> N
         return
     listed = "\n".join(f"  {problem}" for problem in problems[:shown])
     more = f"\n  ... and {len(problems) - shown} more" if len(problems) > shown else ""
-    raise UserError(
-        f"{path}: {len(problems)} of its lines cannot be used; mend them, or skip them with --skip-broken.\n{listed}{more}"
-    )
+    mend = "mend them, or leave them out with --skip-broken"
+    raise UserError(f"{path}: {len(problems)} of its lines cannot be used; {mend}.\n{listed}{more}")
 
 
 def _check_line(numbered: tuple[str, str], folder: Path, tokenizer: "Tokenizer | None") -> Utterance | Problem:

@@ -1,11 +1,11 @@
-"""What a microphone and a room do to a voice: colour and echo, drawn at random, so that few voices train for many."""
+"""What a microphone and a room do to a voice: color, echo, level at random, so that few voices train for many."""
 
 import numpy as np
 
 from qstudy.data.audio import smooth_length
 
 
-def colour(samples: np.ndarray, generator: np.random.Generator, depth_db: float = 6.0) -> np.ndarray:
+def color(samples: np.ndarray, generator: np.random.Generator, depth_db: float = 6.0) -> np.ndarray:
     """Filter by a smooth random curve over frequency, up to about `depth_db` up or down: another microphone.
 
     Args:
@@ -41,3 +41,9 @@ def echo(samples: np.ndarray, sample_rate: int, generator: np.random.Generator) 
     )  # (R,) direct sound, 2 ms, echo
     size = smooth_length(len(samples) + len(room))
     return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(room, size), size)[: len(samples)]
+
+
+def level(samples: np.ndarray, generator: np.random.Generator, low: float, high: float) -> np.ndarray:
+    """Scale to a peak between `low` and `high` of full scale, log-uniform: near and far, loud and quiet."""
+    peak = np.exp(generator.uniform(np.log(low), np.log(high)))
+    return samples * np.float32(peak / max(1e-6, np.abs(samples).max()))

@@ -1,14 +1,18 @@
-"""What every corpus shares: writing its manifests and telling the user what came out."""
+"""What every corpus that we make shares: when to make it, its manifests, and what the user is told."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from qstudy.data.manifest import Utterance, write_manifest
+from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.errors import UserError
+from qstudy.files import read_json, write_json
+
+_RECIPE = "corpus.json"  # beside the manifests: what they were made from
 
 
 def require_folder(root: Path, what: str) -> None:
@@ -17,28 +21,44 @@ def require_folder(root: Path, what: str) -> None:
         raise UserError(f"--root: the folder {root} does not exist; it should hold {what}.")
 
 
-def clear_manifests(out: Path, splits: Sequence[str]) -> None:
-    """Remove old manifests before audio is written over, so that an interrupted run leaves none that lies."""
-    for split in splits:
-        (out / f"{split}.jsonl").unlink(missing_ok=True)
+def require_counts(**counts: int) -> None:
+    """Raise UserError unless every split gets at least one utterance."""
+    for split, count in counts.items():
+        if count < 1:
+            raise UserError(f"--{split}: {count} utterances cannot be made; give at least 1.")
 
 
-def write_manifests(out: Path, splits: Mapping[str, Sequence[Utterance]]) -> None:
-    """Write `out/SPLIT.jsonl` for every split."""
+def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether `out` holds the corpus of exactly this recipe, whole; making it again would change nothing."""
+    return (out / _RECIPE).is_file() and read_json(out / _RECIPE) == recipe
+
+
+def unmake(out: Path) -> None:
+    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies."""
+    for path in (out / _RECIPE, *out.glob("*.jsonl")):
+        path.unlink(missing_ok=True)
+
+
+def finish(out: Path, splits: Mapping[str, Sequence[Utterance]], recipe: Mapping[str, Any]) -> None:
+    """Write `out/SPLIT.jsonl` for every split, then the recipe."""
     for split, utterances in splits.items():
         write_manifest(out / f"{split}.jsonl", utterances)
+    write_json(out / _RECIPE, recipe)
 
 
-def print_summary(out: Path, splits: Mapping[str, Sequence[Utterance]]) -> None:
-    """Print one row per split, and what to do next."""
-    table = Table("", box=SIMPLE_HEAD)
+def print_summary(out: Path) -> None:
+    """Print one row per manifest in `out`, and what to do next."""
+    table = Table("manifest", box=SIMPLE_HEAD)
     for column in ("utterances", "hours", "words", "distinct words", "speakers"):
         table.add_column(column, justify="right")
-    for split, utterances in splits.items():
+    for path in sorted(out.glob("*.jsonl")):
+        utterances = read_manifest(path)
         words = [word for item in utterances for word in item.text.split()]
         hours = sum(item.duration for item in utterances) / 3600
         speakers = len({item.speaker for item in utterances} - {None})
         counts = (f"{len(utterances):,}", f"{hours:.2f}", f"{len(words):,}", f"{len(set(words)):,}", f"{speakers:,}")
-        table.add_row(split, *counts)
+        table.add_row(path.name, *counts)
     Console().print(table)
-    print(f"Manifests: {', '.join(str(out / f'{split}.jsonl') for split in splits)}")
+    print(
+        f"The manifests are in {out}.\nNext: `qstudy train` on one of them, or `qstudy evaluate MODEL --manifest ...`."
+    )

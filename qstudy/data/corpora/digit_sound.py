@@ -33,7 +33,7 @@ def render_clean(string: DigitString, voices: dict[str, Voice], rate: int) -> np
     clips = _pick(voices[string.speaker], string.digits, generator)
     shortest = np.array([0.05, *[0.03] * (len(clips) - 1), 0.05])  # seconds before, between and after
     samples = _join(clips, generator.uniform(shortest, 0.25), rate)
-    return _faint_noise(_peak(samples, generator.uniform(0.3, 0.9)), generator)
+    return noise.add_faint(channel.level(samples, generator, 0.3, 0.9), generator)
 
 
 def render_varied(string: DigitString, voices: dict[str, Voice], rate: int) -> np.ndarray:
@@ -43,14 +43,14 @@ def render_varied(string: DigitString, voices: dict[str, Voice], rate: int) -> n
     clips = [clip * np.float32(10 ** (generator.uniform(-2, 2) / 20)) for clip in clips]
     samples = _join(clips, generator.uniform(0, 0.35, len(clips) + 1), rate)
     if generator.random() < 0.75:
-        samples = resample(samples, round(100 * _log_uniform(generator, 0.85, 1.2)), 100)
+        samples = resample(samples, round(100 * np.exp(generator.uniform(np.log(0.85), np.log(1.2)))), 100)
     if generator.random() < 0.5:
-        samples = channel.colour(samples, generator)
+        samples = channel.color(samples, generator)
     if generator.random() < 0.25:
         samples = channel.echo(samples, rate, generator)
     if generator.random() < 0.6:
         samples = noise.add(samples, _background(len(samples), voices, rate, generator), generator.uniform(5, 35))
-    return _faint_noise(_peak(samples, _log_uniform(generator, 0.05, 0.9)), generator)
+    return noise.add_faint(channel.level(samples, generator, 0.05, 0.9), generator)
 
 
 def _pick(voice: Voice, digits: Sequence[int], generator: np.random.Generator) -> list[np.ndarray]:
@@ -78,16 +78,3 @@ def _background(count: int, voices: dict[str, Voice], rate: int, generator: np.r
             generator,
         )
     return (noise.white if kind == "white" else noise.pink)(count, generator)
-
-
-def _faint_noise(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """No recording is perfectly silent: white noise 50 to 75 dB under full scale."""
-    return samples + np.float32(generator.uniform(0.0002, 0.003)) * noise.white(len(samples), generator)
-
-
-def _peak(samples: np.ndarray, peak: float) -> np.ndarray:
-    return samples * np.float32(peak / max(1e-6, np.abs(samples).max()))
-
-
-def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(generator.uniform(np.log(low), np.log(high))))

@@ -22,20 +22,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from qstudy.data.audio import read_audio, read_native, write_flac
-from qstudy.data.corpora.corpus import clear_manifests, print_summary, require_folder, write_manifests
+from qstudy.data.corpora.corpus import finish, is_made, print_summary, require_counts, require_folder, unmake
 from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
+from qstudy.files import content_hash
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 INDICES = {"train": range(5, 1_000_000), "dev": range(2), "test": range(2, 5), "unheard": range(5)}
 _NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
 _THREADS = 2
+_VERSION = 1  # of the recipe: raise it when the same settings make another sound
 
 
 @dataclass(frozen=True)
@@ -69,33 +72,46 @@ def digits(
         test: Number of test strings (recordings of index 2-4).
         unheard: Speakers kept out of the three; their strings go to unheard.jsonl (as many as test, index 0-4).
     """
-    recordings, rate = load_recordings(root)
-    voices = split_voices(recordings, set(unheard or []))
-    strings = draw_strings(voices, {"train": train, "dev": dev, "test": test, "unheard": test}, seed, out)
-    clear_manifests(out, tuple(INDICES))
-    splits = {split: _render(split, strings[split], voices[split], rate) for split in voices}
-    write_manifests(out, splits)
-    print_summary(out, splits)
-    print(f"Next: `qstudy train` with {out / 'train.jsonl'} and {out / 'dev.jsonl'}, then `qstudy evaluate`.")
+    counts = {"train": train, "dev": dev, "test": test}
+    require_counts(**counts)
+    files = find_recordings(root)
+    sizes = [[path.name, path.stat().st_size] for path in files]
+    recipe = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts, "unheard": sorted(unheard or [])}
+    recipe["recordings"] = content_hash(sizes)
+    if is_made(out, recipe):
+        print(f"{out} holds this corpus already.")
+    else:
+        _make(files, out, seed, counts | {"unheard": test}, set(unheard or []), recipe)
+    print_summary(out)
 
 
-def load_recordings(root: Path) -> tuple[list[Recording], int]:
-    """Read all recordings under `root`, sorted by name, at the sample rate (Hz) of the first.
+def find_recordings(root: Path) -> list[Path]:
+    """The files named like recordings in `root`, in `root/recordings`, or else anywhere under it; sorted.
 
     Raises:
-        UserError: no such folder, no file with such a name, or an unreadable one.
+        UserError: no such folder, or no such file.
     """
     require_folder(root, "recordings named {digit}_{speaker}_{index}.wav")
     folder = next((path for path in (root, root / "recordings") if any(path.glob("[0-9]_*_*.wav"))), root)
-    named = [(path, match) for path in sorted(folder.rglob("*.wav")) if (match := _NAME.fullmatch(path.name))]
-    if not named:
+    files = sorted(path for path in folder.rglob("*.wav") if _NAME.fullmatch(path.name))
+    if not files:
         raise UserError(
             f"--root: no file under {root} is named {{digit}}_{{speaker}}_{{index}}.wav (7_jackson_12.wav)."
         )
-    rate = read_native(named[0][0])[1]
+    return files
+
+
+def load_recordings(files: Sequence[Path]) -> tuple[list[Recording], int]:
+    """Read recordings, all at the sample rate (Hz) of the first.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    rate = read_native(files[0])[1]
     with ThreadPoolExecutor(_THREADS) as pool:
-        sounds = pool.map(lambda item: read_audio(item[0], rate), named)
-        return [Recording(int(m[1]), m[2], int(m[3]), x) for (_, m), x in zip(named, sounds, strict=True)], rate
+        sounds = list(pool.map(lambda path: read_audio(path, rate), files))
+    names = [_NAME.fullmatch(path.name) for path in files]
+    return [Recording(int(n[1]), n[2], int(n[3]), x) for n, x in zip(names, sounds, strict=True) if n], rate
 
 
 def split_voices(recordings: Sequence[Recording], unheard: set[str]) -> dict[str, dict[str, Voice]]:
@@ -130,6 +146,16 @@ def draw_strings(
             drawn.append(DigitString(said, speaker, audio, (seed, stream, number)))
         strings[split] = drawn
     return strings
+
+
+def _make(
+    files: Sequence[Path], out: Path, seed: int, counts: dict[str, int], unheard: set[str], recipe: dict[str, Any]
+) -> None:
+    recordings, rate = load_recordings(files)
+    voices = split_voices(recordings, unheard)
+    strings = draw_strings(voices, counts, seed, out)
+    unmake(out)
+    finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
 
 
 def _voice(recordings: Sequence[Recording], speaker: str, split: str) -> Voice:

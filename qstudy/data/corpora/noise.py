@@ -47,3 +47,8 @@ def add(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
     """Mix `noise` (N,) under `samples` (N,) so that their powers differ by `snr_db`."""
     gain = np.sqrt(power(samples) / power(noise) / 10 ** (snr_db / 10))
     return samples + np.float32(gain) * noise
+
+
+def add_faint(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """No recording is perfectly silent: white noise 50 to 75 dB under full scale."""
+    return samples + np.float32(generator.uniform(0.0002, 0.003)) * white(len(samples), generator)

@@ -1,0 +1,170 @@
+"""Voice-assistant commands spoken by espeak-ng: a synthesized stand-in for speech that anyone can make anywhere.
+
+Sentences come from `grammar`, voices are an accent and a variant of espeak-ng (`en-us+m3`) at random rates, pitches
+and melodies. Test sentences and test voices are in no other split; dev sentences are held out too, dev voices are those
+of training. Utterances are made in blocks, each by a freshly loaded synthesizer, and everything random about one is
+seeded by its number: the same seed gives the same bytes, however many processes work.
+"""
+
+import os
+import random
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from qstudy.data.audio import resample, write_flac
+from qstudy.data.corpora import channel, noise
+from qstudy.data.corpora.corpus import finish, is_made, print_summary, require_counts, unmake
+from qstudy.data.corpora.espeak import Espeak
+from qstudy.data.corpora.grammar import distinct_sentences
+from qstudy.data.manifest import Utterance
+from qstudy.errors import UserError
+
+SAMPLE_RATE = 16000
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
+# Variants that sound like people; near twins (steph, steph2, steph3) are never on both sides.
+TRAIN_VARIANTS = (
+    "m1", "m2", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "Alex", "Andrea", "Andy", "Annie", "Denis", "Diogo",
+    "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm",
+    "adam", "anika", "aunty", "belinda", "benjamin", "boris", "caleb", "edward", "grandma", "grandpa", "john",
+    "linda", "marcelo", "max", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro",
+    "travis", "victor", "zac",
+)  # fmt: skip
+TEST_VARIANTS = ("m5", "m8", "ed", "david", "f3", "f5", "steph", "shelby")
+SPLITS = ("train", "dev", "test")
+_BLOCK = 20  # utterances per loading of the synthesizer: long enough to be cheap, and the voices of a babble
+_VERSION = 1  # of the recipe: raise it when the same settings make another sound
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some utterances of one split, made together."""
+
+    split: str
+    first: int
+    """Number of the first one in its split."""
+    sentences: tuple[str, ...]
+    out: Path
+    seed: int
+    noisy: float
+
+
+def commands(
+    out: Path,
+    seed: int = 0,
+    train: int = 4000,
+    dev: int = 300,
+    test: int = 300,
+    noisy: float = 0.6,
+    processes: int | None = None,
+) -> None:
+    """Synthesize voice-assistant commands with espeak-ng; test sentences and test voices are held out.
+
+    Args:
+        out: Folder for the manifests train.jsonl, dev.jsonl, test.jsonl and the 16 kHz FLAC files.
+        seed: Same seed, same files.
+        train: Number of training utterances.
+        dev: Number of development utterances (new sentences, training voices).
+        test: Number of test utterances (new sentences, new voices).
+        noisy: Share of utterances with white, pink or babble noise at 10 to 35 dB.
+        processes: How many work at a time; default: one per CPU core. The files do not depend on it.
+    """
+    counts = {"train": train, "dev": dev, "test": test}
+    require_counts(**counts)
+    if not 0 <= noisy <= 1:
+        raise UserError(f"--noisy: {noisy} is not a share between 0 and 1.")
+    recipe = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}
+    if is_made(out, recipe):
+        print(f"{out} holds this corpus already.")
+    else:
+        unmake(out)
+        made = list(_synthesize(_blocks(out, seed, noisy, counts), processes or os.cpu_count() or 1))
+        finish(out, {split: [item for found, item in made if found == split] for split in SPLITS}, recipe)
+    print_summary(out)
+
+
+def say_block(block: Block) -> list[Utterance]:
+    """Speak, mix and write the utterances of one block; a pure function of it."""
+    stream = SPLITS.index(block.split)
+    numbers = range(block.first, block.first + len(block.sentences))
+    generators = [np.random.default_rng([block.seed, stream, number]) for number in numbers]
+    variants = TEST_VARIANTS if block.split == "test" else TRAIN_VARIANTS
+    voices = [f"{generator.choice(ACCENTS)}+{generator.choice(variants)}" for generator in generators]
+    with Espeak(seed=int(np.random.default_rng([block.seed, stream, block.first]).integers(2**31))) as espeak:
+        dry = [
+            _say(espeak, sentence, voice, generator, varied=block.split == "train")
+            for sentence, voice, generator in zip(block.sentences, voices, generators, strict=True)
+        ]
+    utterances = []
+    for i, (number, generator) in enumerate(zip(numbers, generators, strict=True)):
+        samples = _mix(dry[i], dry[:i] + dry[i + 1 :], block.noisy, generator)
+        audio = block.out / block.split / f"{number:06d}.flac"
+        write_flac(audio, samples, SAMPLE_RATE)
+        utterances.append(Utterance(audio, len(samples) / SAMPLE_RATE, block.sentences[i], voices[i]))
+    return utterances
+
+
+def _blocks(out: Path, seed: int, noisy: float, counts: dict[str, int]) -> list[Block]:
+    """Draw the sentences, test first: more training data leave test and dev as they are."""
+    taken: set[str] = set()
+    blocks = []
+    for split in reversed(SPLITS):
+        sentences = distinct_sentences(counts[split], random.Random(f"{seed} {split}"), taken)
+        starts = range(0, len(sentences), _BLOCK)
+        blocks += [Block(split, i, tuple(sentences[i : i + _BLOCK]), out, seed, noisy) for i in starts]
+    return blocks
+
+
+def _synthesize(blocks: Sequence[Block], processes: int) -> Iterator[tuple[str, Utterance]]:
+    with tqdm(total=sum(len(b.sentences) for b in blocks), desc="commands", disable=None, unit="utterance") as bar:
+        for block, utterances in zip(blocks, _map(blocks, min(processes, len(blocks) // 4)), strict=True):
+            bar.update(len(utterances))
+            yield from ((block.split, item) for item in utterances)
+
+
+def _map(blocks: Sequence[Block], processes: int) -> Iterable[list[Utterance]]:
+    """`say_block` of every block, in order; in this process if there are few."""
+    if processes <= 1:
+        yield from map(say_block, blocks)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_parent) as pool:
+        try:
+            yield from pool.map(say_block, blocks)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _say(espeak: Espeak, sentence: str, voice: str, generator: np.random.Generator, varied: bool) -> np.ndarray:
+    """Dry speech, float32 (N,) at SAMPLE_RATE, from its first to its last sound; `varied`: at another speed too."""
+    rate, pitch, melody = (int(generator.integers(*bounds)) for bounds in ((140, 231), (25, 76), (25, 81)))
+    samples = espeak.say(sentence, voice, rate, pitch, melody)
+    speed = int(generator.choice([90, 96, 100, 105, 112])) if varied else 100
+    samples = resample(samples, espeak.sample_rate * speed // 10, SAMPLE_RATE * 10)
+    loud = np.flatnonzero(np.abs(samples) > 0.002 * np.abs(samples).max())
+    return samples[loud[0] : loud[-1] + 1]
+
+
+def _mix(dry: np.ndarray, others: Sequence[np.ndarray], noisy: float, generator: np.random.Generator) -> np.ndarray:
+    """Silence around it, noise, level."""
+    before, after = (int(seconds * SAMPLE_RATE) for seconds in generator.uniform(0.05, 0.3, 2))
+    samples = np.pad(dry, (before, after))
+    if generator.random() < noisy:
+        samples = noise.add(samples, _background(len(samples), others, generator), generator.uniform(10, 35))
+    return noise.add_faint(channel.level(samples, generator, 0.1, 0.9), generator)
+
+
+def _background(count: int, others: Sequence[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    kind = generator.choice(["white", "pink", "babble"])
+    if kind == "babble" and others:
+        return noise.babble(count, [others[int(generator.integers(len(others)))] for _ in range(3)], generator)
+    return (noise.white if kind == "white" else noise.pink)(count, generator)
