@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from qstudy.bits import BitMap
-from qstudy.hardware.accelerator import Accelerator
+from qstudy.hardware.accelerator import Accelerator, Memory
 from qstudy.hardware.cost import Costs
 from qstudy.hardware.placement import plans
 from qstudy.hardware.stream import REFERENCE, Speech, latency_s, runs_per_second, schedule
 from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import Operator, Workload
+
+BOUNDS = ("compute", "bandwidth", "on-chip bandwidth", "element-wise", "expansion", "hand-over")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class OperatorReport:
     processor: str
     """`accelerator` or `cpu`."""
     bound: str
-    """What takes longest: `compute`, `bandwidth`, `element-wise`, `expansion` or `hand-over`."""
+    """What takes longest: one of `BOUNDS`."""
     runs: float
     """Runs per second of speech."""
     macs: int
@@ -96,7 +98,7 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
         step_ms=float(load.sum() * period),
         dram_mb_per_s=float(costs.dram_bytes[0] @ rates / 1e6),
         energy_mj_per_s=energy,
-        operators=tuple(_operator_reports(workload, costs, rates, load)),
+        operators=tuple(_operator_reports(workload, costs, rates, load, accelerator.memory)),
     )
 
 
@@ -142,7 +144,9 @@ def _average_runs(operators: Sequence[Operator], speech: Speech) -> np.ndarray:
     return runs / sum(speech.durations_s)
 
 
-def _operator_reports(workload: Workload, costs: Costs, rates: np.ndarray, load: np.ndarray) -> list[OperatorReport]:
+def _operator_reports(
+    workload: Workload, costs: Costs, rates: np.ndarray, load: np.ndarray, memory: Memory
+) -> list[OperatorReport]:
     bits = widths(workload.operators, [workload.bit_map])
     reports = []
     for i, operator in enumerate(workload.operators):
@@ -153,7 +157,7 @@ def _operator_reports(workload: Workload, costs: Costs, rates: np.ndarray, load:
                 weight_bits=int(bits.weight[0, i]),
                 activation_bits=int(bits.activation[0, i]),
                 processor="cpu" if costs.on_cpu[0, i] else "accelerator",
-                bound=bound(costs, i),
+                bound=bound(costs, i, memory),
                 runs=float(rates[i]),
                 macs=operator.macs,
                 cycles=round(float(costs.cycles[0, i])),
@@ -169,11 +173,13 @@ def _operator_reports(workload: Workload, costs: Costs, rates: np.ndarray, load:
     return reports
 
 
-def bound(costs: Costs, i: int) -> str:
+def bound(costs: Costs, i: int, memory: Memory) -> str:
     """Which part of operator i's time is the longest."""
+    on_chip = costs.sram_bytes / memory.sram_gb_per_s > costs.dram_bytes / memory.dram_gb_per_s
     parts = {
         "compute": costs.compute_s,
-        "bandwidth": costs.memory_s,
+        "bandwidth": np.where(on_chip, 0.0, costs.memory_s),
+        "on-chip bandwidth": np.where(on_chip, costs.memory_s, 0.0),
         "element-wise": costs.elementwise_s,
         "expansion": costs.expansion_s,
         "hand-over": costs.handover_s,

@@ -1,0 +1,262 @@
+"""The command `qstudy simulate`: a model priced on a described accelerator, as a table people like to read."""
+
+import json as json_format
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qstudy.bits import FLOAT, LayerBits, LayerShape, resolve
+from qstudy.data.manifest import read_manifest
+from qstudy.errors import UserError
+from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
+from qstudy.hardware.simulator import OperatorReport, Report
+from qstudy.hardware.simulator import simulate as price
+from qstudy.hardware.sizes import load_sizes
+from qstudy.hardware.stream import REFERENCE, Speech
+from qstudy.hardware.workload import Workload, workload
+
+STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
+          "expansion": "magenta", "hand-over": "red"}  # fmt: skip
+
+
+def simulate(
+    model: Path,
+    accelerator: str = "edge_nna",
+    json: bool = False,
+    compare: str | None = None,
+    bits: str | None = None,
+    beam: int | None = None,
+    manifest: Path | None = None,
+    operators: bool = False,
+    plot: Path | None = None,
+) -> None:
+    """Latency, traffic and energy of a model on a described accelerator.
+
+    Args:
+        model: a packed model (.qst), a checkpoint (.ckpt), a run configuration, or a YAML of sizes alone.
+        accelerator: a profile's name, or the path of a YAML file.
+        json: print one JSON object instead of tables.
+        compare: what to put beside it: another accelerator, another model, or other widths (w8a8).
+        bits: widths to price instead of the model's own, w4a8 for all layers or encoder.*=w4a8,joiner.*=w8a8.
+        beam: hypotheses that the decoder carries; the model's own or 1.
+        manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
+        operators: one row per operator instead of one per layer.
+        plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
+    """
+    speech = _speech(manifest) if manifest else REFERENCE
+    machine = load_accelerator(accelerator)
+    work = _load(model, bits, beam)
+    pairs = [(work, machine)]
+    if compare is not None:
+        pairs.append(_other(compare, work, machine, beam))
+    reports = [price(w, a, speech) for w, a in pairs]
+    if json:
+        values = [report.to_dict() for report in reports]
+        print(json_format.dumps(values[0] if compare is None else values, allow_nan=False))
+    else:
+        _print(reports, operators, speech)
+    if plot is not None:
+        from qstudy.simulate_plots import write_plot
+
+        write_plot(reports, [machine for _, machine in pairs], plot)
+
+
+def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
+    """The model's operators, whatever kind of file it is.
+
+    Raises:
+        UserError: the file is missing, damaged, or none of the kinds.
+    """
+    if not model.is_file():
+        raise UserError(
+            f"There is no model {model}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
+        )
+    shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
+    if bits is not None:
+        bit_map = resolve(_patterns(bits), shapes)
+    return workload(shapes, bit_map, beam=beam or own_beam, name=model.stem)
+
+
+def _from_packed(path: Path) -> tuple[Any, Any, int]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "np") as file:
+            header = json_format.loads((file.metadata() or {})["qstudy"])
+        shapes = [LayerShape(**{**s, "matrices": tuple(map(tuple, s["matrices"]))}) for s in header["shapes"]]
+        return shapes, {name: LayerBits(**fields) for name, fields in header["bit_map"].items()}, 1
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a packed model ({error}); export it again.") from error
+
+
+def _from_yaml(path: Path) -> tuple[Any, Any, int]:
+    """Sizes have a list `layers`; anything else is a run configuration."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if isinstance(raw, dict) and isinstance(raw.get("layers"), list):
+        sizes = load_sizes(path)
+        return sizes.shapes, sizes.bit_map, sizes.beam
+    from qstudy.training.config import load_config
+    from qstudy.training.run import price as price_run
+
+    priced = price_run(load_config(path))
+    return priced.shapes, priced.bit_map, 1
+
+
+def _from_checkpoint(path: Path) -> tuple[Any, Any, int]:
+    from qstudy.training.checkpoint import load_checkpoint
+
+    model, policy, _, _ = load_checkpoint(path)
+    shapes = model.shapes()
+    return shapes, policy.bit_map(shapes), 1
+
+
+_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
+
+
+def _patterns(text: str) -> dict[str, dict[str, int]]:
+    """`w4a8`, or `encoder.*=w4a8,joiner.*=w8a8`, as glob patterns of widths."""
+    patterns = {}
+    for part in text.split(","):
+        pattern, _, widths = part.rpartition("=")
+        patterns[pattern.strip() or "*"] = _widths(widths.strip(), text)
+    return patterns
+
+
+def _widths(text: str, whole: str) -> dict[str, int]:
+    weight, found, activation = text.lower().removeprefix("w").partition("a")
+    if not text.lower().startswith("w") or not found or not (weight + activation).isdigit():
+        raise UserError(f"bits: {whole!r} is not like w4a8, or encoder.*=w4a8,joiner.*=w8a8 ({FLOAT} for float).")
+    return {"weight": int(weight), "activation": int(activation)}
+
+
+def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None) -> tuple[Workload, Accelerator]:
+    """What `--compare` names: an accelerator, a model, or widths."""
+    path = Path(compare)
+    if compare in profile_names() or (path.suffix in (".yaml", ".yml") and _is_accelerator(path)):
+        return work, load_accelerator(compare)
+    if path.exists():
+        return _load(path, None, beam), machine
+    shapes = [LayerShape(layer, "", ((1, 1),)) for layer in work.bit_map]
+    bit_map = resolve(_patterns(compare), shapes)
+    return replace(work, bit_map=bit_map, name=f"{work.name} {compare}"), machine
+
+
+def _is_accelerator(path: Path) -> bool:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(raw, dict) and "processor" in raw
+
+
+def _speech(manifest: Path) -> Speech:
+    """Durations and label counts (characters) of a manifest's utterances."""
+    utterances = read_manifest(manifest)
+    return Speech(tuple(u.duration for u in utterances), tuple(len(u.text) for u in utterances))
+
+
+def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
+    console = Console()
+    for report in reports:
+        console.print(_layer_table(report, operators))
+    console.print(_summary_table(reports))
+    count = len(speech.durations_s)
+    heard = "an utterance of 4 s with 48 labels" if speech == REFERENCE else f"{count} utterances of the manifest"
+    console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}.[/dim]")
+
+
+def _layer_table(report: Report, operators: bool) -> Table:
+    table = Table(title=f"{report.model} on {report.accelerator}", title_justify="left", header_style="bold")
+    for heading in ("operator" if operators else "layer", "widths", "where", "bound"):
+        table.add_column(heading)
+    for heading in ("runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load"):
+        table.add_column(heading, justify="right")
+    rows = report.operators if operators else by_layer(report)
+    for row in rows:
+        if row.runs:
+            table.add_row(*_cells(row), f"{row.load:.2%}")
+    return table
+
+
+def _cells(row: OperatorReport) -> list[str | Text]:
+    widths = "float" if row.weight_bits == FLOAT == row.activation_bits else f"W{row.weight_bits}A{row.activation_bits}"
+    return [
+        row.name,
+        widths.replace(f"A{FLOAT}", "A float").replace(f"W{FLOAT}", "W float"),
+        row.processor,
+        Text(row.bound, style=STYLES[row.bound]),
+        f"{row.runs:.1f}",
+        f"{row.macs:,}",
+        f"{row.cycles:,}",
+        f"{row.dram_bytes / 1000:.1f}",
+        f"{row.stall_us:.1f}",
+        f"{row.us:.1f}",
+    ]
+
+
+def by_layer(report: Report) -> list[OperatorReport]:
+    """The operators of each layer summed; the bound is that of the longest, runs are those of the most frequent."""
+    layers: dict[str, list[OperatorReport]] = {}
+    for operator in report.operators:
+        layers.setdefault(operator.layer, []).append(operator)
+    return [_sum_up(name, parts) for name, parts in layers.items()]
+
+
+def _sum_up(name: str, parts: list[OperatorReport]) -> OperatorReport:
+    longest = max(parts, key=lambda part: part.load)
+    runs = max(part.runs for part in parts)
+
+    def per_run(field: str) -> float:
+        return sum(getattr(part, field) * part.runs for part in parts) / runs if runs else 0.0
+
+    busy = sum(part.load for part in parts)
+    return replace(
+        longest,
+        name=name,
+        runs=runs,
+        processor=longest.processor if len({part.processor for part in parts}) == 1 else "both",
+        macs=round(per_run("macs")),
+        cycles=round(per_run("cycles")),
+        dram_bytes=per_run("dram_bytes"),
+        sram_bytes=per_run("sram_bytes"),
+        us=per_run("us"),
+        stall_us=per_run("stall_us"),
+        energy_uj=per_run("energy_uj"),
+        load=busy,
+        utilization=sum(part.utilization * part.load for part in parts) / busy if busy else 0.0,
+    )
+
+
+def _summary_table(reports: list[Report]) -> Table:
+    table = Table(show_header=len(reports) > 1, header_style="bold")
+    table.add_column("")
+    for report in reports:
+        table.add_column(f"{report.model}\n{report.accelerator}", justify="right")
+    if len(reports) > 1:
+        table.add_column("ratio", justify="right")
+    for label, field, form in (
+        ("user-perceived latency, ms", "latency_ms", "{:.2f}"),
+        ("  95th percentile, ms", "latency_p95_ms", "{:.2f}"),
+        ("real-time factor", "rtf", "{:.4f}"),
+        ("computing per joint step, ms", "step_ms", "{:.3f}"),
+        ("DRAM traffic, MB per s of speech", "dram_mb_per_s", "{:.2f}"),
+        ("energy, mJ per s of speech", "energy_mj_per_s", "{:.3f}"),
+    ):
+        values = [getattr(report, field) for report in reports]
+        cells = ["not known" if value is None else form.format(value) for value in values]
+        if len(values) > 1:
+            known = None not in values and values[1] > 0
+            cells.append(f"{values[0] / values[1]:.2f}x" if known else "")
+        table.add_row(label, *cells)
+    return table

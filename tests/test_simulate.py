@@ -1,0 +1,108 @@
+"""The command `qstudy simulate`, on every kind of file it reads."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from digits_shapes import DIGITS
+from safetensors.numpy import save_file
+from test_workload import SIZES
+
+from qstudy.bits import resolve
+from qstudy.errors import UserError
+from qstudy.hardware.accelerator import PROFILES
+from qstudy.simulate import simulate
+
+
+@pytest.fixture
+def sizes(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SIZES)
+    return path
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    bits = resolve({"*": {"weight": 4, "activation": 8}}, DIGITS)
+    header = {"shapes": [asdict(s) for s in DIGITS], "bit_map": {name: b.to_dict() for name, b in bits.items()}}
+    path = tmp_path / "model.qst"
+    save_file({"x": np.zeros(3)}, path, metadata={"qstudy": json.dumps(header)})
+    return path
+
+
+def test_tables(sizes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    simulate(sizes)
+    text = capsys.readouterr().out
+    assert "encoder.lstm.2" in text
+    assert "W4A8" in text
+    assert "user-perceived latency" in text
+    simulate(sizes, operators=True)
+    assert "encoder.lstm.2/cell" in capsys.readouterr().out
+
+
+def test_json_of_a_packed_model(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(packed, json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["accelerator"] == "edge_nna"
+    assert report["rtf"] == pytest.approx(sum(operator["load"] for operator in report["operators"]))
+
+
+@pytest.mark.parametrize("what", ["w2a8", "encoder.*=w3a8,joiner.*=w8a8", "sizes", "profile", "cortex_a76"])
+def test_compare(packed: Path, sizes: Path, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    compare = {"sizes": str(sizes), "profile": str(PROFILES / "edge_nna.yaml")}.get(what, what)
+    simulate(packed, json=True, compare=compare)
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["model"] == "model"
+    if what in ("w2a8", "cortex_a76"):
+        assert second["latency_ms"] != first["latency_ms"]
+    if what == "profile":
+        assert second["latency_ms"] == first["latency_ms"]
+    simulate(packed, compare=compare)
+    assert "ratio" in capsys.readouterr().out
+
+
+def test_bits_beam_and_manifest(sizes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"audio_filepath": "a.wav", "duration": d, "text": "seven nine"} for d in (1.0, 2.0, 30.0)]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    simulate(sizes, json=True, bits="w8a8", manifest=manifest)
+    greedy = json.loads(capsys.readouterr().out)
+    simulate(sizes, json=True, bits="w8a8", manifest=manifest, beam=16)
+    beam = json.loads(capsys.readouterr().out)
+    assert {operator["weight_bits"] for operator in greedy["operators"]} == {8}
+    assert beam["latency_ms"] > greedy["latency_ms"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_plot(sizes: Path, tmp_path: Path, suffix: str) -> None:
+    picture = tmp_path / f"plot{suffix}"
+    simulate(sizes, compare="w2a8", plot=picture)
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": "w4"}, "w4a8"),
+        ({"bits": "w9a8"}, "9 bits"),
+        ({"bits": "nothing.*=w4a8"}, "matches no layer"),
+        ({"compare": "nonsense"}, "nonsense"),
+        ({"accelerator": "tpu"}, "tpu"),
+        ({"plot": Path("plot.txt")}, "plot.txt"),
+    ],
+)
+def test_mistakes(sizes: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        simulate(sizes, **options)  # type: ignore[arg-type]
+
+
+def test_files_that_are_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model"):
+        simulate(tmp_path / "missing.qst")
+    broken = tmp_path / "broken.qst"
+    broken.write_bytes(b"\x00" * 20)
+    with pytest.raises(UserError, match="packed"):
+        simulate(broken)

@@ -1,0 +1,136 @@
+"""Layers become operators: counts by hand for every kind."""
+
+from pathlib import Path
+
+import pytest
+from digits_shapes import DIGITS
+
+from qstudy.bits import LayerBits, LayerShape
+from qstudy.errors import UserError
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.sizes import load_sizes
+from qstudy.hardware.workload import KINDS, Operator, layer_operators, workload
+
+SIZES = """
+name: tiny
+source: the digits model, written down
+beam: 2
+bits: {"*": {weight: 8, activation: 8}, "encoder.*": {weight: 4}}
+layers:
+  - {name: encoder.lstm, kind: lstm, inputs: 120, hidden: 256, repeat: 3, every_ms: 30}
+  - {name: predictor.embedding, kind: embedding, rows: 29, columns: 128, per_label: 1}
+  - {name: predictor.lstm, kind: lstm, inputs: 128, hidden: 256, per_label: 1.0}
+  - {name: joiner.encoder, kind: linear, inputs: 768, outputs: 128, every_ms: 90}
+  - {name: joiner.predictor, kind: linear, inputs: 256, outputs: 128, bias: false, per_label: 1}
+  - {name: joiner.output, kind: linear, inputs: 128, outputs: 29, every_ms: 90, per_label: 1}
+"""
+
+
+def by_name(operators: list[Operator]) -> dict[str, Operator]:
+    return {operator.name: operator for operator in operators}
+
+
+def test_lstm() -> None:
+    parts = by_name(layer_operators(DIGITS[1]))
+    assert list(parts) == ["encoder.lstm.0/input", "encoder.lstm.0/hidden", "encoder.lstm.0/cell"]
+    assert parts["encoder.lstm.0/input"].macs == 1024 * 120
+    assert parts["encoder.lstm.0/hidden"].macs == 1024 * 256
+    assert parts["encoder.lstm.0/cell"].nonlinear == 5 * 256
+    assert {part.every_ms for part in parts.values()} == {30.0}
+
+
+def test_bidirectional_lstm_over_a_whole_utterance() -> None:
+    matrices = ((40, 8), (40, 10)) * 2
+    shape = LayerShape("lstm", "lstm", matrices, 80, 4, every_ms=20.0, frames=100, after_end=True)
+    parts = by_name(layer_operators(shape))
+    assert len(parts) == 6
+    # Inputs of all frames go through one product; the recurrence takes one frame at a time, with the same weights.
+    product, recurrence = parts["lstm/backward/input"], parts["lstm/backward/hidden"]
+    assert (product.vectors, product.every_ms, product.reuse) == (100, 2000.0, 1)
+    assert (recurrence.vectors, recurrence.every_ms, recurrence.reuse) == (1, 20.0, 100)
+    assert all(part.after_end for part in parts.values())
+
+
+def test_attention_and_depthwise_convolution() -> None:
+    attention = LayerShape("a", "attention", ((64, 64),) * 4, 256, 4, every_ms=40.0, context=30, heads=4)
+    parts = by_name(layer_operators(attention))
+    assert sum(part.macs for part in parts.values()) == 4 * 64 * 64 + 2 * 30 * 64
+    assert [name for name, part in parts.items() if not part.stored] == ["a/scores", "a/mixture"]
+    (convolution,) = layer_operators(LayerShape("c", "depthwise", ((64, 31),), 64, 1, every_ms=40.0))
+    assert convolution.macs == 64 * 31
+    assert convolution.elementwise >= 2 * convolution.macs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [LayerBits(), LayerBits(8, 8), LayerBits(4, 8)], ids=["float", "w8a8", "w4a8"])
+def test_every_kind_costs_time(kind: str, bits: LayerBits) -> None:
+    shape = LayerShape("layer", kind, ((64, 16), (64, 16)) if kind == "lstm" else ((64, 16),), 64, 1, 10.0, context=8)
+    report = simulate(workload([shape], {"layer": bits}), load_accelerator("edge_nna"))
+    assert 0 < report.rtf < 1
+    assert 0 < report.latency_ms < 1000
+
+
+def test_amortized_branch_costs_its_share() -> None:
+    full = LayerShape("layer", "linear", ((640, 640),), every_ms=10.0)
+    half = LayerShape("layer", "linear", ((640, 640),), every_ms=10.0, share=0.5)
+    accelerator = load_accelerator("edge_nna")
+    costs = [simulate(workload([shape], {}), accelerator).rtf for shape in (full, half)]
+    assert costs[1] == pytest.approx(costs[0] / 2, rel=1e-2)
+
+
+def test_beam_multiplies_work_per_label() -> None:
+    greedy, beam = workload(DIGITS, {}), workload(DIGITS, {}, beam=4)
+    for one, four in zip(greedy.operators, beam.operators, strict=True):
+        assert four.macs == one.macs * (4 if one.per_label else 1)
+
+
+def test_operators_on_the_cpu_by_pattern() -> None:
+    cells = [op.name for op in workload(DIGITS, {}, cpu_operators=["*/cell"]).operators if op.on_cpu]
+    assert cells == [f"encoder.lstm.{i}/cell" for i in range(3)] + ["predictor.lstm/cell"]
+
+
+def test_sizes_give_the_shapes_of_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SIZES)
+    sizes = load_sizes(path)
+    assert list(sizes.shapes) == DIGITS[1:]  # all but normalization
+    assert sizes.bit_map["encoder.lstm.2"] == LayerBits(4, 8)
+    assert sizes.bit_map["joiner.output"] == LayerBits(8, 8)
+    assert (sizes.name, sizes.beam) == ("tiny", 2)
+
+
+def test_conformer_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "conformer.yaml"
+    entry = {"width": 144, "feed_forward": 576, "heads": 4, "kernel": 31, "context": 64, "repeat": 16, "every_ms": 40}
+    path.write_text(f"layers: [{{name: encoder, kind: conformer, {', '.join(f'{k}: {v}' for k, v in entry.items())}}}]")
+    sizes = load_sizes(path)
+    # Conformer (S) has 10.3 M parameters (Gulati et al. 2020); less its subsampling (0.6 M), its decoder and joiner
+    # (1.6 M) and its relative positions (0.3 M), the 16 blocks have a little below 8 M.
+    assert 7.6e6 < sum(shape.parameters for shape in sizes.shapes) < 8e6
+    assert simulate(sizes.workload(), load_accelerator("edge_nna")).rtf > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("hidden: 256, repeat", "hiden: 256, repeat", "encoder.lstm: unknown field 'hiden'"),
+        ("rows: 29, ", "", "predictor.embedding: the field 'rows' is missing"),
+        ("rows: 29", "rows: many", "rows: 'many'"),
+        ("rows: 29", "rows: -29", "rows: -29"),
+        ("kind: embedding", "kind: embeding", "embedding"),
+        ("beam: 2", "beam: 0", "beam: 0"),
+        ('"encoder.*"', '"decoder.*"', "matches no layer"),
+        ("layers:", "laiers:", "layers"),
+        ("source:", "sauce:", "unknown field 'sauce'"),
+        ("name: joiner.predictor", "name: joiner.encoder", "same name"),
+        ("beam: 2", "beam: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_in_sizes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in SIZES
+    path = tmp_path / "bad.yaml"
+    path.write_text(SIZES.replace(old, new))
+    with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
+        load_sizes(path)
+    assert "bad.yaml" in str(caught.value)
