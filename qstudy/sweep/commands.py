@@ -11,11 +11,10 @@ from qstudy.sweep.config import StudyConfig, load_study
 from qstudy.sweep.locks import try_lock
 from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import Queue
-from qstudy.sweep.space import corners, expand, merge
+from qstudy.sweep.space import corners, expand
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import print_summary
 from qstudy.sweep.worker import work
-from qstudy.training.config import config_from_dict
 from qstudy.training.run import prepare, price
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -90,7 +89,7 @@ def check(config: StudyConfig) -> None:
     for name, candidates in (("grid", expand(config.grid)), ("space", corners(config.space))):
         for changes in candidates:
             try:
-                config.budgets.costs(price(config_from_dict(merge(config.base, changes))))
+                config.budgets.costs(price(config.run_of(changes)))
             except UserError as error:
                 raise UserError(f"{name}: {changes}: {error}") from error
 

@@ -4,12 +4,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qstudy.errors import UserError
 from qstudy.sweep.budget import Budgets
-from qstudy.sweep.space import Template, expand
+from qstudy.sweep.space import Template, expand, merge
 from qstudy.training.config import RunConfig, config_from_dict, load_yaml, to_dict
 
 Objective = Literal["wer", "size_bytes", "latency_ms"]
@@ -90,10 +91,20 @@ class StudyConfig:
         if self.pruning and len(self.objectives) > 1:
             raise UserError("pruning: trials are stopped early by wer alone; remove `pruning` or the other objectives.")
 
-    @property
+    @cached_property
     def base_run(self) -> RunConfig:
         """The run configuration that every trial starts from."""
         return config_from_dict(self.base)
+
+    def run_of(self, changes: Mapping[str, Any]) -> RunConfig:
+        """The run configuration of a trial.
+
+        Raises:
+            UserError: a field is unknown or wrong.
+        """
+        if list(changes) == ["policy"]:  # the usual case: a policy checks its own options, so spare the slow parser
+            return replace(self.base_run, policy=changes["policy"])
+        return config_from_dict(merge(self.base, changes))
 
     @property
     def wanted(self) -> int:

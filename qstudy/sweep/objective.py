@@ -13,13 +13,12 @@ from optuna.exceptions import OptunaError, TrialPruned
 
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
-from qstudy.sweep.queue import ATTEMPTS, CHANGES, FREE, OUTCOME, Queue
-from qstudy.sweep.space import merge, suggest
-from qstudy.training.config import RunConfig, config_from_dict, to_dict
+from qstudy.sweep.queue import ATTEMPTS, CHANGES, FREE, IDENTITY, OUTCOME, Queue
+from qstudy.sweep.space import suggest
+from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
 from qstudy.training.run import Price, describe_price, price, run
 
-IDENTITY = "identity"  # attribute of a trial: the hash of its run configuration
 MOST_ATTEMPTS = 10
 """A trial whose process died this often, each time without a word (out of memory, a crash), is given up."""
 
@@ -84,7 +83,7 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
     """The trial's run configuration, priced; constraints and costs are told to the storage before any training."""
     study = queue.config
     changes = trial.user_attrs.get(CHANGES) or suggest(trial, study.space)
-    config = config_from_dict(merge(study.base, changes))
+    config = study.run_of(changes)
     cost = price(config)
     costs = study.budgets.costs(cost)
     name = f"trial-{trial.number:04d}-{config.policy['name']}"

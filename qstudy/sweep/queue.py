@@ -24,12 +24,14 @@ from qstudy.files import content_hash
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.locks import is_held, locked, try_lock
 from qstudy.sweep.samplers import make_sampler
-from qstudy.sweep.space import expand
+from qstudy.sweep.space import expand, size
 
 OUTCOME = "outcome"
 """Attribute of a finished trial: `trained`, `stopped` (early), `failed`, or one of `FREE`."""
 FREE = ("over_budget", "repeated")
 """Outcomes that cost no training and do not count as a trial of the study."""
+IDENTITY = "identity"
+"""Attribute of a trial: the hash of its run configuration."""
 GRID, CHANGES, PLACE, ATTEMPTS = "grid", "changes", "place", "attempts"
 
 
@@ -167,7 +169,10 @@ class Queue:
             return False
 
     def _add_place(self) -> None:
-        if self.config.space and len(self.trials()) < self.config.most_candidates:
+        """One more place for the sampler, unless enough was tried, or everything."""
+        trials = self.trials()
+        tried = {identity for trial in trials if (identity := trial.user_attrs.get(IDENTITY)) is not None}
+        if len(trials) < self.config.most_candidates and len(tried) < size(self.config.space):
             self._add({})
 
     def _add(self, attributes: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,11 @@ def expand(templates: Iterable[Template]) -> list[dict[str, Any]]:
         for values in itertools.product(*(choice.values for choice in varied)):
             filled.append(fill(template, dict(zip([choice.path for choice in varied], values, strict=True))))
     return filled
+
+
+def size(templates: Iterable[Template]) -> int:
+    """How many combinations there are."""
+    return sum(math.prod(len(choice.values) for choice in choices(template)) for template in templates)
 
 
 def corners(templates: Iterable[Template]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ def sentence(trial: FrozenTrial) -> str:
     costs += [f"{attributes['latency_ms']:.3g} ms"] if "latency_ms" in attributes else []
     if attributes.get(OUTCOME) == "trained":
         return f"{name}: dev WER {attributes['dev_wer']:.1%}, {', '.join(costs)}"
-    return f"{name}: {attributes.get(OUTCOME, 'unfinished').replace('_', ' ')} ({attributes.get('reason')})"
+    return f"{name}: {attributes.get('reason') or attributes.get(OUTCOME)}"
 
 
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
