@@ -51,14 +51,13 @@ def size_cost(study: Study) -> Cost:
 def latency_cost(study: Study, accelerator: str) -> Cost:
     """Simulated latency on one accelerator, in ms; the first accelerator's figure has the plain file name."""
     first = accelerator == study.accelerators[0]
-    own = study.reference.run if study.reference else None
     return Cost(
         name="wer_vs_latency" if first else f"wer_vs_latency_{accelerator}",
         title=f"Word error rate against latency on {accelerator}",
         axis=f"Simulated latency on {accelerator} (ms)",
         unit=1.0,
         of=lambda run: run.latency_ms.get(accelerator) or None,
-        reference=own.latency_ms.get(accelerator) if own else None,
+        reference=study.reference.latency_ms.get(accelerator) if study.reference else None,
         budget=study.latency_budgets.get(accelerator),
         words=lambda value: f"{number(value)} ms",
         octaves=False,

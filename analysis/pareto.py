@@ -40,11 +40,10 @@ def best(study: Study) -> Run | None:
 
 def smallest_lossless(study: Study) -> Run | None:
     """The smallest trial whose word error rate lies within the float baseline's interval, or below it."""
-    reference = study.reference
-    interval = reference.scores[study.split].interval if reference and study.split in reference.scores else None
-    if interval is None:
+    if not study.float_scores or not study.float_scores.interval:
         return None
-    kept = [run for run in study.trials if run.size_bytes and run.scores[study.split].wer <= interval[1]]
+    highest = study.float_scores.interval[1]
+    kept = [run for run in study.trials if run.size_bytes and run.scores[study.split].wer <= highest]
     return min(kept, key=lambda run: (run.size_bytes or 0.0, run.scores[study.split].wer), default=None)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from analysis.records import Run
 from analysis.study import Study
 
+MAIN = ("qstudy", "torch", "python")
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -15,15 +17,16 @@ class Provenance:
     rebuild: str
     """The command that makes the report again."""
     seeds: str
-    versions: str
+    versions: dict[str, str]
     commits: str
 
     @property
     def line(self) -> str:
-        """All but the commands, in one line."""
+        """What a caption has room for: seed, the main versions, commit."""
+        main = ", ".join(f"{name} {self.versions[name]}" for name in MAIN if name in self.versions)
         parts = [
             f"seed {self.seeds}" if self.seeds else "",
-            self.versions,
+            main,
             f"commit {self.commits}" if self.commits else "",
         ]
         return " · ".join(part for part in parts if part)
@@ -33,13 +36,13 @@ def provenance(study: Study) -> Provenance:
     """Gather what the study's finished runs say of themselves."""
     runs = study.finished
     names = sorted({name for run in runs for name in _versions(run)}, key=lambda name: (name != "qstudy", name))
-    versions = [f"{name} {_all(_versions(run).get(name) for run in runs)}" for name in names]
+    versions = {name: _all(_versions(run).get(name) for run in runs) for name in names}
     return Provenance(
         tuple(dict.fromkeys(str(run.raw["command"]) for run in runs if run.raw.get("command"))),
         f"qstudy report studies/{study.name} --out reports/{study.name}",
         _all(run.raw.get("seed") for run in runs),
-        ", ".join(versions),
-        _all(str(run.raw.get("commit") or "")[:12] for run in runs),
+        versions,
+        _all(str(run.raw.get("commit") or "") for run in runs),
     )
 
 

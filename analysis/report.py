@@ -33,7 +33,7 @@ def report(study: Path, out: Path | None = None, also: list[Path] | None = None,
         study: folder of the study, such as studies/digits, or a report written earlier.
         out: folder to write to; reports/NAME by default.
         also: further study folders, for a table that compares data sets.
-        split: the set whose word error rate is reported; test if there is one, else dev.
+        split: the set whose word error rate is reported; by default test if there is one, else dev.
     """
     main = load_study(study, split)
     others = [load_study(folder) for folder in also or []]
@@ -69,8 +69,8 @@ def _write(table: Table, out: Path) -> list[Path]:
 
 
 def _records(study: Study) -> str:
-    """The records, one per line, with paths under the current folder made relative: the report's own source."""
-    lines = [json.dumps(run.raw, ensure_ascii=False) for run in study.runs]
+    """The records that were read, one per line; paths under the current folder become relative."""
+    lines = [json.dumps(run.raw, ensure_ascii=False) for run in study.runs if run.raw]
     return "\n".join(lines).replace(f"{Path.cwd()}/", "") + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from analysis.bits import describe
 from analysis.pareto import size_front
 from analysis.records import Run, Scores
-from analysis.study import Reference, Study
+from analysis.study import Study
 from analysis.tables import Cell, Column, Table
 from analysis.text import DASH, MIB, change, number, percent
 
@@ -54,7 +54,7 @@ def wer_cell(scores: Scores | None, bold: bool = False) -> Cell:
     return Cell(percent(scores.wer), scores.wer, ends, bold)
 
 
-def compression(run: Run, reference: Reference | None) -> float | None:
+def compression(run: Run, reference: Run | None) -> float | None:
     """How many times smaller the run's model is than the float model."""
     floats = reference.size_bytes if reference else None
     floats = floats or 4.0 * sum(layer.parameters for layer in run.layers.values())

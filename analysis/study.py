@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.records import Run, Scores, mapping, number, parse_run, parse_scores
+from analysis.parse import mapping, parse_run
+from analysis.records import FLOAT, Run, Scores
 from analysis.text import counted
 from qstudy.errors import UserError
 from qstudy.files import read_json
@@ -22,20 +23,6 @@ class Problem:
     source: str
     """File, relative to the study's folder."""
     message: str
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The float model that every trial started from."""
-
-    size_bytes: float | None
-    scores: dict[str, Scores]
-    run: Run | None = None
-    """Its own record, where the study has it."""
-
-    def wer(self, split: str) -> float | None:
-        """Word error rate on the set `split`, if known."""
-        return self.scores[split].wer if split in self.scores else None
 
 
 @dataclass(frozen=True)
@@ -73,13 +60,14 @@ class Study:
         return [run for run in self.runs if id(run) not in finished]
 
     @property
-    def reference(self) -> Reference | None:
-        """The float baseline: its own record, else what the trials say of it; None if nobody knows."""
-        for run in self.finished:
-            if run.is_baseline:
-                return Reference(run.size_bytes, run.scores, run)
-        parents = [parent for run in self.finished if (parent := run.raw.get("baseline"))]
-        return _told(mapping(parents[0], "baseline"), self.split) if parents else None
+    def reference(self) -> Run | None:
+        """The float baseline that trials started from; None if nobody knows it or its rate on the reported set."""
+        return next((run for run in self.finished if run.is_baseline), None)
+
+    @property
+    def float_scores(self) -> Scores | None:
+        """The float baseline's word errors on the reported set."""
+        return self.reference.scores[self.split] if self.reference else None
 
     @property
     def size_budget(self) -> float | None:
@@ -90,6 +78,11 @@ class Study:
     def latency_budgets(self) -> dict[str, float]:
         """Accelerator -> milliseconds that a model may take."""
         return {name: limit for run in self.runs for name, limit in run.latency_budgets.items()}
+
+    @property
+    def records(self) -> int:
+        """How many records were read."""
+        return sum(bool(run.raw) for run in self.runs)
 
     @property
     def limited(self) -> bool:
@@ -108,7 +101,7 @@ def load_study(folder: Path, split: str | None = None) -> Study:
 
     Args:
         folder: a study (`runs/*/record.json`), or a report written earlier (`records.jsonl`).
-        split: the set to report on; by default `test`, else `dev`, else the first one that there is.
+        split: the set to report on; by default `test`, else the first one that is not `dev`, else `dev`.
 
     Raises:
         UserError: there is no record, or no finished run with a word error rate.
@@ -133,7 +126,8 @@ def _checked(folder: Path, runs: list[Run], problems: list[Problem], split: str 
         broken = f" (and {len(problems)} that cannot be read: {problems[0].message})" if problems else ""
         raise UserError(f"{folder} holds no run records{broken}; run `qstudy sweep` first, or name another folder.")
     complete = [run for run in runs if run.state == "complete"]
-    splits = sorted({name for run in complete for name in run.scores}, key=lambda name: (_preference(name), name))
+    found = dict.fromkeys(name for run in complete for name in run.scores)
+    splits = sorted(found, key=lambda name: {"test": 0, "dev": 2}.get(name, 1))
     if not splits:
         raise UserError(
             f"None of the {len(runs)} runs in {folder} is complete with a word error rate; "
@@ -142,11 +136,8 @@ def _checked(folder: Path, runs: list[Run], problems: list[Problem], split: str 
     if split is not None and split not in splits:
         raise UserError(f"split: no finished run in {folder} was scored on {split!r}; there are {', '.join(splits)}.")
     named = next((run.study for run in runs if run.study), folder.resolve().name)
-    return Study(named, tuple(runs), split or splits[0], tuple(problems))
-
-
-def _preference(split: str) -> int:
-    return {"test": 0, "dev": 1}.get(split, 2)
+    chosen = split or splits[0]
+    return Study(named, (*_told(runs, chosen, bare=chosen == splits[0]), *runs), chosen, tuple(problems))
 
 
 def _records(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -166,12 +157,23 @@ def _records(folder: Path) -> Iterator[tuple[str, Any]]:
                 yield f"{RECORDS}:{line}", UserError(f"not valid JSON: {error.msg}.")
 
 
-def _told(parent: dict[str, Any], split: str) -> Reference:
-    """The baseline as a trial's record describes it; its bare `wer` is taken to be of the reported set."""
-    scores = parse_scores(parent.get("metrics"))
-    wer = number(parent.get("wer"), "baseline.wer")
-    if split not in scores and wer is not None:
-        scores[split] = Scores(
-            wer, number(parent.get("wer_low"), "wer_low"), number(parent.get("wer_high"), "wer_high")
-        )
-    return Reference(number(parent.get("size_bytes"), "baseline.size_bytes"), scores)
+def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
+    """The baseline as trials describe it, for want of its own record.
+
+    Args:
+        runs: those that there are.
+        split: the reported set.
+        bare: whether the description's own `wer` is of that set.
+    """
+    parents = [parent for run in runs if run.state == "complete" and (parent := run.raw.get("baseline"))]
+    if not parents or any(run.is_baseline for run in runs):
+        return []
+    parent = mapping(parents[0], "baseline")
+    metrics = mapping(parent.get("metrics"), "baseline.metrics")
+    if bare and parent.get("wer") is not None:
+        metrics.setdefault(split, {key: parent.get(key) for key in ("wer", "wer_low", "wer_high")})
+    widths = {name: dict.fromkeys(("weight", "activation"), FLOAT) for run in runs for name in run.widths}
+    told = parse_run({"run": str(parent.get("id") or "float baseline"), "policy": "float", "state": "complete",
+                      "metrics": metrics, "size_bytes": parent.get("size_bytes"), "latency": parent.get("latency"),
+                      "bit_map": widths})  # fmt: skip
+    return [replace(told, raw={})]

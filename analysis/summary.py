@@ -22,8 +22,7 @@ class Fact:
 def facts(study: Study) -> list[Fact]:
     """The baseline, the best trial within the budgets, the smallest one that loses nothing measurable."""
     found = []
-    reference = study.reference
-    if reference and study.split in reference.scores:
+    if reference := study.reference:
         scores = reference.scores[study.split]
         found.append(Fact("Float baseline", _rate(scores), _joined(_ends(scores), size(reference.size_bytes))))
     if chosen := best(study):

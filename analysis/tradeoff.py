@@ -35,8 +35,8 @@ class _Plot:
         self.study, self.cost = study, cost
         self.trials = [run for run in study.trials if cost.of(run)]
         self.front = front_runs(study, cost.of)
-        self.untrained = [run for run in study.unfinished if run.untrained and cost.of(run)]
-        self.float = study.reference.scores.get(study.split) if study.reference else None
+        self.refused = [run for run in study.unfinished if run.over_budget and cost.of(run)]
+        self.float = study.float_scores
         self.marks = marks(run.policy for run in self.trials)
         self.figure = Figure(figsize=(WIDTH, HEIGHT))
         self.tips: dict[str, str] = {}
@@ -50,7 +50,7 @@ class _Plot:
         labels = Labels(self.axes)
         self._budget(labels)
         self._reference(labels)
-        self._untrained(labels)
+        self._refused(labels)
         self._staircase(labels)
         for run in self.trials:
             self._point(run, labels)
@@ -81,7 +81,7 @@ class _Plot:
             else:
                 handles.append(_handle(mark.marker, mark.color, name, mark.size))
         handles.append(Line2D([], [], marker="o", ls="", ms=5.5, mfc=PAPER, mec=MUTED, label="hollow: dominated"))
-        if self.untrained:
+        if self.refused:
             handles.append(_handle("x", MUTED, "over budget, not trained", 4.5))
         columns = len(handles) if len(handles) < 6 else (len(handles) + 1) // 2
         self.figure.legend(
@@ -91,7 +91,7 @@ class _Plot:
         return 0.925 if columns == len(handles) else 0.88
 
     def _set_axes(self) -> None:
-        inside = [self.cost.of(run) for run in [*self.trials, *self.untrained] if run.policy != "float"]
+        inside = [self.cost.of(run) for run in [*self.trials, *self.refused] if run.policy != "float"]
         floats = [self.cost.of(run) for run in self.trials if run.policy == "float"] + [self.cost.reference]
         self.edge = cost_axis(
             self.axes, self._scaled([*inside, self.cost.budget]), self.cost.octaves, self._scaled(floats)
@@ -128,10 +128,10 @@ class _Plot:
         self._tip(point, f"float baseline: {percent(self.float.wer)} % WER, {self.cost.words(self.cost.reference)}")
         labels.block_point(x, y, 7)
 
-    def _untrained(self, labels: Labels) -> None:
+    def _refused(self, labels: Labels) -> None:
         """Crosses on the axis: candidates whose cost is known but whose error rate is not."""
         across = self.axes.get_xaxis_transform()
-        for run in self.untrained:
+        for run in self.refused:
             x = self._x(self.cost.of(run) or 0.0)
             (point,) = self.axes.plot([x], [0.024], "x", transform=across, color=MUTED, ms=4.5, mew=1, zorder=3)
             self._tip(point, f"{_title(run)}: {run.reason or run.state}")
@@ -173,8 +173,8 @@ class _Plot:
             parts.append("Whiskers: 95 % bootstrap interval over utterances.")
         if self.cost.budget is not None:
             parts.append(f"Dashed: the budget of {self.cost.words(self.cost.budget)}.")
-        if self.untrained:
-            parts.append(f"Crosses: {counted(len(self.untrained), 'candidate')} over a budget, pruned before training.")
+        if self.refused:
+            parts.append(f"Crosses: {counted(len(self.refused), 'candidate')} over a budget, pruned before training.")
         if self.float:
             band = " and band: the float baseline and its interval." if self.float.interval else ": the float baseline."
             parts.append(f"Star, dotted line{band}" if self.float.interval else f"Star and dotted line{band}")

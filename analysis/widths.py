@@ -107,8 +107,7 @@ def _emphasized(cell: Cell, lowest: float | None) -> Cell:
 
 
 def _reference(study: Study) -> str:
-    reference = study.reference
-    if reference is None or study.split not in reference.scores:
+    if study.float_scores is None:
         return ""
-    cell = wer_cell(reference.scores[study.split])
+    cell = wer_cell(study.float_scores)
     return f"; float baseline: {cell.text} {cell.interval}".rstrip()

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from analysis.axes import error_axis, error_rates
 from analysis.records import Run, Scores
 from analysis.study import Study
-from analysis.style import MUTED, PAPER, SETTINGS, Mark, Picture, marks
+from analysis.style import MARKS, MUTED, PAPER, SETTINGS, Mark, Picture, marks
 from analysis.widths import Series, representative
 
 
@@ -36,15 +36,11 @@ def widths_plot(study: Study, found: list[Series]) -> Picture | None:
 
 
 def _panel(axes: Axes, study: Study, inside: list[Series], widths: list[int], looks: dict[str, Mark]) -> None:
-    reference = study.reference
-    if reference and study.split in reference.scores:
-        scores = reference.scores[study.split]
+    if scores := study.float_scores:
         if scores.interval:
             low, high = scores.interval
             axes.axhspan(100 * low, 100 * high, facecolor=MUTED, alpha=0.13, linewidth=0)
-        axes.axhline(
-            100 * scores.wer, color=looks.get("float", marks(["float"])["float"]).color, lw=0.9, ls=(0, (1, 1.6))
-        )
+        axes.axhline(100 * scores.wer, color=MARKS["float"].color, lw=0.9, ls=(0, (1, 1.6)))
     for index, one in enumerate(inside):
         shift = 0.13 * (index - (len(inside) - 1) / 2)
         _line(axes, study.split, one, widths, looks[one.policy], shift)
@@ -95,8 +91,7 @@ def _whisker(axes: Axes, place: float, scores: Scores, mark: Mark) -> None:
 
 def _scores(study: Study, found: list[Series]) -> list[Scores]:
     scores = [run.scores[study.split] for one in found for runs in one.runs.values() for run in runs]
-    reference = study.reference.scores.get(study.split) if study.reference else None
-    return [*scores, reference] if reference else scores
+    return [*scores, study.float_scores] if study.float_scores else scores
 
 
 def _handles(study: Study, looks: dict[str, Mark]) -> list[Line2D]:
@@ -105,9 +100,7 @@ def _handles(study: Study, looks: dict[str, Mark]) -> list[Line2D]:
         for name, mark in looks.items()
     ]
     if study.reference:
-        handles.append(
-            Line2D([], [], color=marks(["float"])["float"].color, lw=0.9, ls=(0, (1, 1.6)), label="float baseline")
-        )
+        handles.append(Line2D([], [], color=MARKS["float"].color, lw=0.9, ls=(0, (1, 1.6)), label="float baseline"))
     return handles
 
 

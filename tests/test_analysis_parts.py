@@ -17,7 +17,7 @@ from analysis.compare import comparison
 from analysis.costs import costs
 from analysis.differences import word_differences
 from analysis.pareto import best, front, size_front, smallest_lossless
-from analysis.records import parse_run
+from analysis.parse import parse_run
 from analysis.runs_table import runs_table
 from analysis.study import Study
 from analysis.tables import Cell, Column, Table, to_csv, to_latex, to_markdown

@@ -6,7 +6,7 @@ from pathlib import Path
 import analysis_study as made
 import pytest
 
-from analysis.records import parse_run
+from analysis.parse import parse_run
 from analysis.study import load_study
 from qstudy.errors import UserError
 
@@ -47,6 +47,8 @@ def test_three_fields_are_enough():
         ({"metrics": {"test": {"wer": "low"}}}, "metrics.test.wer is 'low'"),
         ({"bit_map": {"a": 4}}, "bit_map.a is 4"),
         ({"samples": "none"}, "samples is 'none'"),
+        ({"baseline": "float-1"}, "baseline is 'float-1'"),
+        ({"baseline": {"wer": "low"}}, "metrics.baseline.wer is 'low'"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
@@ -68,15 +70,26 @@ def test_the_study_knows_its_baseline_and_sorts_its_runs(tmp_path: Path):
     assert [run.trial for run in study.trials] == list(range(25))
     assert [run.state for run in study.unfinished] == ["pruned", "pruned", "failed"]
     assert study.reference is not None
-    assert study.reference.run is study.runs[0]
+    assert study.reference is study.runs[0]
     assert study.size_budget == 1600000
 
 
 def test_without_its_record_the_baseline_is_what_trials_say(tmp_path: Path):
     reference = load_study(made.write(tmp_path, made.records()[1:])).reference
     assert reference is not None
-    assert reference.wer("test") == 0.0132
-    assert reference.run is None
+    assert (reference.name, reference.title) == ("float-0a1b2c3d", "float baseline")
+    assert reference.scores.keys() == {"test"}  # what `wer` is of
+    assert load_study(tmp_path, "dev").reference is None
+
+
+def test_a_baseline_with_metrics_serves_every_set(tmp_path: Path):
+    records = made.records()
+    for record in records[1:4]:
+        record["baseline"] |= {"metrics": records[0]["metrics"], "latency": records[0]["latency"]}
+    reference = load_study(made.write(tmp_path, records[1:4]), "dev").reference
+    assert reference is not None
+    assert reference.wer("dev") == pytest.approx(0.9 * 0.0132)
+    assert reference.latency_ms.keys() == {"edge_nna"}
 
 
 def test_broken_records_are_listed_and_the_rest_is_used(tmp_path: Path):

@@ -93,7 +93,7 @@ def test_the_page_is_whole_and_needs_nothing_else(written: Path):
 
 def test_the_page_tells_where_results_come_from_and_what_failed(written: Path):
     text = (written / "index.html").read_text()
-    assert text.count("<code>qstudy sweep sweeps/digits.yaml</code> · seed 0 · qstudy 0.1.0, python 3.12.3, torch") == 6
+    assert text.count("<code>qstudy sweep sweeps/digits.yaml</code> · seed 0 · qstudy 0.1.0, torch 2.12.1, python") == 6
     assert text.count("commit 0a1b2c3d4e5f") == 6
     assert "FloatingPointError: the loss is not finite at step 31" in text
     assert text.count("over budget: size_bytes") >= 2
