@@ -1,17 +1,16 @@
-"""The command `qstudy`: finds the function behind a subcommand and builds its options from the signature and the docstring."""
+"""The command `qstudy`: finds a subcommand's function; its signature and docstring make the options."""
 
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple, NoReturn, get_origin, get_type_hints
+from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from qstudy import __version__
-from qstudy.allocator import tune
+from qstudy import __version__, allocator, threads
 from qstudy.errors import UserError
 
 
@@ -44,7 +43,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exit code 2 and one sentence on bad input, 130 on Ctrl-C."""
-    tune()  # before any command imports torch
+    allocator.tune()  # both before any command imports torch
+    threads.tune()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_name(arguments)
     try:
@@ -88,7 +88,9 @@ def _call(name: str, command: Command, arguments: list[str]) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("qstudy", "analysis"):
             raise
-        raise UserError(f"`qstudy {name}` needs the package {error.name}; install it with pip install 'qstudy[all]'.") from error
+        raise UserError(
+            f"`qstudy {name}` needs the package {error.name}; install it with pip install 'qstudy[all]'."
+        ) from error
     parser = _parser(name, function, command.positional)
     function(**_values(parser, parser.parse_args(arguments), function))
 
@@ -99,9 +101,9 @@ def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...
     described = {p.arg_name: p.description for p in documented.params}
     parser = ArgumentParser(prog=f"qstudy {name}", description=documented.short_description, exit_on_error=False)
     hints = get_type_hints(function)
-    skipped = set(positional)
+    skipped: set[str | int] = set(positional)
     for parameter in positional:
-        many = {"nargs": "+"} if get_origin(hints[parameter]) is list else {}
+        many: dict[str, Any] = {"nargs": "+"} if get_origin(hints[parameter]) is list else {}
         kind = hints[parameter].__args__[0] if many else hints[parameter]
         parser.add_argument(parameter, type=kind, help=described.get(parameter), **many)
     for parameter, kind in hints.items():
@@ -119,5 +121,5 @@ def _values(parser: ArgumentParser, namespace: Namespace, function: Callable[...
     for parameter, kind in get_type_hints(function).items():
         if is_dataclass(kind):
             own = {field.name: values.pop(field.name) for field in fields(kind)}
-            values[parameter] = kind(**own)
+            values[parameter] = cast(type[Any], kind)(**own)
     return values

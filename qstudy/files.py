@@ -24,7 +24,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}; free space or choose another folder.") from error
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}; free space or choose another folder."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

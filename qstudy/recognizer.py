@@ -64,7 +64,9 @@ class RecognizerStream:
         return self.recognizer.tokenizer.decode(self._decoder.hypotheses[0] if self._decoder else [])
 
 
-def describe(config: ModelConfig, features: FeatureSettings, tokenizer: Tokenizer, policy: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    config: ModelConfig, features: FeatureSettings, tokenizer: Tokenizer, policy: dict[str, Any]
+) -> dict[str, Any]:
     """The header of a packed model: all that is needed to build it again."""
     return {
         "model": asdict(config),
@@ -97,7 +99,8 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
     header = packed.header
     for part in ("encoder", "predictor"):
         if "." in str(header["model"][part].get("name")):
-            raise UserError(f"The packed model asks for the code {header['model'][part]['name']!r}; it is not run from a model file.")
+            code = header["model"][part]["name"]
+            raise UserError(f"The packed model asks for the code {code!r}; it is not run from a model file.")
     features = FeatureSettings(**header["features"])
     tokenizer = tokenizer_from_dict(header["tokenizer"])
     model = RNNT(ModelConfig(**header["model"]), features.bins, features.hop_ms, tokenizer.size)

@@ -1,4 +1,4 @@
-"""Greedy transducer decoding, batched; each utterance advances on its own clock, so nobody waits for a talkative one."""
+"""Greedy transducer decoding, batched; each utterance advances on its own clock."""
 
 from dataclasses import dataclass
 

@@ -55,10 +55,8 @@ class LSTMEncoder(nn.Module):
         self.output_ms = hop_ms * self.chunk
         self.normalize = Normalize(bins, running_mean)
         sizes = [bins * stack] + [hidden] * (layers - 1)
-        self.lstm = nn.ModuleList(LSTM(size, hidden, Rate(every_ms=hop_ms * stack)) for size in sizes)
+        self.lstm = nn.ModuleList(open_forget_gate(LSTM(size, hidden, Rate(every_ms=hop_ms * stack))) for size in sizes)
         self.dropout = nn.Dropout(dropout)
-        for layer in self.lstm:
-            open_forget_gate(layer)
 
     def forward(
         self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
@@ -89,9 +87,10 @@ class LSTMEncoder(nn.Module):
 
 
 @torch.no_grad()
-def open_forget_gate(layer: LSTM) -> None:
+def open_forget_gate(layer: LSTM) -> LSTM:
     """Start with the forget gate open, so that gradients reach far back (Jozefowicz et al. 2015)."""
     hidden = layer.hidden_size
     layer.bias_ih_l0.zero_()
     layer.bias_hh_l0.zero_()
     layer.bias_ih_l0[hidden : 2 * hidden] = 1.0
+    return layer

@@ -42,8 +42,7 @@ class LSTMPredictor(Predictor):
         super().__init__()
         self.output_size = hidden
         self.embedding = Embedding(labels, embedding, Rate(per_label=1))
-        self.lstm = LSTM(embedding, hidden, Rate(per_label=1))
-        open_forget_gate(self.lstm)
+        self.lstm = open_forget_gate(LSTM(embedding, hidden, Rate(per_label=1)))
 
     def forward(self, targets: Tensor) -> Tensor:
         output: Tensor = self.lstm(self.embedding(F.pad(targets, (1, 0), value=BLANK)))[0]

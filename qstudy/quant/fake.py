@@ -12,7 +12,7 @@ from qstudy.quant.recurrence import quantized_recurrence
 
 
 class FakeArithmetic(Arithmetic):
-    """A layer whose weights, inputs and hidden state are snapped to grids; an absent grid leaves its tensor in float."""
+    """A layer whose weights, inputs and hidden state are snapped to grids; without a grid they stay in float."""
 
     def __init__(
         self,
@@ -20,7 +20,7 @@ class FakeArithmetic(Arithmetic):
         inputs: UniformActivations | None = None,
         hidden: UniformActivations | None = None,
     ) -> None:
-        """Args: one grid (or None) per weight matrix of the layer; grids of the inputs and of an LSTM's hidden state."""
+        """Args: one grid (or None) per weight matrix; grids of the inputs and of an LSTM's hidden state."""
         super().__init__()
         self.weights = nn.ModuleList(grid if grid is not None else nn.Identity() for grid in weights)
         self.inputs = inputs
@@ -38,7 +38,7 @@ class FakeArithmetic(Arithmetic):
         x, w_input, w_hidden = self._input(x), self._weight(0, w_input), self._weight(1, w_hidden)
         if self.hidden is None or not self.hidden.enabled:
             flat = [w_input, w_hidden, b_input, b_hidden]
-            y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)  # type: ignore[attr-defined]
+            y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
             return y, (h, c)
         gates = F.linear(x.transpose(0, 1), w_input, b_input + b_hidden).float()
         step = float(self.hidden.scale)

@@ -43,7 +43,7 @@ class WeightGrid(nn.Module, ABC):
     def codes(self, weight: Tensor) -> Codes:
         """The integers that stand for `forward`'s values."""
 
-    def calibrate(self, weight: Tensor) -> None:  # noqa: B027  (most grids need none)
+    def calibrate(self, weight: Tensor) -> None:
         """Fit the grid to the trained weight, once, before fine-tuning or packing."""
 
 
@@ -53,6 +53,10 @@ class UniformWeights(WeightGrid):
     Ranges: `max`: the largest magnitude is the last level (Ding et al. 2022, arXiv 2203.15952); `mse`: clipped where
     the squared error is least; `learned`: the scale is trained from there (LSQ, Esser et al. 2020, arXiv 1902.08153).
     """
+
+    ratio: Tensor
+    zero: Tensor
+    learned: nn.Parameter
 
     def __init__(self, weight: Tensor, bits: int, granularity: str, range: WeightRange, narrow: bool = True) -> None:
         super().__init__()
@@ -112,15 +116,19 @@ class UniformWeights(WeightGrid):
 class UniformActivations(nn.Module):
     """Equal steps for one activation tensor, one scale for all of it.
 
-    It watches (`observing`) and snaps (`enabled`) independently, so that a policy can first learn ranges, then quantize,
-    then freeze. Ranges: `ema`: moving average of each batch's extremes; `learned`: the scale is trained from there (LSQ).
+    It watches (`observing`) and snaps (`enabled`) independently, so that a policy can first learn ranges, then
+    quantize, then freeze. Ranges: `ema`: moving average of each batch's extremes; `learned`: the scale is trained from
+    there (LSQ).
     """
 
     scale: Tensor
     zero_point: Tensor
     extremes: Tensor
+    seen: Tensor
 
-    def __init__(self, bits: int, symmetric: bool = True, range: ActivationRange = "ema", momentum: float = 0.95) -> None:
+    def __init__(
+        self, bits: int, symmetric: bool = True, range: ActivationRange = "ema", momentum: float = 0.95
+    ) -> None:
         super().__init__()
         self.bits = bits
         self.symmetric = symmetric
@@ -166,7 +174,7 @@ class UniformActivations(nn.Module):
 
 
 class FixedActivations(UniformActivations):
-    """A symmetric grid whose end is known: an LSTM's hidden state lies in (-1, 1), so nothing is watched and nothing clips."""
+    """A symmetric grid whose end is known: an LSTM's hidden state lies in (-1, 1); nothing to watch, nothing clips."""
 
     def __init__(self, bits: int, bound: float = 1.0) -> None:
         super().__init__(bits)

@@ -1,4 +1,4 @@
-"""Quantizable layers: each is its `torch.nn` twin plus one slot, `arithmetic`; with the slot empty it is the twin, exactly."""
+"""Quantizable layers: each is its `torch.nn` twin plus one slot, `arithmetic`; with an empty slot it is the twin."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -11,10 +11,15 @@ from qstudy.quant.arithmetic import Arithmetic, LSTMState
 
 
 class Rate(NamedTuple):
-    """How often a layer runs: once per `every_ms` of audio (None: not driven by frames), and `per_label` times a label."""
+    """How often a layer runs."""
 
     every_ms: float | None = None
+    """Once per this many milliseconds of audio; None: not driven by frames."""
     per_label: float = 0.0
+    """Times per emitted label."""
+
+
+UNKNOWN = Rate()
 
 
 class Quantizable(nn.Module):
@@ -47,7 +52,7 @@ class Quantizable(nn.Module):
 class Linear(nn.Linear, Quantizable):
     """`nn.Linear` with a slot."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = Rate()) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = UNKNOWN) -> None:
         super().__init__(inputs, outputs, bias)
         self.arithmetic = None
         self.rate = rate
@@ -81,7 +86,7 @@ class Linear(nn.Linear, Quantizable):
 class Embedding(nn.Embedding, Quantizable):
     """`nn.Embedding` with a slot."""
 
-    def __init__(self, count: int, size: int, rate: Rate = Rate()) -> None:
+    def __init__(self, count: int, size: int, rate: Rate = UNKNOWN) -> None:
         super().__init__(count, size)
         self.arithmetic = None
         self.rate = rate
@@ -110,9 +115,17 @@ class Embedding(nn.Embedding, Quantizable):
 
 
 class LSTM(nn.LSTM, Quantizable):
-    """One unidirectional layer of `nn.LSTM`, batch first, with a slot. Deep encoders stack several, so that each has its own widths."""
+    """One unidirectional layer of `nn.LSTM`, batch first, with a slot.
 
-    def __init__(self, inputs: int, hidden: int, rate: Rate = Rate()) -> None:
+    Deep encoders stack several, so that each has its own widths.
+    """
+
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+
+    def __init__(self, inputs: int, hidden: int, rate: Rate = UNKNOWN) -> None:
         super().__init__(inputs, hidden, batch_first=True)
         self.arithmetic = None
         self.rate = rate
@@ -120,7 +133,8 @@ class LSTM(nn.LSTM, Quantizable):
     def forward(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
         """Run over x (B, T, inputs): (B, T, hidden) and the state after the last frame."""
         if self.arithmetic is None:
-            return super().forward(x, state)
+            output: tuple[Tensor, LSTMState] = nn.LSTM.forward(self, x, state)
+            return output
         if state is None:
             zeros = x.new_zeros(1, len(x), self.hidden_size)
             state = (zeros, zeros)

@@ -1,4 +1,4 @@
-"""The packed model: what the device gets. Integers, scales and a JSON header in one safetensors file; it runs as it is."""
+"""The packed model: what the device gets. Integers, scales and a JSON header in one safetensors file that runs as is."""
 
 import hashlib
 import json
@@ -83,12 +83,14 @@ class PackedModel:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             digest.update(name.encode())
-            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
 class PackedArithmetic(Arithmetic):
     """One layer of a packed model: integer matrices, integer products where the activations are integers too."""
+
+    grids: Tensor | None
 
     def __init__(self, matrices: Sequence[tuple[Tensor, Tensor | None]], grids: Tensor | None, bits: LayerBits) -> None:
         """
@@ -123,7 +125,7 @@ class PackedArithmetic(Arithmetic):
         outputs = x.new_empty(len(x), x.shape[1], h.shape[1])
         recurrent = self._prepared(1)
         for t in range(x.shape[1]):
-            i, f, g, o = (gates[:, t] + self._apply(recurrent, 1, h)).chunk(4, 1)
+            i, f, g, o = (gates[:, t] + self._multiply(recurrent, 1, h)).chunk(4, 1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             outputs[:, t] = h
@@ -136,14 +138,14 @@ class PackedArithmetic(Arithmetic):
         return getattr(self, f"values_{index}"), getattr(self, f"scale_{index}")
 
     def _product(self, index: int, x: Tensor) -> Tensor:
-        return self._apply(self._prepared(index), index, x)
+        return self._multiply(self._prepared(index), index, x)
 
     def _prepared(self, index: int) -> Tensor:
-        """The matrix as its product wants it: integers beside integer activations, else a float copy that lives for one call."""
+        """The matrix as its product wants it: integers beside integer activations, else float for one call."""
         values, _ = self._matrix(index)
         return values if self.grids is not None else values.float()
 
-    def _apply(self, matrix: Tensor, index: int, x: Tensor) -> Tensor:
+    def _multiply(self, matrix: Tensor, index: int, x: Tensor) -> Tensor:
         """x (..., D) times the transposed matrix (H, D): (..., H) float32."""
         scale = self._matrix(index)[1]
         if self.grids is None:
@@ -160,7 +162,9 @@ class PackedArithmetic(Arithmetic):
         return (accumulator * (step * scale)).float()
 
 
-def pack_model(model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]) -> PackedModel:
+def pack_model(
+    model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]
+) -> PackedModel:
     """Gather what the device gets: every layer's integers, biases and grids, and the model's constants.
 
     Args:
@@ -209,12 +213,14 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
         layer.set_float([], bias)
         layer.drop_matrices()
         layer.arithmetic = PackedArithmetic(matrices, own.get("activation"), bits)
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    _missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected:
         raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")
 
 
-def _unpack_matrix(own: dict[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> tuple[Tensor, Tensor | None]:
+def _unpack_matrix(
+    own: dict[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits
+) -> tuple[Tensor, Tensor | None]:
     if bits.weight == FLOAT:
         return own[f"{index}.float"], None
     return unpack(own[f"{index}.codes"], bits.weight, size), own[f"{index}.scale"]

@@ -44,7 +44,7 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_outputs, grad_last_h, grad_last_c = grads
         gates, cells, snapped, weight = ctx.saved_tensors
-        frames, batch, gates_size = gates.shape
+        frames, _batch, gates_size = gates.shape
         hidden = gates_size // 4
         grad_gates = torch.empty_like(gates)
         grad_h, grad_c = grad_last_h.clone(), grad_last_c.clone()

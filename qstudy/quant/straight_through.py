@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Snap to a uniform grid; the gradient passes where x lies within the grid's range and is zero where it was clipped."""
+    """Snap to a uniform grid; the gradient passes within the grid's range and is zero where x was clipped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
@@ -39,7 +39,9 @@ class _LearnedStepSize(torch.autograd.Function):
         low, high = ctx.bounds
         inside = (ratio >= low) & (ratio <= high)
         slope = torch.where(inside, codes - ratio, codes)
-        balance = (high * ratio.numel() / scale.numel()) ** -0.5  # g = 1 / sqrt(N * Q_P): steps as large as the weights'
+        balance = (
+            high * ratio.numel() / scale.numel()
+        ) ** -0.5  # g = 1 / sqrt(N * Q_P): steps as large as the weights'
         grad_scale = (grads[0] * slope).sum_to_size(scale.shape) * balance
         return grads[0] * inside, grad_scale, None, None
 

@@ -1,7 +1,6 @@
 """Checkpoints that describe themselves, written whole, and a Ctrl-C that leaves one."""
 
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 

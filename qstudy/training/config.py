@@ -24,7 +24,7 @@ class DataConfig:
     test: dict[str, str] = field(default_factory=dict)
     """Manifests that are only reported, by name."""
     make: dict[str, Any] = field(default_factory=dict)
-    """How to make the corpus if `train` is missing: the options of `qstudy data`, e.g. {corpus: commands, out: corpora/commands}."""
+    """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands, ...}, as `qstudy data`."""
     skip_broken: bool = False
     """Leave out utterances with broken audio or text, instead of stopping."""
 
@@ -46,7 +46,7 @@ class Schedule:
     clip: float = 2.0
     """Largest norm of the gradient."""
     ctc_only: float = 0.12
-    """Share of the steps in which the encoder is trained with CTC alone (RNN-T from scratch learns the language first)."""
+    """Share of the steps with CTC alone, for the encoder (RNN-T from scratch learns the language, not the audio)."""
     ctc_weight: float = 0.3
     """Weight of the CTC loss beside the RNN-T loss."""
     ctc_late: float = 0.1
@@ -69,7 +69,9 @@ class Schedule:
 
 
 def _finetune() -> Schedule:
-    return Schedule(steps=400, learning_rate=1e-3, warmup=0.05, ctc_only=0.0, ctc_weight=0.0, ctc_late=0.0, augment_from=0.0)
+    return Schedule(
+        steps=400, learning_rate=1e-3, warmup=0.05, ctc_only=0.0, ctc_weight=0.0, ctc_late=0.0, augment_from=0.0
+    )
 
 
 @dataclass

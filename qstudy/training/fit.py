@@ -72,9 +72,7 @@ class Progress(L.Callback):
         """Start the clock of a step."""
         self._begin = time.perf_counter()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """Note loss and time."""
         self.losses.append(float(outputs["loss"]))
         self.step_s.append(time.perf_counter() - self._begin)
@@ -115,7 +113,9 @@ class Progress(L.Callback):
 class DevEvaluation(L.Callback):
     """Every so many steps, the word error rate on the dev set."""
 
-    def __init__(self, every: int, assets: Assets, write: Callable[[dict[str, float], int], None], report: Report) -> None:
+    def __init__(
+        self, every: int, assets: Assets, write: Callable[[dict[str, float], int], None], report: Report
+    ) -> None:
         self.every, self.assets, self.write, self.report = every, assets, write, report
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: TransducerModule, *_: Any) -> None:  # type: ignore[override]
@@ -123,7 +123,7 @@ class DevEvaluation(L.Callback):
         step = trainer.global_step
         if not self.every or step % self.every or step == trainer.max_steps:
             return
-        hypotheses, _ = recognize(pl_module.model, self.assets.dev, self.assets.tokenizer)
+        hypotheses, _seconds = recognize(pl_module.model, self.assets.dev, self.assets.tokenizer)
         wer = word_errors(self.assets.dev.texts, hypotheses).rate
         self.write({"dev_wer": wer}, step)
         self.report(step, wer)
@@ -158,7 +158,11 @@ def fit(
     batches = StepBatches(config, assets, Augment(config.augment, config.features, mean))
     progress = Progress(name, schedule.steps, log)
     checkpoint = Checkpoint(folder, schedule.checkpoint_every, config, assets.tokenizer)
-    callbacks: list[L.Callback] = [progress, DevEvaluation(schedule.evaluate_every, assets, log, report or _ignore), checkpoint]
+    callbacks: list[L.Callback] = [
+        progress,
+        DevEvaluation(schedule.evaluate_every, assets, log, report or _ignore),
+        checkpoint,
+    ]
     trainer = L.Trainer(
         max_steps=schedule.steps,
         precision=schedule.precision,

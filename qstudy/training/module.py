@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.data.batches import Batch
-from qstudy.errors import UserError
+from qstudy.errors import Diverged
 from qstudy.loss import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictor import BLANK
@@ -18,7 +18,7 @@ from qstudy.training.config import Schedule
 
 
 class TransducerModule(L.LightningModule):
-    """Trains one transducer: RNN-T loss, an auxiliary CTC head that is not part of the product, the policy's penalty."""
+    """Trains one transducer: RNN-T loss, an auxiliary CTC head that is never exported, the policy's penalty."""
 
     def __init__(self, model: RNNT, policy: QuantPolicy, schedule: Schedule, labels: int) -> None:
         """Args: the model with filled slots, its policy, how to train, V labels with blank."""
@@ -40,7 +40,7 @@ class TransducerModule(L.LightningModule):
             loss = loss + weight * self._ctc_loss(self.ctc, batch, encoded, lengths)
         loss = loss + self.policy.penalty(self.model, self.global_step)
         if not torch.isfinite(loss):
-            raise UserError(
+            raise Diverged(
                 f"The loss became {loss.item()} at step {self.global_step}; lower training.learning_rate or the"
                 " policy's penalty, and start again."
             )

@@ -59,7 +59,9 @@ def price(config: RunConfig) -> Price:
         model = RNNT(config.model, config.features.bins, config.features.hop_ms, label_count(config))
     shapes = model.shapes()
     bit_map = build_policy(config.policy).bit_map(shapes)
-    latency = {name: simulate(workload(shapes, bit_map), load_accelerator(name)).summary() for name in config.accelerator}
+    latency = {
+        name: simulate(workload(shapes, bit_map), load_accelerator(name)).summary() for name in config.accelerator
+    }
     return Price(bit_map, shapes, size_bytes(shapes, bit_map), latency)
 
 
@@ -70,7 +72,7 @@ def prepare(config: RunConfig) -> None:
 
 
 def float_baseline(config: RunConfig) -> Path:
-    """The folder of the float baseline that `config` starts from; trained on first use, then found by its content's hash.
+    """The folder of the float baseline that `config` starts from; trained on first use, then found by its hash.
 
     Several processes may ask at once: one trains, the others wait.
     """
