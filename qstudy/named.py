@@ -1,4 +1,4 @@
-"""One way to choose a part in YAML: `{name: fake_qat, option: value}`; a dotted name is a class in a user's own file."""
+"""One way to choose a part in YAML: `{name: fake_qat, option: value}`; a dotted name is a class in the user's file."""
 
 import importlib
 import inspect

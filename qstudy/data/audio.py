@@ -1,6 +1,8 @@
 """Sound files: read as mono float32 at any sample rate, resampled, written as FLAC."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -32,15 +34,9 @@ def read_audio(path: Path, sample_rate: int = 16000) -> np.ndarray:
 
 def read_native(path: Path) -> tuple[np.ndarray, int]:
     """Read a sound file as mono at its own rate: samples, float32 (N,), and the rate, Hz. Raises as `read_audio`."""
-    if not path.is_file():
-        raise UserError(f"The audio file {path} does not exist.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            expected, rate = file.frames, int(file.samplerate)
-            samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        raise UserError(f"The audio file {path} cannot be decoded ({reason.strip().rstrip('.')}).") from error
+    with _open(path) as file:
+        expected, rate = file.frames, int(file.samplerate)
+        samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
     if not len(samples):
         raise UserError(f"The audio file {path} holds no samples.")
     if len(samples) < expected:
@@ -48,6 +44,29 @@ def read_native(path: Path) -> tuple[np.ndarray, int]:
     if not np.isfinite(samples).all():
         raise UserError(f"The audio file {path} holds values that are not numbers.")
     return samples, rate
+
+
+def duration(path: Path) -> float:
+    """Seconds, from the header alone.
+
+    Raises:
+        UserError: the file is missing or has no readable header.
+    """
+    with _open(path) as file:
+        return float(file.frames / file.samplerate)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+    """The open sound file; what libsndfile says about a broken one becomes a UserError."""
+    if not path.is_file():
+        raise UserError(f"The audio file {path} does not exist.")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (soundfile.SoundFileError, OSError) as error:
+        reason = getattr(error, "error_string", str(error)).strip().removeprefix("Error : ").rstrip(".")
+        raise UserError(f"The audio file {path} cannot be decoded ({reason}).") from error
 
 
 def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> None:

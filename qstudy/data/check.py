@@ -62,7 +62,7 @@ def require_sound(path: Path, problems: Sequence[Problem], shown: int = 10) -> N
         return
     listed = "\n".join(f"  {problem}" for problem in problems[:shown])
     more = f"\n  ... and {len(problems) - shown} more" if len(problems) > shown else ""
-    mend = "mend them, or leave them out with --skip-broken"
+    mend = "mend them, or set skip_broken to leave them out"
     raise UserError(f"{path}: {len(problems)} of its lines cannot be used; {mend}.\n{listed}{more}")
 
 

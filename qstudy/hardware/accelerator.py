@@ -52,7 +52,7 @@ class Processor:
 
 @dataclass(frozen=True)
 class Memory:
-    """On-chip memory, shared by all processors, and what lies behind it."""
+    """On-chip memory, and what lies behind it."""
 
     sram_kib: float
     sram_gb_per_s: float
@@ -80,6 +80,8 @@ class Accelerator:
     processor: Processor
     memory: Memory
     cpu: Processor | None = None
+    cpu_memory: Memory | None = None
+    """The CPU's own; absent: it shares the accelerator's."""
     handover: Handover | None = None
 
     @property
@@ -120,12 +122,18 @@ def _accelerator(raw: Any, path: Path) -> Accelerator:
     values = _fields(Accelerator, raw, str(path))
     values["name"] = str(values["name"])
     values["processor"] = _processor(values["processor"], f"{path}: processor")
-    values["memory"] = Memory(**_numbers(_fields(Memory, values["memory"], f"{path}: memory"), f"{path}: memory"))
+    values["memory"] = _memory(values["memory"], f"{path}: memory")
+    if values.get("cpu_memory") is not None:
+        values["cpu_memory"] = _memory(values["cpu_memory"], f"{path}: cpu_memory")
     if values.get("cpu") is not None:
         values["cpu"] = _processor(values["cpu"], f"{path}: cpu")
         handover = _fields(Handover, values.get("handover"), f"{path}: handover")
         values["handover"] = Handover(**_numbers(handover, f"{path}: handover"))
     return Accelerator(**values)
+
+
+def _memory(raw: Any, where: str) -> Memory:
+    return Memory(**_numbers(_fields(Memory, raw, where), where))
 
 
 def _processor(raw: Any, where: str) -> Processor:

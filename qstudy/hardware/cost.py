@@ -21,7 +21,8 @@ class Costs:
     total_s: np.ndarray
     """From its start to the start of the next operator, the hand-over included."""
     compute_s: np.ndarray
-    memory_s: np.ndarray
+    dram_s: np.ndarray
+    sram_s: np.ndarray
     elementwise_s: np.ndarray
     expansion_s: np.ndarray
     handover_s: np.ndarray
@@ -57,7 +58,8 @@ def _mode_costs(
     hertz = processor.clock_mhz * 1e6
     count, cycles = processor_tiles_and_cycles(columns.vectors, columns.inputs, columns.outputs, processor, mode)
     cycles = cycles * columns.product
-    compute, memory_s = cycles / hertz, moved.seconds(memory)
+    compute, dram_s, sram_s = cycles / hertz, *moved.seconds(memory)
+    memory_s = np.maximum(dram_s, sram_s)  # both memories work side by side
     elementwise, expansion = _elementwise_s(columns, processor), _expansion_s(columns, bits, processor)
     # Double buffering: tile i + 1 is fetched while tile i is computed, so the slower of the two sets the pace, and
     # one tile of the faster sticks out at the ends. Element-wise work and expansion are stages of the same pipeline.
@@ -72,7 +74,8 @@ def _mode_costs(
     return Costs(
         total_s=np.where(holds, total, np.inf),
         compute_s=np.broadcast_to(compute, total.shape),
-        memory_s=memory_s,
+        dram_s=dram_s,
+        sram_s=sram_s,
         elementwise_s=np.broadcast_to(elementwise, total.shape),
         expansion_s=np.broadcast_to(expansion, total.shape),
         handover_s=np.zeros(total.shape),

@@ -19,11 +19,9 @@ class Traffic:
     input_bytes: np.ndarray
     output_bytes: np.ndarray
 
-    def seconds(self, memory: Memory) -> np.ndarray:
-        """Time of the slower of the two memories: they work side by side."""
-        return np.maximum(
-            self.dram_bytes / (memory.dram_gb_per_s * 1e9), self.sram_bytes / (memory.sram_gb_per_s * 1e9)
-        )
+    def seconds(self, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
+        """Time of DRAM and of the on-chip memory."""
+        return self.dram_bytes / (memory.dram_gb_per_s * 1e9), self.sram_bytes / (memory.sram_gb_per_s * 1e9)
 
     def picojoules(self, memory: Memory) -> np.ndarray:
         """Energy of all bytes."""

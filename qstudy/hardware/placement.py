@@ -27,7 +27,8 @@ def plans(columns: Columns, bits: Widths, accelerator: Accelerator, rates: np.nd
     if accelerator.cpu is None or accelerator.handover is None:
         return [ours]
     barred = np.where(bits.cpu > 0, np.inf, ours.total_s)
-    cpu = processor_costs(columns, bits, accelerator.cpu, accelerator.memory, moved, on_cpu=True)
+    own = accelerator.cpu_memory or accelerator.memory
+    cpu = processor_costs(columns, bits, accelerator.cpu, own, traffic(columns, bits, own, rates), on_cpu=True)
     handed = _with_handover(cpu, columns, accelerator, moved)
     starts = columns.block_starts
     here = np.add.reduceat(barred, starts, axis=1) <= np.add.reduceat(handed.total_s, starts, axis=1)

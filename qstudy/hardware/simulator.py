@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from qstudy.bits import BitMap
-from qstudy.hardware.accelerator import Accelerator, Memory
+from qstudy.bits import BitMap, LayerBits
+from qstudy.errors import UserError
+from qstudy.hardware.accelerator import Accelerator
 from qstudy.hardware.cost import Costs
 from qstudy.hardware.placement import plans
 from qstudy.hardware.stream import REFERENCE, Speech, latency_s, runs_per_second, schedule
@@ -65,6 +66,7 @@ class Report:
     energy_mj_per_s: float | None
     """Millijoules per second of speech; None where the profile has no energies."""
     operators: tuple[OperatorReport, ...]
+    """Those that run at all, in the order of execution."""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -82,11 +84,16 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
         workload: operators with their widths.
         accelerator: the device.
         speech: the utterances; one of 4 s with 48 labels by default.
+
+    Raises:
+        UserError: nothing on the device computes in the widths of an operator.
     """
     operators = workload.operators
     costs, latencies = _best_plan(operators, [workload.bit_map], accelerator, speech)
+    if not np.isfinite(latencies).all():
+        _explain(workload, costs, accelerator)
     rates = _average_runs(operators, speech)
-    load = costs.total_s[0] * rates
+    load = np.multiply(costs.total_s[0], rates, out=np.zeros(len(operators)), where=rates > 0)
     period = max((op.every_ms for op in operators if op.every_ms), default=1000.0)
     energy = float(1e3 * costs.energy_j[0] @ rates) if accelerator.has_energy else None
     return Report(
@@ -98,14 +105,24 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
         step_ms=float(load.sum() * period),
         dram_mb_per_s=float(costs.dram_bytes[0] @ rates / 1e6),
         energy_mj_per_s=energy,
-        operators=tuple(_operator_reports(workload, costs, rates, load, accelerator.memory)),
+        operators=tuple(_operator_reports(workload, costs, rates, load, accelerator)),
+    )
+
+
+def _explain(workload: Workload, costs: Costs, accelerator: Accelerator) -> NoReturn:
+    """Name the first operator that nothing on the device can run."""
+    operator = workload.operators[int(np.argmin(np.isfinite(costs.total_s[0])))]
+    bits = workload.bit_map.get(operator.layer, LayerBits())
+    raise UserError(
+        f"{accelerator.name}: no mode holds {operator.layer} with {bits.weight}-bit weights and {bits.activation}-bit "
+        "activations; choose other widths, or add a mode or a cpu to the profile."
     )
 
 
 def candidate_latencies_ms(
     operators: Sequence[Operator], bit_maps: Sequence[BitMap], accelerator: Accelerator, speech: Speech = REFERENCE
 ) -> np.ndarray:
-    """`latency_ms` of many bit maps at once (C,): the same number that `simulate` reports for each."""
+    """`latency_ms` of many bit maps at once (C,): what `simulate` reports for each; infinite where it refuses."""
     chunks = [bit_maps[start : start + 1024] for start in range(0, len(bit_maps), 1024)]
     found = [np.median(_best_plan(operators, chunk, accelerator, speech)[1], axis=0) for chunk in chunks]
     return 1e3 * np.concatenate(found) if found else np.zeros(0)
@@ -129,11 +146,14 @@ def _best_plan(
 
 def _latencies(operators: Sequence[Operator], costs: Costs, speech: Speech) -> np.ndarray:
     """User-perceived latencies (utterances, C) in seconds."""
-    found = []
+    possible = np.isfinite(costs.total_s)
+    seconds = np.where(possible, costs.total_s, 0.0)
+    found, needed = [], np.zeros(len(operators), dtype=bool)
     for duration_s, labels in zip(speech.durations_s, speech.labels, strict=True):
         times, runs = schedule(operators, duration_s, labels, speech.tail_ms)
-        found.append(latency_s(costs.total_s, times, runs))
-    return np.stack(found)
+        found.append(latency_s(seconds, times, runs))
+        needed |= runs.any(axis=1)
+    return np.where((possible | ~needed).all(axis=1), np.stack(found), np.inf)
 
 
 def _average_runs(operators: Sequence[Operator], speech: Speech) -> np.ndarray:
@@ -145,19 +165,22 @@ def _average_runs(operators: Sequence[Operator], speech: Speech) -> np.ndarray:
 
 
 def _operator_reports(
-    workload: Workload, costs: Costs, rates: np.ndarray, load: np.ndarray, memory: Memory
+    workload: Workload, costs: Costs, rates: np.ndarray, load: np.ndarray, accelerator: Accelerator
 ) -> list[OperatorReport]:
     bits = widths(workload.operators, [workload.bit_map])
+    lone_cpu = accelerator.processor.dataflow == "vector"
     reports = []
     for i, operator in enumerate(workload.operators):
+        if rates[i] == 0:
+            continue
         reports.append(
             OperatorReport(
                 name=operator.name,
                 layer=operator.layer,
                 weight_bits=int(bits.weight[0, i]),
                 activation_bits=int(bits.activation[0, i]),
-                processor="cpu" if costs.on_cpu[0, i] else "accelerator",
-                bound=bound(costs, i, memory),
+                processor="cpu" if costs.on_cpu[0, i] or lone_cpu else "accelerator",
+                bound=bound(costs, i),
                 runs=float(rates[i]),
                 macs=operator.macs,
                 cycles=round(float(costs.cycles[0, i])),
@@ -173,13 +196,12 @@ def _operator_reports(
     return reports
 
 
-def bound(costs: Costs, i: int, memory: Memory) -> str:
+def bound(costs: Costs, i: int) -> str:
     """Which part of operator i's time is the longest."""
-    on_chip = costs.sram_bytes / memory.sram_gb_per_s > costs.dram_bytes / memory.dram_gb_per_s
     parts = {
         "compute": costs.compute_s,
-        "bandwidth": np.where(on_chip, 0.0, costs.memory_s),
-        "on-chip bandwidth": np.where(on_chip, costs.memory_s, 0.0),
+        "bandwidth": costs.dram_s,
+        "on-chip bandwidth": costs.sram_s,
         "element-wise": costs.elementwise_s,
         "expansion": costs.expansion_s,
         "hand-over": costs.handover_s,

@@ -1,4 +1,4 @@
-"""The packed model: what the device gets. Integers, scales and a JSON header in one safetensors file that runs as is."""
+"""The packed model: what the device gets. Integers, scales, a JSON header: one safetensors file that runs as is."""
 
 import hashlib
 import json

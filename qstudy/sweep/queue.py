@@ -171,7 +171,8 @@ class Queue:
     def _add_place(self) -> None:
         """One more place for the sampler, unless enough was tried, or everything."""
         trials = self.trials()
-        tried = {identity for trial in trials if (identity := trial.user_attrs.get(IDENTITY)) is not None}
+        searched = [trial.user_attrs for trial in trials if GRID not in trial.user_attrs]
+        tried = {attributes[IDENTITY] for attributes in searched if IDENTITY in attributes}
         if len(trials) < self.config.most_candidates and len(tried) < size(self.config.space):
             self._add({})
 

@@ -24,7 +24,7 @@ class DataConfig:
     test: dict[str, str] = field(default_factory=dict)
     """Manifests that are only reported, by name."""
     make: dict[str, Any] = field(default_factory=dict)
-    """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands, ...}, as `qstudy data`."""
+    """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands}, as `qstudy data`."""
     skip_broken: bool = False
     """Leave out utterances with broken audio or text, instead of stopping."""
 

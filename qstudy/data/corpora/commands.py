@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
-from qstudy.data.corpora.corpus import finish, is_made, print_summary, require_counts, unmake
+from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import distinct_sentences
 from qstudy.data.manifest import Utterance
@@ -83,7 +83,7 @@ def commands(
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        unmake(out)
+        begin(out, SPLITS)
         made = list(_synthesize(_blocks(out, seed, noisy, counts), processes or os.cpu_count() or 1))
         finish(out, {split: [item for found, item in made if found == split] for split in SPLITS}, recipe)
     print_summary(out)

@@ -30,20 +30,30 @@ def require_counts(**counts: int) -> None:
 
 def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether `out` holds the corpus of exactly this recipe, whole; making it again would change nothing."""
-    return (out / _RECIPE).is_file() and read_json(out / _RECIPE) == recipe
+    made = read_json(out / _RECIPE) if (out / _RECIPE).is_file() else {}
+    present = all((out / f"{split}.jsonl").is_file() for split in made.get("manifests", ()))
+    return present and {key: value for key, value in made.items() if key != "manifests"} == recipe
 
 
-def unmake(out: Path) -> None:
-    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies."""
-    for path in (out / _RECIPE, *out.glob("*.jsonl")):
-        path.unlink(missing_ok=True)
+def begin(out: Path, splits: Sequence[str]) -> None:
+    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies.
+
+    Raises:
+        UserError: there are manifests in `out` that this program did not make.
+    """
+    old = [path for path in (out / f"{split}.jsonl" for split in splits) if path.exists()]
+    if old and not (out / _RECIPE).exists():
+        raise UserError(f"--out: {old[0]} is there already and was made elsewhere; choose another folder.")
+    write_json(out / _RECIPE, {})  # unfinished
+    for path in old:
+        path.unlink()
 
 
 def finish(out: Path, splits: Mapping[str, Sequence[Utterance]], recipe: Mapping[str, Any]) -> None:
     """Write `out/SPLIT.jsonl` for every split, then the recipe."""
     for split, utterances in splits.items():
         write_manifest(out / f"{split}.jsonl", utterances)
-    write_json(out / _RECIPE, recipe)
+    write_json(out / _RECIPE, {**recipe, "manifests": list(splits)})
 
 
 def print_summary(out: Path) -> None:

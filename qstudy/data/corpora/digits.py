@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from qstudy.data.audio import read_audio, read_native, write_flac
-from qstudy.data.corpora.corpus import finish, is_made, print_summary, require_counts, require_folder, unmake
+from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts, require_folder
 from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
@@ -154,7 +154,7 @@ def _make(
     recordings, rate = load_recordings(files)
     voices = split_voices(recordings, unheard)
     strings = draw_strings(voices, counts, seed, out)
-    unmake(out)
+    begin(out, tuple(INDICES))
     finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
 
 
