@@ -1,0 +1,75 @@
+"""Reading, writing and resampling of sound files."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio.functional
+
+from qstudy.data.audio import duration, read_audio, resample, write_flac
+from qstudy.errors import UserError
+
+
+def tone(hertz: float, rate: int, seconds: float = 0.5) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(8000, 16000), (22050, 16000), (48000, 16000), (44100, 16000), (16000, 8000)]
+)
+@pytest.mark.parametrize("hertz", [100, 1000, 3300])
+def test_resampled_tones_are_the_tones_at_the_other_rate(source, target, hertz):
+    found, wanted = resample(tone(hertz, source), source, target), tone(hertz, target)
+    assert found.dtype == np.float32
+    assert abs(len(found) - len(wanted)) <= 1
+    inner = slice(target // 50, -target // 50)  # a tone that starts suddenly has no band limit: leave out 20 ms
+    np.testing.assert_allclose(found[: len(wanted)][inner], wanted[inner], atol=2e-3)
+
+
+def test_what_the_target_cannot_hold_is_removed():
+    assert np.abs(resample(tone(7000, 16000), 16000, 8000)[200:-200]).max() < 1e-3
+
+
+@pytest.mark.parametrize(("source", "target"), [(8000, 16000), (22050, 16000)])
+def test_agrees_with_torchaudio_on_noise_below_its_cutoff(source, target):
+    """Random sound, band-limited to 0.8 of the band, against torchaudio with a long filter."""
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(source))
+    spectrum[int(0.8 * min(source, target) / 2) :] = 0
+    sound = (0.1 * np.fft.irfft(spectrum, source)).astype(np.float32)
+    peer = torchaudio.functional.resample(torch.from_numpy(sound), source, target, lowpass_filter_width=128).numpy()
+    ours = resample(sound, source, target)
+    assert len(ours) == len(peer)
+    np.testing.assert_allclose(ours[800:-800], peer[800:-800], atol=2e-4)
+
+
+def test_channels_are_averaged_and_the_rate_changed(tmp_path):
+    left, right = tone(500, 44100), tone(900, 44100)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), 44100, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "stereo.wav", 44100), (left + right) / 2, atol=1e-6)
+    assert len(read_audio(tmp_path / "stereo.wav")) == 8000
+    assert duration(tmp_path / "stereo.wav") == pytest.approx(0.5)
+
+
+def test_flac_round_trip_and_clipping(tmp_path):
+    samples = np.array([0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0] * 100, np.float32)
+    write_flac(tmp_path / "deep" / "a.flac", samples, 8000)
+    np.testing.assert_allclose(read_audio(tmp_path / "deep" / "a.flac", 8000), np.clip(samples, -1, 1), atol=1 / 32000)
+
+
+def test_broken_files_are_named(tmp_path):
+    write_flac(tmp_path / "good.flac", tone(300, 16000), 16000)
+    whole = (tmp_path / "good.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.wav").write_text("hello")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
+    soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
+    reasons = {
+        "missing.wav": "does not exist",
+        "cut.flac": "cannot be decoded",
+        "text.wav": "cannot be decoded",
+        "none.wav": "holds no samples",
+        "nan.wav": "holds values that are not numbers",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(UserError, match=f"{name} {reason}"):
+            read_audio(tmp_path / name)

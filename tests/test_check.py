@@ -1,0 +1,86 @@
+"""The check before training, on real broken files: every problem is named by file and line, sound lines survive."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from qstudy.data.audio import write_flac
+from qstudy.data.check import check_manifest, require_sound
+from qstudy.data.tokenizer import CharTokenizer
+from qstudy.errors import UserError
+
+RATE = 16000
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Writes lines (dicts or raw strings) to a manifest beside some good and bad sound files."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    write_flac(tmp_path / "good.flac", sound, RATE)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([sound, sound], 1), 2 * RATE)
+    whole = (tmp_path / "good.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.flac").write_text("this is not sound")
+    write_flac(tmp_path / "short.flac", sound[:800], RATE)
+    write_flac(tmp_path / "silent.flac", 0 * sound, RATE)
+    soundfile.write(tmp_path / "none.wav", sound[:0], RATE)
+
+    def write(*lines):
+        path = tmp_path / "train.jsonl"
+        path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+        return path
+
+    return write
+
+
+def line(audio="good.flac", duration=1.0, text="hello"):
+    return {"audio_filepath": audio, "duration": duration, "text": text}
+
+
+BROKEN = {
+    "json": ('{"text": ', "not valid JSON"),
+    "field": ({"audio_filepath": "good.flac", "duration": 1.0}, "the field text is missing"),
+    "missing": (line("gone.flac"), "gone.flac does not exist"),
+    "cut": (line("cut.flac"), "cut.flac cannot be decoded"),
+    "not sound": (line("text.flac"), "text.flac cannot be decoded"),
+    "no samples": (line("none.wav", 0), "none.wav holds no samples"),
+    "short": (line("short.flac", 0.05), "short.flac is too short: 0.050 s"),
+    "silent": (line("silent.flac"), "silent.flac is silent"),
+    "duration": (line(duration=7.5), "duration says 7.5 s, but"),
+    "empty text": (line(text=" "), "text is empty"),
+    "alphabet": (line(text="hello 2 you"), "'2'"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), BROKEN.values(), ids=BROKEN)
+def test_every_kind_of_problem_has_file_and_line(manifest, bad, message):
+    path = manifest(line(), bad, line("stereo.wav", 0.5))
+    utterances, problems = check_manifest(path, CharTokenizer())
+    assert [item.source for item in utterances] == [f"{path}:1", f"{path}:3"]
+    assert [problem.source for problem in problems] == [f"{path}:2"]
+    assert message in problems[0].message
+    assert f"{path}:" not in problems[0].message
+
+
+def test_without_a_tokenizer_any_text_will_do(manifest):
+    assert check_manifest(manifest(line(text="hello 2 you")))[1] == []
+
+
+def test_all_problems_are_listed_in_order_but_few_are_shown(manifest):
+    path = manifest(*(bad for bad, _ in BROKEN.values()), line())
+    utterances, problems = check_manifest(path, CharTokenizer())
+    assert len(utterances) == 1
+    assert [problem.source for problem in problems] == [f"{path}:{i}" for i in range(1, 12)]
+    with pytest.raises(UserError) as error:
+        require_sound(path, problems, shown=3)
+    assert str(error.value).count("\n  ") == 4
+    assert "11 of its lines" in str(error.value)
+    assert "and 8 more" in str(error.value)
+    require_sound(path, [])
+
+
+def test_an_empty_manifest_is_an_error(manifest):
+    with pytest.raises(UserError, match="is empty"):
+        check_manifest(manifest())

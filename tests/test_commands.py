@@ -1,0 +1,170 @@
+"""Synthesized commands: the same bytes for the same seed, nothing of the test set in training, sound that is sound."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qstudy.data.audio import read_native
+from qstudy.data.check import check_manifest
+from qstudy.data.corpora.commands import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS, commands
+from qstudy.data.corpora.espeak import Espeak
+from qstudy.data.manifest import read_manifest
+from qstudy.data.tokenizer import CharTokenizer
+from qstudy.errors import UserError
+
+SIZES = {"train": 101, "dev": 6, "test": 21}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    commands(folder, **SIZES, processes=1)
+    return folder
+
+
+def test_same_seed_same_bytes_whatever_the_number_of_processes(made, tmp_path):
+    commands(tmp_path, **SIZES, processes=2)
+    assert digests(tmp_path) == digests(made)
+
+
+def test_another_seed_is_another_corpus(made, tmp_path):
+    commands(tmp_path, seed=1, train=2, dev=2, test=2, processes=1)
+    here, there = digests(tmp_path), digests(made)
+    assert not [name for name in here if name.endswith("flac") and here[name] == there[name]]
+
+
+def test_more_training_data_leave_the_test_set_alone(made, tmp_path):
+    commands(tmp_path, **{**SIZES, "train": 3}, processes=1)
+    here, there = digests(tmp_path), digests(made)
+    assert {n: here[n] for n in here if "test" in n or "dev" in n} == {
+        n: there[n] for n in there if "test" in n or "dev" in n
+    }
+
+
+def test_sentences_and_voices_of_the_test_set_are_held_out(made):
+    splits = {name: read_manifest(made / f"{name}.jsonl") for name in SIZES}
+    assert {name: len(items) for name, items in splits.items()} == SIZES
+    texts = [item.text for items in splits.values() for item in items]
+    assert len(set(texts)) == len(texts)
+    variants = {name: {item.speaker.split("+")[1] for item in items} for name, items in splits.items()}
+    assert variants["test"] <= set(TEST_VARIANTS)
+    assert variants["train"] | variants["dev"] <= set(TRAIN_VARIANTS)
+    assert not set(TEST_VARIANTS) & set(TRAIN_VARIANTS)
+
+
+def test_all_files_pass_the_check_and_are_audible(made):
+    for name in SIZES:
+        utterances, problems = check_manifest(made / f"{name}.jsonl", CharTokenizer())
+        assert problems == []
+        for item in utterances:
+            samples, rate = read_native(item.audio)
+            assert rate == 16000
+            assert 0.09 < np.abs(samples).max() < 1
+            assert 3 < len(item.text) / item.duration < 40
+
+
+def test_a_corpus_that_is_there_is_not_made_again(made, capsys):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*.flac")}
+    commands(made, **SIZES)
+    assert "holds this corpus already" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*.flac")}
+
+
+def test_an_interrupted_corpus_has_no_manifest_and_is_made_again(tmp_path, monkeypatch):
+    commands(tmp_path, train=2, dev=2, test=2, processes=1)
+    with monkeypatch.context() as broken:
+        broken.setattr("qstudy.data.corpora.commands.write_flac", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            commands(tmp_path, train=3, dev=2, test=2, processes=1)
+    assert not list(tmp_path.glob("*.jsonl"))
+    commands(tmp_path, train=3, dev=2, test=2, processes=1)
+    assert len(read_manifest(tmp_path / "train.jsonl")) == 3
+
+
+def test_summary_names_every_split(made, capsys):
+    commands(made, **SIZES)
+    out = capsys.readouterr().out
+    assert all(f"{name}.jsonl" in out for name in SIZES)
+    assert "101" in out
+    assert "Next:" in out
+
+
+def test_noise_share_is_kept(tmp_path):
+    """Without noise the pauses are faint; with it on every utterance they are not."""
+    floors = {}
+    for noisy in (0.0, 1.0):
+        commands(tmp_path / str(noisy), train=20, dev=1, test=1, noisy=noisy, processes=1)
+        sounds = [read_native(item.audio)[0] for item in read_manifest(tmp_path / str(noisy) / "train.jsonl")]
+        floors[noisy] = np.mean([np.sqrt(np.mean(sound[:800] ** 2)) / np.abs(sound).max() for sound in sounds])
+    assert floors[1.0] > 2 * floors[0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"train": 0}, "--train: 0 utterances"), ({"noisy": 1.5}, "--noisy: 1.5 is not a share")],
+    ids=["count", "share"],
+)
+def test_bad_options(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        commands(tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_manifests_made_elsewhere_are_not_overwritten(tmp_path):
+    line = json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": "mine"})
+    (tmp_path / "dev.jsonl").write_text(line)
+    with pytest.raises(UserError, match="choose another folder"):
+        commands(tmp_path, train=1, dev=1, test=1, processes=1)
+    assert (tmp_path / "dev.jsonl").read_text() == line
+
+
+def test_a_missing_wheel_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(UserError, match=r"pip install 'qstudy\[speech\]'"):
+        commands(tmp_path, train=1, dev=1, test=1, processes=1)
+
+
+@pytest.mark.parametrize("voice", ["en-gb", "en-us+nobody", "en-mars"])
+def test_unknown_voices_are_refused(voice):
+    with Espeak(seed=0) as espeak, pytest.raises(UserError, match="has no voice"):
+        espeak.say("hello", voice)
+
+
+def test_every_voice_of_the_corpus_speaks():
+    with Espeak(seed=0) as espeak:
+        for variant in TRAIN_VARIANTS + TEST_VARIANTS:
+            assert np.abs(espeak.say("hello", f"{ACCENTS[0]}+{variant}")).max() > 0.02
+        for accent in ACCENTS:
+            assert len(espeak.say("hello", accent)) > 0.2 * espeak.sample_rate
+
+
+def test_speech_depends_on_the_seed_and_the_calls_before_alone():
+    def say(seed: int, voice: str) -> bytes:
+        with Espeak(seed) as espeak:
+            espeak.say("before", "en+f2")
+            return espeak.say("turn on the light", voice).tobytes()
+
+    for voice in ("en-us+m3", "en-us+Reed"):  # Reed is a Klatt voice: other random numbers
+        assert say(1, voice) == say(1, voice)
+    assert say(1, "en-us+Reed") != say(2, "en-us+Reed")
+
+
+def test_a_long_installation_path_works(tmp_path, monkeypatch):
+    """espeak-ng's own buffer for the path ends at 160 bytes."""
+    import espeakng_loader
+
+    deep = tmp_path / ("x" * 100) / ("y" * 100) / "espeak-ng-data"
+    deep.parent.mkdir(parents=True)
+    deep.symlink_to(espeakng_loader.get_data_path())
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(deep))
+    with Espeak(seed=0) as espeak:
+        assert len(espeak.say("hello", "en-us+m3")) > 0

@@ -1,0 +1,93 @@
+"""Manifests: what is written is read back, and every malformed line is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qstudy.data.manifest import Utterance, read_manifest, write_manifest
+from qstudy.errors import UserError
+
+SHARED = Path(__file__).parents[2] / "shared"
+GOOD = {"audio_filepath": "a.flac", "duration": 1.5, "text": "hello"}
+
+
+def test_round_trip(tmp_path):
+    audio = tmp_path / "elsewhere" / "a.wav"
+    utterances = [
+        Utterance(audio, 1.25, "turn on the light", "anna"),
+        Utterance(tmp_path / "manifests" / "train" / "b.flac", 0.5, "café o'clock"),
+    ]
+    path = tmp_path / "manifests" / "train.jsonl"
+    write_manifest(path, utterances)
+    assert [json.loads(line)["audio_filepath"] for line in path.read_text().splitlines()] == [
+        "../elsewhere/a.wav",
+        "train/b.flac",
+    ]
+    back = read_manifest(path)
+    assert [(u.audio.resolve(), u.duration, u.text, u.speaker) for u in back] == [
+        (u.audio, u.duration, u.text, u.speaker) for u in utterances
+    ]
+    assert [u.source for u in back] == [f"{path}:1", f"{path}:2"]
+
+
+def test_paths_survive_a_linked_folder(tmp_path):
+    """`..` from a manifest in a linked folder starts at the real folder."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    (tmp_path / "a.wav").write_bytes(b"")
+    write_manifest(tmp_path / "link" / "m.jsonl", [Utterance(tmp_path / "a.wav", 1.0, "one")])
+    assert read_manifest(tmp_path / "link" / "m.jsonl")[0].audio.is_file()
+
+
+def test_text_is_lower_case_words_and_lines_may_come_from_windows(tmp_path):
+    path = tmp_path / "m.jsonl"
+    line = json.dumps({"audio_filepath": "/x/a.wav", "duration": 2, "text": "  HELLO\tWorld ", "lang": "en"})
+    path.write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n\r\n{line}\r\n".encode())
+    first, second = read_manifest(path)
+    assert (first.audio, first.text, first.duration, first.speaker) == (Path("/x/a.wav"), "hello world", 2.0, None)
+    assert second.source == f"{path}:3"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"audio_filepath": "a.flac"', "not valid JSON"),
+        ("[1, 2]", "must be a JSON object"),
+        (json.dumps({**GOOD, "audio_filepath": 3}), "audio_filepath must be a string, not 3"),
+        (json.dumps({**GOOD, "audio_filepath": ""}), "audio_filepath is empty"),
+        (json.dumps({**GOOD, "duration": "long"}), 'duration must be a number of seconds, not "long"'),
+        (json.dumps({**GOOD, "duration": float("nan")}), "duration must be a number"),
+        (json.dumps({**GOOD, "duration": -1}), "duration must be a number"),
+        (json.dumps({**GOOD, "duration": True}), "duration must be a number"),
+        (json.dumps({**GOOD, "text": None}), "text must be a string, not null"),
+        (json.dumps({**GOOD, "offset": 3.5}), "offset: parts of files are not supported"),
+        *((json.dumps({k: v for k, v in GOOD.items() if k != key}), f"the field {key} is missing") for key in GOOD),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_malformed_lines_are_named(tmp_path, line, message):
+    path = tmp_path / "train.jsonl"
+    path.write_text(f"{json.dumps(GOOD)}\n{line}\n")
+    with pytest.raises(UserError) as error:
+        read_manifest(path)
+    assert str(error.value).startswith(f"{path}:2: ")
+    assert message in str(error.value)
+
+
+def test_missing_empty_and_binary_manifests(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.jsonl: No such file"):
+        read_manifest(tmp_path / "nothing.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n \n")
+    with pytest.raises(UserError, match=r"empty\.jsonl is empty"):
+        read_manifest(tmp_path / "empty.jsonl")
+    (tmp_path / "sound.jsonl").write_bytes(b"RIFF\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"sound\.jsonl is not UTF-8"):
+        read_manifest(tmp_path / "sound.jsonl")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
+def test_foreign_manifests_are_read_as_they_are():
+    utterances = read_manifest(SHARED / "data" / "digits" / "test.jsonl")
+    assert len(utterances) == 300
+    assert all(item.audio.is_file() and item.text and item.duration > 1 for item in utterances)
