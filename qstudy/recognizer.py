@@ -1,7 +1,6 @@
 """From audio to text: a model with the filterbank and the tokenizer that it was trained with."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,19 +78,6 @@ def describe(
 def pack(model: RNNT, bit_map: BitMap, header: dict[str, Any]) -> PackedModel:
     """The packed form of a model with filled slots."""
     return pack_model(model, bit_map, model.shapes(), header)
-
-
-def load_recognizer(path: Path) -> Recognizer:
-    """Load a packed model or a run's checkpoint.
-
-    Raises:
-        UserError: the file is missing, damaged, or neither of the two.
-    """
-    if path.suffix == ".ckpt":
-        from qstudy.training.checkpoint import recognizer_from_checkpoint  # Lightning is slow to import
-
-        return recognizer_from_checkpoint(path)
-    return recognizer_from_packed(PackedModel.load(path))
 
 
 def recognizer_from_packed(packed: PackedModel) -> Recognizer:

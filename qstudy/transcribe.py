@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from qstudy.data.audio import read_audio
-from qstudy.recognizer import Recognizer, RecognizerStream, load_recognizer
+from qstudy.load import load_recognizer
+from qstudy.recognizer import Recognizer, RecognizerStream
 
 STREAM_MS = 100  # a microphone's worth of samples at a time
 

@@ -7,7 +7,7 @@ from typing import Literal
 from qstudy.data.cache import FeatureSet
 from qstudy.errors import UserError
 from qstudy.files import content_hash, write_text
-from qstudy.recognizer import load_recognizer
+from qstudy.load import load_recognizer
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.evaluation import recognize, score
 from qstudy.training.run import MODEL_FILE, run
