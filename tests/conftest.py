@@ -1,0 +1,42 @@
+"""Fixtures for all tests: hypothesis without deadlines, a tiny corpus, and a folder that all workers share."""
+
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("qstudy", deadline=None, max_examples=50)  # a busy machine is not a failure
+settings.load_profile("qstudy")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One folder for all of pytest-xdist's workers; gone with the next sessions."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(shared_folder: Path) -> Path:
+    """Synthesized commands: 24 utterances to train on, 6 each to test on; manifests `train`, `dev`, `test`."""
+    from qstudy.data.corpora.commands import commands
+
+    folder = shared_folder / "corpus"
+    with (shared_folder / "corpus.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        commands(folder, train=24, dev=6, test=6, processes=1)
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in one order, as in a subprocess with OMP_NUM_THREADS=1."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

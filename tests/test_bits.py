@@ -1,0 +1,71 @@
+"""Layer shapes, widths, and the globs that give every layer its own."""
+
+from typing import Any
+
+import pytest
+
+from qstudy.bits import WIDTHS, LayerBits, LayerShape, resolve
+from qstudy.errors import UserError
+
+SHAPES = [
+    LayerShape("encoder.normalize", "constant", vectors=80),
+    LayerShape("encoder.lstm.0", "lstm", ((8, 5), (8, 2)), vectors=8),
+    LayerShape("encoder.lstm.1", "lstm", ((8, 2), (8, 2)), vectors=8),
+    LayerShape("joiner.output", "linear", ((7, 3),), vectors=7),
+]
+
+
+def weights(patterns: dict[str, Any], default: LayerBits | None = None) -> list[int]:
+    return [bits.weight for bits in resolve(patterns, SHAPES, default).values()]
+
+
+def test_parameters() -> None:
+    assert [shape.parameters for shape in SHAPES] == [80, 64, 40, 28]
+
+
+def test_every_quantizable_layer_in_the_models_order() -> None:
+    assert list(resolve({}, SHAPES)) == ["encoder.lstm.0", "encoder.lstm.1", "joiner.output"]
+    assert not any(bits.quantized for bits in resolve({}, SHAPES).values())
+    assert weights({}, LayerBits(weight=8)) == [8, 8, 8]
+
+
+def test_the_last_match_wins() -> None:
+    assert weights({"*": {"weight": 4}, "joiner.*": {"weight": 8}}) == [4, 4, 8]
+    assert weights({"joiner.*": {"weight": 8}, "*": {"weight": 4}}) == [4, 4, 4]
+    assert weights({"encoder.lstm.[01]": {"weight": 3}, "*.1": {"weight": 16}}) == [3, 16, 32]
+
+
+def test_each_field_by_itself() -> None:
+    patterns = {"*": {"weight": 4, "activation": 8}, "joiner.output": {"granularity": "tensor", "weight": 2}}
+    bits = resolve(patterns, SHAPES)
+    assert bits["joiner.output"] == LayerBits(weight=2, activation=8, granularity="tensor")
+    assert bits["encoder.lstm.1"] == LayerBits(weight=4, activation=8)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "named"),
+    [
+        ({"encoder.gru.*": {"weight": 4}}, ["encoder.gru.*", "encoder.lstm.0", "joiner.output"]),
+        ({"*": {"wieght": 4}}, ["'*'", "wieght", "weight"]),
+        ({"*": 4}, ["'*'", "not a mapping"]),
+        ({"*": {"weight": 9}}, ["weight", "9", "2, 3, 4, 5, 6, 7, 8, 16, 32"]),
+        ({"*": {"activation": 1}}, ["activation", "1"]),
+        ({"*": {"weight": "4"}}, ["weight", "'4'"]),
+        ({"*": {"weight": None}}, ["weight", "None"]),
+        ({"*": {"grid": "cubic"}}, ["grid", "cubic", "uniform, codebook"]),
+        ({"*": {"granularity": "row"}}, ["granularity", "row", "channel, tensor"]),
+        ({"*": {"placement": "gpu"}}, ["placement", "gpu", "accelerator, cpu"]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_errors_name_pattern_field_and_choices(patterns: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(patterns, SHAPES)
+    assert all(word in str(error.value) for word in named)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_widths_survive_json(width: int) -> None:
+    bits = LayerBits(weight=width, activation=width)
+    assert LayerBits(**bits.to_dict()) == bits
+    assert bits.quantized == (width != 32)
