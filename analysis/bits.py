@@ -3,6 +3,8 @@
 from analysis.records import FLOAT, Run, Width
 from analysis.text import DASH
 
+SHORT = {"encoder": "enc", "predictor": "pred", "joiner": "join"}
+
 
 def label(run: Run) -> str:
     """Short name of a run's widths: `float`, `W4`, `W4A8`, `W3.4A8` for a mean over layers, `W4 enc` for a part."""
@@ -80,10 +82,12 @@ def _mean(values: list[tuple[int, int]]) -> str:
 
 
 def _part(run: Run, quantized: dict[str, Width]) -> str:
-    """` enc` if only layers under `encoder` are quantized; ` part` if some others are not."""
+    """Which parts are quantized, if not the whole: ` enc`, ` enc+join`; ` part` if every part has layers in float."""
     if len(quantized) == len(run.widths):
         return ""
-    return " enc" if all(name.startswith("encoder") for name in quantized) else " part"
+    parts, whole = ({SHORT.get(part := name.split(".")[0], part): None for name in names}
+                    for names in (quantized, run.widths))  # fmt: skip
+    return f" {'+'.join(parts)}" if len(parts) < len(whole) else " part"
 
 
 def _unusual(widths: list[Width]) -> list[str]:

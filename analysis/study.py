@@ -38,7 +38,7 @@ class Study:
     @property
     def described_split(self) -> str:
         """The set with its counts: `test (300 utterances, 1,500 words)`."""
-        scores = self.finished[0].scores[self.split] if self.finished else None
+        scores = next((run.scores[self.split] for run in self.finished if run.scores[self.split].words), None)
         counts = [counted(count, noun) for count, noun in ((scores.utterances, "utterance"), (scores.words, "word"))
                   if count] if scores else []  # fmt: skip
         return f"{self.split} ({', '.join(counts)})" if counts else self.split

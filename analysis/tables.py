@@ -77,8 +77,8 @@ def to_latex(table: Table) -> str:
     rows = [" & ".join(_latex(row[index]) for index in table.printed) for row in table.rows]
     body = [
         r"% needs \usepackage{booktabs}",
-        r"\begin{table}[t]",
-        r"  \centering\small",
+        r"\begin{table*}[t]",
+        r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"  \caption{{{latex(table.caption)}}}",
         rf"  \label{{tab:{table.name}}}",
         rf"  \begin{{tabular}}{{@{{}}{columns}@{{}}}}",
@@ -88,7 +88,7 @@ def to_latex(table: Table) -> str:
         *(rf"    {row} \\" for row in rows),
         r"    \bottomrule",
         r"  \end{tabular}",
-        r"\end{table}",
+        r"\end{table*}",
         "",
     ]
     return "\n".join(body)

@@ -1,5 +1,7 @@
 """Numbers as readers expect them: per cent, sizes, changes."""
 
+import math
+
 MIB = 2**20
 DASH = "–"
 
@@ -25,8 +27,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return DASH
     if value == 0:
         return "0"
-    decimals = max(0, digits - len(str(int(abs(value)))) + (abs(value) < 1))
-    return f"{value:.{decimals}f}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def size(value: float | None) -> str:

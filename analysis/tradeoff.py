@@ -14,7 +14,7 @@ from analysis.pareto import front_runs
 from analysis.records import Run, Scores
 from analysis.study import Study
 from analysis.style import INK, MARKS, MUTED, PAPER, SETTINGS, SHADE, Picture, marks
-from analysis.text import counted, percent
+from analysis.text import counted, listed, percent
 
 WIDTH, HEIGHT = 6.6, 4.2  # inches: a text column, or the whole width of a page with two
 STAR = MARKS["float"]
@@ -41,6 +41,7 @@ class _Plot:
         self.figure = Figure(figsize=(WIDTH, HEIGHT))
         self.tips: dict[str, str] = {}
         self.edge = float("inf")
+        self.far = False
 
     def picture(self) -> Picture:
         """Draw everything."""
@@ -72,7 +73,7 @@ class _Plot:
 
     def _legend(self) -> float:
         """Draw the legend in one row or two; return where the axes may begin below it."""
-        handles = [_handle(STAR.marker, STAR.color, "float baseline", 9)] * (self.float is not None)
+        handles = [self._float_handle()] * (self.float is not None)
         for name, mark in self.marks.items():
             if name == "float":  # trained like the others, but in float
                 handles.append(
@@ -90,25 +91,37 @@ class _Plot:
         )  # fmt: skip
         return 0.925 if columns == len(handles) else 0.88
 
+    def _float_handle(self) -> Line2D:
+        if self.cost.reference:
+            return _handle(STAR.marker, STAR.color, "float baseline", 9)
+        return Line2D([], [], color=STAR.color, lw=0.9, ls=(0, (1, 1.6)), label="float baseline")
+
     def _set_axes(self) -> None:
         inside = [self.cost.of(run) for run in [*self.trials, *self.refused] if run.policy != "float"]
         floats = [self.cost.of(run) for run in self.trials if run.policy == "float"] + [self.cost.reference]
-        self.edge = cost_axis(
-            self.axes, self._scaled([*inside, self.cost.budget]), self.cost.octaves, self._scaled(floats)
-        )
+        self.far = (self.cost.budget or 0.0) > 2 * max((value for value in [*inside, *floats] if value), default=0.0)
+        budget = None if self.far else self.cost.budget
+        self.edge = cost_axis(self.axes, self._scaled([*inside, budget]), self.cost.octaves, self._scaled(floats))
         error_axis(self.axes, *error_rates([*map(self._scores, self.trials), *([self.float] if self.float else [])]))
         self.axes.set_xlabel(self.cost.axis)
         self.axes.set_ylabel(f"Word error rate on {self.study.split} (%)")
 
     def _budget(self, labels: Labels) -> None:
+        """A dashed line and shade beyond it; a word at the edge if everything is far below the budget."""
         if self.cost.budget is None:
             return
-        x = self.cost.budget / self.cost.unit
-        self.axes.axvspan(x, self.axes.get_xlim()[1], facecolor=SHADE, linewidth=0, zorder=0)
+        x, high = self.cost.budget / self.cost.unit, self.axes.get_xlim()[1]
+        words = f"budget {self.cost.words(self.cost.budget)}"
+        if self.far:
+            text = self.axes.text(1, 1, f"{words} →", transform=self.axes.transAxes, ha="right", va="top", fontsize=8)
+            labels.block_text(text)
+            return
+        self.axes.axvspan(x, high, facecolor=SHADE, linewidth=0, zorder=0)
         self.axes.axvline(x, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
+        room = labels.pixel(high, 1)[0] - labels.pixel(x, 1)[0] > 20 * labels.scale
         text = self.axes.annotate(
-            f"budget {self.cost.words(self.cost.budget)}", (x, 1), (-4, -3), xycoords=("data", "axes fraction"),
-            textcoords="offset points", rotation=90, ha="right", va="top", fontsize=8, color=INK,
+            words, (x, 1), (4 if room else -4, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+            rotation=90, ha="left" if room else "right", va="top", fontsize=8, color=INK,
         )  # fmt: skip
         labels.block_text(text)
         labels.block_line((x, self.axes.get_ylim()[0]), (x, self.axes.get_ylim()[1]))
@@ -172,12 +185,14 @@ class _Plot:
         if any(self._scores(run).interval for run in self.trials):
             parts.append("Whiskers: 95 % bootstrap interval over utterances.")
         if self.cost.budget is not None:
-            parts.append(f"Dashed: the budget of {self.cost.words(self.cost.budget)}.")
+            where = "Far to the right" if self.far else "Dashed"
+            parts.append(f"{where}: the budget of {self.cost.words(self.cost.budget)}.")
         if self.refused:
             parts.append(f"Crosses: {counted(len(self.refused), 'candidate')} over a budget, pruned before training.")
         if self.float:
-            band = " and band: the float baseline and its interval." if self.float.interval else ": the float baseline."
-            parts.append(f"Star, dotted line{band}" if self.float.interval else f"Star and dotted line{band}")
+            signs = ["star"] * bool(self.cost.reference) + ["dotted line"] + ["band"] * bool(self.float.interval)
+            interval = " and its interval" if self.float.interval else ""
+            parts.append(f"{listed(signs).capitalize()}: the float baseline{interval}.")
         return " ".join(parts)
 
 

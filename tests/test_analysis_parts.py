@@ -69,7 +69,8 @@ def test_front_best_and_smallest_of_the_study():
         (dict.fromkeys(made.LAYERS, (32, 8)), "A8", "A8", None),
         ({"encoder.lstm.1": (2, 8), "encoder.lstm.2": (4, 8)}, "W3.0A8", "W2–4 (mean 3.0) A8", None),
         ({"encoder.lstm.1": (4, 8), "joiner.output": (32, 32)}, "W4A8 enc", "W4A8 enc", None),
-        ({"encoder.lstm.1": (32, 32), "joiner.output": (4, 32)}, "W4 part", "W4 part", None),
+        ({"encoder.lstm.1": (32, 32), "joiner.output": (4, 32)}, "W4 join", "W4 join", None),
+        ({"a.0": (4, 8), "a.1": (32, 32), "b": (4, 8)}, "W4A8 part", "W4A8 part", None),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -181,6 +182,7 @@ def test_comparison_has_a_column_per_set_and_study():
         (percent(0.01623), "1.62"), (percent(0.234), "23.4"), (percent(1.163), "116.3"), (percent(None), "–"),
         (percent(0.09996), "10.0"), (change(0.011, 0.01), "+10"), (change(0.009, 0.01), "−10"), (change(0.1, 0.0), "–"),
         (change(0.01, 0.01), "0"), (number(0.4891), "0.489"), (number(1234.5), "1234"), (number(12.34), "12.3"),
+        (number(0.00017, 2), "0.00017"),
         (size(505 * 1024), "505 KiB"), (size(2 * 2**20), "2.00 MiB"),
     ],
 )  # fmt: skip
