@@ -9,10 +9,11 @@ seeded by its number: the same seed gives the same bytes, however many processes
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -133,15 +134,23 @@ def _map(blocks: Sequence[Block], processes: int) -> Iterable[list[Utterance]]:
     if processes <= 1:
         yield from map(say_block, blocks)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_parent) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start_worker) as pool:
         try:
             yield from pool.map(say_block, blocks)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_parent() -> None:
+def _start_worker() -> None:
+    """Ctrl-C is the parent's business; and when the parent is killed, its workers end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _say(espeak: Espeak, sentence: str, voice: str, generator: np.random.Generator, varied: bool) -> np.ndarray:
