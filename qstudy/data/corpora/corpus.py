@@ -49,9 +49,9 @@ def begin(out: Path, splits: Sequence[str]) -> None:
         path.unlink()
 
 
-def finish(out: Path, splits: Mapping[str, Sequence[Utterance]], recipe: Mapping[str, Any]) -> None:
-    """Write `out/SPLIT.jsonl` for every split, then the recipe."""
-    for split, utterances in splits.items():
+def finish(out: Path, splits: dict[str, list[Utterance]], recipe: Mapping[str, Any]) -> None:
+    """Write `out/SPLIT.jsonl` for every split, the first (train) last, then the recipe: no part passes for the whole."""
+    for split, utterances in reversed(splits.items()):
         write_manifest(out / f"{split}.jsonl", utterances)
     write_json(out / _RECIPE, {**recipe, "manifests": list(splits)})
 
@@ -61,7 +61,8 @@ def print_summary(out: Path) -> None:
     table = Table("manifest", box=SIMPLE_HEAD)
     for column in ("utterances", "hours", "words", "distinct words", "speakers"):
         table.add_column(column, justify="right")
-    for path in sorted(out.glob("*.jsonl")):
+    paths = sorted(out.glob("*.jsonl"), key=lambda path: (path.stem != "train", path.stem != "dev", path.name))
+    for path in paths:
         utterances = read_manifest(path)
         words = [word for item in utterances for word in item.text.split()]
         hours = sum(item.duration for item in utterances) / 3600
@@ -69,6 +70,8 @@ def print_summary(out: Path) -> None:
         counts = (f"{len(utterances):,}", f"{hours:.2f}", f"{len(words):,}", f"{len(set(words)):,}", f"{speakers:,}")
         table.add_row(path.name, *counts)
     Console().print(table)
-    print(
-        f"The manifests are in {out}.\nNext: `qstudy train` on one of them, or `qstudy evaluate MODEL --manifest ...`."
-    )
+    print(f"The manifests are in {out}.")
+    if {"train.jsonl", "dev.jsonl"} <= {path.name for path in paths}:
+        print(f"Next: qstudy train --data.train {out / 'train.jsonl'} --data.dev {out / 'dev.jsonl'}")
+    else:
+        print(f"Next: qstudy evaluate MODEL --manifest {paths[0]}")
