@@ -50,7 +50,7 @@ def begin(out: Path, splits: Sequence[str]) -> None:
 
 
 def finish(out: Path, splits: dict[str, list[Utterance]], recipe: Mapping[str, Any]) -> None:
-    """Write `out/SPLIT.jsonl` for every split, the first (train) last, then the recipe: no part passes for the whole."""
+    """Write `out/SPLIT.jsonl` for every split, train last, then the recipe: no part passes for the whole."""
     for split, utterances in reversed(splits.items()):
         write_manifest(out / f"{split}.jsonl", utterances)
     write_json(out / _RECIPE, {**recipe, "manifests": list(splits)})
