@@ -26,17 +26,19 @@ from qstudy.files import write_text
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
-def report(study: Path, out: Path | None = None, also: list[Path] | None = None, split: str | None = None) -> None:
+def report(
+    study: Path, out: Path | None = None, also: Path | list[Path] | None = None, split: str | None = None
+) -> None:
     """Rebuild tables, figures and the HTML page of a study from its run records.
 
     Args:
         study: folder of the study, such as studies/digits, or a report written earlier.
         out: folder to write to; reports/NAME by default.
-        also: further study folders, for a table that compares data sets.
+        also: another study, for a table that compares data sets; several: --also+ A --also+ B.
         split: the set whose word error rate is reported; by default test if there is one, else dev.
     """
     main = load_study(study, split)
-    others = [load_study(folder) for folder in also or []]
+    others = [load_study(folder) for folder in ([also] if isinstance(also, Path) else also or [])]
     out = out or Path("reports") / main.name
     tables = _tables(main, others)
     pictures = _pictures(main)
@@ -50,8 +52,7 @@ def report(study: Path, out: Path | None = None, also: list[Path] | None = None,
 
 def _tables(study: Study, others: list[Study]) -> list[Table]:
     found = series(study)
-    several = any(len(one.runs) > 1 for one in found)
-    optional = [widths_table(study, found) if several else None, comparison([study, *others])]
+    optional = [widths_table(study, found) if found else None, comparison([study, *others])]
     return [runs_table(study), *(table for table in optional if table)]
 
 

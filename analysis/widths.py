@@ -25,7 +25,7 @@ class Series:
 
 
 def series(study: Study) -> list[Series]:
-    """The study's uniform runs in series, weights alone first."""
+    """The study's uniform runs in series of two widths or more, weights alone first."""
     runs = [(widths, run) for run in study.trials if (widths := uniform(run))]
     kinds = _kinds({widths for widths, _ in runs})
     grouped: dict[tuple[str, str], dict[int, list[Run]]] = {}
@@ -33,7 +33,8 @@ def series(study: Study) -> list[Series]:
         for kind in kinds[widths]:
             grouped.setdefault((kind, run.policy), {}).setdefault(widths[0], []).append(run)
     order = {name: index for index, name in enumerate(("ptq", "fake_qat"))}
-    keys = sorted(grouped, key=lambda key: (key[0] != ALONE, key[0], order.get(key[1], 9), key[1]))
+    kept = [key for key, inside in grouped.items() if len(inside) > 1]  # one width is no series
+    keys = sorted(kept, key=lambda key: (key[0] != ALONE, key[0], order.get(key[1], 9), key[1]))
     return [Series(policy, kind, dict(sorted(grouped[kind, policy].items(), reverse=True))) for kind, policy in keys]
 
 

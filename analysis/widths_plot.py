@@ -13,8 +13,8 @@ from analysis.widths import Series, representative
 
 
 def widths_plot(study: Study, found: list[Series]) -> Picture | None:
-    """Draw the series; None unless one of them has two widths."""
-    if not any(len(one.runs) > 1 for one in found):
+    """Draw the series; None if there are none."""
+    if not found:
         return None
     kinds = list(dict.fromkeys(one.kind for one in found))
     looks = marks(one.policy for one in found)

@@ -116,6 +116,11 @@ def test_equal_widths_of_weights_and_activations_are_a_series():
     assert [(one.kind, list(one.runs)) for one in series(study(runs))] == [("activations as weights", [8, 4, 2])]
 
 
+def test_a_searched_trial_that_happens_to_be_uniform_is_no_series():
+    lucky = {**made.records()[12], "run": "lucky", "policy": "mixed"}
+    assert {one.policy for one in series(study([*made.records(), lucky]))} == {"ptq", "fake_qat"}
+
+
 def test_of_several_runs_the_middle_one_stands_for_all():
     runs = [dataclasses.replace(one, name=str(index)) for index, one in enumerate(study().trials[:5])]
     rates = sorted(one.scores["test"].wer for one in runs)

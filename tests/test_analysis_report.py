@@ -166,7 +166,17 @@ def test_a_report_without_latency_drops_the_old_figure(tmp_path: Path):
 def test_several_studies_share_a_table(tmp_path: Path):
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "commands"} for record in made.records()[:3]])
-    report(first, tmp_path / "out", also=[second])
+    command = [
+        sys.executable,
+        "-m",
+        "analysis.report",
+        str(first),
+        "--also",
+        str(second),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
     header, *rows = (tmp_path / "out" / "comparison.md").read_text().splitlines()
     assert "commands test (%)" in header
     assert len([row for row in rows if row.startswith("| ptq")]) == 2
