@@ -1,0 +1,43 @@
+"""`python -m benchmarks [SUBJECT...] [--out DIR]`: measure, print one table, write it to `reports/bench`."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console
+from tqdm import tqdm
+
+from benchmarks import loss, memory, qat, table
+from benchmarks.machine import describe
+from benchmarks.row import Row
+from qstudy.files import write_json, write_text
+
+SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {"loss": loss.rows, "qat": qat.rows, "memory": memory.rows}
+
+
+def main() -> None:
+    """Measure the subjects in order."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)}; all if none is named"
+    )
+    parser.add_argument("--out", type=Path, default=Path("reports/bench"), help="folder for bench.json and bench.md")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.subjects) - set(SUBJECTS):
+        parser.error(f"no subject {min(unknown)!r}; subjects are {', '.join(SUBJECTS)}")
+    machine = describe()
+    found: list[Row] = []
+    with tqdm(desc="measuring", unit=" rows", disable=None) as progress:
+        for subject in arguments.subjects or SUBJECTS:
+            progress.set_postfix_str(subject)
+            for row in SUBJECTS[subject]():
+                found.append(row)
+                progress.update()
+    Console(width=None).print(table.terminal(found))
+    write_json(arguments.out / "bench.json", table.json(found, machine))
+    write_text(arguments.out / "bench.md", table.markdown(found, machine))
+    print(f"Written: {arguments.out / 'bench.md'}, {arguments.out / 'bench.json'}")
+
+
+if __name__ == "__main__":
+    main()

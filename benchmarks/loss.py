@@ -1,0 +1,36 @@
+"""Rows: time of the RNN-T loss, forward and backward."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from benchmarks.problem import PEERS, SHAPES, SIDES, Problem, absent
+from benchmarks.row import Row
+from benchmarks.timing import interleaved
+
+ROUNDS = 9
+
+
+def rows() -> Iterable[Row]:
+    """One row per size and peer."""
+    for shape in SHAPES:
+        problem = Problem.random(*shape)
+        sides = {
+            name: partial(side, problem) for name, side in SIDES.items() if name == "floor" or not absent_side(name)
+        }
+        times = interleaved(sides, ROUNDS)
+        for peer in PEERS:
+            yield Row(
+                what=f"RNN-T loss, forward and backward, (B, T, U, V) = {shape}",
+                unit="ms",
+                peer=peer,
+                ours=times["ours"],
+                theirs=times.get(peer),
+                floor_is="log_softmax, forward and backward",
+                floor=times["floor"],
+                skipped=absent(peer),
+            )
+
+
+def absent_side(name: str) -> bool:
+    """Whether a side is a peer that is not installed."""
+    return name in PEERS and bool(absent(name))
