@@ -24,7 +24,8 @@ def build_policy(config: Mapping[str, Any]) -> QuantPolicy:
     Raises:
         UserError: unknown name or option.
     """
-    if config.get("name") in MAPS:
-        config = build(config, MAPS, "policy")
-    policy: QuantPolicy = build(config, {**POLICIES, **MAPS}, "policy")
+    known: Mapping[str, Callable[..., Any]] = {**POLICIES, **MAPS}
+    if str(config.get("name")) in MAPS:
+        config, known = build(config, MAPS, "policy"), POLICIES  # a map has no other map as its base
+    policy: QuantPolicy = build(config, known, "policy")
     return policy

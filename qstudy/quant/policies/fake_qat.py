@@ -45,11 +45,13 @@ class FakeQAT(QuantPolicy):
             freeze_step: activation ranges stop moving at this step; None: never.
 
         Raises:
-            UserError: a range that does not exist.
+            UserError: a range that does not exist, or learned asymmetric activations.
         """
         super().__init__(layers)
-        _choice("weight_range", weight_range, ("max", "mse", "learned"))
-        _choice("activation_range", activation_range, ("ema", "learned"))
+        choice("weight_range", weight_range, ("max", "mse", "learned"))
+        choice("activation_range", activation_range, ("ema", "learned"))
+        if activation_range == "learned" and not symmetric:
+            raise UserError("policy.activation_range: learned grids are symmetric; set symmetric: true, or use ema.")
         self.weight_range = weight_range
         self.activation_range = activation_range
         self.symmetric = symmetric
@@ -91,6 +93,7 @@ def _activation_grids(model: nn.Module) -> Iterator[UniformActivations]:
     return (module for module in model.modules() if isinstance(module, UniformActivations))
 
 
-def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+def choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless the policy's option `field` has one of the values that it may have."""
     if value not in choices:
         raise UserError(f"policy.{field}: {value!r} is not one of {', '.join(choices)}.")

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from qstudy.bits import BitPatterns
-from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.quant.policies.fake_qat import FakeQAT, choice
 
 
 class PTQ(FakeQAT):
@@ -27,5 +27,9 @@ class PTQ(FakeQAT):
             weight_range: `max`, or `mse`: clipped where the squared error is least.
             symmetric: activation grids are symmetric around zero; else they have a zero point.
             narrow: weight grids have 2**bits - 1 levels, symmetric; else all 2**bits.
+
+        Raises:
+            UserError: a range that does not exist or has to be learned.
         """
+        choice("weight_range", weight_range, ("max", "mse"))
         super().__init__(layers, weight_range, "ema", symmetric, narrow)
