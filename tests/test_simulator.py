@@ -92,6 +92,15 @@ def test_float_layers_run_on_the_cpu() -> None:
     assert {layer for layer, processor in processors.items() if processor == "cpu"} == {"encoder.lstm.1"}
 
 
+def test_widths_that_nothing_holds() -> None:
+    accelerator = device(sram_kib=1, dram_gb_per_s=1)  # 8 bits alone, and no CPU
+    with pytest.raises(UserError, match="layer with 32-bit weights"):
+        simulate(workload([LAYER], {}), accelerator)
+    maps = [resolve({"*": {"weight": w, "activation": 8}}, [LAYER]) for w in (8, 16)]
+    latencies = candidate_latencies_ms(workload([LAYER], {}).operators, maps, accelerator)
+    assert np.isfinite(latencies).tolist() == [True, False]
+
+
 def test_unknown_kind_and_beam() -> None:
     with pytest.raises(UserError, match="kind"):
         workload([LayerShape("layer", "rnn")], {})

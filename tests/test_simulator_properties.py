@@ -51,7 +51,13 @@ memories = st.builds(
 cpus = processors.map(lambda cpu: replace(cpu, modes=(Mode(32, 32), *cpu.modes), dataflow="vector"))
 handovers = st.builds(Handover, latency_us=log_floats(0.1, 1000), gb_per_s=log_floats(0.01, 10))
 accelerators = st.builds(
-    Accelerator, name=st.just("random"), processor=processors, memory=memories, cpu=cpus, handover=handovers
+    Accelerator,
+    name=st.just("random"),
+    processor=processors,
+    memory=memories,
+    cpu=cpus,
+    cpu_memory=st.none() | memories,
+    handover=handovers,
 )
 layer_bits = st.builds(
     LayerBits,
@@ -131,12 +137,13 @@ def test_units(bit_map: BitMap, accelerator: Accelerator, factor: float) -> None
     assert accelerator.cpu
     assert accelerator.handover
     parts = {"processor": accelerator.processor, "cpu": accelerator.cpu, "memory": accelerator.memory,
-             "handover": accelerator.handover}  # fmt: skip
+             "cpu_memory": accelerator.cpu_memory, "handover": accelerator.handover}  # fmt: skip
     scaled = {
         name: replace(
             part, **{f: getattr(part, f) * factor**power for f, power in speed_up.items() if hasattr(part, f)}
         )
         for name, part in parts.items()
+        if part
     }
     scaled_accelerator = replace(accelerator, **scaled)
     # Where both plans are equally fast, rounding may choose the other one: loads then differ, latency does not.

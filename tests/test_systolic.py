@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qstudy.hardware.accelerator import Mode, Processor
-from qstudy.hardware.systolic import array_cycles, processor_tiles_and_cycles
+from qstudy.hardware.systolic import array_cycles, weight_tiles_and_cycles
 
 ORACLES = Path(__file__).parent / "oracles"
 PYTHON = os.environ.get("SCALESIM_PYTHON", "")  # a Python that has the package scalesim
@@ -43,14 +43,14 @@ def test_oracle_says_the_same_again() -> None:
 def test_cores_share_outputs_and_modes_share_inputs() -> None:
     sizes = np.array([4]), np.array([128]), np.array([256])
     single = Processor(1, 8, 8, "weight_stationary", (Mode(8, 8),))
-    tiles, cycles = processor_tiles_and_cycles(*sizes, single, Mode(8, 8))
+    tiles, cycles = weight_tiles_and_cycles(*sizes, single, Mode(8, 8))
     assert (tiles, cycles) == (512, 512 * 26)
     four = Processor(1, 8, 8, "weight_stationary", (Mode(8, 8),), cores=4)
-    assert processor_tiles_and_cycles(*sizes, four, Mode(8, 8))[1] == cycles / 4
-    assert processor_tiles_and_cycles(*sizes, single, Mode(4, 4, macs=8))[1] == cycles / 8
-    assert processor_tiles_and_cycles(*sizes, single, Mode(8, 16, macs=0.5))[1] == cycles * 2
+    assert weight_tiles_and_cycles(*sizes, four, Mode(8, 8))[1] == cycles / 4
+    assert weight_tiles_and_cycles(*sizes, single, Mode(4, 4, macs=8))[1] == cycles / 8
+    assert weight_tiles_and_cycles(*sizes, single, Mode(8, 16, macs=0.5))[1] == cycles * 2
 
 
 def test_vector_lanes() -> None:
     cpu = Processor(1, 1, 16, "vector", (Mode(8, 8),))
-    assert processor_tiles_and_cycles(np.array([2]), np.array([33]), np.array([10]), cpu, Mode(8, 8)) == (20, 60)
+    assert weight_tiles_and_cycles(np.array([2]), np.array([33]), np.array([10]), cpu, Mode(8, 8)) == (10, 60)

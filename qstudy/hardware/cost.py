@@ -10,7 +10,7 @@ import numpy as np
 
 from qstudy.hardware.accelerator import Memory, Mode, Processor
 from qstudy.hardware.memory import Traffic
-from qstudy.hardware.systolic import processor_tiles_and_cycles
+from qstudy.hardware.systolic import weight_tiles_and_cycles
 from qstudy.hardware.table import Columns, Widths
 
 
@@ -56,13 +56,13 @@ def _mode_costs(
     columns: Columns, bits: Widths, processor: Processor, mode: Mode, memory: Memory, moved: Traffic, on_cpu: bool
 ) -> Costs:
     hertz = processor.clock_mhz * 1e6
-    count, cycles = processor_tiles_and_cycles(columns.vectors, columns.inputs, columns.outputs, processor, mode)
+    count, cycles = weight_tiles_and_cycles(columns.vectors, columns.inputs, columns.outputs, processor, mode)
     cycles = cycles * columns.product
     compute, dram_s, sram_s = cycles / hertz, *moved.seconds(memory)
     memory_s = np.maximum(dram_s, sram_s)  # both memories work side by side
     elementwise, expansion = _elementwise_s(columns, processor), _expansion_s(columns, bits, processor)
-    # Double buffering: tile i + 1 is fetched while tile i is computed, so the slower of the two sets the pace, and
-    # one tile of the faster sticks out at the ends. Element-wise work and expansion are stages of the same pipeline.
+    # Double buffering: weight tile i + 1 is fetched while tile i is computed, so the slower of the two sets the pace,
+    # and one tile of the faster sticks out at the ends. Element-wise work and expansion are stages of that pipeline.
     pace = np.maximum(np.maximum(compute, memory_s), np.maximum(elementwise, expansion))
     wait = np.where(moved.dram_bytes > 0, memory.dram_latency_us * 1e-6, 0.0)
     total = wait + pace + np.minimum(compute, memory_s) / np.maximum(count, 1)

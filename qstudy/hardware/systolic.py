@@ -41,10 +41,13 @@ def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str)
     return count * ceil_div(k, rows * columns)
 
 
-def processor_tiles_and_cycles(m: Any, k: Any, n: Any, processor: Processor, mode: Mode) -> tuple[Any, Any]:
-    """Tiles and cycles of the slowest core: cores share the output channels, a mode of several multiply-accumulates
-    per cell takes as many steps of the inner dimension at once, and one below 1 takes that much longer."""
+def weight_tiles_and_cycles(m: Any, k: Any, n: Any, processor: Processor, mode: Mode) -> tuple[Any, Any]:
+    """In how many portions the weights are fetched, and cycles, both of the slowest core.
+
+    Cores share the output channels; a mode of several multiply-accumulates per cell takes as many steps of the inner
+    dimension at once, and one below 1 takes that much longer.
+    """
     n = ceil_div(n, processor.cores)
     k = np.ceil(k / max(mode.macs, 1.0)).astype(np.int64)
-    shape = (m, k, n, processor.rows, processor.columns, processor.dataflow)
-    return tiles(*shape), array_cycles(*shape) / min(mode.macs, 1.0)
+    array = (processor.rows, processor.columns, processor.dataflow)
+    return tiles(1, k, n, *array), array_cycles(m, k, n, *array) / min(mode.macs, 1.0)
