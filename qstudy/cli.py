@@ -49,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = _command_name(arguments)
     try:
         _call(name, COMMANDS[name], arguments[len(name.split()) :])
-    except (UserError, ArgumentError) as error:
-        _fail(f"{' '.join(str(error).split())}")
+    except UserError as error:
+        _fail(str(error))
+    except ArgumentError as error:
+        _fail(" ".join(str(error).split()))
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
