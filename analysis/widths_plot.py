@@ -105,8 +105,10 @@ def _handles(study: Study, looks: dict[str, Mark]) -> list[Line2D]:
 
 
 def _caption(study: Study) -> str:
+    band = "Dotted line and band" if study.float_scores and study.float_scores.interval else "Dotted line"
     return (
         f"Word error rate on {study.split} against bits per weight, for runs that quantize every layer alike. "
         "Whiskers: 95 % bootstrap interval over utterances. Where several runs share a width, the line goes through "
-        "the one in the middle and the others are small and hollow. Dotted line and band: the float baseline."
+        "the one in the middle and the others are small and hollow."
+        + (f" {band}: the float baseline." if study.float_scores else "")
     )
