@@ -28,7 +28,7 @@ from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.evaluation import recognize, score
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
-from qstudy.training.record import environment, write_record
+from qstudy.training.record import environment, headline, write_record
 from qstudy.training.tracking import Tracker
 
 CALIBRATION_BATCHES = 8
@@ -193,17 +193,17 @@ def _passes(model: RNNT, config: RunConfig, assets: Assets) -> Iterator[None]:
 def _evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
     """Score the packed model on every set, and the training model on dev, to tell whether the two agree."""
     served = recognizer_from_packed(packed).model
-    metrics, samples = {}, []
+    metrics, samples = {}, {}
     for name, features in assets.evaluated.items():
-        hypotheses, seconds = recognize(served, features, assets.tokenizer, name)
-        metrics[name] = score(features, hypotheses, seconds)
-        pairs = zip(features.texts, hypotheses, strict=True)
-        samples = [{"reference": r, "hypothesis": h} for r, h in list(pairs)[:SAMPLES]]
-    hypotheses, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
+        texts, seconds = recognize(served, features, assets.tokenizer, name)
+        metrics[name] = score(features, texts, seconds)
+        pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
+        samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
+    texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
     return {
         "metrics": metrics,
-        "training_model_wer": score(assets.dev, hypotheses, seconds)["wer"],
-        "samples": samples,
+        "training_model_wer": score(assets.dev, texts, seconds)["wer"],
+        "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
 
 
@@ -211,13 +211,8 @@ def _baseline_summary(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     record = read_json(folder / RECORD_FILE)
-    return {"id": record["run"], "wer": _headline(record["metrics"]), "size_bytes": record["size_bytes"]}
-
-
-def _headline(metrics: dict[str, Any]) -> float:
-    """The WER that stands for a run: of the first test set, else of dev."""
-    wer: float = next((scores["wer"] for name, scores in metrics.items() if name != "dev"), metrics["dev"]["wer"])
-    return wer
+    kept = {key: record[key] for key in ("size_bytes", "metrics", "latency")}
+    return {"id": record["run"], "wer": headline(record)["wer"], **kept}
 
 
 @contextmanager
