@@ -13,7 +13,7 @@ from optuna.exceptions import OptunaError, TrialPruned
 
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
-from qstudy.sweep.queue import ATTEMPTS, CHANGES, FREE, IDENTITY, OUTCOME, Queue
+from qstudy.sweep.queue import ATTEMPTS, CHANGES, IDENTITY, Queue
 from qstudy.sweep.space import suggest
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
@@ -88,8 +88,7 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
     costs = study.budgets.costs(cost)
     name = f"trial-{trial.number:04d}-{config.policy['name']}"
     for key, excess in study.budgets.constraints(costs).items():
-        if key not in trial.constraints:  # a trial that is continued has them
-            trial.set_constraint(key, excess)
+        constrain(trial, key, excess)
     # dashboards know the constraints by an older name only
     feasible = study.budgets.excess(costs) is None
     for key, value in {**costs, "feasible": feasible, "run": name, IDENTITY: content_hash(to_dict(config))}.items():
@@ -100,16 +99,30 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
 
 def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
     """Why a candidate is not trained at all; None: it is."""
+    if (earlier := _twin(queue, candidate.trial)) is not None:
+        return Outcome("repeated", f"same configuration as trial {earlier}")
     if reason := queue.config.budgets.excess(candidate.costs):
         return Outcome("over_budget", reason)
-    attributes = candidate.trial.user_attrs
-    for other in queue.trials():
-        same = other.user_attrs.get(IDENTITY) == attributes[IDENTITY] and other.user_attrs.get(OUTCOME) not in FREE
-        if same and other.number < candidate.trial.number:
-            return Outcome("repeated", f"same configuration as trial {other.number}")
-    if attributes[ATTEMPTS] > MOST_ATTEMPTS:
+    if candidate.trial.user_attrs[ATTEMPTS] > MOST_ATTEMPTS:
         return Outcome("failed", f"its process died {MOST_ATTEMPTS} times; out of memory?")
     return None
+
+
+def _twin(queue: Queue, trial: optuna.Trial) -> int | None:
+    """The first earlier trial with the same configuration; the sampler is told to look elsewhere."""
+    identity = trial.user_attrs[IDENTITY]
+    twins = [other.number for other in queue.trials() if other.user_attrs.get(IDENTITY) == identity]
+    if twins[0] == trial.number:
+        return None
+    # a repeated good candidate would otherwise count as ever more evidence for itself, until nothing else is proposed
+    constrain(trial, "repeated", 1.0)
+    return twins[0]
+
+
+def constrain(trial: optuna.Trial, name: str, excess: float) -> None:
+    """Set a named constraint (above 0: violated), unless it is set: a trial that is continued has its constraints."""
+    if name not in trial.constraints:
+        trial.set_constraint(name, excess)
 
 
 def _record(candidate: Candidate) -> dict[str, Any]:

@@ -18,10 +18,9 @@ def make_sampler(settings: Sampler, trial: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
     if settings.name == "nsga2":
         return optuna.samplers.NSGAIISampler(population_size=settings.population, seed=seed)
-    # `group`: a space with several templates, and grid trials that have no parameters at all, would otherwise leave
-    # nothing that all trials have in common to learn from
+    # `group`: templates need not share parameters, and the trials of a grid have none at all
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(n_startup_trials=settings.startup, multivariate=True, group=True, seed=seed)
 
 
