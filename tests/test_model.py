@@ -1,0 +1,171 @@
+"""The transducer: streaming is the whole, one step at a time is all at once, and its shapes tell the truth."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import BINS, FEATURES, LSTM, STATELESS, TOKENIZER, filled, model_config, packed, speech, talkative
+from torch import Tensor
+
+from qstudy.errors import UserError
+from qstudy.model import RNNT, ModelConfig
+from qstudy.quant.packed import fill_packed
+
+FRAMES = 48
+FORMS = ["float", "8 bits", "packed"]
+
+
+def model_in(form: str, running_mean: int) -> RNNT:
+    config = model_config(running_mean=running_mean)
+    model = talkative(config)
+    if form == "float":
+        return model
+    policy = filled(model, {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8}}})
+    if form == "packed":
+        device = packed(model, policy, config)
+        model = talkative(config, seed=2)
+        fill_packed(model, device)
+    return model.eval()
+
+
+MODELS = {(form, mean): model_in(form, mean) for form in FORMS for mean in (0, 20)}
+
+
+def in_chunks(model: RNNT, x: Tensor, cuts: list[int]) -> Tensor:
+    """Encoder frames of features x that arrive in pieces which end at `cuts` (joiner frames)."""
+    edges = sorted({0, *cuts, x.shape[1] // model.encoder.chunk})
+    state, parts = None, []
+    for begin, end in zip(edges, edges[1:], strict=False):
+        piece = x[:, begin * model.encoder.chunk : end * model.encoder.chunk]
+        encoded, lengths, state = model.encoder(piece, torch.full((len(x),), piece.shape[1]), state)
+        assert lengths.tolist() == [end - begin] * len(x)
+        parts.append(encoded)
+    return torch.cat(parts, 1)
+
+
+@pytest.mark.parametrize("running_mean", [0, 20], ids=["global mean", "running mean"])
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=12)
+@given(cuts=st.lists(st.integers(1, FRAMES // 4 - 1), max_size=12))
+@torch.no_grad()
+def test_streaming_is_the_whole(form: str, running_mean: int, cuts: list[int]) -> None:
+    model = MODELS[form, running_mean]
+    x = speech(2, FRAMES)
+    if form == "float":
+        model, x = copy.deepcopy(model).double(), x.double()
+    whole, lengths, _ = model.encoder(x, torch.tensor([FRAMES, FRAMES - 5]))
+    assert lengths.tolist() == [FRAMES // 4, (FRAMES - 5) // 4]
+    difference = (in_chunks(model, x, cuts) - whole).abs()
+    if form == "float":
+        assert float(difference.max()) < 1e-9
+    else:  # sums in another order may round a tie the other way, seldom and by one step
+        assert float(difference.max()) < 0.2
+        assert float(difference.mean()) < 2e-3
+
+
+@torch.no_grad()
+def test_the_future_is_never_heard() -> None:
+    x = speech(1, FRAMES)
+    other = x.clone()
+    other[:, 24:] += 5
+    for model in MODELS.values():
+        first, second = (model.encoder(each, torch.tensor([FRAMES]))[0] for each in (x, other))
+        assert torch.equal(first[:, :6], second[:, :6])
+        assert not torch.equal(first[:, 6:], second[:, 6:])
+
+
+@torch.no_grad()
+def test_running_mean_by_hand() -> None:
+    normalize = MODELS["float", 20].encoder.normalize
+    x = speech(2, 7)
+    z = (x - normalize.mean) / normalize.deviation
+    expected = [z[:, t] - z[:, : t + 1].sum(1) / (20 + t + 1) for t in range(7)]
+    torch.testing.assert_close(normalize(x)[0], torch.stack(expected, 1))
+
+
+@pytest.mark.parametrize("form", FORMS[:2])
+@torch.no_grad()
+def test_padding_does_not_matter(form: str) -> None:
+    model, x = MODELS[form, 0], speech(2, FRAMES)
+    padded = torch.cat([x, torch.full((2, 12, BINS), -15.9)], 1)
+    lengths = torch.tensor([FRAMES, FRAMES])
+    assert torch.equal(model.encoder(padded, lengths)[0][:, : FRAMES // 4], model.encoder(x, lengths)[0])
+
+
+@torch.no_grad()
+def test_frames_undoes_the_concatenation() -> None:
+    model = MODELS["float", 0]
+    encoded, lengths, _ = model.encoder(speech(2, FRAMES), torch.tensor([FRAMES, 20]))
+    frames, frame_lengths = model.encoder.frames(encoded, lengths)
+    assert frames.shape == (2, FRAMES // 2, 16)
+    assert frame_lengths.tolist() == [FRAMES // 2, 10]
+    assert torch.equal(frames[:, 2:4].flatten(1), encoded[:, 1])
+
+
+PREDICTORS = [LSTM, STATELESS, {**STATELESS, "context": 1}, {**STATELESS, "context": 4}]
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS, ids=lambda p: f"{p['name']}{p.get('context', '')}")
+@settings(max_examples=8)
+@given(labels=st.lists(st.integers(1, TOKENIZER.size - 1), max_size=9))
+@torch.no_grad()
+def test_predictor_steps_are_its_forward_pass(predictor: dict[str, Any], labels: list[int]) -> None:
+    model = talkative(model_config(predictor))
+    targets = torch.tensor([labels, labels[::-1]], dtype=torch.int64).reshape(2, len(labels))
+    whole = model.predictor(targets)
+    assert whole.shape == (2, len(labels) + 1, model.predictor.output_size)
+    state = model.predictor.start(2, torch.device("cpu"))
+    for position in range(len(labels) + 1):
+        label = targets[:, position - 1] if position else torch.zeros(2, dtype=torch.int64)
+        vector, state = model.predictor.step(label, state)
+        torch.testing.assert_close(vector, whole[:, position], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_logits_of_every_pair() -> None:
+    model = talkative()
+    targets = torch.tensor([[3, 1, 4], [1, 5, 0]])
+    logits, lengths, encoded = model(speech(2, 20), torch.tensor([20, 17]), targets)
+    assert logits.shape == (2, 5, 4, TOKENIZER.size)
+    assert lengths.tolist() == [5, 4]
+    predicted = model.predictor(targets)
+    alone = model.joiner.output(
+        torch.tanh(model.joiner.encoder(encoded[1, 2]) + model.joiner.predictor(predicted[1, 3]))
+    )
+    torch.testing.assert_close(logits[1, 2, 3], alone)
+
+
+@pytest.mark.parametrize("predictor", [LSTM, STATELESS], ids=["lstm", "stateless"])
+def test_shapes_count_every_parameter(predictor: dict[str, Any]) -> None:
+    model = talkative(model_config(predictor))
+    shapes = {shape.name: shape for shape in model.shapes()}
+    lstms = sum(1 for shape in shapes.values() if shape.kind == "lstm")
+    doubled = lstms * 4 * 16  # torch keeps two biases per LSTM, of which only the sum counts
+    constants = shapes["encoder.normalize"].vectors
+    assert constants == 2 * BINS
+    assert (
+        sum(shape.parameters for shape in shapes.values())
+        == sum(p.numel() for p in model.parameters()) - doubled + constants
+    )
+    assert shapes["encoder.lstm.1"].every_ms == 20.0
+    assert shapes["joiner.encoder"].every_ms == 40.0
+    assert shapes["joiner.predictor"].per_label == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (ModelConfig(encoder={"name": "gru"}), ["model.encoder", "'gru'", "lstm"]),
+        (ModelConfig(encoder={"name": "lstm", "hiden": 5}), ["model.encoder", "hiden", "hidden"]),
+        (ModelConfig(predictor={"name": "lstm", "context": 5}), ["model.predictor", "context", "embedding, hidden"]),
+        (ModelConfig(joiner={"size": 5}), ["model.joiner", "size", "hidden"]),
+    ],
+    ids=["encoder", "option", "predictor", "joiner"],
+)
+def test_errors_name_the_part(config: ModelConfig, named: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        RNNT(config, BINS, FEATURES.hop_ms, TOKENIZER.size)
+    assert all(word in str(error.value) for word in named)

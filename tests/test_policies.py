@@ -1,0 +1,288 @@
+"""Policies: who gets which widths, what the slots then hold, and a policy of the user's own."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import filled, speech, talkative
+
+from qstudy.errors import UserError
+from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.layers import quantizable
+from qstudy.quant.policies import build_policy
+
+NAMES = [
+    "encoder.lstm.0",
+    "encoder.lstm.1",
+    "predictor.embedding",
+    "predictor.lstm",
+    "joiner.encoder",
+    "joiner.predictor",
+    "joiner.output",
+]
+
+
+def widths(config: dict[str, Any]) -> list[int]:
+    return [bits.weight for bits in build_policy(config).bit_map(talkative().shapes()).values()]
+
+
+def grids(model: torch.nn.Module) -> list[UniformActivations]:
+    return [module for module in model.modules() if isinstance(module, UniformActivations)]
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = model(speech(), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))[0]
+    return result
+
+
+# Widths
+
+
+def test_globs() -> None:
+    layers = {
+        "*": {"weight": 4},
+        "encoder.*": {"weight": 3},
+        "*.lstm.1": {"weight": 16},
+        "joiner.output": {"weight": 8},
+    }
+    assert widths({"name": "ptq", "layers": layers}) == [3, 16, 4, 4, 4, 4, 8]
+    assert list(build_policy({"name": "ptq", "layers": layers}).bit_map(talkative().shapes())) == NAMES
+
+
+def test_mixed_and_encoder_only_are_maps_over_another_policy() -> None:
+    layers = {name: {"weight": bits} for name, bits in zip(NAMES, (8, 2, 4, 3, 5, 6, 7), strict=True)}
+    assert widths({"name": "mixed", "layers": layers}) == [8, 2, 4, 3, 5, 6, 7]
+    assert widths({"name": "encoder_only", "encoder": {"weight": 4}}) == [4, 4, 32, 32, 32, 32, 32]
+    assert widths({"name": "encoder_only", "encoder": {"weight": 4}, "decoder": {"weight": 8}}) == [4, 4, 8, 8, 8, 8, 8]
+    assert build_policy({"name": "mixed", "layers": layers}).trains
+    over = build_policy({"name": "encoder_only", "encoder": {"weight": 4}, "base": "ptq", "weight_range": "max"})
+    assert not over.trains
+    assert over.weight_range == "max"  # type: ignore[attr-defined]
+
+
+def test_float_leaves_every_slot_empty() -> None:
+    model = talkative()
+    before = logits(model)
+    filled(model, {"name": "float"})
+    assert all(layer.arithmetic is None for layer in quantizable(model).values())
+    assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"name": "qat"}, ["policy", "'qat'", "float, ptq, fake_qat, mixed, encoder_only"]),
+        ({}, ["policy", "None", "fake_qat"]),
+        ({"name": "fake_qat", "layers": {}, "bits": 4}, ["policy", "'fake_qat'", "bits", "layers, weight_range"]),
+        ({"name": "fake_qat"}, ["policy", "'fake_qat'", "layers"]),
+        (
+            {"name": "fake_qat", "layers": {}, "weight_range": "min"},
+            ["policy.weight_range", "'min'", "max, mse, learned"],
+        ),
+        ({"name": "fake_qat", "layers": {}, "activation_range": "mse"}, ["policy.activation_range", "ema, learned"]),
+        ({"name": "ptq", "layers": {}, "weight_range": "learned"}, ["policy.weight_range", "'learned'", "max, mse"]),
+        (
+            {"name": "fake_qat", "layers": {}, "activation_range": "learned", "symmetric": False},
+            ["policy.activation_range", "learned", "symmetric"],
+        ),
+        ({"name": "mixed", "layers": {}, "base": "qat"}, ["policy", "'qat'", "fake_qat"]),
+        ({"name": "mixed", "layers": {}, "base": "mixed"}, ["policy", "mixed"]),
+        ({"name": "encoder_only"}, ["policy", "'encoder_only'", "encoder"]),
+        ({"name": "mixed", "layers": {}, "weights": 4}, ["policy", "weights", "weight_range"]),
+        ({"name": "float", "layers": {}}, ["policy", "'float'", "layers"]),
+    ],
+    ids=str,
+)
+def test_errors_name_field_and_choices(config: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        build_policy(config)
+    assert all(word in str(error.value) for word in named), error.value
+
+
+@pytest.mark.parametrize(
+    ("layers", "named"),
+    [
+        ({"encoder.gru": {"weight": 4}}, ["encoder.gru", "encoder.lstm.0"]),
+        ({"encoder.normalize": {"weight": 4}}, ["encoder.normalize", "encoder.lstm.0"]),
+        ({"*": {"weight": 9}}, ["weight", "9", "2, 3, 4"]),
+    ],
+    ids=str,
+)
+def test_patterns_that_do_not_fit_the_model(layers: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        build_policy({"name": "fake_qat", "layers": layers}).prepare(talkative())
+    assert all(word in str(error.value) for word in named)
+
+
+# Slots
+
+
+def test_slots_hold_what_the_widths_say() -> None:
+    model = talkative()
+    layers = {
+        "encoder.*": {"weight": 3, "activation": 8},
+        "joiner.output": {"activation": 16},
+        "predictor.emb*": {"weight": 2},
+    }
+    filled(model, {"name": "fake_qat", "layers": layers})
+    slots = {name: layer.arithmetic for name, layer in quantizable(model).items()}
+    assert [name for name, slot in slots.items() if slot is None] == [
+        "predictor.lstm",
+        "joiner.encoder",
+        "joiner.predictor",
+    ]
+    lstm, output, table = slots["encoder.lstm.0"], slots["joiner.output"], slots["predictor.embedding"]
+    assert [grid.bits for grid in lstm.weights] == [3, 3]
+    assert (lstm.inputs.bits, lstm.hidden.bits) == (8, 8)
+    assert isinstance(lstm.hidden, FixedActivations)
+    assert not isinstance(output.weights[0], UniformWeights)
+    assert output.inputs.bits == 16
+    assert (table.inputs, table.hidden) == (None, None)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
+def test_weights_take_so_many_values(bits: int, granularity: str) -> None:
+    model = talkative()
+    filled(model, {"name": "ptq", "layers": {"*": {"weight": bits, "granularity": granularity}}})
+    for layer in quantizable(model).values():
+        for grid, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
+            snapped = grid(matrix.detach())
+            rows = [snapped] if granularity == "tensor" else list(snapped)
+            assert all(len(row.unique()) <= 2**bits - 1 for row in rows)
+            assert grid.codes(matrix).scale.numel() == (1 if granularity == "tensor" else len(matrix))
+
+
+@pytest.mark.parametrize("activation", [8, 32])
+def test_more_bits_are_closer_to_float(activation: int) -> None:
+    exact = logits(talkative(seed=3))
+    errors = []
+    for bits in (2, 4, 8, 16):
+        model = talkative(seed=3)
+        filled(model, {"name": "ptq", "layers": {"joiner.*": {"weight": bits, "activation": activation}}})
+        errors.append(float((logits(model) - exact).square().mean()))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[3] < errors[2] * 1.01
+    assert activation == 8 or errors[3] < 1e-5
+
+
+def test_sixteen_bits_are_nearly_float() -> None:
+    model = talkative()
+    exact = logits(model)
+    filled(model, {"name": "ptq", "layers": {"joiner.*": {"weight": 16, "activation": 16}}})
+    difference = float((logits(model) - exact).abs().max())
+    assert 0 < difference < 1e-2
+
+
+# Training
+
+
+def trained_step(model: torch.nn.Module, policy: Any, step: int) -> None:
+    model.train()
+    model(speech(seed=step), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64))[0].square().mean().backward()
+    policy.project_(model, step)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = talkative()
+    layers = {"*": {"weight": 3, "activation": 8}}
+    policy = filled(model, {"name": "fake_qat", "layers": layers, "activation_range": "learned"})
+    trained_step(model, policy, 1)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+def test_ptq_watches_while_calibrating_and_never_again() -> None:
+    model = talkative()
+    policy = filled(model, {"name": "ptq", "layers": {"*": {"activation": 8}}})
+    scales = [float(grid.scale) for grid in grids(model)]
+    assert len(set(scales)) > 4
+    model.train()
+    policy.project_(model, 5)
+    logits(model.train())
+    assert [float(grid.scale) for grid in grids(model)] == scales
+
+
+def test_activations_start_late_and_freeze() -> None:
+    model = talkative()
+    options = {"activation_start": 3, "freeze_step": 5}
+    policy = filled(model, {"name": "fake_qat", "layers": {"*": {"activation": 4}}, **options})
+    watched = [grid for grid in grids(model) if not isinstance(grid, FixedActivations)]
+    moved, enabled = [], []
+    for step in range(1, 8):
+        before = [float(grid.scale) for grid in watched]
+        trained_step(model, policy, step)
+        moved.append(before != [float(grid.scale) for grid in watched])
+        enabled.append(all(grid.enabled for grid in watched))
+    assert enabled == [False, False, True, True, True, True, True]
+    assert moved == [False, True, True, True, True, False, False]  # `filled` left the model in evaluation mode
+
+
+def test_evaluation_changes_nothing() -> None:
+    model = talkative()
+    filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 4, "activation": 8}}})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(logits(model.eval()), logits(model))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_snapped_weights_follow_the_optimizer() -> None:
+    """Without gradients a snapped matrix is kept; it must not outlive the matrix that it was made from."""
+    model = talkative()
+    policy = filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 8}}})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    before = logits(model)
+    trained_step(model, policy, 1)
+    optimizer.step()
+    model.eval()
+    after = logits(model)
+    assert not torch.equal(after, before)
+    for layer in quantizable(model).values():
+        layer.arithmetic._snapped.clear()  # type: ignore[union-attr, operator]
+    assert torch.equal(logits(model), after)
+
+
+# The user's own
+
+
+OWN = '''
+import torch
+from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.grids import UniformWeights
+from qstudy.quant.policies import QuantPolicy
+
+class Penalized(QuantPolicy):
+    """Eight bits with max ranges and a pull towards zero."""
+
+    def __init__(self, layers, strength=0.1):
+        super().__init__(layers)
+        self.strength = strength
+
+    def arithmetic(self, layer, bits):
+        return FakeArithmetic([UniformWeights(m, bits.weight, bits.granularity, "max") for m in layer.matrices()])
+
+    def penalty(self, model, step):
+        return self.strength * sum(p.square().sum() for p in model.parameters())
+'''
+
+
+def test_a_policy_in_the_users_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_policy.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    config = {"name": "own_policy.Penalized", "layers": {"encoder.*": {"weight": 5}}, "strength": 2.0}
+    model = talkative()
+    policy = filled(model, config)
+    assert widths(config) == [5, 5, 32, 32, 32, 32, 32]
+    assert isinstance(quantizable(model)["encoder.lstm.0"].arithmetic, FakeArithmetic)
+    expected = 2 * sum(float(p.detach().square().sum()) for p in model.parameters())
+    assert float(policy.penalty(model, 0).detach()) == pytest.approx(expected, rel=1e-4)
+    assert widths({"name": "mixed", "base": "own_policy.Penalized", "layers": {"*": {"weight": 2}}}) == [2] * 7
+    with pytest.raises(UserError, match="strength"):
+        build_policy({**config, "strenght": 1})
