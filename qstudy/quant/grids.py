@@ -153,7 +153,8 @@ class UniformActivations(nn.Module):
             return x
         if self.range == "learned" and self.symmetric:
             return learned_step_size(x.float(), self.scale.abs().clamp_min(TINY), self.low, self.high)
-        return fake_quantize(x.float(), self.scale.detach(), self.zero_point, self.low, self.high)
+        low = self.low if self.zero_point else -self.high  # without a zero point every grid is symmetric
+        return fake_quantize(x.float(), self.scale.detach(), self.zero_point, low, self.high)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:

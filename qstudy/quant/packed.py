@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
-from qstudy.files import replacing
+from qstudy.files import content_hash, replacing
 from qstudy.quant.arithmetic import Arithmetic, LSTMState
 from qstudy.quant.bitpack import pack, unpack
 from qstudy.quant.grids import bounds
@@ -23,6 +23,7 @@ from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.matmul import integer_matmul
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
+HEADER_HASH = "header_sha256"
 FORMAT = 1
 
 
@@ -56,9 +57,9 @@ class PackedModel:
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
         header = {**self.header, "format": FORMAT, "sha256": self._digest()}
+        metadata = {HEADER: json.dumps({**header, HEADER_HASH: content_hash(header)}, sort_keys=True)}
         with replacing(path) as temporary:
-            metadata = {HEADER: json.dumps(header, sort_keys=True)}
-            safetensors.torch.save_file(self.tensors, str(temporary), metadata=metadata)
+            temporary.write_bytes(safetensors.torch.save(self.tensors, metadata))
 
     @classmethod
     def load(cls, path: Path) -> "PackedModel":
@@ -75,9 +76,14 @@ class PackedModel:
             raise UserError(f"There is no packed model {path}; make one with `qstudy export`.") from error
         except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
             raise UserError(f"{path} is not a whole packed model ({error}); export it again.") from error
-        if header.get("format") != FORMAT or header.get("sha256") != model._digest():
+        if not isinstance(header, dict) or header.get("format") != FORMAT or not model._whole():
             raise UserError(f"{path} is damaged or of another format version; export it again.")
         return model
+
+    def _whole(self) -> bool:
+        """Whether tensors and header are those that were saved."""
+        expected = content_hash({key: value for key, value in self.header.items() if key != HEADER_HASH})
+        return self.header.get("sha256") == self._digest() and self.header.get(HEADER_HASH, expected) == expected
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
