@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from benchmarks.problem import PEERS, SHAPES, absent
+from benchmarks.problem import SHAPES
 from benchmarks.row import Row
 
 MEBIBYTE = 2**20
@@ -13,21 +13,17 @@ FLOAT_BYTES = 4
 
 
 def rows() -> Iterable[Row]:
-    """One row per size and peer; the floor is the gradient, which someone must hold."""
+    """One row per size; the floor is the gradient, which someone must hold."""
     for batch, frames, labels, size in SHAPES:
-        own = peak("ours", batch, frames, labels, size)
-        for peer in PEERS:
-            skipped = absent(peer)
-            yield Row(
-                what=f"RNN-T loss, memory above the logits, (B, T, U, V) = {(batch, frames, labels, size)}",
-                unit="MiB",
-                peer=peer,
-                ours=own,
-                theirs=None if skipped else peak(peer, batch, frames, labels, size),
-                floor_is="the gradient",
-                floor=math.prod((batch, frames, labels + 1, size)) * FLOAT_BYTES / MEBIBYTE,
-                skipped=skipped,
-            )
+        yield Row(
+            what=f"RNN-T loss, memory above the logits, (B, T, U, V) = {(batch, frames, labels, size)}",
+            unit="MiB",
+            peer="torchaudio",
+            ours=peak("ours", batch, frames, labels, size),
+            theirs=peak("torchaudio", batch, frames, labels, size),
+            floor_is="the gradient",
+            floor=math.prod((batch, frames, labels + 1, size)) * FLOAT_BYTES / MEBIBYTE,
+        )
 
 
 def peak(side: str, *shape: int) -> float:

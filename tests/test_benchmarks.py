@@ -1,0 +1,46 @@
+"""The benchmarks compare like with like, and say what they found."""
+
+import torch
+
+from benchmarks import table
+from benchmarks.problem import Problem, floor, ours, torchaudio_loss
+from benchmarks.row import Row
+from benchmarks.timing import SLOW_MS, interleaved
+
+ROW = Row("a loss", "ms", "a peer", ours=2.0, theirs=25.0, floor_is="a pass", floor=1.5)
+
+
+def test_sides_do_the_same_job() -> None:
+    gradients = []
+    for side in (ours, torchaudio_loss):
+        problem = Problem.random(2, 6, 3, 5)
+        side(problem)
+        gradients.append(problem.logits.grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-3)
+    floor(problem)
+    assert problem.logits.grad is not None
+    assert not torch.equal(problem.logits.grad, gradients[1])  # computed anew, not added up or left over
+
+
+def test_sides_take_turns() -> None:
+    calls: list[str] = []
+    times = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert calls == ["a", "b"] * 5  # two for warming up
+    assert times.keys() == {"a", "b"}
+    assert all(0 <= each < SLOW_MS for each in times.values())
+
+
+def test_row_in_words_and_figures() -> None:
+    assert table.cells(ROW) == ("a loss", "2 ms", "a peer: 25 ms", "12.5x", "a pass: 1.5 ms", "1.33x")
+    missing = Row("a loss", "ms", "a peer", ours=1234.5, skipped="not installed")
+    assert table.cells(missing) == ("a loss", "1,234 ms", "a peer: skipped (not installed)", "-", "", "-")
+
+
+def test_table_and_json_hold_every_row() -> None:
+    machine = {"processor": "P", "cores": 2, "threads": 2, "memory_gib": 8.0, "gpu": None, "load_before": 0.1,
+               "versions": {"torch": "2"}, "commit": "abc", "created": "now", "command": "python -m benchmarks"}  # fmt: skip
+    text = table.markdown([ROW, ROW], machine)
+    assert text.count("| a loss | 2 ms |") == 2
+    assert "`python -m benchmarks`" in text
+    assert table.terminal([ROW]).row_count == 1
+    assert table.json([ROW], machine)["rows"][0]["ratio"] == 12.5
