@@ -7,12 +7,17 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import loss, memory, qat, table
+from benchmarks import loss, memory, qat, simulator, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
 
-SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {"loss": loss.rows, "qat": qat.rows, "memory": memory.rows}
+SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
+    "loss": loss.rows,
+    "qat": qat.rows,
+    "memory": memory.rows,
+    "simulator": simulator.rows,
+}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 
-from benchmarks.problem import PEERS, SHAPES, SIDES, Problem, absent
+from benchmarks.problem import PEERS, SHAPES, SIDES, Problem, absent, size_text
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
 
@@ -20,12 +20,12 @@ def rows() -> Iterable[Row]:
         times = interleaved(sides, ROUNDS)
         for peer in PEERS:
             yield Row(
-                what=f"RNN-T loss, forward and backward, (B, T, U, V) = {shape}",
+                what=f"RNN-T loss, {size_text(shape)}",
                 unit="ms",
                 peer=peer,
                 ours=times["ours"],
                 theirs=times.get(peer),
-                floor_is="log_softmax, forward and backward",
+                floor_is="log_softmax",
                 floor=times["floor"],
                 skipped=absent(peer),
             )

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from benchmarks.problem import SHAPES
+from benchmarks.problem import SHAPES, size_text
 from benchmarks.row import Row
 
 MEBIBYTE = 2**20
@@ -14,14 +14,15 @@ FLOAT_BYTES = 4
 
 def rows() -> Iterable[Row]:
     """One row per size; the floor is the gradient, which someone must hold."""
-    for batch, frames, labels, size in SHAPES:
+    for shape in SHAPES:
+        batch, frames, labels, size = shape
         yield Row(
-            what=f"RNN-T loss, memory above the logits, (B, T, U, V) = {(batch, frames, labels, size)}",
+            what=f"its memory, {size_text(shape)}",
             unit="MiB",
             peer="torchaudio",
-            ours=peak("ours", batch, frames, labels, size),
-            theirs=peak("torchaudio", batch, frames, labels, size),
-            floor_is="the gradient",
+            ours=peak("ours", *shape),
+            theirs=peak("torchaudio", *shape),
+            floor_is="gradient",
             floor=math.prod((batch, frames, labels + 1, size)) * FLOAT_BYTES / MEBIBYTE,
         )
 

@@ -72,4 +72,9 @@ SIDES: dict[str, Callable[[Problem], None]] = {"ours": ours, "floor": floor, **P
 
 def absent(peer: str) -> str:
     """Why a peer cannot be measured, or an empty string."""
-    return "" if find_spec(peer.replace("-", "_")) else f"{peer} is not installed: pip install 'qstudy[bench]'"
+    return "" if find_spec(peer.replace("-", "_")) else "not installed: pip install 'qstudy[bench]'"
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """`16 x 200 x 40 x 128`."""
+    return " x ".join(map(str, shape))

@@ -1,7 +1,6 @@
 """Rows: one quantization-aware step of an LSTM layer, and of the whole recognizer; the floor is the float step."""
 
 import copy
-import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ BINS, HOP_MS, LABELS = 40, 10.0, 29
 SECONDS, LETTERS = 3, 25  # an utterance of the whole-recognizer rows
 ROUNDS = 9
 BREVITAS_ROUNDS = 3  # its time loop is written in Python
-NO_BREVITAS = "" if find_spec("brevitas") else "brevitas is not installed: pip install 'qstudy[bench]'"
+NO_BREVITAS = "" if find_spec("brevitas") else "not installed: pip install 'qstudy[bench]'"
 
 
 def rows() -> Iterable[Row]:
@@ -43,12 +42,12 @@ def layer_rows() -> Iterable[Row]:
     brevitas = {} if NO_BREVITAS else brevitas_times(x)
     for name in WIDTHS:
         yield Row(
-            what=f"QAT step of an LSTM layer, {name}, (B, T, D, H) = {(BATCH, FRAMES, HIDDEN, HIDDEN)}",
+            what=f"LSTM step, {name}, {BATCH} x {FRAMES} x {HIDDEN}",
             unit="ms",
-            peer="Brevitas QuantLSTM",
+            peer="Brevitas",
             ours=times[name],
             theirs=brevitas.get(name),
-            floor_is="nn.LSTM in float, forward and backward",
+            floor_is="nn.LSTM",
             floor=times["float"],
             skipped=NO_BREVITAS,
         )
@@ -69,15 +68,14 @@ def recognizer_rows() -> Iterable[Row]:
     for name, widths in WIDTHS.items():
         steps[name] = training_step(quantized(model, widths, lambda model: model(*batch[:3])), *batch)
     times = interleaved(steps, ROUNDS)
-    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     for name in WIDTHS:
         yield Row(
-            what=f"QAT step of a recognizer of {parameters:.1f} M parameters, {name}, {BATCH} x {SECONDS} s",
+            what=f"training step, {name}, {BATCH} x {SECONDS} s",
             unit="ms",
-            peer="the float step",
+            peer="float",
             ours=times[name],
             theirs=times["float"],
-            floor_is="the float step",
+            floor_is="float",
             floor=times["float"],
         )
 
@@ -118,7 +116,6 @@ def training_step(
 
 def brevitas_times(x: Tensor) -> dict[str, float]:
     """Brevitas with the same tensors quantized as ours: weights per row, inputs and hidden state; nothing else."""
-    os.environ.setdefault("BREVITAS_JIT", "0")  # its compiled cells were slower
     from brevitas.nn import QuantLSTM
     from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat
 

@@ -31,7 +31,7 @@ def test_sides_take_turns() -> None:
 
 
 def test_row_in_words_and_figures() -> None:
-    assert table.cells(ROW) == ("a loss", "2 ms", "a peer: 25 ms", "12.5x", "a pass: 1.5 ms", "1.33x")
+    assert table.cells(ROW) == ("a loss", "2 ms", "a peer 25 ms", "12.5x", "a pass 1.5 ms", "1.33x")
     missing = Row("a loss", "ms", "a peer", ours=1234.5, skipped="not installed")
     assert table.cells(missing) == ("a loss", "1,234 ms", "a peer: skipped (not installed)", "-", "", "-")
 
