@@ -7,6 +7,7 @@ import numpy as np
 from qstudy.hardware.accelerator import Memory
 from qstudy.hardware.size import packed_bytes
 from qstudy.hardware.table import Columns, Widths
+from qstudy.hardware.tiling import gemm_dram_bytes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
     On-chip memory holds the largest set of inputs and outputs of an operator first, then weights, those that are
     used most often before the others; what is left over is read from DRAM on every run. Recurrent layers that run
     over a whole chunk have that memory to themselves meanwhile, and read their weights once per chunk if they fit.
+    Inputs and outputs that do not fit travel through DRAM, tile by tile.
     """
     weights = weight_bytes(columns, bits)
     values_in = np.where(columns.product > 0, columns.inputs, columns.outputs) * (1 - columns.lookup)
@@ -44,8 +46,20 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
     streamed = weights - resident_bytes(weights * used_once, rates, room)
     in_a_row = np.maximum(weights - room, 0.0) + np.minimum(weights, room) / columns.reuse
     streamed = np.where(used_once, streamed, in_a_row)
+    too_large = inputs + outputs > memory.sram_kib * 1024
+    if too_large.any():
+        streamed = np.where(too_large, np.maximum(streamed, _spilled_bytes(columns, bits, memory)), streamed)
     rows = np.where(columns.lookup > 0, np.minimum(columns.vectors / np.maximum(columns.inputs, 1), 1.0), 1.0)
     return Traffic(streamed * rows, weights * rows + inputs + outputs, inputs, outputs)
+
+
+def _spilled_bytes(columns: Columns, bits: Widths, memory: Memory) -> np.ndarray:
+    """Bytes per run of operators whose inputs and outputs do not fit on chip together, and lie in DRAM (C, N)."""
+    second = np.where(columns.stored > 0, bits.weight, bits.activation)
+    shape = (columns.vectors, columns.inputs, columns.outputs)
+    tiled = gemm_dram_bytes(*shape, second, bits.activation, memory.sram_kib * 1024)
+    passed = 2 * columns.vectors * columns.outputs * bits.activation / 8
+    return np.where(columns.product > 0, tiled, passed)
 
 
 def weight_bytes(columns: Columns, bits: Widths) -> np.ndarray:

@@ -50,7 +50,7 @@ def runs_per_second(operators: Sequence[Operator], speech: Speech) -> np.ndarray
 def schedule(
     operators: Sequence[Operator], duration_s: float, labels: int, tail_ms: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """When work arrives: times (S,) in seconds, and runs of each operator at each of them (N, S)."""
+    """When work arrives, and last the end of speech: times (S,) in seconds, runs of each operator at each (N, S)."""
     end = 1000 * duration_s
     ticks = np.append(np.arange(HOP_MS, end, HOP_MS), end)
     heard = np.append(ticks[:-1], end + tail_ms)  # audio in hand after each arrival
@@ -59,7 +59,10 @@ def schedule(
     emitted = np.floor(labels * np.floor(heard / step) / max(np.floor(heard[-1] / step), 1.0))
     emitted[-1] = labels
     done = np.stack([_runs_so_far(operator, heard, emitted) for operator in operators])
-    return ticks / 1000, np.diff(done, axis=1, prepend=0.0)
+    runs = np.diff(done, axis=1, prepend=0.0)
+    busy = runs.sum(axis=0) > 0
+    busy[-1] = True  # the end of speech, whether or not work is left then
+    return ticks[busy] / 1000, runs[:, busy]
 
 
 def _runs_so_far(operator: Operator, heard: np.ndarray, emitted: np.ndarray) -> np.ndarray:
