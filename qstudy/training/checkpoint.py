@@ -19,8 +19,12 @@ from qstudy.training.config import RunConfig, config_from_dict, to_dict
 KEY = "qstudy"  # our entry in Lightning's checkpoint
 
 
+class Interrupted(BaseException):
+    """Ctrl-C while training. Not a KeyboardInterrupt, because Lightning turns that into exit code 1."""
+
+
 class Checkpoint(L.Callback):
-    """Saves `folder/last.ckpt` every few steps; at the first Ctrl-C once more, after the step in flight."""
+    """Saves `folder/last.ckpt` every few steps and at the end; at the first Ctrl-C too, after the step in flight."""
 
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
         self.path = folder / "last.ckpt"
@@ -34,24 +38,42 @@ class Checkpoint(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Save when it is time, or when asked to stop."""
-        if trainer.global_step % self.every == 0 or self._interrupted:
+        last = trainer.global_step == trainer.max_steps
+        if trainer.global_step % self.every == 0 or last or self._interrupted:
             with replacing(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
         if self._interrupted:
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Make the file describe itself."""
         checkpoint[KEY] = self.description
 
+    def state_dict(self) -> dict[str, Any]:
+        """The random numbers to come: dropout goes on as if nothing had happened."""
+        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        torch.set_rng_state(state_dict["cpu"])
+        if len(state_dict["cuda"]) == torch.cuda.device_count():  # else it was another machine's
+            torch.cuda.set_rng_state_all(state_dict["cuda"])
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give Ctrl-C back."""
+        self._restore()
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give Ctrl-C back."""
+        self._restore()
+
+    def _restore(self) -> None:
         if getattr(self, "_previous", None) is not None:
             signal.signal(signal.SIGINT, self._previous)
 
     def _interrupt(self, *_: Any) -> None:
         if self._interrupted:  # asked twice: do not wait for the step
-            raise KeyboardInterrupt
+            raise Interrupted
         self._interrupted = True
 
 
@@ -59,6 +81,23 @@ def _main_thread() -> bool:
     import threading
 
     return threading.current_thread() is threading.main_thread()
+
+
+def steps_done(path: Path, config: RunConfig) -> int:
+    """Steps that a run's checkpoint has behind it.
+
+    Raises:
+        UserError: it is damaged, or of a run that another configuration made.
+    """
+    checkpoint, saved = _read(path)
+    now, then = to_dict(config), to_dict(saved)
+    schedule = "training" if config.from_scratch else "finetune"
+    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule)
+    if changed := [field for field in fields if now[field] != then[field]]:
+        raise UserError(
+            f"{path} is of a run with another {', '.join(changed)}; remove {path.parent} or choose another folder."
+        )
+    return int(checkpoint["global_step"])
 
 
 def recognizer_from_checkpoint(path: Path) -> Recognizer:
@@ -80,14 +119,7 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
     Raises:
         UserError: the file is missing, damaged, or no checkpoint of a run.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        config = config_from_dict(checkpoint[KEY]["config"])
-    except FileNotFoundError as error:
-        raise UserError(f"There is no checkpoint {path}; `qstudy train` writes one.") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, _unpickling_error()) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error
+    checkpoint, config = _read(path)
     tokenizer = tokenizer_from_dict(checkpoint[KEY]["tokenizer"])
     model = RNNT(config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
     policy = build_policy(config.policy)
@@ -98,6 +130,17 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
     model.eval()
     policy.project_(model, checkpoint["global_step"])
     return model, policy, config, tokenizer
+
+
+def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint, config_from_dict(checkpoint[KEY]["config"])
+    except FileNotFoundError as error:
+        raise UserError(f"There is no checkpoint {path}; `qstudy train` writes one.") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, _unpickling_error()) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error
 
 
 def _unpickling_error() -> type[Exception]:

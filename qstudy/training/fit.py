@@ -18,7 +18,7 @@ from qstudy.data.augment import Augment
 from qstudy.data.batches import Batch, BatchSampler, collate
 from qstudy.data.metrics import word_errors
 from qstudy.training.assets import Assets
-from qstudy.training.checkpoint import Checkpoint
+from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
 from qstudy.training.config import RunConfig
 from qstudy.training.evaluation import recognize
 from qstudy.training.module import TransducerModule
@@ -177,10 +177,12 @@ def fit(
     )
     resume = checkpoint.path if checkpoint.path.exists() else None
     if resume is not None:
-        batches.step = int(torch.load(resume, map_location="cpu", weights_only=True)["global_step"])
-    if batches.step < schedule.steps:
-        module.train()
+        batches.step = steps_done(resume, config)
+    module.train()
+    try:
         trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
+    except Interrupted:
+        raise KeyboardInterrupt from None
     return progress.summary()
 
 

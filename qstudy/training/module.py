@@ -46,6 +46,10 @@ class TransducerModule(L.LightningModule):
             )
         return loss
 
+    def on_train_start(self) -> None:
+        """Let the policy take up where it was: a checkpoint is written before the policy's change after that step."""
+        self.policy.project_(self.model, self.global_step)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let the policy change the model after the optimizer's step."""
         self.policy.project_(self.model, self.global_step)
