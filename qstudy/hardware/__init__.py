@@ -2,7 +2,7 @@
 
 Where to find what, in the order a bit width travels: `size.py` (bytes of packed weights), `workload.py` (a model as a
 list of operators), `sizes.py` (a model from a YAML of sizes), `accelerator.py` and `profiles/` (machines as YAML),
-`table.py` (operators and bit maps as arrays), `systolic.py` (compute cycles), `memory.py` and `tiling.py` (bytes moved),
-`cost.py` (seconds per operator), `placement.py` (accelerator or CPU), `stream.py` (user-perceived latency),
+`table.py` (operators and bit maps as arrays), `systolic.py` (compute cycles), `memory.py` and `tiling.py` (bytes
+moved), `cost.py` (seconds per operator), `placement.py` (accelerator or CPU), `stream.py` (user-perceived latency),
 `simulator.py` (the report). Numpy, the standard library and a YAML reader only.
 """

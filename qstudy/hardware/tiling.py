@@ -29,6 +29,10 @@ def gemm_dram_bytes(m: Any, k: Any, n: Any, weight_bits: Any, activation_bits: A
 
 
 def _blocks(count: Any, room: Any, bytes_each: Any) -> Any:
-    """Into how many blocks `count` things of `bytes_each` bytes are cut to fit into `room`; infinite if none fits."""
+    """Into how many blocks `count` things of `bytes_each` bytes are cut to fit into `room`; infinite if none fits.
+
+    A block holds a power of two of them, as compilers like it, or all.
+    """
     each = np.floor(np.maximum(room, 0.0) / bytes_each)
-    return np.where(each >= 1, np.ceil(count / np.maximum(each, 1.0)), np.inf)
+    even = 2 ** np.floor(np.log2(np.maximum(each, 1.0)))
+    return np.where(each >= count, 1.0, np.where(each >= 1, np.ceil(count / even), np.inf))

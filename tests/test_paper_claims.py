@@ -1,0 +1,35 @@
+"""The report on the papers' claims: the models load, and the committed figures are those that the simulator gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.paper_claims import e2e_int4
+from benchmarks.paper_claims.models import scaled, sizes
+
+REPORT = Path(__file__).parent.parent / "reports" / "simulator"
+
+
+def test_committed_figures_are_up_to_date() -> None:
+    committed = json.loads((REPORT / "claims.json").read_text())["e2e_int4"]
+    found = e2e_int4.price()
+    for form, by_beam in committed["rtf"].items():
+        assert found.rtf[form] == pytest.approx({int(beam): rtf for beam, rtf in by_beam.items()})
+
+
+def test_parameters_of_the_models() -> None:
+    millions = {
+        name: sum(s.parameters for s in sizes(name).shapes) / 1e6 for name in ("e2e_int4", "on_device", "small")
+    }
+    assert millions == pytest.approx({"e2e_int4": 162, "on_device": 58, "small": 1.97}, rel=0.01)
+    encoder_and_decoder = [s for s in sizes("e2e_int4").shapes if "_lm" not in s.name]
+    assert sum(s.parameters for s in encoder_and_decoder) / 1e6 == pytest.approx(57, rel=0.02)  # Saon et al. 2021: 57 M
+
+
+def test_scaled_models_keep_inputs_and_labels() -> None:
+    shapes = sizes("small").shapes
+    twice = scaled(shapes, 2.0)
+    assert twice[0].matrices == ((2048, 120), (2048, 512))
+    assert twice[-1].matrices == ((29, 256),)
+    assert scaled(shapes, 1.0) == shapes
