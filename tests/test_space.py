@@ -15,9 +15,8 @@ WIDTHS = {"policy": {"name": ["fake_qat", "mixed"], "layers": LAYERS}}
 
 values = st.one_of(st.integers(2, 8), st.text(max_size=3), st.booleans(), st.none())
 leaves = st.one_of(values, st.lists(values, min_size=1, max_size=3))
-templates = st.recursive(leaves, lambda inner: st.dictionaries(st.text(min_size=1, max_size=3), inner, max_size=3)).filter(
-    lambda value: isinstance(value, dict)
-)
+nested = st.recursive(leaves, lambda inner: st.dictionaries(st.text(min_size=1, max_size=3), inner, max_size=3))
+templates = nested.filter(lambda value: isinstance(value, dict))
 
 
 @given(templates)

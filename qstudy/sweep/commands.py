@@ -60,7 +60,7 @@ def sweep(
             raise SystemExit(INTERRUPTED) from error
 
 
-def worker(study: str, storage: str | None = None, root: Path = Path("studies")) -> None:
+def worker(study: str, storage: str | None = None, root: Path = Path("studies"), prepare_only: bool = False) -> None:
     """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
 
     Args:
@@ -68,11 +68,14 @@ def worker(study: str, storage: str | None = None, root: Path = Path("studies"))
         storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
             study's folder.
         root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
+        prepare_only: make what all trials share (corpus, feature cache, float baseline), and end.
     """
     folder = root / study
     database = open_storage(storage, folder, create=False)
     config, handle = load(database, study)
     prepare(config.base_run)
+    if prepare_only:
+        return
     try:
         work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
     except KeyboardInterrupt as error:
@@ -105,9 +108,9 @@ def _sweep(config: StudyConfig, folder: Path, workers: int, storage: str | None)
             f"Study {config.study}: {queue.done()} of {config.wanted} trials done; all of it goes to {folder}.",
             flush=True,
         )
-        prepare(config.base_run)
     if workers > 1:
         run_pool(queue, workers, storage)
-    else:
+    elif queue.unfinished():
+        prepare(config.base_run)
         work(queue)
     print_summary(config, queue.trials(), folder)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import Popen
+from typing import IO
 
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from qstudy.sweep.storage import STORAGE_VARIABLE
 from qstudy.sweep.summary import sentence
 from qstudy.training.record import COMMAND_VARIABLE, command
 
-POLL_S = 0.5
+POLL_S = 1.0
 PATIENCE_S = 5.0  # after Ctrl-C the terminal has told the workers too; who was not told within this time is told by us
 USER_ERROR = 2  # exit code of a command that told its user what is wrong
 
@@ -29,10 +30,12 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
     Raises:
         UserError: a worker met a mistake of the user, or all of them crash.
     """
+    if queue.unfinished():
+        _prepare(queue, storage)
     while queue.unfinished():
         before = len(_finished(queue))
         logs = [queue.folder / "logs" / f"worker-{index}.log" for index in range(workers)]
-        codes = _round(queue, [_start(queue, log, workers, storage) for log in logs])
+        codes = _round(queue, [_start_logged(queue, log, workers, storage) for log in logs])
         for log, code in zip(logs, codes, strict=True):
             if code == USER_ERROR:
                 raise UserError(f"{_last_line(log)} (worker log: {log})")
@@ -40,17 +43,34 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
             raise UserError(f"The workers end without finishing a trial; see {logs[0].parent}.")
 
 
-def _start(queue: Queue, log: Path, workers: int, storage: str | None) -> Popen[bytes]:
+def _prepare(queue: Queue, storage: str | None) -> None:
+    """Make what the workers share, with all cores, in a process whose memory is free again when they start."""
+    process = _start(queue, 1, storage, "--prepare_only", "true")
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        _stop([process])
+        raise
+    if code:
+        sys.exit(code)  # it has said why
+
+
+def _start_logged(queue: Queue, log: Path, workers: int, storage: str | None) -> Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return _start(queue, workers, storage, log=output)
+
+
+def _start(queue: Queue, share: int, storage: str | None, *options: str, log: IO[bytes] | None = None) -> Popen[bytes]:
+    """Start `qstudy worker` with 1/share of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(cores // workers, 1)), COMMAND_VARIABLE: command(), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(cores // share, 1)), COMMAND_VARIABLE: command(), **os.environ}
     environment.pop("WANDB_SERVICE", None)  # a W&B service of its own: ours ends with us
     if storage is not None:
         environment[STORAGE_VARIABLE] = storage
-    command_line = [sys.executable, "-m", "qstudy", "worker"]
-    options = ["--study", queue.config.study, "--root", str(queue.folder.parent)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return Popen([*command_line, *options], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    program = [sys.executable, "-m", "qstudy", "worker", "--study", queue.config.study]
+    place = ["--root", str(queue.folder.parent)]
+    return Popen([*program, *place, *options], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _round(queue: Queue, processes: Sequence[Popen[bytes]]) -> list[int]:

@@ -1,0 +1,76 @@
+"""A study without speech: layers `a`, `b`, `c` with a width each, whose size is the sum of their widths."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from qstudy.files import content_hash
+from qstudy.sweep.config import StudyConfig, study_from_dict
+from qstudy.sweep.objective import Outcome, constrain
+from qstudy.sweep.queue import CHANGES, IDENTITY, Queue
+from qstudy.sweep.space import suggest
+from qstudy.sweep.storage import open_storage, open_study
+
+WIDTHS = [2, 3, 4, 8]
+SPACE = {"policy": {"name": "mixed", "layers": {layer: {"weight": WIDTHS} for layer in "abc"}}}
+
+
+def make_config(**fields: Any) -> StudyConfig:
+    """The study, with some fields of its YAML changed; None leaves a field out."""
+    values = {
+        "study": "toy",
+        "base": {"data": {}},
+        "space": SPACE,
+        "trials": 5,
+        "budgets": {"size_bytes": 12},
+        **fields,
+    }
+    return study_from_dict({name: value for name, value in values.items() if value is not None})
+
+
+def open_queue(root: Path, config: StudyConfig, url: str | None = None, **storage: Any) -> Queue:
+    """The study's queue in `root/toy`, planned."""
+    database = open_storage(url, root / config.study, **storage)
+    queue = Queue(open_study(database, config, root / config.study), database, config, root / config.study)
+    queue.plan()
+    return queue
+
+
+def measure(queue: Queue, trial: optuna.Trial) -> Outcome:
+    """What `qstudy.sweep.objective.evaluate` does with a trial, without training."""
+    changes = trial.user_attrs.get(CHANGES) or suggest(trial, queue.config.space)
+    widths = [bits["weight"] for bits in changes["policy"]["layers"].values()]
+    costs = {"size_bytes": float(sum(widths))}
+    for name, excess in queue.config.budgets.constraints(costs).items():
+        constrain(trial, name, excess)
+    trial.set_user_attr("size_bytes", sum(widths))
+    trial.set_user_attr(IDENTITY, content_hash(changes))
+    if reason := queue.config.budgets.excess(costs):
+        return Outcome("over_budget", reason)
+    trial.set_user_attr("dev_wer", 1 / sum(widths))
+    return Outcome("trained", values=(1 / sum(widths),))
+
+
+@contextmanager
+def start_victim(root: Path, url: str | None = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A worker process that takes a trial, and works on it until it is killed; with the trial's number."""
+    command = [sys.executable, __file__, str(root)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "URL": url or ""}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as victim:
+        assert victim.stdout is not None
+        yield victim, int(victim.stdout.readline())
+
+
+if __name__ == "__main__":
+    mine = open_queue(Path(sys.argv[1]), make_config(trials=2), os.environ["URL"] or None, heartbeat_s=1, grace_s=2)
+    claim = mine.claim()
+    assert claim is not None
+    measure(mine, claim.trial)
+    print(claim.trial.number, flush=True)
+    sys.stdin.read()

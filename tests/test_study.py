@@ -1,0 +1,233 @@
+"""Studies: their YAML, and the queue of trials that survives its workers."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+from sweep_helpers import make_config, measure, open_queue, start_victim
+
+from qstudy.errors import UserError
+from qstudy.sweep.commands import check, sweep, worker
+from qstudy.sweep.config import load_study
+from qstudy.sweep.locks import locked
+from qstudy.sweep.objective import Outcome
+from qstudy.sweep.queue import OUTCOME, Queue
+from qstudy.sweep.worker import work
+
+ROOT = Path(__file__).parents[1]
+BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
+ENDED = {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def outcomes(queue: Queue) -> list[str]:
+    return [trial.user_attrs.get(OUTCOME, trial.state.name) for trial in queue.trials()]
+
+
+def test_over_budget_candidates_cost_no_trial(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=6))
+    work(queue, measure)
+    found = outcomes(queue)
+    assert found.count("trained") == 6
+    assert found.count("over_budget") == len(found) - 6 > 0
+    for trial in queue.trials():
+        assert trial.state == (TrialState.COMPLETE if trial.user_attrs[OUTCOME] == "trained" else TrialState.PRUNED)
+        assert (trial.constraints["size_bytes"] > 0) == (trial.state == TrialState.PRUNED)
+
+
+@pytest.mark.parametrize(
+    ("fields", "candidates"),
+    [({"candidates": 9}, 9), ({"space": {"policy": {"name": "mixed", "layers": {"a": {"weight": [13, 14]}}}}}, None)],
+    ids=["candidates", "the whole space was tried"],
+)
+def test_a_budget_that_nothing_meets_ends(tmp_path: Path, fields: dict[str, Any], candidates: int | None) -> None:
+    queue = open_queue(tmp_path, make_config(budgets={"size_bytes": 5}, **fields))
+    work(queue, measure)
+    assert set(outcomes(queue)) == {"over_budget"}
+    assert candidates is None or len(queue.trials()) == candidates
+
+
+def test_the_grid_comes_first_and_in_order(tmp_path: Path) -> None:
+    grid = {"policy": {"name": ["ptq", "fake_qat"], "layers": {"a": [{"weight": 4}, {"weight": 20}]}}}
+    queue = open_queue(tmp_path, make_config(grid=grid, trials=4))
+    work(queue, measure)
+    changes = [trial.user_attrs["changes"]["policy"] for trial in queue.trials()[:4]]
+    assert [(policy["name"], policy["layers"]["a"]["weight"]) for policy in changes] == [
+        ("ptq", 4), ("ptq", 20), ("fake_qat", 4), ("fake_qat", 20)
+    ]  # fmt: skip
+    assert outcomes(queue)[:4] == ["trained", "over_budget", "trained", "over_budget"]
+    assert outcomes(queue).count("trained") == 4
+
+
+def test_a_grid_alone_is_a_study(tmp_path: Path) -> None:
+    grid = {"policy": {"name": ["ptq", "fake_qat"], "layers": {"a": {"weight": [2, 3, 4]}}}}
+    queue = open_queue(tmp_path, make_config(space=None, trials=None, grid=grid))
+    work(queue, measure)
+    assert outcomes(queue) == ["trained"] * 6
+
+
+def test_more_trials_go_on_where_the_study_ended(tmp_path: Path) -> None:
+    work(open_queue(tmp_path, make_config(trials=2)), measure)
+    queue = open_queue(tmp_path, make_config(trials=5))
+    before = [trial.params for trial in queue.trials() if trial.state in ENDED]
+    work(queue, measure)
+    assert outcomes(queue).count("trained") == 5
+    assert [trial.params for trial in queue.trials()][: len(before)] == before
+
+
+def test_interruptions_do_not_change_what_is_tried(tmp_path: Path) -> None:
+    """The same study, once in one go and once with a Ctrl-C in the middle of every third trial."""
+    whole = open_queue(tmp_path / "whole", make_config())
+    work(whole, measure)
+    broken = open_queue(tmp_path / "broken", make_config())
+    calls = 0
+
+    def interrupted(queue: Queue, trial: optuna.Trial) -> Outcome:
+        nonlocal calls
+        calls += 1
+        outcome = measure(queue, trial)
+        if calls % 3 == 0:
+            raise KeyboardInterrupt
+        return outcome
+
+    stops = 0
+    while broken.unfinished():
+        try:
+            work(broken, interrupted)
+        except KeyboardInterrupt:
+            stops += 1
+            assert not broken.trials(TrialState.RUNNING)
+    assert stops > 1
+    assert [trial.params for trial in broken.trials()] == [trial.params for trial in whole.trials()]
+    assert outcomes(broken) == outcomes(whole)
+
+
+def test_a_users_mistake_stops_the_study_and_keeps_the_trial(tmp_path: Path) -> None:
+    def full(queue: Queue, trial: optuna.Trial) -> Outcome:
+        raise UserError("Cannot write: no space left.")
+
+    queue = open_queue(tmp_path, make_config(trials=2))
+    with pytest.raises(UserError, match="no space left"):
+        work(queue, full)
+    assert [trial.state for trial in queue.trials()] == [TrialState.WAITING] * 2
+
+
+def test_a_study_in_which_nothing_works_stops(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config())
+    with pytest.raises(UserError, match="3 trials failed and none has worked, the last with: no loss"):
+        work(queue, lambda queue, trial: Outcome("failed", "no loss"))
+    assert outcomes(queue) == ["failed"] * 3 + ["WAITING"] * 2
+
+
+def test_the_trial_of_a_killed_worker_goes_on_with_its_number_and_parameters(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2))
+    with start_victim(tmp_path) as (victim, number):
+        assert queue.recover() == 0, "it lives"
+        victim.kill()
+    (running,) = queue.trials(TrialState.RUNNING)
+    claim = queue.claim()
+    assert claim is not None
+    assert claim.trial.number == running.number == number
+    assert claim.trial.params == running.params
+    outcome = measure(queue, claim.trial)
+    queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert queue.trials()[number].state in ENDED
+    work(queue, measure)
+    assert {trial.state for trial in queue.trials()} == ENDED
+
+
+def test_a_living_worker_keeps_its_trial(tmp_path: Path) -> None:
+    mine, other = (open_queue(tmp_path, make_config(trials=2)) for _ in range(2))
+    first, second = mine.claim(), other.claim()
+    assert first is not None
+    assert second is not None
+    assert {first.trial.number, second.trial.number} == {0, 1}
+    assert mine.claim() is None
+    mine.park(first)
+    again = other.claim()
+    assert again is not None
+    assert again.trial.number == first.trial.number
+    other.park(again)
+    other.park(second)
+
+
+def test_a_study_that_has_begun_cannot_become_another(tmp_path: Path) -> None:
+    open_queue(tmp_path, make_config())
+    queue = open_queue(tmp_path, make_config(budgets={"size_bytes": 11}))  # only planned yet
+    work(queue, measure)
+    with pytest.raises(UserError, match=r"'toy' was begun with another space and budgets"):
+        open_queue(tmp_path, make_config(space={"policy": {"name": ["mixed"]}}, budgets={"size_bytes": 10}))
+
+
+def test_runs_of_a_lost_study_are_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "toy" / "runs" / "trial-0000-mixed").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds runs that the storage knows nothing of"):
+        open_queue(tmp_path, make_config())
+
+
+def test_one_sweep_at_a_time(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({"study": "toy", "base": BASE, "grid": {"policy": {"name": "float"}}}))
+    with locked(tmp_path / "toy" / ".locks" / "sweep"), pytest.raises(UserError, match="already running here"):
+        sweep(file, root=tmp_path)
+
+
+def test_a_worker_needs_a_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*study\.db; begin the study with `qstudy sweep`"):
+        worker("nothing", root=tmp_path)
+    with pytest.raises(UserError, match="'nothing' is not in this storage"):
+        worker("nothing", storage=f"sqlite:///{tmp_path / 'empty.db'}", root=tmp_path)
+
+
+def test_a_storage_that_is_away_is_an_error_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"postgresql://me:\*\*\*@127.0.0.1:1/x cannot be opened") as caught:
+        worker("toy", storage="postgresql://me:secret@127.0.0.1:1/x", root=tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spaces": {}}, "unknown field 'spaces'; fields are study, base, grid"),
+        ({"study": "../x"}, "study: '../x' must be letters"),
+        ({"base": None}, "base: must be a run configuration"),
+        ({"base": {**BASE, "stps": 3}}, "stps"),
+        ({"grid": None, "space": None}, "a study needs a `space`"),
+        ({"space": {"policy": {"name": "mixed"}}, "trials": None}, "trials: say how many"),
+        ({"trials": 0}, "trials: 0 is not a whole number of 1 or more"),
+        ({"budgets": {"bytes": 3}}, "budgets: unknown field 'bytes'; fields are size_bytes, latency_ms, accelerator"),
+        ({"budgets": {"size_bytes": -3}}, "budgets: size_bytes: -3 is not a number above 0"),
+        ({"sampler": "bayes"}, "sampler: name: 'bayes' is not one of tpe, random, nsga2"),
+        ({"sampler": {"name": "tpe", "seed": "x"}}, "sampler: seed: 'x' is not a whole number"),
+        ({"objectives": ["size_bytes"]}, "objectives: the first one must be wer"),
+        ({"objectives": ["wer", "size_bytes"], "pruning": {}}, "pruning: trials are stopped early by wer alone"),
+        ({"grid": ["ptq"]}, "grid: must be fields of a run"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    values = {"study": "toy", "base": BASE, "grid": {"policy": {"name": ["ptq"]}}, **changes}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError) as caught:
+        load_study(file)
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_mistakes_in_a_policy_show_before_anything_runs(tmp_path: Path) -> None:
+    space = {"policy": {"name": "mixed", "layers": {"encodr.*": {"weight": [4, 8]}}}}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({"study": "toy", "base": BASE, "space": space, "trials": 3}))
+    with pytest.raises(UserError, match=r"space: .*'encodr.\*' matches no layer"):
+        sweep(file, root=tmp_path / "studies")
+    assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize("name", ["smoke", "quickstart", "digits"])
+def test_the_studies_that_come_with_the_project_can_run(name: str) -> None:
+    config = load_study(ROOT / "sweeps" / f"{name}.yaml")
+    check(config)
+    assert config.study == name
+    assert config.wanted >= {"smoke": 5, "quickstart": 8, "digits": 15}[name]
