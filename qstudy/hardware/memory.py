@@ -56,7 +56,7 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
 def _spilled_bytes(columns: Columns, bits: Widths, memory: Memory) -> np.ndarray:
     """Bytes per run of operators whose inputs and outputs do not fit on chip together, and lie in DRAM (C, N)."""
     second = np.where(columns.stored > 0, bits.weight, bits.activation)
-    shape = (columns.vectors, columns.inputs, columns.outputs)
+    shape = (columns.vectors, np.maximum(columns.inputs, 1), columns.outputs)
     tiled = gemm_dram_bytes(*shape, second, bits.activation, memory.sram_kib * 1024)
     passed = 2 * columns.vectors * columns.outputs * bits.activation / 8
     return np.where(columns.product > 0, tiled, passed)
