@@ -54,6 +54,16 @@ class Tracker:
         """
         if self._run is not None:
             self._guard("finish", lambda: self._finish(record, model))
+            self._run = None
+
+    def __enter__(self) -> "Tracker":
+        """Track what happens in a `with` block: a run that an error or Ctrl-C ends is closed as crashed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._run is not None:
+            self._guard("close", lambda: self._run.finish(exit_code=1))
+            self._run = None
 
     def _start(self, folder: Path, study: str | None, name: str, config: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", FLUSH_S)

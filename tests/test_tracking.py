@@ -1,0 +1,185 @@
+"""W&B: what it holds offline is what the record says, and nothing that happens to it costs a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qstudy.training.record import headline
+from qstudy.training.tracking import Tracker
+
+wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
+
+CONFIG = {"policy": {"name": "mixed"}, "finetune": {"steps": 60}, "seed": 3}
+RECORD = {
+    "run": "trial-0000-mixed",
+    "bit_map": {"encoder.lstm.0": {"weight": 3, "activation": 8}, "joiner.output": {"weight": 8, "activation": 32}},
+    "metrics": {"dev": {"wer": 0.125}, "test": {"wer": 0.25}},
+    "size_bytes": 4321,
+    "latency": {"edge_nna": {"latency_ms": 1.5, "rtf": 0.05}},
+    "samples": [{"reference": "set a timer", "hypothesis": "set timer"}],
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """W&B's own files under the test's folder, and nobody logged in."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    home = {name: str(tmp_path / "home") for name in ("HOME", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")}
+    for name, value in {**home, "NETRC": str(tmp_path / "netrc"), "WANDB_X_DISABLE_STATS": "true"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def track(study: Path, losses: dict[int, float], finish: bool = True) -> Tracker:
+    """A run of `study` with these losses by step."""
+    folder = study / "runs" / "trial-0000-mixed"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model.qst"
+    model.write_bytes(b"packed model")
+    tracker = Tracker(folder, study.name, folder.name, CONFIG)
+    for step, loss in losses.items():
+        tracker.log({"loss": loss}, step)
+    if finish:
+        tracker.finish(RECORD, model)
+    return tracker
+
+
+def inspect(run: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(run)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def runs(study: Path) -> list[Path]:
+    return sorted(study.glob("wandb/offline-run-*"))
+
+
+def losses_of(run: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in inspect(run).splitlines()]
+    items = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return {item["_step"]: item["loss"] for item in items if "loss" in item}
+
+
+def test_the_offline_run_is_the_record(tmp_path: Path) -> None:
+    study = tmp_path / "digits"
+    track(study, {20: 3.5, 40: 1.25, 60: 0.5})
+    (run,) = runs(study)
+    assert losses_of(run) == {20: 3.5, 40: 1.25, 60: 0.5}
+    seen = json.loads(inspect(run, "--summary"))
+    assert (seen["name"], seen["project"], seen["state"]) == ("trial-0000-mixed", "qstudy", "finished")
+    assert {name: seen["summary"][name] for name in headline(RECORD)} == headline(RECORD)
+    assert seen["summary"]["dev_wer"] == 0.125
+    assert {name: seen["config"][name] for name in CONFIG} == CONFIG
+    records = [json.loads(line) for line in inspect(run).splitlines()]
+    assert next(record["run"] for record in records if record["type"] == "run")["run_group"] == "digits"
+    artifacts = [record["artifact"] for record in records if record["type"] == "artifact"]
+    (model,) = [artifact for artifact in artifacts if artifact["type"] == "model"]
+    (entry,) = model["manifest"]["contents"]
+    assert Path(entry["local_path"]).read_bytes() == b"packed model"
+
+
+def test_the_tables_are_in_the_run(tmp_path: Path) -> None:
+    track(tmp_path / "digits", {20: 1.0})
+    (run,) = runs(tmp_path / "digits")
+    tables = {path.name.split("_")[0]: json.loads(path.read_text()) for path in run.glob("files/media/table/*.json")}
+    assert tables["layers"]["columns"] == ["layer", "weight", "activation"]
+    assert tables["layers"]["data"] == [["encoder.lstm.0", 3, 8], ["joiner.output", 8, 32]]
+    assert tables["transcripts"]["data"] == [["set a timer", "set timer"]]
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), track(tmp_path / "digits", {20: 2.0}, finish=False):
+        raise KeyboardInterrupt
+    time.sleep(1.1)  # W&B names folders by the second
+    track(tmp_path / "digits", {40: 1.0})
+    first, second = runs(tmp_path / "digits")
+    assert json.loads(inspect(first, "--summary"))["exit_code"] == 1
+    assert losses_of(first) == {20: 2.0}
+    assert losses_of(second) == {40: 1.0}
+    assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2]
+
+
+def test_a_killed_run_keeps_its_losses(tmp_path: Path) -> None:
+    program = "\n".join(
+        [
+            "import pathlib, sys, time",
+            "from test_tracking import track",
+            "track(pathlib.Path(sys.argv[1]), {20: 2.0, 40: 1.0, 60: 0.5}, finish=False)",
+            "time.sleep(2.5)",  # W&B writes every second
+            "print('logged', flush=True)",
+            "time.sleep(600)",
+        ]
+    )
+    places = os.pathsep.join(str(Path(__file__).parents[index]) for index in (0, 1))
+    command = [sys.executable, "-c", program, str(tmp_path / "digits")]
+    environment = {**os.environ, "PYTHONPATH": places}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"logged\n"
+        os.killpg(process.pid, signal.SIGKILL)
+    (run,) = runs(tmp_path / "digits")
+    assert losses_of(run) == {20: 2.0, 40: 1.0}, "all but the last step, which W&B keeps open for more metrics"
+
+
+def test_without_wandb_there_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # `import wandb` fails
+    track(tmp_path / "digits", {20: 1.0})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("W&B could not start (import of wandb halted")
+    assert line.endswith("the run goes on without it.")
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "wandb").write_text("in the way")
+    track(tmp_path / "digits", {20: 1.0})
+    assert "W&B could not start" in capsys.readouterr().err
+
+
+def test_a_dead_service_costs_nothing_and_the_next_run_has_another(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = track(tmp_path / "digits", {20: 1.0}, finish=False)
+    for pid in _services():
+        os.kill(pid, signal.SIGKILL)
+    for step in range(40, 2000, 20):
+        tracker.log({"loss": 1.0}, step)
+        time.sleep(0.01)
+    tracker.finish(RECORD, tmp_path / "digits" / "runs" / "trial-0000-mixed" / "model.qst")
+    assert capfd.readouterr().err.count("the run goes on without it") == 1
+    track(tmp_path / "next", {20: 1.0})
+    (run,) = runs(tmp_path / "next")
+    assert losses_of(run) == {20: 1.0}
+
+
+def test_online_without_a_login_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    track(tmp_path / "digits", {20: 1.0})
+    assert "runs are tracked offline" in capsys.readouterr().err
+    (run,) = runs(tmp_path / "digits")
+    assert losses_of(run) == {20: 1.0}
+
+
+def test_a_run_that_is_not_tracked_leaves_nothing(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, None, "run", CONFIG, enabled=False)
+    tracker.log({"loss": 1.0}, 20)
+    tracker.finish(RECORD, tmp_path / "model.qst")
+    assert not list(tmp_path.iterdir())
+
+
+def _services() -> list[int]:
+    """Processes of W&B that this one has started."""
+    children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
+    found: list[Any] = [pid for pid in children if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert found
+    return [int(pid) for pid in found]
