@@ -17,7 +17,8 @@ from qstudy.sweep.queue import ATTEMPTS, CHANGES, IDENTITY, Queue
 from qstudy.sweep.space import suggest
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
-from qstudy.training.run import Price, describe_price, price, run
+from qstudy.training.run import MODEL_FILE, Price, describe_price, price, run
+from qstudy.training.tracking import Tracker
 
 MOST_ATTEMPTS = 10
 """A trial whose process died this often, each time without a word (out of memory, a crash), is given up."""
@@ -129,6 +130,7 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     """The record of the trained candidate; if a killed worker left a whole one, that one."""
     done = candidate.folder / RECORD_FILE
     if done.exists() and (record := read_record(done))["state"] == "complete":
+        _mirror(candidate, record)
         return record
     trial = candidate.trial
 
@@ -148,6 +150,13 @@ def _record(candidate: Candidate) -> dict[str, Any]:
         extra=candidate.extra,
         report=report,
     )
+
+
+def _mirror(candidate: Candidate, record: dict[str, Any]) -> None:
+    """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
+    config, folder = candidate.config, candidate.folder
+    with Tracker(folder, candidate.study, folder.name, to_dict(config), enabled=config.track) as tracker:
+        tracker.finish(record, folder / MODEL_FILE)
 
 
 def _trained(queue: Queue, candidate: Candidate, record: Mapping[str, Any]) -> Outcome:

@@ -30,7 +30,7 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
     Raises:
         UserError: a worker met a mistake of the user, or all of them crash.
     """
-    if queue.unfinished():
+    if queue.unfinished() and not queue.trials(TrialState.COMPLETE):
         _prepare(queue, storage)
     while queue.unfinished():
         before = len(_finished(queue))
