@@ -20,17 +20,13 @@ from typing import Any
 
 import yaml
 
-GEMMS = [  # vectors, inputs, outputs: streaming LSTM layers, a beam, chunks, feed-forward layers, attention
-    (1, 256, 1024),
-    (1, 640, 2560),
-    (16, 512, 2048),
-    (64, 256, 1024),
-    (128, 144, 576),
-    (256, 512, 512),
-    (512, 1024, 64),
-]
+# Vectors, inputs, outputs: streaming LSTM layers and a beam, with on-chip memories (KiB) as devices have them;
+LAYERS = [(1, 256, 1024), (1, 640, 2560), (16, 512, 2048)]
+LAYER_SRAM_KIB = [24, 96, 384]
+# and products whose operands do not fit, small enough that the search may try every tiling.
+BLOCKS = [(8, 64, 64), (16, 64, 64)]
+BLOCK_SRAM_KIB = [1, 2, 4]
 WIDTHS = [(4, 8), (8, 8), (16, 16)]  # weight, activation
-SRAM_KIB = [24, 96, 384]
 PORTS = [f"{operand}, {way}" for operand in ("I1", "I2", "O") for way in ("fh", "tl")] + ["O, fl", "O, th"]
 
 
@@ -43,7 +39,12 @@ def memory(bits: int, cost: float) -> dict[str, Any]:
 
 def accelerator(sram_kib: int) -> dict[str, Any]:
     """8 x 8 cells that share an accumulator per column, on-chip memory, DRAM; the lowest memory comes first."""
-    ways = (("r_port_1", "read", "tl"), ("r_port_2", "read", "th"), ("w_port_1", "write", "fh"), ("w_port_2", "write", "fl"))
+    ways = (
+        ("r_port_1", "read", "tl"),
+        ("r_port_2", "read", "th"),
+        ("w_port_1", "write", "fh"),
+        ("w_port_2", "write", "fl"),
+    )
     ports = [
         {"name": name, "type": kind, "bandwidth_min": 32, "bandwidth_max": 32, "allocation": [f"O, {way}"]}
         for name, kind, way in ways
@@ -63,6 +64,8 @@ def dram_bytes(m: int, k: int, n: int, weight: int, activation: int, sram_kib: i
     from zigzag.api import get_hardware_performance_zigzag
     from zigzag.mapping.data_movement import DataMoveAttr
 
+    loops = 12 if m * k * n <= 2**16 else 6  # loops that it orders: large products have too many factors to try all
+
     layer = {
         "id": 0,
         "name": "gemm",
@@ -81,7 +84,7 @@ def dram_bytes(m: int, k: int, n: int, weight: int, activation: int, sram_kib: i
     paths = {name: str(folder / f"{name}.yaml") for name in inputs}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         *_, evaluations = get_hardware_performance_zigzag(
-            **paths, opt="energy", dump_folder=str(folder / "out"), loma_show_progress_bar=False, lpf_limit=6
+            **paths, opt="energy", dump_folder=str(folder / "out"), loma_show_progress_bar=False, lpf_limit=loops
         )
     evaluation = evaluations[0][1][0][0]
     found = {}
@@ -103,7 +106,8 @@ def main() -> None:
     """Write one CSV row per product, pair of widths and size of on-chip memory to standard output."""
     logging.disable(logging.CRITICAL)
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else None
-    cases = [(*gemm, *widths, sram) for gemm in GEMMS for widths in WIDTHS for sram in SRAM_KIB]
+    groups = ((LAYERS, LAYER_SRAM_KIB), (BLOCKS, BLOCK_SRAM_KIB))
+    cases = [(*gemm, *widths, sram) for gemms, srams in groups for gemm in gemms for widths in WIDTHS for sram in srams]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["m", "k", "n", "weight", "activation", "sram_kib", "input_bytes", "weight_bytes", "output_bytes"])
     for index, case in enumerate(cases[:limit]):
