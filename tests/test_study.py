@@ -1,5 +1,6 @@
 """Studies: their YAML, and the queue of trials that survives its workers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from qstudy.sweep.locks import locked
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.queue import OUTCOME, Queue
 from qstudy.sweep.worker import work
+from qstudy.training.config import RunConfig
+from qstudy.training.record import read_records
 
 ROOT = Path(__file__).parents[1]
 BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
@@ -136,6 +139,64 @@ def test_the_trial_of_a_killed_worker_goes_on_with_its_number_and_parameters(tmp
     assert queue.trials()[number].state in ENDED
     work(queue, measure)
     assert {trial.state for trial in queue.trials()} == ENDED
+
+
+@pytest.fixture
+def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a study whose trials train for a second, on real speech."""
+
+    def write(**fields: Any) -> Path:
+        short = {"steps": 4, "batch_size": 8, "evaluate_every": 2}
+        base = {
+            "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
+            "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
+            "training": short,
+            "finetune": short,
+            "cache": str(tmp_path / "cache"),
+            "track": False,
+        }
+        grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4, 2]}}}}
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "small", "base": base, "grid": grid, **fields}))
+        return tmp_path / "study.yaml"
+
+    return write
+
+
+def test_two_objectives_from_yaml_to_summary(
+    small: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(small(objectives=["wer", "size_bytes"]), root=tmp_path / "studies")
+    records = read_records(tmp_path / "studies" / "small")
+    found = study_of(tmp_path / "studies" / "small").trials
+    assert [trial.values for trial in found] == [[r["metrics"]["dev"]["wer"], r["size_bytes"]] for r in records]
+    shown = capsys.readouterr().out
+    assert "Study small: 3 of 3 trials trained." in shown
+    assert f"{records[2]['size_bytes']:,}" in shown
+    assert f"qstudy report {tmp_path / 'studies' / 'small'}" in shown
+
+
+def test_a_hopeless_trial_is_stopped_and_says_why(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainings are made up: what matters is what becomes of the error rates that they report."""
+
+    def pretend(config: RunConfig, folder: Path, **options: Any) -> dict[str, Any]:
+        wer = {8: 0.1, 4: 0.2, 2: 0.9}[config.policy["layers"]["*"]["weight"]]
+        options["report"](2, wer)
+        return {"metrics": {"dev": {"wer": wer}}, "size_bytes": 1}
+
+    monkeypatch.setattr("qstudy.sweep.objective.run", pretend)
+    monkeypatch.setattr("qstudy.sweep.commands.prepare", lambda config: None)
+    sweep(small(pruning={"startup": 2}), root=tmp_path / "studies")
+    found = study_of(tmp_path / "studies" / "small").trials
+    assert [trial.user_attrs[OUTCOME] for trial in found] == ["trained", "trained", "stopped"]
+    (record,) = read_records(tmp_path / "studies" / "small")
+    assert (record["trial"], record["state"]) == (2, "pruned")
+    assert record["reason"] == "stopped at step 2: dev WER 90.0% is worse than the median"
+
+
+def study_of(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}")
 
 
 def test_a_living_worker_keeps_its_trial(tmp_path: Path) -> None:

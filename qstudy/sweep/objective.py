@@ -1,6 +1,5 @@
 """One trial, from the sampler's proposal to its outcome."""
 
-import math
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -44,15 +43,10 @@ class Candidate:
     config: RunConfig
     price: Price
     costs: dict[str, float]
-    budgets: dict[str, Any]
-    """The study's, as the record holds them."""
     study: str
     folder: Path
-
-    @property
-    def extra(self) -> dict[str, Any]:
-        """Entries of the record that only a study knows."""
-        return {"budgets": self.budgets}
+    extra: dict[str, Any]
+    """Entries of the record that only a study knows."""
 
 
 def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
@@ -94,8 +88,8 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
     feasible = study.budgets.excess(costs) is None
     for key, value in {**costs, "feasible": feasible, "run": name, IDENTITY: content_hash(to_dict(config))}.items():
         trial.set_user_attr(key, value)
-    folder = queue.folder / "runs" / name
-    return Candidate(trial, config, cost, costs, study.budgets.to_record(), study.study, folder)
+    extra = {"budgets": study.budgets.to_record()}
+    return Candidate(trial, config, cost, costs, study.study, queue.folder / "runs" / name, extra)
 
 
 def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
@@ -135,6 +129,8 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     trial = candidate.trial
 
     def report(step: int, wer: float) -> None:
+        if len(trial.study.directions) > 1:  # Optuna stops trials early by one objective only
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a trial that is continued may report a step again: the same value
             trial.report(wer, step)
@@ -162,8 +158,6 @@ def _mirror(candidate: Candidate, record: dict[str, Any]) -> None:
 def _trained(queue: Queue, candidate: Candidate, record: Mapping[str, Any]) -> Outcome:
     """The objectives, and the numbers that tables show, as attributes of the trial."""
     wer = record["metrics"]["dev"]["wer"]
-    if not math.isfinite(wer):
-        return Outcome("failed", "the dev set has no words, so there is no word error rate")
     candidate.trial.set_user_attr("dev_wer", wer)
     candidate.trial.set_user_attr("wer", headline(record)["wer"])
     values = {**candidate.costs, "wer": wer}
