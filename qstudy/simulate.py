@@ -22,6 +22,8 @@ from qstudy.hardware.workload import Workload, workload
 STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
           "expansion": "magenta", "hand-over": "red"}  # fmt: skip
 
+NARROW = ("layer", "widths", "bound", "DRAM kB", "µs a run", "load")
+
 
 def simulate(
     model: Path,
@@ -169,40 +171,43 @@ def _speech(manifest: Path) -> Speech:
 def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     console = Console()
     for report in reports:
-        console.print(_layer_table(report, operators))
+        console.print(_layer_table(report, operators, narrow=console.width < 125))
     console.print(_summary_table(reports))
     count = len(speech.durations_s)
     heard = "an utterance of 4 s with 48 labels" if speech == REFERENCE else f"{count} utterances of the manifest"
-    console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}.[/dim]")
+    console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}. f: float.[/dim]")
 
 
-def _layer_table(report: Report, operators: bool) -> Table:
+def _layer_table(report: Report, operators: bool, narrow: bool) -> Table:
+    """One row per layer or operator; a narrow terminal gets the columns that matter most."""
     table = Table(title=f"{report.model} on {report.accelerator}", title_justify="left", header_style="bold")
-    for heading in ("operator" if operators else "layer", "widths", "where", "bound"):
-        table.add_column(heading)
-    for heading in ("runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load"):
-        table.add_column(heading, justify="right")
-    rows = report.operators if operators else by_layer(report)
+    rows = [_cells(row) for row in (report.operators if operators else by_layer(report))]
+    for heading in rows[0]:
+        if not narrow or heading in NARROW:
+            left = heading in ("layer", "widths", "where", "bound")
+            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
-        if row.runs:
-            table.add_row(*_cells(row), f"{row.load:.2%}")
+        table.add_row(*(cell for heading, cell in row.items() if not narrow or heading in NARROW))
     return table
 
 
-def _cells(row: OperatorReport) -> list[str | Text]:
-    widths = "float" if row.weight_bits == FLOAT == row.activation_bits else f"W{row.weight_bits}A{row.activation_bits}"
-    return [
-        row.name,
-        widths.replace(f"A{FLOAT}", "A float").replace(f"W{FLOAT}", "W float"),
-        row.processor,
-        Text(row.bound, style=STYLES[row.bound]),
-        f"{row.runs:.1f}",
-        f"{row.macs:,}",
-        f"{row.cycles:,}",
-        f"{row.dram_bytes / 1000:.1f}",
-        f"{row.stall_us:.1f}",
-        f"{row.us:.1f}",
-    ]
+def _cells(row: OperatorReport) -> dict[str, str | Text]:
+    """Heading -> cell."""
+    activation = "f" if row.activation_bits == FLOAT else str(row.activation_bits)
+    weight = "f" if row.weight_bits == FLOAT else str(row.weight_bits)
+    return {
+        "layer": row.name,
+        "widths": "float" if weight == activation == "f" else f"W{weight}A{activation}",
+        "where": row.processor,
+        "bound": Text(row.bound, style=STYLES[row.bound]),
+        "runs/s": f"{row.runs:.1f}",
+        "MACs": f"{row.macs:,}",
+        "cycles": f"{row.cycles:,}",
+        "DRAM kB": f"{row.dram_bytes / 1000:.1f}",
+        "stall µs": f"{row.stall_us:.1f}",
+        "µs a run": f"{row.us:.1f}",
+        "load": f"{row.load:.2%}",
+    }
 
 
 def by_layer(report: Report) -> list[OperatorReport]:
