@@ -101,7 +101,9 @@ def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...
     """Options from the signature; a dataclass parameter becomes `--config` and one option per field."""
     documented = docstring_parser.parse(inspect.getdoc(function) or "")
     described = {p.arg_name: p.description for p in documented.params}
-    parser = ArgumentParser(prog=f"qstudy {name}", description=documented.short_description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"qstudy {name}", description=documented.short_description, exit_on_error=False, allow_abbrev=False
+    )
     hints = get_type_hints(function)
     skipped: set[str | int] = set(positional)
     for parameter in positional:

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from qstudy.data.augment import Augment
