@@ -98,7 +98,7 @@ def _call(name: str, command: Command, arguments: list[str]) -> None:
 
 
 def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
-    """Options from the signature; a dataclass parameter becomes `--config` and one option per field."""
+    """Options from the signature; a dataclass becomes `--config` and one option per field, a bool a switch."""
     documented = docstring_parser.parse(inspect.getdoc(function) or "")
     described = {p.arg_name: p.description for p in documented.params}
     parser = ArgumentParser(
@@ -114,6 +114,9 @@ def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...
         if is_dataclass(kind):
             parser.add_argument("--config", action="config", help=described.get(parameter))
             parser.add_class_arguments(kind, as_group=False)
+            skipped.add(parameter)
+        elif kind is bool:  # a switch: `--json`, not `--json true`
+            parser.add_argument(f"--{parameter}", action="store_true", help=described.get(parameter))
             skipped.add(parameter)
     parser.add_function_arguments(function, as_group=False, skip=skipped)
     return parser
