@@ -1,6 +1,7 @@
 """The transducer: streaming is the whole, one step at a time is all at once, and its shapes tell the truth."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def in_chunks(model: RNNT, x: Tensor, cuts: list[int]) -> Tensor:
     """Encoder frames of features x that arrive in pieces which end at `cuts` (joiner frames)."""
     edges = sorted({0, *cuts, x.shape[1] // model.encoder.chunk})
     state, parts = None, []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         piece = x[:, begin * model.encoder.chunk : end * model.encoder.chunk]
         encoded, lengths, state = model.encoder(piece, torch.full((len(x),), piece.shape[1]), state)
         assert lengths.tolist() == [end - begin] * len(x)

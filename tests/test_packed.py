@@ -1,4 +1,4 @@
-"""The packed model: it computes what the training model computes, in the bytes that were predicted, or says what is wrong."""
+"""The packed model computes what the training model does, in the predicted bytes; damage is named."""
 
 import json
 import struct

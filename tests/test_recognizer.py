@@ -1,5 +1,6 @@
 """Recognizers: a stream of any pieces gives the text of the whole, whatever form the model is in."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_streaming_is_the_whole(form: str, cuts: list[int], seed: int) -> None:
     stream = RecognizerStream(recognizer)
     texts = [""]
     edges = sorted({0, *cuts, 16000})
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         texts.append(stream.accept(samples[begin:end]))
         assert texts[-1].startswith(texts[-2])  # what was said stays said
     whole = recognizer.transcribe(samples)

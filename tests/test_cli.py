@@ -1,0 +1,276 @@
+"""The command line: what goes wrong is one sentence on stderr and exit code 2; what goes right is what was promised."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jiwer
+import pytest
+import yaml
+from tiny import filled, packed, run_config, talkative
+
+from qstudy.cli import COMMANDS, main
+from qstudy.training.assets import open_assets
+from qstudy.training.config import load_config, to_dict
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed model of random weights."""
+    path = tmp_path_factory.mktemp("model") / "model.qst"
+    network = talkative()
+    packed(network, filled(network, {"name": "ptq", "layers": {"*": {"weight": 4}}})).save(path)
+    return path
+
+
+@pytest.fixture
+def config(corpus: Path, shared_folder: Path, tmp_path: Path) -> Path:
+    """The YAML file of a tiny run."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(to_dict(run_config(corpus, shared_folder))))
+    return path
+
+
+def complaint(arguments: list[str], capfd: pytest.CaptureFixture[str], lines: int = 1) -> str:
+    """What a command says on stderr, in so many lines of which the first is a sentence, before it exits with code 2."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    out, err = capfd.readouterr()
+    assert exit.value.code == 2, err
+    assert err.count("\n") == lines, err
+    assert err.startswith("qstudy: ")
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+Damage = Callable[[Path], object]
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def text(path: Path) -> None:
+    path.write_text("Not what you think it is.\n" * 20)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["trian"], ["'trian'", "train", "evaluate", "sweep"]),
+        (["evaluate", "--colour"], ["colour"]),
+        (["evaluate", "--json", "true"], ["model"]),
+        (["transcribe", "nothing.qst", "a.wav", "--colour", "red"], ["colour"]),
+        (["transcribe"], ["model"]),
+        (["transcribe", "nothing.qst", "a.wav"], ["nothing.qst"]),
+        (["transcribe", "nothing.ckpt", "a.wav"], ["nothing.ckpt"]),
+        (["export", "nothing.ckpt", "--out", "x.qst"], ["nothing.ckpt"]),
+        (["export", "nothing.ckpt"], ["out"]),
+        (["evaluate", "nothing.qst", "--manifest", "m.jsonl", "--decode", "beams"], ["decode"]),
+        (["train"], ["data.train"]),
+        (["train", "--config", "nothing.yaml"], ["nothing.yaml"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_arguments(arguments: list[str], named: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    said = complaint(arguments, capfd)
+    assert all(word in said for word in named), said
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--training.step=5", ["training.step"]),
+        ("--training.steps=many", ["training.steps", "many"]),
+        ("--training.steps=0", ["training.steps", "0"]),
+        ("--features.bins=1", ["bins"]),
+        ("--augment.noise=2", ["noise"]),
+        ("--seed=x", ["seed"]),
+        ('--policy={"name": "qat"}', ["policy", "'qat'", "fake_qat"]),
+        ('--policy={"name": "ptq", "bits": 3, "layers": {}}', ["policy", "bits"]),
+        ('--policy={"name": "ptq", "layers": {"*": {"weight": 9}}}', ["weight", "9", "16"]),
+        ('--policy={"name": "ptq", "layers": {"encoder.gru": {"weight": 4}}}', ["encoder.gru", "encoder.lstm.0"]),
+        ('--model.encoder={"name": "lstm", "size": 4}', ["model.encoder", "size", "hidden"]),
+        ('--tokenizer={"name": "words"}', ["tokenizer", "words", "characters"]),
+        ('--accelerator=["abacus"]', ["abacus", "edge_nna"]),
+        ("--data.train=nothing.jsonl", ["nothing.jsonl"]),
+        ('--data={"train": "nothing.jsonl", "dev": "x", "make": {"corpus": "songs"}}', ["data.make.corpus", "songs"]),
+    ],
+)
+def test_bad_configurations(
+    config: Path, tmp_path: Path, option: str, named: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(["train", "--config", str(config), "--out", str(tmp_path / "run"), option], capfd)
+    assert all(word in said for word in named), said
+
+
+@pytest.mark.parametrize("content", ["data: [", "- a\n- b\n", "data: 3\n", "sead: 1\n"], ids=repr)
+def test_broken_yaml(tmp_path: Path, content: str, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    complaint(["train", "--config", str(tmp_path / "run.yaml")], capfd)
+
+
+@pytest.mark.parametrize("suffix", [".qst", ".ckpt"])
+@pytest.mark.parametrize("damage", [truncated, text], ids=lambda damage: damage.__name__)
+def test_broken_models(
+    model: Path, tmp_path: Path, suffix: str, damage: Damage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(model.read_bytes())
+    damage(path)
+    assert str(path) in complaint(["transcribe", str(path), "a.wav"], capfd)
+
+
+@pytest.mark.parametrize("damage", [truncated, text, Path.unlink], ids=lambda damage: damage.__name__)
+def test_broken_sound(
+    model: Path, corpus: Path, tmp_path: Path, damage: Damage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.wav"
+    path.write_bytes(next(iter(sorted((corpus / "test").glob("*.flac")))).read_bytes())
+    damage(path)
+    assert str(path) in complaint(["transcribe", str(model), str(path)], capfd)
+
+
+@pytest.mark.parametrize(
+    ("line", "named", "lines"),
+    [
+        ("{", "m.jsonl:1", 2),  # a sentence, and each broken line in one of its own
+        ('{"audio_filepath": "gone.wav", "duration": 1, "text": "one"}', "gone.wav", 2),
+        ('{"audio_filepath": "gone.wav", "duration": 1}', "text", 2),
+        ("", "empty", 1),
+        (None, "m.jsonl", 1),
+    ],
+    ids=["no JSON", "no sound", "no text", "empty", "missing"],
+)
+def test_broken_manifests(
+    model: Path, tmp_path: Path, line: str | None, named: str, lines: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.jsonl"
+    if line is not None:
+        path.write_text(line + "\n")
+    said = complaint(["evaluate", str(model), "--manifest", str(path), "--cache", str(tmp_path)], capfd, lines)
+    assert named in said
+    assert "m.jsonl" in said
+
+
+@contextmanager
+def full_disk(largest: int) -> Iterator[None]:
+    """No file may grow beyond `largest` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk(config: Path, corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """While a checkpoint is written, a packed model, hypotheses: a sentence, and no half file."""
+    out = tmp_path / "run"
+    train = ["train", "--config", str(config), "--out", str(out), "--training.checkpoint_every", "1"]
+    open_assets(load_config(config))  # the feature cache is there already
+    with full_disk(30_000):
+        assert str(out / "last.ckpt") in complaint(train, capfd)
+    assert list(out.iterdir()) == []
+    main(train)
+    with full_disk(2000):
+        said = complaint(["export", str(out / "last.ckpt"), "--out", str(tmp_path / "x.qst")], capfd)
+    assert str(tmp_path / "x.qst") in said
+    assert not (tmp_path / "x.qst").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_outputs_where_none_can_be(
+    model: Path, corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "texts.jsonl"
+    test = ["evaluate", str(model), "--manifest", str(corpus / "test.jsonl"), "--cache", str(tmp_path / "cache")]
+    main(test)
+    assert str(out) in complaint([*test, "--hypotheses", str(out)], capfd)
+
+
+# Good input
+
+
+def test_evaluate_agrees_with_jiwer(
+    model: Path, corpus: Path, shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "texts.jsonl"
+    test = ["evaluate", str(model), "--manifest", str(corpus / "test.jsonl"), "--cache", str(shared_folder / "cache")]
+    main([*test, "--hypotheses", str(out), "--json", "true"])
+    scores = json.loads(capsys.readouterr().out)
+    pairs = [json.loads(line) for line in out.read_text().splitlines()]
+    references, hypotheses = [pair["reference"] for pair in pairs], [pair["hypothesis"] for pair in pairs]
+    assert len(set(hypotheses)) > 3  # they are not all empty
+    words = jiwer.process_words(references, hypotheses)
+    assert scores["wer"] == words.wer
+    assert scores["cer"] == jiwer.cer(references, hypotheses)
+    assert scores["substitutions"] == words.substitutions
+    assert (scores["insertions"], scores["deletions"]) == (words.insertions, words.deletions)
+    assert scores["words"] == sum(len(reference.split()) for reference in references)
+    assert scores["utterances"] == 6
+    main(test)
+    printed = capsys.readouterr().out
+    assert f"WER {100 * words.wer:.2f} %" in printed
+    assert f"CER {100 * scores['cer']:.2f} %" in printed
+
+
+def test_train_from_the_command_line(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    policy = '{"name": "encoder_only", "encoder": {"weight": 4}, "base": "ptq"}'
+    main(["train", "--config", str(config), "--out", str(out), "--policy", policy, "--seed", "0"])
+    said = capsys.readouterr().out
+    record = json.loads((out / "record.json").read_text())
+    assert f"{record['size_bytes']:,} bytes" in said
+    assert f"WER {100 * record['metrics']['dev']['wer']:.2f} %" in said
+    assert f"Next: qstudy transcribe {out / 'model.qst'}" in said
+    assert record["bit_map"]["encoder.lstm.0"]["weight"] == 4
+    assert record["bit_map"]["joiner.output"]["weight"] == 32
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([*name.split(), "--help"])
+    assert exit.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: qstudy {name} ")
+    for parameter in COMMANDS[name].positional:
+        assert parameter in said
+
+
+def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        assert exit.value.code == 0
+        said = capsys.readouterr().out
+        assert all(f"  {name} " in said for name in COMMANDS)
+    with pytest.raises(SystemExit) as exit:
+        main(["data", "--help"])
+    assert "data digits" in capsys.readouterr().out
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    """In a process of its own: code 2, one line, no warning of any library."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "qstudy", "train", "--data.train", "gone.jsonl", "--data.dev", "gone.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("qstudy: ")
+    assert "gone.jsonl" in done.stderr
+    assert done.stdout == ""

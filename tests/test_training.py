@@ -1,0 +1,218 @@
+"""Training: it learns, it goes on exactly where it stopped, and its record says what happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny import run_config
+
+from qstudy.cli import main
+from qstudy.errors import Diverged, UserError
+from qstudy.files import read_json
+from qstudy.quant.packed import PackedModel
+from qstudy.quant.policies import POLICIES, QuantPolicy
+from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.training.checkpoint import load_checkpoint
+from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.run import float_baseline, price, run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+QAT: dict[str, Any] = {"name": "fake_qat", "layers": {"*": {"weight": 4, "activation": 8}}}
+
+
+class Stop(Exception):
+    """Thrown into a training, as a power cut would be."""
+
+
+def stopping(at: int) -> Callable[[int, float], None]:
+    def report(step: int, wer: float) -> None:
+        if step == at:
+            raise Stop
+
+    return report
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All that training changes, as the last checkpoint has it."""
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return {**state, "step": torch.tensor(checkpoint["global_step"])}
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, other = weights(first), weights(second)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    assert (first / "model.qst").read_bytes() == (second / "model.qst").read_bytes()
+
+
+def test_the_loss_falls_and_the_record_says_so(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    schedule = {"steps": 50, "ctc_only": 0.2, "learning_rate": 1e-2, "batch_size": 4}
+    config = run_config(corpus, shared_folder, training=schedule, data={"test": {"new": str(corpus / "test.jsonl")}})
+    record = run(config, tmp_path, name="float")
+    assert record["loss"]["last"] < 0.8 * record["loss"]["first"]
+    assert record["steps"] == 50
+    assert json.loads(json.dumps(record)) == read_json(tmp_path / "record.json")
+    assert (record["schema"], record["run"], record["state"], record["policy"]) == (1, "float", "complete", "float")
+    assert record["size_bytes"] == price(config).size_bytes == PackedModel.load(tmp_path / "model.qst").size_bytes
+    assert record["file_bytes"] == (tmp_path / "model.qst").stat().st_size
+    assert list(record["metrics"]) == ["dev", "new"]
+    assert record["metrics"]["dev"]["utterances"] == 6
+    assert record["baseline"] is None
+    assert sum(layer["bytes"] for layer in record["layers"].values()) == record["size_bytes"]
+    assert set(record["bit_map"]) <= set(record["layers"])
+    assert record["config"] == to_dict(config)
+    assert record["latency"]["edge_nna"]["latency_ms"] > 0
+    assert torch.__version__.startswith(record["versions"]["torch"])
+
+
+def test_fine_tuning_starts_from_a_baseline_that_is_trained_once(corpus: Path, tmp_path: Path) -> None:
+    first = run(run_config(corpus, tmp_path, policy=QAT), tmp_path / "qat", name="qat")
+    baseline = float_baseline(run_config(corpus, tmp_path))
+    written = (baseline / "record.json").stat().st_mtime_ns
+    ptq = {"name": "ptq", "layers": {"*": {"weight": 16}}}
+    second = run(run_config(corpus, tmp_path, policy=ptq), tmp_path / "ptq", name="ptq")
+    assert first["baseline"] == second["baseline"]
+    assert first["baseline"]["id"] == read_json(baseline / "record.json")["run"]
+    assert list((tmp_path / "cache" / "baselines").glob("*/record.json")) == [baseline / "record.json"]
+    assert (baseline / "record.json").stat().st_mtime_ns == written
+    assert (second["steps"], second["loss"], second["metrics"]["dev"]["utterances"]) == (0, None, 6)
+    before, after = (PackedModel.load(folder / "model.qst") for folder in (baseline, tmp_path / "ptq"))
+    assert torch.equal(before.tensors["joiner.output.bias"], after.tensors["joiner.output.bias"])
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_start": 5, "freeze_step": 9}], ids=["plain", "late activations"])
+def test_a_stopped_run_goes_on_exactly(
+    corpus: Path, shared_folder: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Twelve steps, or six, a crash, and eight more from the fourth on: the same bits, with dropout and observers."""
+    encoder = {"name": "lstm", "hidden": 24, "layers": 1, "stack": 3, "reduction": 3, "dropout": 0.2}
+    config = run_config(
+        corpus,
+        shared_folder,
+        model={"encoder": encoder},
+        finetune={"evaluate_every": 6, "checkpoint_every": 4, "ctc_weight": 0.3},
+        policy={**QAT, **options},
+        start="scratch",
+    )
+    config.training = config.finetune
+    straight = run(config, tmp_path / "straight", name="straight")
+    with pytest.raises(Stop):
+        run(config, tmp_path / "stopped", name="stopped", report=stopping(6))
+    assert not (tmp_path / "stopped" / "record.json").exists()
+    assert int(weights(tmp_path / "stopped")["step"]) == 4
+    resumed = run(config, tmp_path / "stopped", name="stopped")
+    assert_same(tmp_path / "straight", tmp_path / "stopped")
+    assert resumed["loss"] == straight["loss"]
+    assert (resumed["steps"], resumed["metrics"]["dev"]["wer"]) == (12, straight["metrics"]["dev"]["wer"])
+
+
+def test_the_last_checkpoint_is_the_trained_model(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    """Also when the number of steps is no multiple of the checkpoints' distance; exported, it is the run's model."""
+    config = run_config(corpus, shared_folder, finetune={"steps": 7}, policy=QAT)
+    run(config, tmp_path, name="qat")
+    assert int(weights(tmp_path)["step"]) == 7
+    main(["export", str(tmp_path / "last.ckpt"), "--out", str(tmp_path / "again.qst")])
+    assert (tmp_path / "again.qst").read_bytes() == (tmp_path / "model.qst").read_bytes()
+
+
+def test_a_finished_run_stays_as_it_is(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, shared_folder, policy=QAT)
+    first = run(config, tmp_path, name="qat")
+    model = (tmp_path / "model.qst").read_bytes()
+    (tmp_path / "record.json").unlink()  # killed between the last step and the record
+    again = run(config, tmp_path, name="qat")
+    assert (tmp_path / "model.qst").read_bytes() == model
+    assert (again["loss"], again["steps"], again["step_ms"]) == (first["loss"], 12, first["step_ms"])
+
+
+def test_another_configuration_does_not_go_on_from_this_one(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    run(run_config(corpus, shared_folder, policy=QAT), tmp_path, name="qat")
+    other = run_config(corpus, shared_folder, policy={**QAT, "weight_range": "max"})
+    with pytest.raises(UserError, match=r"policy"):
+        run(other, tmp_path, name="qat")
+
+
+class Exploding(FakeQAT):
+    """Its penalty is NaN from step 3 on."""
+
+    def penalty(self, model: torch.nn.Module, step: int) -> torch.Tensor:
+        return torch.tensor(float("nan") if step >= 3 else 0.0)
+
+
+def test_a_loss_that_is_no_number_names_the_step(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[str, Callable[..., QuantPolicy]] = {**POLICIES, "exploding": Exploding}
+    monkeypatch.setattr("qstudy.quant.policies.POLICIES", known)
+    with pytest.raises(Diverged, match=r"nan at step 3; lower training\.learning_rate"):
+        run(run_config(corpus, shared_folder, policy={**QAT, "name": "exploding"}), tmp_path, name="qat")
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_checkpoints_are_read_back(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, shared_folder, policy=QAT)
+    run(config, tmp_path, name="qat")
+    model, policy, again, tokenizer = load_checkpoint(tmp_path / "last.ckpt")
+    assert again == config
+    assert tokenizer.size == 29
+    assert [bits.weight for bits in policy.bit_map(model.shapes()).values()] == [4] * 6
+    assert not model.training
+
+
+# Killed, interrupted
+
+
+def training(config: RunConfig, folder: Path) -> "subprocess.Popen[str]":
+    """`qstudy train` in a process of its own."""
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    command = [sys.executable, "-m", "qstudy", "train", "--config", str(path), "--out", str(folder)]
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_another(checkpoint: Path, process: "subprocess.Popen[str]") -> None:
+    """Until the checkpoint was written anew."""
+
+    def version() -> int:
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+    before = version()
+    while version() == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def test_killed_then_interrupted_then_finished(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    schedule = {"steps": 60, "checkpoint_every": 1, "batch_size": 24}
+    config = run_config(corpus, shared_folder, training=schedule)
+    folder = tmp_path / "killed"
+    killed = training(config, folder)
+    wait_for_another(folder / "last.ckpt", killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    interrupted = training(config, folder)
+    wait_for_another(folder / "last.ckpt", interrupted)
+    os.kill(interrupted.pid, signal.SIGINT)
+    _, said = interrupted.communicate()
+    assert interrupted.returncode == 130, said
+    assert said.splitlines()[-1] == "Interrupted; the same command goes on where it stopped."
+    assert "Traceback" not in said
+    assert 1 < int(weights(folder)["step"]) < 60
+    assert not list(folder.glob(".*.tmp"))
+    run(config, folder, name="float")
+    run(config, tmp_path / "straight", name="float")
+    assert_same(tmp_path / "straight", folder)
