@@ -71,7 +71,7 @@ def text(path: Path) -> None:
     [
         (["trian"], ["'trian'", "train", "evaluate", "sweep"]),
         (["evaluate", "--colour"], ["colour"]),
-        (["evaluate", "--json", "true"], ["model"]),
+        (["evaluate", "--json"], ["required"]),
         (["transcribe", "nothing.qst", "a.wav", "--colour", "red"], ["colour"]),
         (["transcribe"], ["model"]),
         (["transcribe", "nothing.qst", "a.wav"], ["nothing.qst"]),
@@ -210,7 +210,7 @@ def test_evaluate_agrees_with_jiwer(
 ) -> None:
     out = tmp_path / "texts.jsonl"
     test = ["evaluate", str(model), "--manifest", str(corpus / "test.jsonl"), "--cache", str(shared_folder / "cache")]
-    main([*test, "--hypotheses", str(out), "--json", "true"])
+    main([*test, "--hypotheses", str(out), "--json"])
     scores = json.loads(capsys.readouterr().out)
     pairs = [json.loads(line) for line in out.read_text().splitlines()]
     references, hypotheses = [pair["reference"] for pair in pairs], [pair["hypothesis"] for pair in pairs]

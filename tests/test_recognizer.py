@@ -77,7 +77,7 @@ def test_transcribe_prints_the_same_text_streaming_or_not(
     files = [utterance.audio for utterance in read_manifest(corpus / "test.jsonl")[:2]]
     main(["transcribe", str(path), *map(str, files)])
     whole = capsys.readouterr().out
-    main(["transcribe", str(path), *map(str, files), "--stream", "true"])
+    main(["transcribe", str(path), *map(str, files), "--stream"])
     assert capsys.readouterr().out == whole
     recognizer = load_recognizer(path)
     texts = [recognizer.transcribe(torch.from_numpy(read_audio(file))) for file in files]

@@ -162,12 +162,14 @@ class UniformActivations(nn.Module):
         now = torch.stack(torch.aminmax(x.detach().float()))
         self.extremes.copy_(torch.where(self.seen, torch.lerp(now, self.extremes, self.momentum), now))
         self.seen.fill_(True)
+        symmetric = (self.extremes.abs().amax() / self.high).clamp_min(TINY)
         if self.symmetric:
-            self.scale.copy_((self.extremes.abs().amax() / self.high).clamp_min(TINY))
+            self.scale.copy_(symmetric)
             return
         low, high = self.extremes[0].clamp_max(0), self.extremes[1].clamp_min(0)  # zero stays exact
-        self.scale.copy_(((high - low) / (self.high - self.low)).clamp_min(TINY))
-        self.zero_point.copy_((self.low - low / self.scale).round().clamp(self.low, self.high))
+        scale = ((high - low) / (self.high - self.low)).clamp_min(TINY)
+        self.zero_point.copy_((self.low - low / scale).round().clamp(self.low, self.high))
+        self.scale.copy_(torch.where(self.zero_point == 0, symmetric, scale))  # see `forward`
 
     def constants(self) -> Tensor:
         """Scale and zero point, (2,) float32: what a packed model stores."""
