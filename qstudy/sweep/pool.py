@@ -45,7 +45,7 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
 
 def _prepare(queue: Queue, storage: str | None) -> None:
     """Make what the workers share, with all cores, in a process whose memory is free again when they start."""
-    process = _start(queue, 1, storage, "--prepare_only", "true")
+    process = _start(queue, 1, storage, "--prepare_only")
     try:
         code = process.wait()
     except KeyboardInterrupt:
