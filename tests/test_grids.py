@@ -135,7 +135,7 @@ def test_symmetric_grids_cover_the_extremes(bits: int, seed: int) -> None:
     snapping.observe(x)
     largest = x.abs().amax()
     assert float(snapping.scale) == pytest.approx(float(largest) / (2 ** (bits - 1) - 1), rel=1e-6)
-    assert float((snapping(x) - x).abs().max()) <= 0.501 * float(snapping.scale)
+    assert float((snapping(x) - x).abs().max()) <= 0.51 * float(snapping.scale)  # float32 rounds at 16 bits
     assert torch.equal(snapping(-x), -snapping(x))
 
 
