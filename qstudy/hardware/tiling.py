@@ -31,8 +31,12 @@ def gemm_dram_bytes(m: Any, k: Any, n: Any, weight_bits: Any, activation_bits: A
 def _blocks(count: Any, room: Any, bytes_each: Any) -> Any:
     """Into how many blocks `count` things of `bytes_each` bytes are cut to fit into `room`; infinite if none fits.
 
-    A block holds a power of two of them, as compilers like it, or all.
+    A block holds a power of two of them, as compilers like it, or that times 3, 5 or 7 where it divides them all
+    (384 = 3 x 128, 640 = 5 x 128), or all.
     """
     each = np.floor(np.maximum(room, 0.0) / bytes_each)
     even = 2 ** np.floor(np.log2(np.maximum(each, 1.0)))
+    for odd in (3, 5, 7):
+        block = odd * 2 ** np.floor(np.log2(np.maximum(each / odd, 1.0)))
+        even = np.where((block <= each) & (count % block == 0), np.maximum(even, block), even)
     return np.where(each >= count, 1.0, np.where(each >= 1, np.ceil(count / even), np.inf))
