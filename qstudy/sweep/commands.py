@@ -63,6 +63,9 @@ def sweep(
 def worker(study: str, storage: str | None = None, root: Path = Path("studies"), prepare_only: bool = False) -> None:
     """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
 
+    Corpus and float baseline are looked for where the study says (`data`, `cache`), and made if they are missing: share
+    those folders among machines, so that all trials start from the same baseline.
+
     Args:
         study: name of the study.
         storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the

@@ -24,6 +24,7 @@ class Sampler:
     name: SamplerName = "tpe"
     """`tpe`, `random`, or `nsga2`."""
     seed: int = 0
+    """Same seed, same proposals, as long as the results are the same."""
     startup: int = 8
     """`tpe`: candidates at random before it starts to learn; those over budget count, it learns from them too."""
     population: int = 12

@@ -84,6 +84,7 @@ def _round(queue: Queue, processes: Sequence[Popen[bytes]]) -> list[int]:
             _tell(queue, told, bar)
     except KeyboardInterrupt:
         _stop(processes)
+        queue.recover()  # what a worker had no time to put back
         raise
     return [process.wait() for process in processes]
 
