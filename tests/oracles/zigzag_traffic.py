@@ -37,7 +37,7 @@ LAYER_SRAM_KIB = [24, 96, 384]
 BLOCKS = [(8, 64, 64), (16, 64, 64)]
 BLOCK_SRAM_KIB = [1, 2, 4]
 # And larger ones that do not fit either: it gets the tiles to try.
-LARGE = [(256, 512, 512), (128, 256, 256), (64, 512, 256)]
+LARGE = [(256, 512, 512), (128, 256, 256), (64, 512, 256), (96, 384, 384), (64, 640, 640)]
 LARGE_SRAM_KIB = [24]
 WIDTHS = [(4, 8), (8, 8), (16, 16)]  # weight, activation
 PORTS = [f"{operand}, {way}" for operand in ("I1", "I2", "O") for way in ("fh", "tl")] + ["O, fl", "O, th"]
