@@ -80,6 +80,21 @@ def test_more_trials_go_on_where_the_study_ended(tmp_path: Path) -> None:
     assert [trial.params for trial in queue.trials()][: len(before)] == before
 
 
+def test_fewer_trials_end_the_study_earlier(tmp_path: Path) -> None:
+    grid = {"policy": {"name": "ptq", "layers": {"a": {"weight": [2, 3, 4, 8]}}}}
+    begun = open_queue(tmp_path, make_config(grid=grid, trials=8))
+    first = begun.claim()
+    assert first is not None
+    begun.park(first)
+    queue = open_queue(tmp_path, make_config(grid=grid, trials=3))
+    work(queue, measure)
+    assert outcomes(queue) == ["trained"] * 3 + ["dropped"] * 5
+    again = open_queue(tmp_path, make_config(grid=grid, trials=4))
+    work(again, measure)
+    assert outcomes(again) == ["trained"] * 3 + ["dropped"] * 5 + ["trained"]
+    assert again.trials()[-1].user_attrs["changes"]["policy"]["layers"]["a"] == {"weight": 8}
+
+
 def test_interruptions_do_not_change_what_is_tried(tmp_path: Path) -> None:
     """The same study, once in one go and once with a Ctrl-C in the middle of every third trial."""
     whole = open_queue(tmp_path / "whole", make_config())

@@ -15,6 +15,7 @@ from qstudy.sweep.space import corners, expand
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import print_summary
 from qstudy.sweep.worker import work
+from qstudy.training.record import command
 from qstudy.training.run import prepare, price
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -30,7 +31,7 @@ def sweep(
     """Run a study, or go on with an interrupted one.
 
     Candidates over budget are told so and cost no training. The study ends when as many trials as it asks for were
-    trained; a larger --trials goes on from there.
+    trained; a larger --trials goes on from there, a smaller one ends it earlier.
 
     Args:
         study: YAML file of the study, e.g. sweeps/quickstart.yaml.
@@ -55,8 +56,7 @@ def sweep(
         try:
             _sweep(config, folder, workers, storage)
         except KeyboardInterrupt as error:
-            again = f"qstudy sweep {study}" + (f" --workers {workers}" if workers > 1 else "")
-            print(f"\nInterrupted; nothing is lost. Go on with: {again}", file=sys.stderr)
+            print(f"\nInterrupted; nothing is lost. Go on with: {command()}", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
 
 

@@ -39,6 +39,7 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
         for log, code in zip(logs, codes, strict=True):
             if code == USER_ERROR:
                 raise UserError(f"{_last_line(log)} (worker log: {log})")
+        queue.plan()  # a worker may have died before it made place for another candidate
         if any(codes) and len(_finished(queue)) == before:
             raise UserError(f"The workers end without finishing a trial; see {logs[0].parent}.")
 

@@ -28,7 +28,8 @@ from qstudy.sweep.space import expand, size
 
 OUTCOME = "outcome"
 """Attribute of a finished trial: `trained`, `stopped` (early), `failed`, or one of `FREE`."""
-FREE = ("over_budget", "repeated")
+DROPPED = "dropped"
+FREE = ("over_budget", "repeated", DROPPED)
 """Outcomes that cost no training and do not count as a trial of the study."""
 IDENTITY = "identity"
 """Attribute of a trial: the hash of its run configuration."""
@@ -91,10 +92,17 @@ class Queue:
         return sum(trial.state.is_finished() and counts(trial) for trial in self.trials())
 
     def plan(self) -> None:
-        """Put into the queue what is still missing: the grid's combinations, then places for the sampler to fill."""
+        """Put into the queue what is still missing: the grid's combinations, then places for the sampler to fill.
+
+        If fewer trials are wanted than before, drop what has not begun, from the end.
+        """
         trials = self.trials()
         missing = self.config.wanted - sum(counts(trial) for trial in trials)
-        planned = {trial.user_attrs.get(GRID) for trial in trials}
+        planned = {t.user_attrs.get(GRID) for t in trials if t.user_attrs.get(OUTCOME) != DROPPED}
+        untouched = [trial for trial in self.trials(TrialState.WAITING) if ATTEMPTS not in trial.user_attrs]
+        for trial in untouched[missing:] if missing < 0 else []:
+            self._storage.set_trial_user_attr(trial._trial_id, OUTCOME, DROPPED)
+            self._set(trial, TrialState.PRUNED)
         for index, changes in enumerate(expand(self.config.grid)):
             if index not in planned and missing > 0:
                 self._add({GRID: index, CHANGES: changes})

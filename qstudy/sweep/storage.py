@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from qstudy.errors import UserError
@@ -36,34 +36,37 @@ def open_storage(
     Raises:
         UserError: the database cannot be reached or its driver is missing.
     """
-    url = url or os.environ.get(STORAGE_VARIABLE)
-    if url is None:
-        file = folder / "study.db"
-        if not create and not file.exists():
-            raise UserError(f"storage: there is no {file}; begin the study with `qstudy sweep`, or give its --storage.")
-        folder.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite:///{file}"
+    url = url or os.environ.get(STORAGE_VARIABLE) or _file_url(folder / "study.db", create)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        parsed = make_url(url)
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        sqlite = parsed.get_backend_name() == "sqlite"
-        engine = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-            storage = RDBStorage(
-                parsed.render_as_string(hide_password=False),
-                engine_kwargs=engine,
-                heartbeat_interval=heartbeat_s,
-                grace_period=grace_s,
-            )
-        if sqlite:
-            with storage.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+        return _connect(make_url(url), heartbeat_s, grace_s)
     except (SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise UserError(f"storage: {masked(url)} cannot be opened: {reason}") from error
+
+
+def _file_url(file: Path, create: bool) -> str:
+    if not create and not file.exists():
+        raise UserError(f"storage: there is no {file}; begin the study with `qstudy sweep`, or give its --storage.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{file}"
+
+
+def _connect(url: URL, heartbeat_s: int, grace_s: int) -> RDBStorage:
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    sqlite = url.get_backend_name() == "sqlite"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+        storage = RDBStorage(
+            url.render_as_string(hide_password=False),
+            engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True},
+            heartbeat_interval=heartbeat_s,
+            grace_period=grace_s,
+        )
+    if sqlite:
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # readers do not wait for writers
     return storage
 
 
