@@ -28,13 +28,12 @@ from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.evaluation import recognize, score
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
-from qstudy.training.record import environment, headline, write_record
+from qstudy.training.record import RECORD_FILE, environment, headline, write_record
 from qstudy.training.tracking import Tracker
 
 CALIBRATION_BATCHES = 8
 SAMPLES = 12  # transcripts kept in a record
 MODEL_FILE = "model.qst"
-RECORD_FILE = "record.json"
 
 
 @dataclass(frozen=True)
@@ -118,40 +117,40 @@ def run(
     cost = price(config)
     assets = open_assets(config)
     baseline = None if config.from_scratch else float_baseline(config)
-    tracker = Tracker(folder, study, name, to_dict(config), enabled=config.track)
-    model, policy = _new_model(config, assets, baseline), build_policy(config.policy)
-    policy.prepare(model)
-    policy.calibrate(model, _passes(model, config, assets))
-    trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None}
-    if policy.trains:
-        module = TransducerModule(model, policy, config.schedule, assets.tokenizer.size)
-        trained = fit(module, config, assets, folder, name, tracker.log, report)
-    model.cpu().eval()
-    policy.project_(model, trained["steps"])
-    header = describe(config.model, config.features, assets.tokenizer, config.policy)
-    packed = pack(model, cost.bit_map, header)
-    packed.save(folder / MODEL_FILE)
-    record = {
-        "schema": 1,
-        "run": name,
-        "study": study,
-        "trial": trial,
-        "state": "complete",
-        "reason": None,
-        "policy": config.policy["name"],
-        "config": to_dict(config),
-        **describe_price(cost),
-        **_evaluate(model, packed, assets),
-        "size_bytes": packed.size_bytes,
-        "file_bytes": (folder / MODEL_FILE).stat().st_size,
-        "baseline": _baseline_summary(baseline),
-        **trained,
-        "seed": config.seed,
-        **environment(),
-        **(extra or {}),
-    }
-    write_record(folder, record)
-    tracker.finish(record, folder / MODEL_FILE)
+    with Tracker(folder, study, name, to_dict(config), enabled=config.track) as tracker:
+        model, policy = _new_model(config, assets, baseline), build_policy(config.policy)
+        policy.prepare(model)
+        policy.calibrate(model, _passes(model, config, assets))
+        trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None}
+        if policy.trains:
+            module = TransducerModule(model, policy, config.schedule, assets.tokenizer.size)
+            trained = fit(module, config, assets, folder, name, tracker.log, report)
+        model.cpu().eval()
+        policy.project_(model, trained["steps"])
+        header = describe(config.model, config.features, assets.tokenizer, config.policy)
+        packed = pack(model, cost.bit_map, header)
+        packed.save(folder / MODEL_FILE)
+        record = {
+            "schema": 1,
+            "run": name,
+            "study": study,
+            "trial": trial,
+            "state": "complete",
+            "reason": None,
+            "policy": config.policy["name"],
+            "config": to_dict(config),
+            **describe_price(cost),
+            **_evaluate(model, packed, assets),
+            "size_bytes": packed.size_bytes,
+            "file_bytes": (folder / MODEL_FILE).stat().st_size,
+            "baseline": _baseline_summary(baseline),
+            **trained,
+            "seed": config.seed,
+            **environment(),
+            **(extra or {}),
+        }
+        write_record(folder, record)
+        tracker.finish(record, folder / MODEL_FILE)
     return record
 
 
