@@ -45,7 +45,7 @@ def test_every_level_is_reached_and_no_other(bits: int, narrow: bool) -> None:
 def test_codes_stand_for_the_forward_values(bits: int, range: str, granularity: str) -> None:
     weight = matrix()
     snapping = grid(weight, bits, granularity, range)
-    integers, scale = snapping.codes(weight)
+    integers, scale, _ = snapping.codes(weight)
     assert integers.dtype == (torch.int8 if bits <= 8 else torch.int16)
     assert scale.shape == ((6, 1) if granularity == "channel" else (1, 1))
     assert torch.equal(integers * scale, snapping(weight))
@@ -70,7 +70,7 @@ def test_rows_of_zeros_stay_zero(range: str) -> None:
 def test_extreme_scales(bits: int, range: str, factor: float) -> None:
     """Whatever the size of the weights, none moves by more than half a step, unless it is clipped to the last level."""
     weight = matrix() * factor
-    integers, scale = grid(weight, bits, range=range).codes(weight)
+    integers, scale, _ = grid(weight, bits, range=range).codes(weight)
     error = (integers * scale - weight).abs()
     assert torch.isfinite(error).all()
     assert ((error <= 0.501 * scale) | (integers.abs() == 2 ** (bits - 1) - 1)).all()

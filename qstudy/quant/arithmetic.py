@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -11,6 +12,9 @@ LSTMState = tuple[Tensor, Tensor]
 
 class Arithmetic(nn.Module, ABC):
     """How one layer computes. The layer owns its parameters and hands them over; the arithmetic owns its grids."""
+
+    served: ClassVar[str] = "integer"
+    """Which of `qstudy.quant.serving` runs the packed layer."""
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

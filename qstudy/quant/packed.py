@@ -11,16 +11,13 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
+from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.files import content_hash, replacing
-from qstudy.quant.arithmetic import Arithmetic, LSTMState
-from qstudy.quant.bitpack import pack, unpack
-from qstudy.quant.grids import bounds
+from qstudy.quant.bitpack import pack
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.matmul import integer_matmul
+from qstudy.quant.serving import SERVED
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
 HEADER_HASH = "header_sha256"
@@ -93,81 +90,6 @@ class PackedModel:
         return digest.hexdigest()
 
 
-class PackedArithmetic(Arithmetic):
-    """One layer of a packed model: integer matrices, integer products where the activations are integers too."""
-
-    grids: Tensor | None
-
-    def __init__(self, matrices: Sequence[tuple[Tensor, Tensor | None]], grids: Tensor | None, bits: LayerBits) -> None:
-        """
-        Args:
-            matrices: per weight matrix its integers (rows, columns) int8 or int16 with scale (rows,) or (1,) float32,
-                or its float values with None.
-            grids: scale and zero point (grids, 2) float32 of inputs and hidden state; None: float activations.
-            bits: the layer's widths.
-        """
-        super().__init__()
-        for index, (values, scale) in enumerate(matrices):
-            self.register_buffer(f"values_{index}", values)
-            self.register_buffer(f"scale_{index}", scale)
-        self.register_buffer("grids", grids)
-        self.bits = bits
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = self._product(0, x)
-        return y if bias is None else y + bias
-
-    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
-        values, scale = self._matrix(0)
-        rows = F.embedding(ids, values).float()
-        if scale is None:
-            return rows
-        return rows * (scale if len(scale) == 1 else F.embedding(ids, scale[:, None]))
-
-    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        bias = weights[2] + weights[3]
-        gates = self._product(0, x) + bias
-        h, c = state[0][0], state[1][0]
-        outputs = x.new_empty(len(x), x.shape[1], h.shape[1])
-        recurrent = self._prepared(1)
-        for t in range(x.shape[1]):
-            i, f, g, o = (gates[:, t] + self._multiply(recurrent, 1, h)).chunk(4, 1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            outputs[:, t] = h
-        return outputs, (h.unsqueeze(0), c.unsqueeze(0))
-
-    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError("a packed model is not packed again")
-
-    def _matrix(self, index: int) -> tuple[Tensor, Tensor | None]:
-        return getattr(self, f"values_{index}"), getattr(self, f"scale_{index}")
-
-    def _product(self, index: int, x: Tensor) -> Tensor:
-        return self._multiply(self._prepared(index), index, x)
-
-    def _prepared(self, index: int) -> Tensor:
-        """The matrix as its product wants it: integers beside integer activations, else float for one call."""
-        values, _ = self._matrix(index)
-        return values if self.grids is not None else values.float()
-
-    def _multiply(self, matrix: Tensor, index: int, x: Tensor) -> Tensor:
-        """x (..., D) times the transposed matrix (H, D): (..., H) float32."""
-        scale = self._matrix(index)[1]
-        if self.grids is None:
-            y = x @ matrix.t()
-            return y if scale is None else y * scale
-        step, zero_point = self.grids[min(index, len(self.grids) - 1)]
-        low, high = bounds(self.bits.activation, narrow=False)
-        codes = torch.round(x / step + zero_point).clamp(low if zero_point else -high, high)
-        if scale is None:
-            return (codes - zero_point) * step @ matrix.t()
-        accumulator = integer_matmul(codes.to(torch.int8 if high < 128 else torch.int16), matrix)
-        if zero_point:
-            accumulator = accumulator - zero_point * matrix.sum(1, dtype=torch.int32)
-        return (accumulator * (step * scale)).float()
-
-
 def pack_model(
     model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]
 ) -> PackedModel:
@@ -188,7 +110,11 @@ def pack_model(
             owner = model.get_submodule(shape.name)
             tensors |= {f"{shape.name}.{key}": value for key, value in owner.named_buffers()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    described = {"shapes": [asdict(s) for s in shapes], "bit_map": {name: b.to_dict() for name, b in bit_map.items()}}
+    described = {
+        "shapes": [asdict(s) for s in shapes],
+        "bit_map": {name: b.to_dict() for name, b in bit_map.items()},
+        "arithmetic": {name: layer.arithmetic.served for name, layer in layers.items() if layer.arithmetic},
+    }
     return PackedModel(tensors, {**described, **header})
 
 
@@ -215,18 +141,10 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
         if not bits.quantized:
             layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
             continue
-        matrices = [_unpack_matrix(own, i, size, bits) for i, size in enumerate(shapes[name].matrices)]
         layer.set_float([], bias)
         layer.drop_matrices()
-        layer.arithmetic = PackedArithmetic(matrices, own.get("activation"), bits)
+        served = SERVED[packed.header.get("arithmetic", {}).get(name, "integer")]
+        layer.arithmetic = served.unpack(own, shapes[name], bits)
     _missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected:
         raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")
-
-
-def _unpack_matrix(
-    own: dict[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits
-) -> tuple[Tensor, Tensor | None]:
-    if bits.weight == FLOAT:
-        return own[f"{index}.float"], None
-    return unpack(own[f"{index}.codes"], bits.weight, size), own[f"{index}.scale"]

@@ -42,27 +42,52 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_outputs, grad_last_h, grad_last_c = grads
-        gates, cells, snapped, weight = ctx.saved_tensors
-        frames, _batch, gates_size = gates.shape
-        hidden = gates_size // 4
-        grad_gates = torch.empty_like(gates)
-        grad_h, grad_c = grad_last_h.clone(), grad_last_c.clone()
-        for t in range(frames - 1, -1, -1):
-            i, f, g, o = gates[t].chunk(4, 1)
-            di, df, dg, do = grad_gates[t].chunk(4, 1)
-            tanh_c = torch.tanh(cells[t + 1])
-            grad_h += grad_outputs[t]
-            torch.mul(grad_h * tanh_c, o * (1 - o), out=do)
-            grad_c.addcmul_(grad_h * o, 1 - tanh_c * tanh_c)
-            torch.mul(grad_c * g, i * (1 - i), out=di)
-            torch.mul(grad_c * cells[t], f * (1 - f), out=df)
-            torch.mul(grad_c * i, 1 - g * g, out=dg)
-            grad_c.mul_(f)
-            grad_h = grad_gates[t] @ weight  # straight through the rounding of the hidden state
-        flat = grad_gates.view(-1, gates_size)
-        grad_weight = flat.t() @ snapped[:frames].reshape(-1, hidden)
-        return grad_gates, grad_h, grad_c, grad_weight, None, None
+        return (*recurrence_gradients(*ctx.saved_tensors, *grads), None, None)
+
+
+def recurrence_gradients(
+    gates: Tensor,
+    cells: Tensor,
+    snapped: Tensor,
+    weight: Tensor,
+    grad_outputs: Tensor,
+    grad_last_h: Tensor,
+    grad_last_c: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Backward through time; straight through every rounding.
+
+    Args:
+        gates: after sigmoid and tanh (T, B, 4H), in torch's order.
+        cells: (T + 1, B, H), the initial one first.
+        snapped: the hidden states that the products saw (T + 1, B, H), the initial one first.
+        weight: hidden weights (4H, H), as quantized.
+        grad_outputs: (T, B, H).
+        grad_last_h: of the last hidden state (B, H).
+        grad_last_c: of the last cell state (B, H).
+
+    Returns:
+        Gradients of the gates' pre-activations (T, B, 4H), the initial hidden (B, H) and cell state (B, H), and the
+        hidden weights (4H, H).
+    """
+    frames, _batch, gates_size = gates.shape
+    hidden = gates_size // 4
+    grad_gates = torch.empty_like(gates)
+    grad_h, grad_c = grad_last_h.clone(), grad_last_c.clone()
+    for t in range(frames - 1, -1, -1):
+        i, f, g, o = gates[t].chunk(4, 1)
+        di, df, dg, do = grad_gates[t].chunk(4, 1)
+        tanh_c = torch.tanh(cells[t + 1])
+        grad_h += grad_outputs[t]
+        torch.mul(grad_h * tanh_c, o * (1 - o), out=do)
+        grad_c.addcmul_(grad_h * o, 1 - tanh_c * tanh_c)
+        torch.mul(grad_c * g, i * (1 - i), out=di)
+        torch.mul(grad_c * cells[t], f * (1 - f), out=df)
+        torch.mul(grad_c * i, 1 - g * g, out=dg)
+        grad_c.mul_(f)
+        grad_h = grad_gates[t] @ weight  # straight through the rounding of the hidden state
+    flat = grad_gates.view(-1, gates_size)
+    grad_weight = flat.t() @ snapped[:frames].reshape(-1, hidden)
+    return grad_gates, grad_h, grad_c, grad_weight
 
 
 def quantized_recurrence(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
+from qstudy.errors import UserError
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 
@@ -46,3 +47,9 @@ class QuantPolicy(ABC):
 
     def project_(self, model: nn.Module, step: int) -> None:  # noqa: B027
         """Change the model in place after an optimizer step: compressors, annealing, observers."""
+
+
+def choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless the policy's option `field` has one of the values that it may have."""
+    if value not in choices:
+        raise UserError(f"policy.{field}: {value!r} is not one of {', '.join(choices)}.")

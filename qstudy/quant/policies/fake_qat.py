@@ -1,18 +1,21 @@
 """`fake_qat`: quantization-aware training with uniform grids, simulated in float."""
 
-from collections.abc import Iterable, Iterator
-
-from torch import nn
-
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.errors import UserError
 from qstudy.quant.fake import FakeArithmetic
-from qstudy.quant.grids import ActivationRange, FixedActivations, UniformActivations, UniformWeights, WeightRange
-from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.base import QuantPolicy
+from qstudy.quant.grids import (
+    ActivationRange,
+    FixedActivations,
+    UniformActivations,
+    UniformWeights,
+    WeightRange,
+)
+from qstudy.quant.layers import Quantizable
+from qstudy.quant.policies.base import choice
+from qstudy.quant.policies.gridded import GriddedPolicy
 
 
-class FakeQAT(QuantPolicy):
+class FakeQAT(GriddedPolicy):
     """Weights and activations are snapped to uniform grids in the forward pass; gradients go straight through.
 
     Source: Jacob et al. 2018, arXiv 1712.05877; learned scales: LSQ, Esser et al. 2020, arXiv 1902.08153.
@@ -47,7 +50,7 @@ class FakeQAT(QuantPolicy):
         Raises:
             UserError: a range that does not exist, or learned asymmetric activations.
         """
-        super().__init__(layers)
+        super().__init__(layers, activation_start, freeze_step)
         choice("weight_range", weight_range, ("max", "mse", "learned"))
         choice("activation_range", activation_range, ("ema", "learned"))
         if activation_range == "learned" and not symmetric:
@@ -56,8 +59,6 @@ class FakeQAT(QuantPolicy):
         self.activation_range = activation_range
         self.symmetric = symmetric
         self.narrow = narrow
-        self.activation_start = activation_start
-        self.freeze_step = freeze_step
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FakeArithmetic:
         matrices = layer.matrices()
@@ -71,29 +72,3 @@ class FakeQAT(QuantPolicy):
         inputs = UniformActivations(bits.activation, self.symmetric, self.activation_range) if grids else None
         hidden = FixedActivations(bits.activation) if grids > 1 else None
         return FakeArithmetic(weights, inputs, hidden)
-
-    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
-        for layer in quantizable(model).values():
-            if isinstance(layer.arithmetic, FakeArithmetic):
-                layer.arithmetic.calibrate(layer.matrices())
-        for grid in _activation_grids(model):
-            grid.observing, grid.enabled = True, False
-        for _ in passes:
-            pass
-        self.project_(model, 0)
-
-    def project_(self, model: nn.Module, step: int) -> None:
-        frozen = self.freeze_step is not None and step >= self.freeze_step
-        for grid in _activation_grids(model):
-            grid.enabled = step >= self.activation_start
-            grid.observing = grid.range == "ema" and not frozen and self.trains and model.training
-
-
-def _activation_grids(model: nn.Module) -> Iterator[UniformActivations]:
-    return (module for module in model.modules() if isinstance(module, UniformActivations))
-
-
-def choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError unless the policy's option `field` has one of the values that it may have."""
-    if value not in choices:
-        raise UserError(f"policy.{field}: {value!r} is not one of {', '.join(choices)}.")

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from qstudy.bits import BitPatterns
-from qstudy.quant.policies.fake_qat import FakeQAT, choice
+from qstudy.quant.policies.base import choice
+from qstudy.quant.policies.fake_qat import FakeQAT
 
 
 class PTQ(FakeQAT):

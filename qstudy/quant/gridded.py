@@ -1,0 +1,67 @@
+"""An arithmetic that keeps its numbers on grids: one for each weight matrix, one for inputs, one for hidden states."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.grids import ActivationGrid, WeightGrid
+
+
+class GriddedArithmetic(Arithmetic):
+    """A layer whose weights, inputs and hidden state have grids; what has none stays in float."""
+
+    def __init__(
+        self,
+        weights: Sequence[WeightGrid | None],
+        inputs: ActivationGrid | None = None,
+        hidden: ActivationGrid | None = None,
+    ) -> None:
+        """Args: one grid (or None) per weight matrix; grids of the inputs and of an LSTM's hidden state."""
+        super().__init__()
+        self.weights = nn.ModuleList(grid if grid is not None else nn.Identity() for grid in weights)
+        self.inputs = inputs
+        self.hidden = hidden
+        self._snapped: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding(ids, self._weight(0, weight))
+
+    def calibrate(self, matrices: Sequence[Tensor]) -> None:
+        """Fit the weight grids to the trained matrices."""
+        for grid, matrix in zip(self.weights, matrices, strict=True):
+            if isinstance(grid, WeightGrid):
+                grid.calibrate(matrix)
+
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for index, (grid, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
+            if isinstance(grid, WeightGrid):
+                codes = grid.codes(matrix)
+                tensors |= {f"{index}.codes": codes.integers, f"{index}.scale": codes.scale}
+                if codes.table is not None:
+                    tensors[f"{index}.table"] = codes.table
+            else:
+                tensors[f"{index}.float"] = matrix.detach()
+        grids = [grid.constants() for grid in (self.inputs, self.hidden) if grid is not None]
+        if grids:
+            tensors["activation"] = torch.stack(grids)
+        return tensors
+
+    def _input(self, x: Tensor) -> Tensor:
+        return x if self.inputs is None else self.inputs(x)
+
+    def _weight(self, index: int, weight: Tensor) -> Tensor:
+        """Snap a matrix; when no gradient is wanted, reuse the last result until the matrix or its grid changes."""
+        grid = self.weights[index]
+        if torch.is_grad_enabled():
+            return grid(weight)
+        state = (weight, *grid.parameters(), *grid.buffers())
+        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
+        cached = self._snapped.get(index)
+        if cached is None or cached[0] != version:
+            cached = (version, grid(weight))
+            self._snapped[index] = cached
+        return cached[1]

@@ -1,0 +1,89 @@
+"""What every grid offers: the levels that a tensor may take, as values for training and as integers for the device."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+TINY = 1e-8  # a scale is never zero: an all-zero row keeps a grid
+
+
+class Codes(NamedTuple):
+    """A quantized matrix: values = integers * scale, or table[integers] * scale."""
+
+    integers: Tensor
+    """(rows, columns) int8, or int16 for 16 bits; with a table: indices into it, from 0."""
+    scale: Tensor
+    """(rows, 1) or (1, 1) float32; (rows, groups) where columns share a scale in groups."""
+    table: Tensor | None = None
+    """(K,) int8, the levels of a codebook; None: the integers are the levels."""
+
+
+def bounds(bits: int, narrow: bool = True) -> tuple[int, int]:
+    """Least and greatest integer of a signed grid: 2**bits - 1 levels, symmetric (narrow), or all 2**bits."""
+    high = 2 ** (bits - 1) - 1
+    return (-high if narrow else -high - 1), high
+
+
+def integer_type(bits: int) -> torch.dtype:
+    """The type that holds integers of this width: int8, or int16 above 8 bits."""
+    return torch.int8 if bits <= 8 else torch.int16
+
+
+class WeightGrid(nn.Module, ABC):
+    """Levels for one weight matrix."""
+
+    bits: int
+
+    @abstractmethod
+    def forward(self, weight: Tensor) -> Tensor:
+        """Snap weight (rows, columns) to the grid; gradients pass straight through."""
+
+    @abstractmethod
+    def codes(self, weight: Tensor) -> Codes:
+        """The integers that stand for `forward`'s values."""
+
+    def calibrate(self, weight: Tensor) -> None:
+        """Fit the grid to the trained weight, once, before fine-tuning or packing."""
+
+
+class ActivationGrid(nn.Module, ABC):
+    """Levels for one activation tensor: integers low..high, values (integer - zero_point) * scale.
+
+    It watches (`observing`) and snaps (`enabled`) independently, so that a policy can first learn ranges, then
+    quantize, then freeze.
+    """
+
+    bits: int
+    low: int
+    high: int
+    scale: Tensor
+    """() float32, above zero."""
+    zero_point: Tensor
+    """() float32, a whole number."""
+    trained: bool = False
+    """Whether gradients move the range; then it is observed only before training."""
+    observing: bool = False
+    enabled: bool = True
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Snap x (any shape) to the grid; gradients pass straight through."""
+
+    @abstractmethod
+    def observe(self, x: Tensor) -> None:
+        """Fit the range to x."""
+
+    def settle(self) -> None:
+        """Choose the range after the batches of calibration have been observed."""
+
+    def constants(self) -> Tensor:
+        """Scale and zero point, (2,) float32: what a packed model stores."""
+        return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point]).float()
+
+
+def activation_grids(model: nn.Module) -> Iterator[ActivationGrid]:
+    """All activation grids of a model."""
+    return (module for module in model.modules() if isinstance(module, ActivationGrid))

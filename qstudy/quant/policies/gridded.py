@@ -1,0 +1,44 @@
+"""What policies over grids share: calibration, and the schedule of activation observers."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from qstudy.bits import BitPatterns
+from qstudy.quant.gridded import GriddedArithmetic
+from qstudy.quant.grids import activation_grids
+from qstudy.quant.layers import quantizable
+from qstudy.quant.policies.base import QuantPolicy
+
+
+class GriddedPolicy(QuantPolicy):
+    """A policy whose arithmetics keep their numbers on grids: weights first, activations later, then frozen."""
+
+    def __init__(self, layers: BitPatterns, activation_start: int = 0, freeze_step: int | None = None) -> None:
+        """
+        Args:
+            layers: ordered glob patterns over layer names -> widths.
+            activation_start: activations stay in float, only watched, before this step.
+            freeze_step: activation ranges stop moving at this step; None: never.
+        """
+        super().__init__(layers)
+        self.activation_start = activation_start
+        self.freeze_step = freeze_step
+
+    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+        for layer in quantizable(model).values():
+            if isinstance(layer.arithmetic, GriddedArithmetic):
+                layer.arithmetic.calibrate(layer.matrices())
+        for grid in activation_grids(model):
+            grid.observing, grid.enabled = True, False
+        for _ in passes:
+            pass
+        for grid in activation_grids(model):
+            grid.settle()
+        self.project_(model, 0)
+
+    def project_(self, model: nn.Module, step: int) -> None:
+        frozen = self.freeze_step is not None and step >= self.freeze_step
+        for grid in activation_grids(model):
+            grid.enabled = step >= self.activation_start
+            grid.observing = not grid.trained and not frozen and self.trains and model.training

@@ -1,0 +1,22 @@
+"""What every served arithmetic offers: the layer of a packed model runs by it."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from torch import Tensor
+
+from qstudy.bits import LayerBits, LayerShape
+from qstudy.quant.arithmetic import Arithmetic
+
+
+class ServedArithmetic(Arithmetic):
+    """One layer of a packed model; it owns integers, the layer only a bias."""
+
+    @classmethod
+    @abstractmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> Self:
+        """Make it from the layer's tensors in the packed file, by their names without the layer's."""
+
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        raise NotImplementedError("a packed model is not packed again")
