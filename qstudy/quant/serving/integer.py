@@ -91,4 +91,7 @@ def _unpack_matrix(
 ) -> tuple[Tensor, Tensor | None]:
     if bits.weight == FLOAT:
         return own[f"{index}.float"], None
-    return unpack(own[f"{index}.codes"], bits.weight, size), own[f"{index}.scale"]
+    codes, table = unpack(own[f"{index}.codes"], bits.weight, size), own.get(f"{index}.table")
+    if table is not None:
+        codes = table[codes.int() & 2**bits.weight - 1]  # indices have no sign
+    return codes, own[f"{index}.scale"]
