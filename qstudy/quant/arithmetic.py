@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +15,11 @@ class Arithmetic(nn.Module, ABC):
 
     served: ClassVar[str] = "integer"
     """Which of `qstudy.quant.serving` runs the packed layer."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the packed layer must know beside its tensors, as JSON: `ServedArithmetic.configure` takes it."""
+        return {}
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -115,6 +115,8 @@ def pack_model(
         "bit_map": {name: b.to_dict() for name, b in bit_map.items()},
         "arithmetic": {name: layer.arithmetic.served for name, layer in layers.items() if layer.arithmetic},
     }
+    settings = {name: layer.arithmetic.settings for name, layer in layers.items() if layer.arithmetic}
+    described["settings"] = {name: values for name, values in settings.items() if values}
     return PackedModel(tensors, {**described, **header})
 
 
@@ -144,7 +146,8 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
         layer.set_float([], bias)
         layer.drop_matrices()
         served = SERVED[packed.header.get("arithmetic", {}).get(name, "integer")]
-        layer.arithmetic = served.unpack(own, shapes[name], bits)
+        layer.arithmetic = arithmetic = served.unpack(own, shapes[name], bits)
+        arithmetic.configure(packed.header.get("settings", {}).get(name, {}))
     _missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected:
         raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -17,6 +17,9 @@ class ServedArithmetic(Arithmetic):
     @abstractmethod
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> Self:
         """Make it from the layer's tensors in the packed file, by their names without the layer's."""
+
+    def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027
+        """Take what the training arithmetic's `settings` put into the header; most have nothing to say."""
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError("a packed model is not packed again")
