@@ -9,6 +9,8 @@ from qstudy.errors import UserError
 
 FLOAT = 32  # this width means "no quantization"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
+PLACEMENTS = ("accelerator", "products", "cpu")
+WHOLE_ROW = 2**31 - 1  # more columns than any matrix has
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,28 @@ class LayerBits:
     grid: str = "uniform"
     """Where the levels lie: `uniform`, or `codebook` (a table of 2**weight entries of 8 bits)."""
     granularity: str = "channel"
-    """Weights that share a scale: `channel` (a row of the matrix) or `tensor`."""
+    """Weights that share a scale: `channel` (a row of the matrix), `tensor`, or `group` (part of a row)."""
+    group: int = 64
+    """Columns of a group, where the granularity is `group`; the last one of a row may have fewer."""
     placement: str = "accelerator"
-    """Where the layer runs: `accelerator` or `cpu`."""
+    """Where the layer runs: `accelerator`, `cpu`, or `products`: its matrix products on the accelerator, its
+    error-prone operators (an LSTM's sigmoids, tanhs and element-wise products) on the CPU."""
 
     def __post_init__(self) -> None:
         for field in ("weight", "activation"):
             if getattr(self, field) not in WIDTHS:
                 raise UserError(f"{field}: {getattr(self, field)!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
-        for field, choices in (("grid", ("uniform", "codebook")), ("granularity", ("channel", "tensor")),
-                               ("placement", ("accelerator", "cpu"))):  # fmt: skip
+        for field, choices in (("grid", ("uniform", "codebook")), ("granularity", ("channel", "tensor", "group")),
+                               ("placement", PLACEMENTS)):  # fmt: skip
             if getattr(self, field) not in choices:
                 raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
+        if not isinstance(self.group, int) or not 0 < self.group < WHOLE_ROW:
+            raise UserError(f"group: {self.group!r} is not a positive number of columns.")
+
+    @property
+    def columns_per_scale(self) -> int:
+        """How many columns of a row share a scale; 0: the whole matrix has one."""
+        return {"tensor": 0, "channel": WHOLE_ROW}.get(self.granularity, self.group)
 
     @property
     def quantized(self) -> bool:

@@ -64,7 +64,7 @@ def _spilled_bytes(columns: Columns, bits: Widths, memory: Memory) -> np.ndarray
 
 def weight_bytes(columns: Columns, bits: Widths) -> np.ndarray:
     """Bytes of each operator's second operand and constants (C, N): packed weights, or kept activations."""
-    packed = packed_bytes(columns.outputs, columns.inputs, bits.weight, bits.codebook, bits.per_tensor)
+    packed = packed_bytes(columns.outputs, columns.inputs, bits.weight, bits.codebook, bits.per_scale)
     kept = columns.inputs * columns.outputs * bits.activation / 8  # keys and values
     second = np.where(columns.stored > 0, packed, kept) * (columns.inputs > 0)
     return second + 4 * columns.constants

@@ -9,20 +9,23 @@ SCALE_BYTES = 4  # float32
 GRID_BYTES = 8  # float32 scale and float32 zero point of one activation grid
 
 
-def packed_bytes(rows: Any, columns: Any, weight: Any, codebook: Any, per_tensor: Any) -> Any:
+def packed_bytes(rows: Any, columns: Any, weight: Any, codebook: Any, per_scale: Any) -> Any:
     """Bytes of weight matrices (rows, columns): packed integers, their scales, and the table of a codebook grid.
 
-    Every argument is an integer (or a bool), or an integer array; arrays broadcast.
+    Columns of a row share a scale in groups of `per_scale` (0: the whole matrix has one). Every argument is an integer
+    (or a bool), or an integer array; arrays broadcast.
     """
     packed = -(-rows * columns * weight // 8)
     table = SCALE_BYTES + 2**weight  # one scale and one int8 entry per centroid
-    scales = SCALE_BYTES * (rows - per_tensor * (rows - 1))
+    per_tensor = per_scale == 0
+    per_row = -(-columns // (per_scale + per_tensor))
+    scales = SCALE_BYTES * (per_tensor + (1 - per_tensor) * rows * per_row)
     return packed + (weight != FLOAT) * (codebook * table + (1 - codebook) * scales)
 
 
 def layer_bytes(shape: LayerShape, bits: LayerBits) -> int:
     """Bytes of one layer as it is packed: its matrices, float32 vectors, and activation grids."""
-    form = (bits.weight, int(bits.grid == "codebook"), int(bits.granularity == "tensor"))
+    form = (bits.weight, int(bits.grid == "codebook"), bits.columns_per_scale)
     matrices = sum(packed_bytes(rows, columns, *form) for rows, columns in shape.matrices)
     grids = shape.activations if bits.activation != FLOAT else 0
     return matrices + 4 * shape.vectors + GRID_BYTES * grids

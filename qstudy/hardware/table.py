@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from qstudy.bits import BitMap, LayerBits
+from qstudy.bits import PLACEMENTS, BitMap, LayerBits
 from qstudy.hardware.workload import Operator
 
 
@@ -28,12 +28,21 @@ class Columns:
         self.stored = column(op.stored for op in operators)
         self.lookup = column(op.form == "lookup" for op in operators)
         self.product = column(op.form == "product" and op.macs > 0 for op in operators)
+        self.error_prone = column(op.error_prone for op in operators)
 
     @cached_property
     def block_starts(self) -> np.ndarray:
         """Where a new block begins: the operators of one layer that share a placement cross to the CPU together."""
-        keys = [(operator.layer, operator.on_cpu) for operator in self.operators]
-        return np.array([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], dtype=np.int64)
+        return _starts([(op.layer, op.on_cpu) for op in self.operators])
+
+    @cached_property
+    def split_starts(self) -> np.ndarray:
+        """The same where the placement is `products`: error-prone operators are blocks of their own."""
+        return _starts([(op.layer, op.on_cpu, op.error_prone) for op in self.operators])
+
+
+def _starts(keys: Sequence[tuple[object, ...]]) -> np.ndarray:
+    return np.array([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,10 @@ class Widths:
     weight: np.ndarray
     activation: np.ndarray
     codebook: np.ndarray
-    per_tensor: np.ndarray
+    per_scale: np.ndarray
     cpu: np.ndarray
+    split: np.ndarray
+    """1 where the layer's products and its error-prone operators are placed apart (`products`)."""
 
 
 def widths(operators: Sequence[Operator], bit_maps: Sequence[BitMap]) -> Widths:
@@ -55,7 +66,7 @@ def widths(operators: Sequence[Operator], bit_maps: Sequence[BitMap]) -> Widths:
     numbers = np.array(
         [
             [
-                (b.weight, b.activation, b.grid == "codebook", b.granularity == "tensor", b.placement == "cpu")
+                (b.weight, b.activation, b.grid == "codebook", b.columns_per_scale, PLACEMENTS.index(b.placement))
                 for b in row
             ]
             for row in rows
@@ -63,6 +74,7 @@ def widths(operators: Sequence[Operator], bit_maps: Sequence[BitMap]) -> Widths:
         dtype=np.int64,
     ).reshape(len(bit_maps), len(layers), 5)
     spread = numbers[:, [layers.index(operator.layer) for operator in operators]]
-    weight, activation, codebook, per_tensor, cpu = (spread[..., i] for i in range(5))
+    weight, activation, codebook, per_scale, placement = (spread[..., i] for i in range(5))
     forced = np.array([operator.on_cpu for operator in operators])
-    return Widths(weight, activation, codebook, per_tensor, cpu | forced)
+    cpu, split = placement == PLACEMENTS.index("cpu"), placement == PLACEMENTS.index("products")
+    return Widths(weight, activation, codebook, per_scale, cpu | forced, split)
