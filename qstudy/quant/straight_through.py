@@ -70,3 +70,20 @@ def learned_step_size(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     Source: LSQ, Esser et al. 2020, arXiv 1902.08153.
     """
     return _LearnedStepSize.apply(x, scale, low, high)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward the snapped values; backward pretend that they were x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, snapped: Tensor) -> Tensor:
+        return snapped
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], None
+
+
+def straight_through(x: Tensor, snapped: Tensor) -> Tensor:
+    """`snapped`, with a gradient that passes whole to x, of the same shape: nothing counts as clipped."""
+    return _StraightThrough.apply(x, snapped)

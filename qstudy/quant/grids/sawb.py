@@ -1,0 +1,68 @@
+"""SAWB: a grid of weights whose end follows from two moments of the weights, anew at every step."""
+
+import torch
+from torch import Tensor
+
+from qstudy.errors import UserError
+from qstudy.quant.grids.base import TINY, Codes, WeightGrid, bounds, integer_type
+from qstudy.quant.straight_through import straight_through
+
+COEFFICIENTS = {
+    2: (2.53216, 1.61136),
+    3: (6.94236, 6.30423),
+    4: (11.82276, 11.85817),
+    5: (16.92661, 17.80895),
+    6: (22.18221, 24.00491),
+    7: (27.55215, 30.37206),
+    8: (33.02261, 36.87991),
+}
+"""Bits -> (c1, c2), what `sawb_fit.fit` finds."""
+
+
+class SawbWeights(WeightGrid):
+    """2**bits - 1 equal levels that end at alpha = c1 * sqrt(E[w^2]) - c2 * E[|w|].
+
+    alpha is kept between E[|w|] and max|w|: the fitted line leaves that range for weights unlike any of the six
+    distributions (all of one magnitude; a few among zeros), where no good clip lies.
+    Gradients pass straight through, for clipped weights too: alpha follows the weights, so they may come back.
+
+    Source: Choi et al. 2018, arXiv 1807.06964.
+    """
+
+    def __init__(self, bits: int, granularity: str) -> None:
+        """
+        Args:
+            bits: 2 to 8.
+            granularity: `tensor` (one alpha for the matrix, as in the paper) or `channel` (one per row).
+
+        Raises:
+            UserError: no coefficients at this width.
+        """
+        super().__init__()
+        if bits not in COEFFICIENTS:
+            raise UserError(f"layers: SAWB weights have 2 to 8 bits, not {bits}; choose another width or quantizer.")
+        self.bits = bits
+        self.low, self.high = bounds(bits)
+        self.per_row = granularity == "channel"
+
+    def clip(self, weight: Tensor) -> Tensor:
+        """alpha of weight (rows, columns): (rows, 1) or (1, 1) float32."""
+        values = weight.detach().float()
+        values = values if self.per_row else values.reshape(1, -1)
+        magnitude = values.abs()
+        largest = magnitude.amax(1, keepdim=True)
+        unit = largest.clamp_min(torch.finfo(torch.float32).tiny)  # squares of tiny or huge weights would leave float32
+        mean = (magnitude / unit).mean(1, keepdim=True)
+        c1, c2 = COEFFICIENTS[self.bits]
+        alpha = c1 * (values / unit).square().mean(1, keepdim=True).sqrt() - c2 * mean
+        return torch.minimum(torch.maximum(alpha, mean) * unit, largest)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        codes = self.codes(weight)
+        return straight_through(weight, codes.integers * codes.scale)
+
+    @torch.no_grad()
+    def codes(self, weight: Tensor) -> Codes:
+        scale = (self.clip(weight) / self.high).clamp_min(TINY)
+        integers = torch.round(weight / scale).clamp(self.low, self.high)
+        return Codes(integers.to(integer_type(self.bits)), scale)
