@@ -1,5 +1,7 @@
 """The integer arithmetic that training and the packed model share: codes, exact accumulators, rescaling."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -18,10 +20,19 @@ class Grid(NamedTuple):
     """() float32, a whole number."""
     bits: int
 
+    def bounds(self) -> tuple[int, int]:
+        """Least and greatest code; without a zero point the grid is symmetric."""
+        return bounds(self.bits, narrow=not bool(self.zero_point))
+
     def codes(self, x: Tensor) -> Tensor:
-        """x (...) float32 to integers (...), int8 or int16; without a zero point the grid is symmetric."""
-        low, high = bounds(self.bits, narrow=not bool(self.zero_point))
-        return torch.round(x / self.step + self.zero_point).clamp_(low, high).to(integer_type(self.bits))
+        """x (...) float32 to integers (...), int8 or int16."""
+        return self.codes_and_inside(x)[0]
+
+    def codes_and_inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of x (...), and where x was not clipped, (...) bool."""
+        steps = torch.round(x / self.step + self.zero_point)
+        codes = steps.clamp(*self.bounds())
+        return codes.to(integer_type(self.bits)), codes == steps
 
 
 def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
@@ -44,3 +55,33 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
 def rescale(accumulator: Tensor, step: Tensor, scale: Tensor) -> Tensor:
     """Accumulators (..., H) to float32, by the input's step () and the weights' scale (H,) or (1,)."""
     return (accumulator * (step * scale)).float()
+
+
+_records: list[list[Tensor]] = []
+
+
+@contextmanager
+def recorded_accumulators() -> Iterator[list[Tensor]]:
+    """Collect every accumulator that integer layers compute inside the `with` block, in the order of the calls.
+
+    Training's layers and the packed model's call `record` alike, so that a test can hold one against the other. A
+    linear layer gives one tensor (..., H), an LSTM two: of the inputs' product and of the hidden states', (T, B, 4H)
+    each.
+    """
+    record: list[Tensor] = []
+    _records.append(record)
+    try:
+        yield record
+    finally:
+        del _records[next(i for i, each in enumerate(_records) if each is record)]
+
+
+def recording() -> bool:
+    """Whether anyone collects accumulators."""
+    return bool(_records)
+
+
+def record(accumulator: Tensor) -> None:
+    """Hand a copy of the accumulators (..., H), int32 or whole float64, to whoever collects them."""
+    for each in _records:
+        each.append(accumulator.detach().clone())

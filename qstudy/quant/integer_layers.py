@@ -1,0 +1,202 @@
+"""Layers in integers with a backward pass that ignores the rounding: what native training and the packed model run.
+
+Source: Ding et al. 2022, arXiv 2203.15952: operands really cast to integers, real integer products, straight-through
+gradients.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.integer import Grid, accumulate, record, rescale
+from qstudy.quant.recurrence import Steps, integer_steps, step_gradients
+
+
+class QuantizedWeight(NamedTuple):
+    """A quantized matrix, for the forward pass in integers and for the backward pass in float."""
+
+    values: Tensor | None
+    """(H, D) float32, codes * scale, with the history of its straight-through gradient; None: no gradient is wanted."""
+    codes: Tensor
+    """(H, D) int8 (int16 above 8 bits)."""
+    scale: Tensor
+    """(H,) or (1,) float32."""
+
+
+def integer_linear(
+    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, grid: Grid, gradient: torch.dtype = torch.float32
+) -> Tensor:
+    """Affine map with an integer product: codes of x, exact accumulators, rescaled to float32, bias added.
+
+    Backward, straight through: dx = g @ values, zero where the grid clipped x; dW = g^T @ ((codes - zero) * step).
+
+    Args:
+        x: (..., D) float.
+        weight: (H, D).
+        bias: (H,) float32 or None.
+        grid: of x.
+        gradient: in which the backward pass multiplies, float32 or bfloat16.
+
+    Returns:
+        (..., H) float32.
+    """
+    operands = (x.float(), weight.values, bias)
+    if not wants_gradient(operands):
+        return _linear_forward(grid.codes(operands[0]), weight, bias, grid)
+    return _IntegerLinear.apply(*operands, weight, grid, gradient)
+
+
+def integer_lstm(
+    x: Tensor,
+    state: LSTMState,
+    w_input: QuantizedWeight,
+    w_hidden: QuantizedWeight,
+    bias: Tensor,
+    input_grid: Grid,
+    hidden_grid: Grid,
+    gradient: torch.dtype = torch.float32,
+) -> tuple[Tensor, LSTMState]:
+    """One LSTM layer over a whole utterance, inputs and hidden state multiplied in integers at every step.
+
+    gate = (float(acc_x) * (step_x * scale_x) + bias) + float(acc_h) * (step_h * scale_h); c = f * c + i * g;
+    h = o * tanh(c), each operation rounded once to float32.
+
+    Args:
+        x: (B, T, D) float.
+        state: initial h and c, (1, B, H) float32 each.
+        w_input: (4H, D), gates in torch's order.
+        w_hidden: (4H, H).
+        bias: sum of both biases (4H,) float32.
+        input_grid: of x.
+        hidden_grid: of h; symmetric.
+        gradient: in which the backward pass multiplies, float32 or bfloat16.
+
+    Returns:
+        Outputs (B, T, H) float32, not snapped, and the state after the last frame.
+    """
+    operands = (x.float(), state[0][0], state[1][0], w_input.values, w_hidden.values, bias)
+    grids = (input_grid, hidden_grid)
+    if wants_gradient(operands):
+        y, h, c = _IntegerLSTM.apply(*operands, w_input, w_hidden, grids, gradient)
+    else:
+        codes = input_grid.codes(operands[0].transpose(0, 1))
+        steps = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, grids)
+        y, h, c = _last(steps, operands[1])
+    return y, (h.unsqueeze(0), c.unsqueeze(0))
+
+
+def wants_gradient(operands: Sequence[Tensor | None]) -> bool:
+    """Whether autograd will ask for the gradient of any of them."""
+    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in operands)
+
+
+def _linear_forward(codes: Tensor, weight: QuantizedWeight, bias: Tensor | None, grid: Grid) -> Tensor:
+    accumulator = accumulate(codes, grid.zero_point, weight.codes)
+    record(accumulator)
+    y = rescale(accumulator, grid.step, weight.scale)
+    return y if bias is None else y.add_(bias)
+
+
+class _IntegerLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        weight: QuantizedWeight,
+        grid: Grid,
+        gradient: torch.dtype,
+    ) -> Tensor:
+        codes, inside = grid.codes_and_inside(x)
+        ctx.save_for_backward(values, codes, inside, grid.step, grid.zero_point)
+        ctx.gradient = gradient
+        return _linear_forward(codes, weight, bias, grid)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        values, codes, inside, step, zero_point = ctx.saved_tensors
+        with torch.autocast(upstream.device.type, enabled=False):
+            rows = upstream.float().reshape(-1, len(values))
+            wanted = ctx.needs_input_grad
+            dx = input_gradient(rows, values, inside, ctx.gradient) if wanted[0] else None
+            dw = weight_gradient(rows, codes, step, zero_point, ctx.gradient) if wanted[1] else None
+            db = rows.sum(0) if wanted[2] else None
+        return dx, dw, db, None, None, None
+
+
+def input_gradient(rows: Tensor, values: Tensor, inside: Tensor, dtype: torch.dtype) -> Tensor:
+    """rows (N, H) times values (H, D), zero where x was clipped; shaped like `inside`, (..., D) float32."""
+    return (rows.to(dtype) @ values.to(dtype)).float().view(inside.shape).mul_(inside)
+
+
+def weight_gradient(rows: Tensor, codes: Tensor, step: Tensor, zero_point: Tensor, dtype: torch.dtype) -> Tensor:
+    """Transposed rows (N, H) times (codes - zero_point) * step, codes (..., D): (H, D) float32."""
+    whole = codes.reshape(-1, codes.shape[-1]).to(dtype)  # integers below 256: exact in bfloat16 too
+    if zero_point:
+        whole = whole - zero_point.to(dtype)
+    return (rows.to(dtype).t() @ whole).float().mul_(step)
+
+
+def _lstm_forward(
+    codes: Tensor,
+    h: Tensor,
+    c: Tensor,
+    w_input: QuantizedWeight,
+    w_hidden: QuantizedWeight,
+    bias: Tensor,
+    grids: tuple[Grid, Grid],
+) -> Steps:
+    """codes (T, B, D)."""
+    accumulator = accumulate(codes, grids[0].zero_point, w_input.codes)
+    record(accumulator)
+    scales = (grids[0].step * w_input.scale, grids[1].step * w_hidden.scale)
+    return integer_steps(accumulator, h.float(), c.float(), w_hidden.codes, scales, bias, grids[1])
+
+
+def _last(steps: Steps, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (B, T, H) and the last h and c, (B, H) each."""
+    last_h = steps.outputs[-1] if len(steps.outputs) else h.float()
+    return steps.outputs.transpose(0, 1), last_h.clone(), steps.cells[-1].clone()
+
+
+class _IntegerLSTM(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        v_input: Tensor,
+        v_hidden: Tensor,
+        bias: Tensor,
+        w_input: QuantizedWeight,
+        w_hidden: QuantizedWeight,
+        grids: tuple[Grid, Grid],
+        gradient: torch.dtype,
+    ) -> Any:
+        codes, inside = grids[0].codes_and_inside(x.transpose(0, 1))
+        steps = _lstm_forward(codes, h, c, w_input, w_hidden, bias, grids)
+        saved = (steps.gates, steps.cells, steps.hidden, v_input, v_hidden, codes, inside)
+        ctx.save_for_backward(*saved, grids[0].step, grids[0].zero_point, grids[1].step)
+        ctx.gradient = gradient
+        return _last(steps, h)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+        gates, cells, hidden, v_input, v_hidden, codes, inside, step_x, zero_x, step_h = ctx.saved_tensors
+        wanted, dtype = ctx.needs_input_grad, ctx.gradient
+        with torch.autocast(gates.device.type, enabled=False):
+            d_gates, dh, dc = step_gradients(gates, cells, v_hidden, (y.transpose(0, 1), h, c), dtype)
+            rows = d_gates.view(-1, d_gates.shape[-1])
+            dx = input_gradient(rows, v_input, inside, dtype).transpose(0, 1) if wanted[0] else None
+            dw_input = weight_gradient(rows, codes, step_x, zero_x, dtype) if wanted[3] else None
+            dw_hidden = weight_gradient(rows, hidden[:-1], step_h, torch.zeros(()), dtype) if wanted[4] else None
+            db = rows.sum(0, dtype=torch.float32) if wanted[5] else None
+        return dx, dh, dc, dw_input, dw_hidden, db, None, None, None, None
