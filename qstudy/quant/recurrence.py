@@ -126,7 +126,8 @@ def recurrence_gradients(
     """
     dtype = gradient or gates.dtype
     with torch.autocast(gates.device.type, enabled=False):
-        grad_gates, grad_h, grad_c = step_gradients(gates, cells, weight, grad_outputs, grad_last_h, grad_last_c, dtype)
+        upstream = (grad_outputs, grad_last_h, grad_last_c)
+        grad_gates, grad_h, grad_c = step_gradients(gates, cells, weight, upstream, dtype)
         flat = grad_gates.view(-1, gates.shape[-1])
         grad_weight = (flat.to(dtype).t() @ snapped[:-1].reshape(len(flat), -1).to(dtype)).to(weight.dtype)
     return grad_gates, grad_h, grad_c, grad_weight
@@ -146,4 +147,5 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
-        return (*recurrence_gradients(*ctx.saved_tensors, y, h, c, ctx.gradient), None, None, None)
+        gates, cells, snapped, weight = ctx.saved_tensors
+        return (*recurrence_gradients(gates, cells, snapped, weight, y, h, c, ctx.gradient), None, None, None)
