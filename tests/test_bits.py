@@ -54,7 +54,7 @@ def test_each_field_by_itself() -> None:
         ({"*": {"weight": None}}, ["weight", "None"]),
         ({"*": {"grid": "cubic"}}, ["grid", "cubic", "uniform, codebook"]),
         ({"*": {"granularity": "row"}}, ["granularity", "row", "channel, tensor"]),
-        ({"*": {"placement": "gpu"}}, ["placement", "gpu", "accelerator, cpu"]),
+        ({"*": {"placement": "gpu"}}, ["placement", "gpu", "accelerator, products, cpu"]),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

@@ -14,7 +14,8 @@ def plans(columns: Columns, bits: Widths, accelerator: Accelerator, rates: np.nd
     """The ways a compiler may place the operators, best first: block by block, and all on the CPU.
 
     A block runs on the accelerator if this holds its widths, is allowed to it, and is not slower than the CPU with
-    a hand-over there and back. An all-float model pays no hand-over when all of it stays on the CPU.
+    a hand-over there and back; where a layer's placement is `products`, its error-prone operators are blocks of their
+    own that are not allowed to it. An all-float model pays no hand-over when all of it stays on the CPU.
 
     Args:
         columns: the operators.
@@ -26,22 +27,39 @@ def plans(columns: Columns, bits: Widths, accelerator: Accelerator, rates: np.nd
     ours = processor_costs(columns, bits, accelerator.processor, accelerator.memory, moved, on_cpu=False)
     if accelerator.cpu is None or accelerator.handover is None:
         return [ours]
-    barred = np.where(bits.cpu > 0, np.inf, ours.total_s)
     own = accelerator.cpu_memory or accelerator.memory
     cpu = processor_costs(columns, bits, accelerator.cpu, own, traffic(columns, bits, own, rates), on_cpu=True)
-    handed = _with_handover(cpu, columns, accelerator, moved)
-    starts = columns.block_starts
-    here = np.add.reduceat(barred, starts, axis=1) <= np.add.reduceat(handed.total_s, starts, axis=1)
-    lengths = np.diff(np.append(starts, len(columns.operators)))
-    return [ours.where(np.repeat(here, lengths, axis=1), handed), cpu]
+    barred = replace(ours, total_s=np.where(bits.cpu > 0, np.inf, ours.total_s))
+    handed = _with_handover(cpu, columns.block_starts, accelerator, moved)
+    placed = _cheaper(barred, handed, columns.block_starts)
+    if bits.split.any():
+        placed = _split(columns, bits, barred, cpu, accelerator, moved).where(bits.split, placed)
+    return [placed, cpu]
 
 
-def _with_handover(costs: Costs, columns: Columns, accelerator: Accelerator, moved: Traffic) -> Costs:
+def _split(
+    columns: Columns, bits: Widths, barred: Costs, cpu: Costs, accelerator: Accelerator, moved: Traffic
+) -> Costs:
+    """Products on the accelerator and error-prone operators on the CPU; or all of a block on the CPU, if cheaper."""
+    starts = columns.split_starts
+    allowed = replace(barred, total_s=np.where(columns.error_prone > 0, np.inf, barred.total_s))
+    apart = _cheaper(allowed, _with_handover(cpu, starts, accelerator, moved), starts)
+    return _cheaper(apart, _with_handover(cpu, columns.block_starts, accelerator, moved), columns.block_starts)
+
+
+def _cheaper(first: Costs, second: Costs, starts: np.ndarray) -> Costs:
+    """Block by block, the costs that are lower in sum; the first ones where they are equal."""
+    chosen = np.add.reduceat(first.total_s, starts, axis=1) <= np.add.reduceat(second.total_s, starts, axis=1)
+    lengths = np.diff(np.append(starts, first.total_s.shape[1]))
+    return first.where(np.repeat(chosen, lengths, axis=1), second)
+
+
+def _with_handover(costs: Costs, starts: np.ndarray, accelerator: Accelerator, moved: Traffic) -> Costs:
     """Add a hand-over to the CPU and back to each block: on its first operator's inputs and its last one's outputs."""
     assert accelerator.handover is not None
     latency, rate = accelerator.handover.latency_us * 1e-6, accelerator.handover.gb_per_s * 1e9
-    starts = columns.block_starts
-    first, last = np.zeros(len(columns.operators)), np.zeros(len(columns.operators))
-    first[starts], last[np.append(starts[1:], len(first)) - 1] = 1, 1
+    count = costs.total_s.shape[1]
+    first, last = np.zeros(count), np.zeros(count)
+    first[starts], last[np.append(starts[1:], count) - 1] = 1, 1
     handover = first * (latency + moved.input_bytes / rate) + last * (latency + moved.output_bytes / rate)
     return replace(costs, handover_s=handover, total_s=costs.total_s + handover)

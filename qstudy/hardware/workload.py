@@ -46,6 +46,8 @@ class Operator:
     """Waits for the end of the utterance (a bidirectional or non-causal layer)."""
     reuse: int = 1
     """Runs in a row that use the same weights: read once for all of them as far as they fit on chip."""
+    error_prone: bool = False
+    """Whether its results suffer most from few bits: with its layer's placement `products` it runs on the CPU."""
     on_cpu: bool = False
     """Placed on the CPU whatever its layer's placement."""
 
@@ -78,8 +80,8 @@ def workload(
         shapes: the model's layers, in the order of execution.
         bit_map: widths by layer name; layers that it does not name compute in float.
         beam: hypotheses that the decoder carries: work per label, and work at joint steps, is done for each.
-        cpu_operators: glob patterns of operators that run on the CPU, e.g. `*/cell` for an accelerator whose
-            sigmoid and tanh are not trusted.
+        cpu_operators: glob patterns of operators that run on the CPU whatever the widths say, to price one operator's
+            hand-over alone; a bit map says the same of all cells by its placement `products`.
         name: for the report.
 
     Raises:
@@ -131,7 +133,7 @@ def _lstm(shape: LayerShape) -> Iterable[Operator]:
         yield Operator(f"{shape.name}{suffix}/input", shape.name, inputs, gates)
         yield Operator(f"{shape.name}{suffix}/hidden", shape.name, hidden, gates, reuse=shape.frames)
         yield Operator(f"{shape.name}{suffix}/cell", shape.name, outputs=hidden, constants=shape.vectors // directions,
-                       elementwise=16 * hidden, nonlinear=5 * hidden, reuse=shape.frames)  # fmt: skip
+                       elementwise=16 * hidden, nonlinear=5 * hidden, reuse=shape.frames, error_prone=True)  # fmt: skip
 
 
 def _attention(shape: LayerShape) -> Iterable[Operator]:

@@ -15,6 +15,9 @@ from qstudy.quant.layers import Quantizable, quantizable
 class QuantPolicy(ABC):
     """The plug-in point. A policy of your own overrides `arithmetic`, and whatever else it needs."""
 
+    placement = "products"
+    """Where layers run unless `layers` says otherwise (`LayerBits.placement`): a policy that does not train with the
+    accelerator's own operators has to keep the error-prone ones on the CPU."""
     trains = True
     """Whether fine-tuning follows; False: calibration alone."""
 
@@ -24,7 +27,7 @@ class QuantPolicy(ABC):
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
         """Layer name -> widths: the single source for size, latency, search space and tables."""
-        return resolve(self.layers, shapes)
+        return resolve(self.layers, shapes, LayerBits(placement=self.placement))
 
     @abstractmethod
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> Arithmetic:

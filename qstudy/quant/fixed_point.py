@@ -1,0 +1,103 @@
+"""Fixed-point numbers as an accelerator computes with them: rounding shifts, saturation, requantization.
+
+All functions take and return int64 tensors that hold narrower integers; `fixed_point_cell.py` has the same arithmetic
+as compiled loops. A number in "Qm.n" is an int16 with n fractional bits.
+
+Source: Shakiah et al. 2022, arXiv 2305.07778 (the operators); Jacob et al. 2018, arXiv 1712.05877 (requantization by a
+multiplier and a shift). The formats are those of common int8 LSTM kernels; the publication does not tell its own.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qstudy.errors import UserError
+
+SIXTEEN = (-(2**15), 2**15 - 1)
+MULTIPLIER_BITS = 24  # with 8 bits of shift, one word of 4 bytes: as many as the float32 scale that it replaces
+MAX_SHIFT = 62
+UNIT = 15  # fractional bits of sigmoids, tanhs and outputs: Q0.15
+ROUNDINGS = ("half_away", "truncate")
+NONLINEARITIES = ("table", "linear")
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """How an accelerator's LSTM operators compute."""
+
+    rounding: str = "half_away"
+    """Of shifts to the right: `half_away` (to nearest, ties away from zero) or `truncate` (bits are dropped, that is,
+    towards minus infinity)."""
+    nonlinearity: str = "table"
+    """Sigmoid and tanh: `table` (entries with linear interpolation) or `linear` (seven straight segments)."""
+    entries: int = 512
+    """Entries of a table over the whole range of a gate."""
+    gate_fraction: int = 12
+    """Fractional bits of a gate before its non-linearity: Q3.12 holds [-8, 8)."""
+    cell_fraction: int = 11
+    """Fractional bits of the cell state: Q4.11 holds [-16, 16)."""
+
+    def __post_init__(self) -> None:
+        for field, choices in (("rounding", ROUNDINGS), ("nonlinearity", NONLINEARITIES)):
+            if getattr(self, field) not in choices:
+                raise UserError(f"policy.{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
+        if self.entries not in (2**power for power in range(4, 17)):
+            raise UserError(f"policy.entries: {self.entries!r} is not a power of two from 16 to 65536.")
+        for field in ("gate_fraction", "cell_fraction"):
+            if getattr(self, field) not in range(8, 16):
+                raise UserError(f"policy.{field}: {getattr(self, field)!r} is not from 8 to 15 bits.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+
+def saturate(x: Tensor, low: int = SIXTEEN[0], high: int = SIXTEEN[1]) -> Tensor:
+    """Integers (...) to the nearest of low..high; an int16's range by default."""
+    return x.clamp(low, high)
+
+
+def shift_right(x: Tensor, shift: Tensor | int, rounding: str) -> Tensor:
+    """x / 2**shift, rounded.
+
+    Args:
+        x: (...) int64, magnitude below 2**62.
+        shift: bits, 0 to 62, broadcastable to x.
+        rounding: one of `ROUNDINGS`.
+    """
+    if rounding == "truncate":
+        return x >> shift
+    shift = torch.as_tensor(shift, device=x.device)
+    half = (torch.ones_like(shift) << shift) >> 1
+    towards_zero = (x >> 63) * shift.clamp(max=1)  # a tie below zero must not be rounded up
+    return (x + half + towards_zero) >> shift
+
+
+def requantize(accumulator: Tensor, words: Tensor, rounding: str) -> Tensor:
+    """Accumulators (..., H) int32 to int16's range, int64, by one word (`requantization`) per column or for all."""
+    multiplier, shift = words >> 8 & (2**MULTIPLIER_BITS - 1), words & 0xFF
+    return saturate(shift_right(accumulator.long() * multiplier.long(), shift.long(), rounding))
+
+
+def requantization(factor: Tensor) -> Tensor:
+    """Factors (H,) float64, at least 0, as words (H,) int32: multiplier << 8 | shift, the factor being
+    multiplier / 2**shift; factors of 2**24 and more saturate."""
+    _, exponent = torch.frexp(factor)
+    shift = (MULTIPLIER_BITS - exponent).clamp(0, MAX_SHIFT)
+    multiplier = torch.ldexp(factor, shift).round().clamp(max=2.0**MULTIPLIER_BITS)
+    carried = multiplier == 2.0**MULTIPLIER_BITS  # rounded up to one bit more
+    multiplier = torch.where(carried & (shift > 0), multiplier / 2, multiplier).clamp(max=2**MULTIPLIER_BITS - 1)
+    shift = torch.where(carried, (shift - 1).clamp(min=0), shift)
+    return (multiplier.long() << 8 | shift.long()).to(torch.uint32).view(torch.int32)
+
+
+def to_fixed(x: Tensor, fraction: int) -> Tensor:
+    """Floats (...) to int16's range with `fraction` fractional bits, int16; to nearest, ties to even."""
+    return torch.round(x.double() * 2.0**fraction).clamp(*SIXTEEN).to(torch.int16)
+
+
+def to_float(x: Tensor, fraction: int) -> Tensor:
+    """The exact inverse of `to_fixed`, float32."""
+    return x.float() * 2.0**-fraction

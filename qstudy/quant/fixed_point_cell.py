@@ -1,0 +1,133 @@
+"""One step of an LSTM cell in fixed point: compiled loops for the CPU, torch's int64 for everything else.
+
+Both compute, for every hidden unit, in the integers of `fixed_point.py`:
+
+    gate = sat16(requantize(input accumulator) + requantize(hidden accumulator) + bias)
+    c    = sat16(round(sigmoid(f) * c) + round(sigmoid(i) * tanh(g)))
+    h    = round(sigmoid(o) * tanh(c)), and its 8-bit code for the next step's product
+
+Integers have one sum, so the two are equal to the bit, whatever the batch, the chunks and the threads.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qstudy.jit import compiled
+from qstudy.quant.fixed_point import SIXTEEN, UNIT, FixedPoint, requantize, saturate, shift_right
+from qstudy.quant.lookup import OFFSET, responses
+
+
+class CellConstants(NamedTuple):
+    """What the steps of one layer share."""
+
+    input_words: Tensor
+    """(4H,) int32, requantization of the inputs' accumulators (`fixed_point.requantization`)."""
+    hidden_words: Tensor
+    """(4H,) int32, of the hidden states'."""
+    bias: Tensor
+    """(4H,) int16 in the gates' format."""
+    spec: FixedPoint
+    bits: int
+    """Width of the hidden state's codes."""
+
+
+class CellTrace(NamedTuple):
+    """All steps of one run; step t reads row t of cells and codes and writes row t + 1."""
+
+    gates: Tensor
+    """(T, B, 4H) int16, after sigmoid and tanh, Q0.15."""
+    cells: Tensor
+    """(T + 1, B, H) int16."""
+    outputs: Tensor
+    """(T, B, H) int16, Q0.15."""
+    codes: Tensor
+    """(T + 1, B, H) int8: the hidden states that the products see, Q0.7 at 8 bits."""
+
+
+def hidden_codes(outputs: Tensor, bits: int, rounding: str) -> Tensor:
+    """Hidden states in Q0.15 (...) to codes of `bits` bits on a symmetric grid, int8."""
+    high = 2 ** (bits - 1) - 1
+    return saturate(shift_right(outputs.long(), UNIT + 1 - bits, rounding), -high, high).to(torch.int8)
+
+
+def cell_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
+    """Run step t: from the accumulators of inputs and hidden state, each (B, 4H) int32, into the rows of `trace`."""
+    if inputs.device.type == "cpu":
+        _compiled(t, inputs, hidden, constants, trace)
+    else:
+        torch_step(t, inputs, hidden, constants, trace)
+
+
+def torch_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
+    """`cell_step` in torch, on any device."""
+    spec, rounding = constants.spec, constants.spec.rounding
+    sigmoid, tanh = (table.to(inputs.device).long() for table in responses(spec))
+    products = (
+        requantize(inputs, constants.input_words, rounding),
+        requantize(hidden, constants.hidden_words, rounding),
+    )
+    i, f, g, o = saturate(products[0] + products[1] + constants.bias).add(OFFSET).chunk(4, -1)
+    i, f, g, o = sigmoid[i], sigmoid[f], tanh[g], sigmoid[o]
+    kept = shift_right(f * trace.cells[t], UNIT, rounding)
+    cell = saturate(kept + shift_right(i * g, 2 * UNIT - spec.cell_fraction, rounding))
+    wide = spec.gate_fraction - spec.cell_fraction
+    argument = saturate(cell << wide) if wide >= 0 else shift_right(cell, -wide, rounding)
+    output = shift_right(o * tanh[argument + OFFSET], UNIT, rounding)
+    trace.gates[t] = torch.cat([i, f, g, o], -1)
+    trace.cells[t + 1], trace.outputs[t] = cell, output
+    trace.codes[t + 1] = hidden_codes(output, constants.bits, rounding)
+
+
+def _compiled(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
+    spec = constants.spec
+    words = (constants.input_words.numpy(), constants.hidden_words.numpy(), constants.bias.numpy())
+    tables = (table.numpy() for table in responses(spec))
+    shifts = (2 * UNIT - spec.cell_fraction, spec.gate_fraction - spec.cell_fraction, constants.bits)
+    rows = (part.numpy() for part in (trace.gates, trace.cells, trace.outputs, trace.codes))
+    _cell(t, inputs.numpy(), hidden.numpy(), *words, *tables, *shifts, spec.rounding == "half_away", *rows)
+
+
+LOW, HIGH = SIXTEEN
+
+
+@compiled()
+def _shift(x: int, shift: int, half_away: bool) -> int:
+    """`fixed_point.shift_right` of one number."""
+    if half_away:
+        return (x + ((1 << shift) >> 1) + (x >> 63) * min(shift, 1)) >> shift
+    return x >> shift
+
+
+@compiled()
+def _gates(inputs: Any, hidden: Any, input_words: Any, hidden_words: Any, bias: Any, half_away: bool, out: Any) -> None:
+    """Gates (4H,) int16 before their non-linearity."""
+    for j in range(len(out)):
+        word, other = input_words[j], hidden_words[j]
+        x = _shift(inputs[j] * ((word >> 8) & 0xFFFFFF), word & 0xFF, half_away)
+        h = _shift(hidden[j] * ((other >> 8) & 0xFFFFFF), other & 0xFF, half_away)
+        out[j] = min(max(min(max(x, LOW), HIGH) + min(max(h, LOW), HIGH) + bias[j], LOW), HIGH)
+
+
+@compiled()
+def _cell(
+    t: int, inputs: Any, hidden: Any, input_words: Any, hidden_words: Any, bias: Any, sigmoid: Any, tanh: Any,
+    product_shift: int, wide: int, bits: int, half_away: bool, gates: Any, cells: Any, outputs: Any, codes: Any,
+) -> None:  # fmt: skip
+    """Step t for all utterances; arrays as in `CellConstants` and `CellTrace`, accumulators (B, 4H) int32."""
+    size = cells.shape[2]
+    high = (1 << (bits - 1)) - 1
+    for b in range(cells.shape[1]):
+        gate = gates[t, b]
+        _gates(inputs[b], hidden[b], input_words, hidden_words, bias, half_away, gate)
+        for j in range(size):
+            i, f = sigmoid[gate[j] + OFFSET], sigmoid[gate[size + j] + OFFSET]
+            g, o = tanh[gate[2 * size + j] + OFFSET], sigmoid[gate[3 * size + j] + OFFSET]
+            gate[j], gate[size + j], gate[2 * size + j], gate[3 * size + j] = i, f, g, o
+            cell = _shift(f * cells[t, b, j], 15, half_away) + _shift(i * g, product_shift, half_away)
+            cell = min(max(cell, LOW), HIGH)
+            argument = min(max(cell << wide, LOW), HIGH) if wide >= 0 else _shift(cell, -wide, half_away)
+            output = _shift(o * tanh[argument + OFFSET], 15, half_away)
+            cells[t + 1, b, j], outputs[t, b, j] = cell, output
+            codes[t + 1, b, j] = min(max(_shift(output, 16 - bits, half_away), -high), high)

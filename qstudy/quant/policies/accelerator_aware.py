@@ -1,0 +1,91 @@
+"""`accelerator_aware`: training whose forward pass computes as a fixed-point accelerator does."""
+
+from collections.abc import Iterable
+
+from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
+from qstudy.errors import UserError
+from qstudy.quant.fixed_point import FixedPoint
+from qstudy.quant.fixed_point_arithmetic import FixedPointArithmetic
+from qstudy.quant.fixed_point_lstm import hidden_step
+from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightRange
+from qstudy.quant.layers import Quantizable
+from qstudy.quant.policies.base import choice
+from qstudy.quant.policies.gridded import GriddedPolicy
+
+
+class AcceleratorAware(GriddedPolicy):
+    """The accelerator's operators in the forward pass of training, so that none of them has to run on the CPU.
+
+    int8 products with int32 accumulators; requantization by multiplier and shift, with saturation; LSTM cells in 16
+    bits, their sigmoids and tanhs by table or straight segments, their products in fixed point. Backward: gradients of
+    the float operators at the quantized values, straight through.
+
+    Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (those
+    of common int8 LSTM kernels), the table's size, activations on symmetric grids.
+
+    YAML:
+        policy:
+          name: accelerator_aware
+          layers: {"*": {weight: 8, activation: 8}}
+          rounding: half_away
+          nonlinearity: table
+    """
+
+    placement = "accelerator"
+
+    def __init__(
+        self,
+        layers: BitPatterns,
+        rounding: str = "half_away",
+        nonlinearity: str = "table",
+        entries: int = 512,
+        gate_fraction: int = 12,
+        cell_fraction: int = 11,
+        weight_range: WeightRange = "learned",
+        activation_start: int = 0,
+        freeze_step: int | None = None,
+    ) -> None:
+        """
+        Args:
+            layers: ordered glob patterns over layer names -> widths: weights of 2 to 8 bits, activations of 2 to 8.
+            rounding: of shifts to the right, `half_away` or `truncate`.
+            nonlinearity: `table` (entries with linear interpolation) or `linear` (seven segments, Amin et al. 1997).
+            entries: of a table, a power of two.
+            gate_fraction: fractional bits of a gate before its non-linearity (12: [-8, 8)).
+            cell_fraction: fractional bits of the cell state (11: [-16, 16)).
+            weight_range: where weight grids end: `max`, `mse` or `learned`.
+            activation_start: activations stay in float, only watched, before this step.
+            freeze_step: activation ranges stop moving at this step; None: never.
+
+        Raises:
+            UserError: an option that does not exist.
+        """
+        super().__init__(layers, activation_start, freeze_step)
+        choice("weight_range", weight_range, ("max", "mse", "learned"))
+        self.weight_range = weight_range
+        self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
+
+    def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
+        """
+        Raises:
+            UserError: a quantized layer has widths that the accelerator's multiplier does not take.
+        """
+        listed = list(shapes)
+        bit_map = super().bit_map(listed)
+        for shape in listed:
+            bits = bit_map.get(shape.name)
+            if bits and bits.quantized and (bits.weight > 8 or (shape.activations and bits.activation > 8)):
+                raise UserError(
+                    f"layers: {shape.name}: accelerator_aware needs weights and activations of 2 to 8 bits."
+                )
+            if bits and bits.granularity == "group":
+                raise UserError(f"layers: {shape.name}: accelerator_aware has one scale per channel or per tensor.")
+        return bit_map
+
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:
+        grids = layer.shape("").activations
+        weights = [UniformWeights(m, bits.weight, bits.granularity, self.weight_range) for m in layer.matrices()]
+        inputs = UniformActivations(bits.activation) if grids else None
+        high = 2 ** (bits.activation - 1) - 1
+        hidden = FixedActivations(bits.activation, high * hidden_step(bits.activation)) if grids > 1 else None
+        return FixedPointArithmetic(weights, inputs, hidden, self.spec)

@@ -1,0 +1,80 @@
+"""Served fixed point: what runs a packed layer that was trained as a fixed-point accelerator computes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from qstudy.bits import LayerBits, LayerShape
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.bitpack import unpack
+from qstudy.quant.fixed_point import UNIT, FixedPoint, to_fixed, to_float
+from qstudy.quant.fixed_point_lstm import final_state, lstm_operands, run_lstm
+from qstudy.quant.integer import Grid, accumulate, record, rescale
+from qstudy.quant.serving.base import ServedArithmetic
+
+
+class FixedPointServed(ServedArithmetic):
+    """One layer of a packed model: integer products, and an LSTM's cell in 16-bit fixed point.
+
+    It runs the functions of `qstudy.quant.fixed_point_lstm`, as the training layer does, on the file's integers.
+    """
+
+    grids: Tensor | None
+    values_0: Tensor
+    values_1: Tensor
+    scale_0: Tensor
+    scale_1: Tensor
+
+    def __init__(self, matrices: Sequence[Tensor], scales: Sequence[Tensor], grids: Tensor | None, bits: int) -> None:
+        """
+        Args:
+            matrices: (rows, columns) int8 each.
+            scales: (rows,) or (1,) each: float32, or for an LSTM int32 words (`fixed_point.requantization`).
+            grids: scale and zero point (grids, 2) float32 of inputs and hidden state; None for a table.
+            bits: width of the activations.
+        """
+        super().__init__()
+        for index, (matrix, scale) in enumerate(zip(matrices, scales, strict=True)):
+            self.register_buffer(f"values_{index}", matrix)
+            self.register_buffer(f"scale_{index}", scale)
+        self.register_buffer("grids", grids)
+        self.bits = bits
+        self.spec = FixedPoint()
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "FixedPointServed":
+        matrices = [unpack(tensors[f"{i}.codes"], bits.weight, size) for i, size in enumerate(shape.matrices)]
+        scales = [tensors[f"{i}.scale"] for i in range(len(matrices))]
+        return cls(matrices, scales, tensors.get("activation"), bits.activation)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        self.spec = FixedPoint(**settings)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        grid = self._grid()
+        accumulator = accumulate(grid.codes(x), grid.zero_point, self.values_0)
+        record(accumulator)
+        y = rescale(accumulator, grid.step, self.scale_0)
+        return y if bias is None else y + bias
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        words, matrices = (self.scale_0, self.scale_1), (self.values_0, self.values_1)
+        operands = lstm_operands(matrices, words, weights[2] + weights[3], self.bits, self.spec)
+        codes = self._grid().codes(x).transpose(0, 1).contiguous()
+        h, c = to_fixed(state[0][0], UNIT), to_fixed(state[1][0], self.spec.cell_fraction)
+        trace = run_lstm(codes, h, c, operands)
+        last_h, last_c = final_state(h, trace, self.spec)
+        return to_float(trace.outputs, UNIT).transpose(0, 1), (last_h.unsqueeze(0), last_c.unsqueeze(0))
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        scale = self.scale_0
+        return F.embedding(ids, self.values_0).float() * (
+            scale if len(scale) == 1 else F.embedding(ids, scale[:, None])
+        )
+
+    def _grid(self) -> Grid:
+        assert self.grids is not None, "a product has an input grid"
+        step, zero_point = self.grids[0]
+        return Grid(step, zero_point, self.bits)
