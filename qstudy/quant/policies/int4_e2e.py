@@ -1,0 +1,156 @@
+"""`int4_e2e`: 4 bits from end to end, with a quantizer that suits each tensor."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
+from qstudy.errors import UserError
+from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
+from qstudy.quant.grids.chosen import ChosenActivations, ChosenWeights
+from qstudy.quant.grids.pact import PactActivations
+from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
+from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.native import NativeArithmetic
+from qstudy.quant.policies.base import choice
+from qstudy.quant.policies.native_int import NativeInt, activation_grid_count
+
+W4A4: BitPatterns = {"*": {"weight": 4, "activation": 4}}
+WEIGHTS = ("max", "sawb")
+ACTIVATIONS = ("fixed", "max", "pact")
+
+
+class Choice(NamedTuple):
+    """What one tensor got."""
+
+    quantizer: str
+    errors: Mapping[str, float]
+    """Candidate -> squared error in calibration, relative to the tensor's power; empty where nothing was compared."""
+
+
+class Int4E2E(NativeInt):
+    """Weights and activations of encoder, predictor and joiner at 4 bits, in real integers.
+
+    Weights end at their largest magnitude (`max`) or where two of their moments say (`sawb`, anew at every step), per
+    tensor unless the map asks for channels. Inputs end at a known bound (`fixed`: 1, what follows a tanh), at the
+    moving average of their extremes (`max`), or at a trained clip (`pact`). `auto` takes, per tensor, the one with
+    the least squared error in calibration. The hidden state of an LSTM is known to lie in (-1, 1): `fixed`.
+
+    Source: Fasoli et al. 2022, arXiv 2206.07882; SAWB: Choi et al. 2018, arXiv 1807.06964; PACT: Choi et al. 2018,
+    arXiv 1805.06085.
+
+    YAML:
+        policy:
+          name: int4_e2e
+          layers: {"*": {weight: 4, activation: 4}}
+          weight_quantizer: auto
+          activation_quantizer: auto
+          edges: 8
+    """
+
+    name = "int4_e2e"
+
+    def __init__(
+        self,
+        layers: BitPatterns | None = None,
+        weight_quantizer: str = "auto",
+        activation_quantizer: str = "auto",
+        edges: int | None = None,
+        decay: float = 1e-4,
+        freeze_step: int | None = None,
+        gradient: str = "float32",
+    ) -> None:
+        """
+        Args:
+            layers: ordered glob patterns over layer names -> widths; None: 4 bits everywhere.
+            weight_quantizer: `auto`, `max` or `sawb`.
+            activation_quantizer: `auto`, `fixed`, `max` or `pact`.
+            edges: bits of the first and of the last layer with inputs; None: as `layers` says.
+            decay: factor of the penalty on PACT's squared clips.
+            freeze_step: ranges of `max` stop moving at this step; None: never.
+            gradient: type in which the backward pass multiplies: `float32` or `bfloat16`.
+
+        Raises:
+            UserError: a quantizer or width that does not exist.
+        """
+        super().__init__(W4A4 if layers is None else layers, 0, freeze_step, gradient)
+        choice("weight_quantizer", weight_quantizer, ("auto", *WEIGHTS))
+        choice("activation_quantizer", activation_quantizer, ("auto", *ACTIVATIONS))
+        if edges is not None and edges not in WIDTHS:
+            raise UserError(f"policy.edges: {edges!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
+        self.weight_quantizers = WEIGHTS if weight_quantizer == "auto" else (weight_quantizer,)
+        self.activation_quantizers = ACTIVATIONS if activation_quantizer == "auto" else (activation_quantizer,)
+        self.edges = edges
+        self.decay = decay
+        self.choices: dict[str, Choice] = {}
+        """Tensor (`layer.weights.0`, `layer.inputs`, `layer.hidden`) -> its quantizer; filled by `calibrate`."""
+
+    def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
+        """Widths by layer, one scale per tensor by default; the edges' widths override those of `layers`."""
+        shapes = list(shapes)
+        bit_map = resolve(self.layers, shapes, LayerBits(granularity="tensor"))
+        driven = [shape.name for shape in shapes if shape.activations and bit_map[shape.name].quantized]
+        if self.edges is not None:
+            for name in {*driven[:1], *driven[-1:]}:
+                bit_map[name] = replace(bit_map[name], weight=self.edges, activation=self.edges)
+        return self.checked(bit_map)
+
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
+        weights = [self._weights(matrix, bits) if bits.weight != FLOAT else None for matrix in layer.matrices()]
+        count = activation_grid_count(layer, bits)
+        inputs = self._inputs(bits.activation) if count else None
+        hidden = FixedActivations(bits.activation) if count > 1 else None
+        return NativeArithmetic(weights, inputs, hidden, self.gradient)
+
+    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+        super().calibrate(model, passes)
+        self.choices = choices(model)
+
+    def penalty(self, model: nn.Module, step: int) -> Tensor:
+        """Decay of PACT's clips: a smaller clip is a finer grid (Choi et al. 2018, arXiv 1805.06085, section 3.2)."""
+        clips: list[Tensor] = [grid.alpha for grid in _pact_in_use(model)]
+        return self.decay * torch.stack(clips).square().sum() if clips else super().penalty(model, step)
+
+    def _weights(self, matrix: Tensor, bits: LayerBits) -> ChosenWeights:
+        made: dict[str, WeightGrid] = {}
+        for name in self.weight_quantizers:
+            if name == "max":
+                made[name] = UniformWeights(matrix, bits.weight, bits.granularity, "max")
+            elif len(self.weight_quantizers) == 1 or bits.weight in COEFFICIENTS:
+                made[name] = SawbWeights(bits.weight, bits.granularity)
+        return ChosenWeights(made)
+
+    def _inputs(self, bits: int) -> ChosenActivations:
+        makers = {"fixed": FixedActivations, "max": UniformActivations, "pact": PactActivations}
+        return ChosenActivations({name: makers[name](bits) for name in self.activation_quantizers})
+
+
+def _pact_in_use(model: nn.Module) -> list[PactActivations]:
+    chosen = (module.chosen for module in model.modules() if isinstance(module, ChosenActivations))
+    return [grid for grid in chosen if isinstance(grid, PactActivations)]
+
+
+def choices(model: nn.Module) -> dict[str, Choice]:
+    """What every tensor of a calibrated model got: `layer.weights.0`, `layer.inputs`, `layer.hidden` -> `Choice`."""
+    found: dict[str, Choice] = {}
+    for name, layer in quantizable(model).items():
+        for part, grid in layer.arithmetic.named_modules() if layer.arithmetic is not None else ():
+            if isinstance(grid, ChosenWeights | ChosenActivations):
+                found[f"{name}.{part}"] = Choice(grid.choice.name, grid.choice.table())
+            elif part == "hidden" and isinstance(grid, FixedActivations):
+                found[f"{name}.{part}"] = Choice("fixed", {})
+    return found
+
+
+def choice_table(chosen: Mapping[str, Choice]) -> str:
+    """Choices as a Markdown table: tensor, quantizer, and the relative squared error of each candidate."""
+    names = list(dict.fromkeys((*WEIGHTS, *ACTIVATIONS)))
+    lines = ["| tensor | quantizer | " + " | ".join(f"{name} error" for name in names) + " |"]
+    lines.append("|" + "---|" * (2 + len(names)))
+    for tensor, (quantizer, errors) in chosen.items():
+        cells = [f"{errors[name]:.3g}" if name in errors else "" for name in names]
+        lines.append(f"| {tensor} | {quantizer} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

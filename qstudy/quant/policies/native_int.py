@@ -1,0 +1,87 @@
+"""`native_int`: quantization-aware training in the device's own integers."""
+
+from collections.abc import Iterable
+
+from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
+from qstudy.errors import UserError
+from qstudy.quant.grids import ActivationGrid, FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.layers import Quantizable
+from qstudy.quant.native import GRADIENTS, NativeArithmetic
+from qstudy.quant.policies.base import choice
+from qstudy.quant.policies.gridded import GriddedPolicy
+
+
+class NativeInt(GriddedPolicy):
+    """Weights and activations are cast to integers and multiplied in integers, in training as on the device.
+
+    Weights: symmetric, scale = max|W| / (2**(bits - 1) - 1) per output channel (or tensor), without gradient.
+    Activations: symmetric, their end the moving average of each batch's largest magnitude, or left in float; the
+    hidden state of an LSTM lies in (-1, 1) and is quantized at every step. The packed model computes the very same
+    accumulators.
+
+    Source: Ding et al. 2022, arXiv 2203.15952.
+
+    YAML:
+        policy:
+          name: native_int
+          layers: {"*": {weight: 4, activation: 8}, "joiner.*": {weight: 8, activation: 8}}
+          gradient: bfloat16
+
+    W8A8: `{weight: 8, activation: 8}`; W4A4: `{weight: 4, activation: 4}`; W4A-float: `{weight: 4}`.
+    """
+
+    name = "native_int"
+
+    def __init__(
+        self,
+        layers: BitPatterns,
+        activation_start: int = 0,
+        freeze_step: int | None = None,
+        gradient: str = "float32",
+    ) -> None:
+        """
+        Args:
+            layers: ordered glob patterns over layer names -> widths.
+            activation_start: activations stay in float, only watched, before this step (weights first).
+            freeze_step: activation ranges stop moving at this step; None: never.
+            gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` (faster, less precise).
+
+        Raises:
+            UserError: a type that does not exist.
+        """
+        super().__init__(layers, activation_start, freeze_step)
+        choice("gradient", gradient, tuple(GRADIENTS))
+        self.gradient = gradient
+
+    def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
+        """Widths by layer.
+
+        Raises:
+            UserError: codebooks or groups, which an integer product cannot rescale after its sum.
+        """
+        return self.checked(super().bit_map(shapes))
+
+    def checked(self, bit_map: BitMap) -> BitMap:
+        """The same map, if every layer has one uniform grid per row or matrix; raises as `bit_map`."""
+        for name, bits in bit_map.items():
+            for field, value, policies in (("grid", "codebook", "s8bqat"), ("granularity", "group", "fake_qat or ptq")):
+                if getattr(bits, field) == value:
+                    raise UserError(
+                        f"layers: {name}: {field}: {self.name} has no {value}; use {policies}, or leave it."
+                    )
+        return bit_map
+
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
+        weights = [
+            UniformWeights(matrix, bits.weight, bits.granularity, "max") if bits.weight != FLOAT else None
+            for matrix in layer.matrices()
+        ]
+        count = activation_grid_count(layer, bits)
+        inputs: ActivationGrid | None = UniformActivations(bits.activation) if count else None
+        hidden = FixedActivations(bits.activation) if count > 1 else None
+        return NativeArithmetic(weights, inputs, hidden, self.gradient)
+
+
+def activation_grid_count(layer: Quantizable, bits: LayerBits) -> int:
+    """Activation grids of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
+    return layer.shape("").activations if bits.activation != FLOAT else 0
