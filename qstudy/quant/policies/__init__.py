@@ -4,14 +4,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qstudy.named import build
+from qstudy.quant.policies.accelerator_aware import AcceleratorAware
 from qstudy.quant.policies.base import QuantPolicy
 from qstudy.quant.policies.encoder_only import encoder_only
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.quant.policies.float_ import Float
+from qstudy.quant.policies.int4_e2e import Int4E2E
 from qstudy.quant.policies.mixed import mixed
+from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.ptq import PTQ
 
-POLICIES: dict[str, Callable[..., QuantPolicy]] = {"float": Float, "ptq": PTQ, "fake_qat": FakeQAT}
+POLICIES: dict[str, Callable[..., QuantPolicy]] = {
+    "float": Float,
+    "ptq": PTQ,
+    "fake_qat": FakeQAT,
+    "accelerator_aware": AcceleratorAware,
+    "native_int": NativeInt,
+    "int4_e2e": Int4E2E,
+}
 """Short names; anything else is an import path."""
 
 MAPS: dict[str, Callable[..., dict[str, Any]]] = {"mixed": mixed, "encoder_only": encoder_only}

@@ -1,0 +1,403 @@
+"""`int4_e2e`: SAWB, PACT, and the choice among quantizers by calibration."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import filled, model_config, run_config, speech, talkative
+from torch import Tensor
+
+from qstudy.errors import UserError
+from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.grids.chosen import PREFERENCE, ChosenActivations, ChosenWeights, relative_error
+from qstudy.quant.grids.pact import PactActivations, pact
+from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
+from qstudy.quant.grids.sawb_fit import DENSITIES, Moments, best_clip, fit
+from qstudy.quant.layers import quantizable
+from qstudy.quant.policies import build_policy
+from qstudy.quant.policies.int4_e2e import Int4E2E, choice_table, choices
+from qstudy.training.module import TransducerModule
+
+SEEDS = st.integers(0, 10_000)
+
+
+def values(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logits(model: torch.nn.Module) -> Tensor:
+    result: Tensor = model(speech(), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))[0]
+    return result
+
+
+# SAWB
+
+
+@pytest.mark.parametrize("bits", COEFFICIENTS)
+def test_committed_coefficients_are_the_fits(bits: int) -> None:
+    assert COEFFICIENTS[bits] == pytest.approx(fit(bits), abs=1e-5)
+
+
+@pytest.mark.parametrize(("bits", "step"), [(2, 1.2240), (3, 0.6508), (4, 0.3534)])
+def test_best_clips_of_a_gaussian_are_textbook(bits: int, step: float) -> None:
+    """Optimal uniform quantizers of 3, 7 and 15 levels: Max 1960, table II."""
+    assert best_clip(Moments(DENSITIES["gaussian"]), bits) / (2 ** (bits - 1) - 1) == pytest.approx(step, abs=1e-4)
+
+
+@pytest.mark.parametrize("bits", COEFFICIENTS)
+def test_best_clips_of_a_uniform_density_are_exact(bits: int) -> None:
+    """n levels cut [-1, 1] into n equal cells, with a level in the middle of each."""
+    levels = 2**bits - 1
+    moments = Moments(DENSITIES["uniform"])
+    clip = best_clip(moments, bits)
+    assert clip == pytest.approx(1 - 1 / levels, abs=1e-4)
+    assert moments.error(clip, bits) == pytest.approx(1 / (3 * levels**2), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_the_error_of_the_tables_is_that_of_samples(name: str) -> None:
+    moments = Moments(DENSITIES[name])
+    p = DENSITIES[name][0]
+    x = torch.linspace(0, moments.end, 400_001, dtype=torch.float64)
+    mass = torch.from_numpy(p(x.numpy()))
+    clip = best_clip(moments, 4)
+    snapped = (x / (clip / 7)).round().clamp(-7, 7) * (clip / 7)
+    expected = float(((snapped - x).square() * mass).sum() / mass.sum())
+    assert moments.error(clip, 4) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("bits", COEFFICIENTS)
+def test_sawb_clips_by_its_formula(bits: int, granularity: str) -> None:
+    weight = values(4, 500).double() ** 3
+    rows = weight if granularity == "channel" else weight.view(1, -1)
+    c1, c2 = COEFFICIENTS[bits]
+    expected = c1 * rows.square().mean(1).sqrt() - c2 * rows.abs().mean(1)
+    expected = expected.clamp(min=rows.abs().mean(1), max=rows.abs().amax(1))
+    grid = SawbWeights(bits, granularity)
+    torch.testing.assert_close(grid.clip(weight.float())[:, 0], expected.float(), rtol=1e-4, atol=0)
+    integers, scale, _ = grid.codes(weight.float())
+    torch.testing.assert_close(scale[:, 0], expected.float() / (2 ** (bits - 1) - 1), rtol=1e-4, atol=0)
+    assert torch.equal(grid(weight.float()), integers * scale)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_sawb_is_close_to_the_best_clip(bits: int) -> None:
+    """For Gaussian weights the error is within a few percent of the least possible, and below that of the maximum."""
+    weight = values(1, 20_000)
+    least = Moments(DENSITIES["gaussian"])
+    snapped = SawbWeights(bits, "tensor")(weight)
+    error = float((snapped - weight).square().mean())
+    assert error < 1.1 * least.error(best_clip(least, bits), bits)
+    assert error < 0.8 * float((UniformWeights(weight, bits, "tensor", "max")(weight) - weight).square().mean())
+
+
+@pytest.mark.parametrize("bits", COEFFICIENTS)
+def test_sawb_reaches_every_level(bits: int) -> None:
+    weight = values(1, 100_000)
+    high = 2 ** (bits - 1) - 1
+    assert SawbWeights(bits, "tensor").codes(weight).integers.unique().tolist() == list(range(-high, high + 1))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(list(COEFFICIENTS)), SEEDS, st.floats(-20, 20), st.sampled_from(["channel", "tensor"]))
+def test_sawb_of_any_size(bits: int, seed: int, power: float, granularity: str) -> None:
+    """The clip scales with the weights and never leaves E|w| to max|w|."""
+    weight = values(3, 17, seed=seed) ** 3
+    grid = SawbWeights(bits, granularity)
+    clip = grid.clip(weight * 10**power)
+    torch.testing.assert_close(clip, grid.clip(weight) * 10**power, rtol=1e-4, atol=0)
+    codes = grid.codes(weight * 10**power)
+    assert torch.isfinite(codes.scale).all()
+    assert (codes.scale > 0).all()
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.zeros(3, 4), torch.full((3, 4), -2.0), torch.eye(40)[:3]], ids=["0", "-2", "1"]
+)
+def test_sawb_of_weights_like_no_distribution(weight: Tensor) -> None:
+    """All zero, all of one magnitude, one among zeros: nothing is lost."""
+    assert torch.equal(SawbWeights(4, "channel")(weight), weight)
+
+
+def test_sawb_gradient_passes_whole() -> None:
+    weight, upstream = values(3, 50).requires_grad_(), values(3, 50, seed=1)
+    grid = SawbWeights(3, "tensor")
+    assert (grid.codes(weight).integers.abs() == 3).sum() > 4
+    grid(weight).backward(upstream)
+    assert torch.equal(weight.grad, upstream)
+
+
+# PACT
+
+
+def test_pact_gradients_are_the_papers() -> None:
+    """Choi et al. 2018, arXiv 1805.06085: to x where it is not clipped, to alpha where it is; by sign for signed x."""
+    x, upstream = values(200).requires_grad_(), values(200, seed=1)
+    alpha = torch.tensor(0.9, requires_grad=True)
+    pact(x, alpha, alpha.detach() / 7, 7).backward(upstream)
+    above, below = x.detach() >= 0.9, x.detach() <= -0.9
+    assert above.any()
+    assert below.any()
+    assert torch.equal(x.grad, torch.where(above | below, 0.0, upstream))
+    torch.testing.assert_close(alpha.grad, upstream[above].sum() - upstream[below].sum())
+
+
+def test_pact_is_the_clips_own_gradient() -> None:
+    """Without rounding PACT is a clamp: autograd of the clamp gives the same gradients."""
+    x, other = values(100).requires_grad_(), values(100).requires_grad_()
+    alpha, bound = (torch.tensor(0.8, requires_grad=True) for _ in range(2))
+    pact(x, alpha, alpha.detach() / 127, 127).square().sum().backward()
+    torch.maximum(torch.minimum(other, bound), -bound).square().sum().backward()
+    torch.testing.assert_close(alpha.grad, bound.grad)
+    torch.testing.assert_close(x.grad, other.grad, atol=2 * 0.8 / 127, rtol=0)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
+def test_pact_reaches_every_level(bits: int) -> None:
+    grid = PactActivations(bits)
+    grid.alpha.data.fill_(2.0)
+    levels = grid(torch.linspace(-3, 3, 8 * 2**bits + 1)).detach().unique()
+    assert len(levels) == 2**bits - 1
+    torch.testing.assert_close(levels[[0, -1]], torch.tensor([-2.0, 2.0]))
+    assert grid.constants().tolist() == pytest.approx([2.0 / (2 ** (bits - 1) - 1), 0.0])
+
+
+@given(st.sampled_from([2, 3, 4, 8]), SEEDS, st.floats(-6, 6))
+def test_pact_starts_no_worse_than_the_maximum(bits: int, seed: int, power: float) -> None:
+    x = values(2000, seed=seed) ** 3 * 10**power
+    learned, largest = PactActivations(bits), UniformActivations(bits)
+    for grid in (learned, largest):
+        grid.observe(x)
+        grid.settle()
+    assert float(relative_error(learned(x), x)) <= float(relative_error(largest(x), x)) * 1.0001
+
+
+def optimized(decay: float, weight_decay: float, steps: int = 200) -> float:
+    """alpha after training to keep 4-bit values close to Gaussian ones."""
+    grid = PactActivations(4)
+    grid.alpha.data.fill_(1.0)
+    optimizer = torch.optim.AdamW(grid.parameters(), lr=0.02, weight_decay=weight_decay)
+    x = values(5000)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        ((grid(x) - x).square().mean() + decay * grid.alpha.square()).backward()
+        optimizer.step()
+    return float(grid.alpha.detach())
+
+
+def test_pact_learns_its_clip() -> None:
+    assert optimized(0.0, 0.0) > 2.0  # the gradient sees clipping alone, so it grows; decay holds it
+    assert 1.0 < optimized(0.01, 0.0) < optimized(0.0, 0.0)
+    assert optimized(0.0, 0.01) == pytest.approx(optimized(0.0, 0.0), rel=0.1)  # AdamW's decay is no clip penalty
+
+
+# The choice
+
+
+def test_weights_choose_by_their_distribution() -> None:
+    def choose(weight: Tensor, bits: int = 4) -> ChosenWeights:
+        grids = {"max": UniformWeights(weight, bits, "tensor", "max"), "sawb": SawbWeights(bits, "tensor")}
+        grid = ChosenWeights(grids)
+        grid.calibrate(weight)
+        expected = {
+            name: float((g(weight) - weight).square().sum() / weight.square().sum()) for name, g in grids.items()
+        }
+        assert grid.choice.table() == pytest.approx(expected, rel=1e-4)
+        assert torch.equal(grid(weight), grids[grid.choice.name](weight))
+        return grid
+
+    assert choose(values(20, 50)).choice.name == "sawb"
+    assert choose(torch.linspace(-1, 1, 1000).view(10, 100), 8).choice.name == "max"
+
+
+def test_activations_choose_by_their_distribution() -> None:
+    def choose(x: Tensor) -> str:
+        grid = ChosenActivations(
+            {"fixed": FixedActivations(4), "max": UniformActivations(4), "pact": PactActivations(4)}
+        )
+        grid.train()
+        grid.observing, grid.enabled = True, False
+        assert torch.equal(grid(x), x)
+        grid.settle()
+        grid.enabled = True
+        errors = grid.choice.table()
+        assert errors[grid.choice.name] <= PREFERENCE * min(errors.values())
+        assert float(relative_error(grid(x), x)) == pytest.approx(errors[grid.choice.name], rel=1e-5)
+        return grid.choice.name
+
+    levels = (values(3000).sin() * 7).round() / 7
+    assert choose(levels) == "fixed"
+    assert choose(5 * levels) == "max"
+    assert choose(values(3000)) == "pact"
+
+
+def calibrated(**options: Any) -> tuple[torch.nn.Module, Int4E2E]:
+    model = talkative()
+    policy = filled(model, {"name": "int4_e2e", **options})
+    assert isinstance(policy, Int4E2E)
+    return model, policy
+
+
+def test_every_tensor_has_a_choice_in_the_table() -> None:
+    _, policy = calibrated()
+    assert len(policy.choices) == 10 + 6 + 3  # matrices, inputs, hidden states
+    table = choice_table(policy.choices)
+    for tensor, (quantizer, errors) in policy.choices.items():
+        assert f"| {tensor} | {quantizer} |" in table
+        assert quantizer in ("fixed", "max", "pact", "sawb")
+        assert not errors or errors[quantizer] <= PREFERENCE * min(errors.values())
+    assert {name for name, choice in policy.choices.items() if not choice.errors} == {
+        "encoder.lstm.0.hidden",
+        "encoder.lstm.1.hidden",
+        "predictor.lstm.hidden",
+    }
+    assert {choice.quantizer for choice in policy.choices.values()} == {"fixed", "max", "pact", "sawb"}
+
+
+@pytest.mark.parametrize(("weights", "activations"), [("max", "max"), ("sawb", "pact"), ("sawb", "fixed")])
+def test_one_quantizer_for_all(weights: str, activations: str) -> None:
+    _, policy = calibrated(weight_quantizer=weights, activation_quantizer=activations)
+    for tensor, (quantizer, _errors) in policy.choices.items():
+        expected = weights if ".weights." in tensor else "fixed" if tensor.endswith("hidden") else activations
+        assert quantizer == expected
+
+
+def test_choices_live_in_checkpoints() -> None:
+    model, policy = calibrated(edges=8)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    again = talkative(seed=4)
+    build_policy({"name": "int4_e2e", "edges": 8}).prepare(again)
+    again.load_state_dict(state)
+    assert {n: c.quantizer for n, c in choices(again).items()} == {n: c.quantizer for n, c in policy.choices.items()}
+    assert torch.equal(logits(again.eval()), logits(model))
+
+
+def test_calibration_is_over_when_it_is() -> None:
+    """Later batches move `max` ranges while training, never the choice, and nothing piles up."""
+    model, policy = calibrated(freeze_step=3)
+    before = choices(model)
+    for step in (1, 2, 4):
+        policy.project_(model.train(), step)
+        model(9 * speech(seed=step), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))
+    assert choices(model) == before
+    grids = [module for module in model.modules() if isinstance(module, ChosenActivations)]
+    assert all(grid._seen is None for grid in grids)
+    scales = [float(grid.scale) for grid in grids]
+    model(99 * speech(), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))
+    assert [float(grid.scale) for grid in grids] == scales
+
+
+# Widths
+
+
+def test_four_bits_everywhere_with_one_scale_per_tensor() -> None:
+    bit_map = build_policy({"name": "int4_e2e"}).bit_map(talkative().shapes())
+    assert {(bits.weight, bits.activation, bits.granularity) for bits in bit_map.values()} == {(4, 4, "tensor")}
+    layers = {"*": {"weight": 3}, "joiner.*": {"granularity": "channel"}}
+    bit_map = build_policy({"name": "int4_e2e", "layers": layers}).bit_map(talkative().shapes())
+    assert [bits.granularity for bits in bit_map.values()] == ["tensor"] * 4 + ["channel"] * 3
+
+
+def test_edges() -> None:
+    bit_map = build_policy({"name": "int4_e2e", "edges": 8}).bit_map(talkative().shapes())
+    assert {name: bits.weight for name, bits in bit_map.items() if bits.weight != 4} == {
+        "encoder.lstm.0": 8,
+        "joiner.output": 8,
+    }
+    assert all(bits.weight == bits.activation for bits in bit_map.values())
+    encoder = {"name": "encoder_only", "base": "int4_e2e", "encoder": {"weight": 4, "activation": 4}, "edges": 8}
+    bit_map = build_policy(encoder).bit_map(talkative().shapes())
+    assert [bits.weight for bits in bit_map.values()] == [8, 8, 32, 32, 32, 32, 32]  # a float layer is no edge
+
+
+def test_four_bits_are_not_three() -> None:
+    model, _ = calibrated()
+    for name, layer in quantizable(model).items():
+        for grid, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
+            assert grid.codes(matrix).integers.unique().tolist() == list(range(-7, 8)), name
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"weight_quantizer": "pact"}, ["policy.weight_quantizer", "'pact'", "auto, max, sawb"]),
+        ({"activation_quantizer": "sawb"}, ["policy.activation_quantizer", "auto, fixed, max, pact"]),
+        ({"edges": 9}, ["policy.edges", "9", "8"]),
+        ({"layers": {"*": {"weight": 4, "grid": "codebook"}}}, ["int4_e2e", "codebook", "s8bqat"]),
+        ({"layers": {"*": {"weight": 16}}, "weight_quantizer": "sawb"}, ["SAWB", "16", "2 to 8"]),
+    ],
+    ids=str,
+)
+def test_errors_name_field_and_mend(config: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        build_policy({"name": "int4_e2e", **config}).prepare(talkative())
+    assert all(word in str(error.value) for word in named), error.value
+
+
+def test_wide_weights_have_the_maximum_alone() -> None:
+    _, policy = calibrated(layers={"*": {"weight": 16, "activation": 16}})
+    assert all(c.quantizer == "max" for name, c in policy.choices.items() if ".weights." in name)
+
+
+# Training
+
+
+def test_the_optimizer_trains_the_clips_that_are_in_use(tmp_path: Any) -> None:
+    """Policies are prepared before the optimizer is built: clips are among its parameters, and they move."""
+    model, policy = calibrated(activation_quantizer="pact", decay=1e-3)
+    schedule = run_config(tmp_path, tmp_path).finetune
+    module = TransducerModule(model, policy, schedule, len(model.joiner.output.bias))
+    optimizer = module.configure_optimizers()["optimizer"]
+    clips = {name: p for name, p in model.named_parameters() if name.endswith("alpha")}
+    owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert len(clips) == 6
+    assert all(id(parameter) in owned for parameter in clips.values())
+    before = {name: float(parameter.detach()) for name, parameter in clips.items()}
+    for step in range(1, 4):
+        optimizer.zero_grad()
+        (logits(model.train()).square().mean() + policy.penalty(model, step)).backward()
+        optimizer.step()
+        policy.project_(model, step)
+    assert all(float(parameter) != before[name] for name, parameter in clips.items())
+    assert all(float(parameter) > 0 for parameter in clips.values())
+
+
+def test_the_penalty_is_the_squared_clips() -> None:
+    model, policy = calibrated(activation_quantizer="pact", decay=0.5)
+    clips = [p for name, p in model.named_parameters() if name.endswith("alpha")]
+    penalty = policy.penalty(model, 0)
+    assert float(penalty) == pytest.approx(0.5 * sum(float(clip) ** 2 for clip in clips))
+    penalty.backward()
+    assert all(float(clip.grad) == pytest.approx(float(clip)) for clip in clips)
+    unused, policy = calibrated(activation_quantizer="max")
+    assert float(policy.penalty(unused, 0)) == 0
+
+
+def test_every_parameter_in_use_gets_a_gradient() -> None:
+    model, _ = calibrated()
+    logits(model.train()).square().mean().backward()
+    idle = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    in_use = {f"{n}.candidates.pact.alpha" for n, c in choices(model).items() if c.quantizer == "pact"}
+    assert in_use
+    assert all(name.endswith("pact.alpha") for name in idle)
+    assert not {name.replace("arithmetic.", "") for name in idle} & in_use
+
+
+def test_the_clip_follows_the_weights_at_every_step() -> None:
+    model, _ = calibrated(weight_quantizer="sawb")
+    grid = model.encoder.lstm[0].arithmetic.weights[0]
+    weight = model.encoder.lstm[0].weight_ih_l0
+    before = grid.codes(weight)
+    weight.data.mul_(2)
+    after = grid.codes(weight)
+    assert torch.equal(after.integers, before.integers)
+    torch.testing.assert_close(after.scale, 2 * before.scale)
+
+
+def test_stateless_predictor() -> None:
+    model = talkative(model_config({"name": "stateless", "hidden": 16, "embedding": 8}))
+    policy = filled(model, {"name": "int4_e2e"})
+    assert "predictor.projection.inputs" in policy.choices  # type: ignore[attr-defined]
