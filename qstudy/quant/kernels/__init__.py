@@ -1,0 +1,23 @@
+"""Loops for the CPU: numba functions whose innermost products are written in LLVM's own language.
+
+`ir` holds the pieces, `gemm` and `gemv` the products, `cell` the arithmetic of one LSTM step, `recurrence` the loops
+over time. Beside each stands a plain NumPy reference, and a test that holds one against the other to the bit.
+"""
+
+import os
+
+import torch
+from torch import Tensor
+
+SWITCH = "QSTUDY_PORTABLE"
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the loops here can take these tensors: on the CPU, float32 or integers of 8 and 32 bits.
+
+    The environment variable QSTUDY_PORTABLE=1 says no to all: everything then runs in torch, as it does on a GPU.
+    """
+    if os.environ.get(SWITCH, "0") not in ("", "0"):
+        return False
+    served = (torch.float32, torch.int8, torch.uint8, torch.int32)
+    return all(tensor.device.type == "cpu" and tensor.dtype in served for tensor in tensors)

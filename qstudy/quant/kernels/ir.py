@@ -1,0 +1,174 @@
+"""Pieces of micro-kernels in LLVM-IR, for numba's `@intrinsic`: what the processor offers and numba cannot say.
+
+A piece takes the builder first and emits code where it stands. Addresses are int64; vectors have LANES lanes of 32
+bits. Where the processor lacks an instruction, plain vector operations take its place, with the same integers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F32 = ir.FloatType()
+
+
+def _features() -> frozenset[str]:
+    """What numba compiles for, which is the machine itself unless the user's environment says otherwise."""
+    text = cpu_target.target_context.codegen().magic_tuple()[2]
+    return frozenset(name[1:] for name in text.split(",") if name.startswith("+"))
+
+
+FEATURES = _features()
+WIDE = {"avx512f", "avx512bw"} <= FEATURES
+LANES = 16 if WIDE else 8
+VNNI = "avx512vnni" in FEATURES if WIDE else "avxvnni" in FEATURES
+BF16 = WIDE and "avx512bf16" in FEATURES
+
+FLOATS, INTEGERS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+BYTES = ir.VectorType(I8, 4 * LANES)
+HALVES = ir.VectorType(I16, 2 * LANES)
+
+
+def function(b: IRBuilder, name: str, result: ir.Type, arguments: Sequence[ir.Type]) -> Value:
+    """One of LLVM's intrinsics."""
+    return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
+
+
+def load(b: IRBuilder, address: Value, kind: ir.Type) -> Value:
+    """What lies at an address that need not be aligned."""
+    value = b.load(b.inttoptr(address, kind.as_pointer()))
+    value.align = 1
+    return value
+
+
+def store(b: IRBuilder, value: Value, address: Value) -> None:
+    """Write to an address that need not be aligned."""
+    b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
+
+
+def constant(kind: ir.VectorType, value: float) -> Value:
+    """The same number in every lane."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def zeros(kind: ir.VectorType) -> Value:
+    """Zero in every lane."""
+    return ir.Constant(kind, None)
+
+
+def splat(b: IRBuilder, scalar: Value) -> Value:
+    """A scalar in every lane."""
+    kind = ir.VectorType(scalar.type, LANES)
+    first = b.insert_element(ir.Constant(kind, ir.Undefined), scalar, I32(0))
+    return b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(INTEGERS, [0] * LANES))
+
+
+def offset(b: IRBuilder, address: Value, count: Value | int, size: int) -> Value:
+    """The address `count` items of `size` bytes further on."""
+    step = I64(count * size) if isinstance(count, int) else b.mul(count, I64(size))
+    return b.add(address, step)
+
+
+def fma(b: IRBuilder, x: Value, y: Value, total: Value) -> Value:
+    """total + x * y, rounded once, float32."""
+    name = f"llvm.fma.v{LANES}f32"
+    return b.call(function(b, name, FLOATS, [FLOATS] * 3), [x, y, total])
+
+
+def dot_u8_s8(b: IRBuilder, total: Value, x: Value, y: Value) -> Value:
+    """total + the four products of unsigned bytes of x with signed bytes of y, per lane, exact in int32."""
+    if not VNNI:
+        return b.add(total, b.add(_even_products(b, x, y, 0), _even_products(b, x, y, 8)))
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
+    if llvmlite.binding.llvm_version_info[0] >= 22:  # from then on its operands are vectors of bytes
+        operands = [total, b.bitcast(x, BYTES), b.bitcast(y, BYTES)]
+    else:
+        operands = [total, x, y]
+    return b.call(function(b, name, INTEGERS, [each.type for each in operands]), operands)
+
+
+def _even_products(b: IRBuilder, x: Value, y: Value, shift: int) -> Value:
+    """The products of bytes 0 and 2 of each lane (shift 0), or of 1 and 3 (shift 8), added up."""
+    x, y = b.bitcast(x, HALVES), b.bitcast(y, HALVES)
+    if shift:
+        x = b.lshr(x, constant(HALVES, 8))
+    else:
+        x, y = b.and_(x, constant(HALVES, 255)), b.shl(y, constant(HALVES, 8))
+    y = b.ashr(y, constant(HALVES, 8))
+    wide = ir.VectorType(I32, 2 * LANES)
+    products = b.mul(b.zext(x, wide), b.sext(y, wide))
+    undefined = ir.Constant(wide, ir.Undefined)
+    halves = [
+        b.shuffle_vector(products, undefined, ir.Constant(INTEGERS, list(range(first, 2 * LANES, 2))))
+        for first in (0, 1)
+    ]
+    return b.add(*halves)
+
+
+def dot_bf16(b: IRBuilder, total: Value, x: Value, y: Value) -> Value:
+    """total + the two products of bfloat16 in each lane, float32; only where BF16 holds."""
+    kind = ir.VectorType(_bfloat(), 2 * LANES)
+    operands = [total, b.bitcast(x, kind), b.bitcast(y, kind)]
+    name = "llvm.x86.avx512bf16.dpbf16ps.512"
+    return b.call(function(b, name, FLOATS, [each.type for each in operands]), operands)
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+def _bfloat() -> ir.Type:
+    return getattr(ir.types, "BFloatType", _BFloat)()
+
+
+def look_up_bytes(b: IRBuilder, table: Value, indices: Value) -> Value:
+    """Bytes of a table, 16 bytes that repeat in each 128 bits of a vector, at the low 4 bits of each byte of indices.
+
+    Both are vectors of LANES lanes, and so is the result; the indices' other bits must be zero.
+    """
+    name = "llvm.x86.avx512.pshuf.b.512" if WIDE else "llvm.x86.avx2.pshuf.b"
+    table, indices = b.bitcast(table, BYTES), b.bitcast(indices, BYTES)
+    if WIDE or "avx2" in FEATURES:
+        found = b.call(function(b, name, BYTES, [BYTES] * 2), [table, indices])
+    else:
+        found = ir.Constant(BYTES, ir.Undefined)
+        for byte in range(BYTES.count):
+            index = b.zext(b.extract_element(indices, I32(byte)), I32)
+            found = b.insert_element(found, b.extract_element(table, index), I32(byte))
+    return b.bitcast(found, INTEGERS)
+
+
+def loop(
+    b: IRBuilder, count: Value, initial: Sequence[Value], body: Callable[[Value, list[Any]], Sequence[Value]]
+) -> list[Value]:
+    """Run body(index, values) `count` times, int64; the values of one turn are those that the turn before returned."""
+    entry = b.block
+    head, inside, done = (b.append_basic_block(name) for name in ("head", "inside", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    index = b.phi(I64)
+    values = [b.phi(value.type) for value in initial]
+    for phi, value in zip([index, *values], [I64(0), *initial], strict=True):
+        phi.add_incoming(value, entry)
+    b.cbranch(b.icmp_signed("<", index, count), inside, done)
+    b.position_at_end(inside)
+    after = [b.add(index, I64(1)), *body(index, values)]
+    for phi, value in zip([index, *values], after, strict=True):
+        phi.add_incoming(value, b.block)
+    b.branch(head)
+    b.position_at_end(done)
+    return values
