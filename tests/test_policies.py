@@ -75,7 +75,7 @@ def test_float_leaves_every_slot_empty() -> None:
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"name": "qat"}, ["policy", "'qat'", "float, ptq, fake_qat, mixed, encoder_only"]),
+        ({"name": "qat"}, ["policy", "'qat'", "float, ptq, fake_qat, ", ", mixed, encoder_only"]),
         ({}, ["policy", "None", "fake_qat"]),
         ({"name": "fake_qat", "layers": {}, "bits": 4}, ["policy", "'fake_qat'", "bits", "layers, weight_range"]),
         ({"name": "fake_qat"}, ["policy", "'fake_qat'", "layers"]),
@@ -83,12 +83,15 @@ def test_float_leaves_every_slot_empty() -> None:
             {"name": "fake_qat", "layers": {}, "weight_range": "min"},
             ["policy.weight_range", "'min'", "max, mse, learned"],
         ),
-        ({"name": "fake_qat", "layers": {}, "activation_range": "mse"}, ["policy.activation_range", "ema, learned"]),
-        ({"name": "ptq", "layers": {}, "weight_range": "learned"}, ["policy.weight_range", "'learned'", "max, mse"]),
         (
-            {"name": "fake_qat", "layers": {}, "activation_range": "learned", "symmetric": False},
-            ["policy.activation_range", "learned", "symmetric"],
+            {"name": "fake_qat", "layers": {}, "activation_range": "kl"},
+            ["policy.activation_range", "max, ema, mse, learned"],
         ),
+        ({"name": "ptq", "layers": {}, "weight_range": "learned"}, ["policy.weight_range", "'learned'", "max, perc"]),
+        ({"name": "ptq", "layers": {}, "activation_range": "ema"}, ["policy.activation_range", "'ema'", "mse, kl"]),
+        ({"name": "ptq", "layers": {}, "rounding": "up"}, ["policy.rounding", "'up'", "nearest, gptq"]),
+        ({"name": "ptq", "layers": {}, "percentile": 0}, ["policy.percentile", "0", "100"]),
+        ({"name": "fake_qat", "layers": {}, "activation_start": -1}, ["policy.activation_start", "0"]),
         ({"name": "mixed", "layers": {}, "base": "qat"}, ["policy", "'qat'", "fake_qat"]),
         ({"name": "mixed", "layers": {}, "base": "mixed"}, ["policy", "mixed"]),
         ({"name": "encoder_only"}, ["policy", "'encoder_only'", "encoder"]),

@@ -23,8 +23,14 @@ class FakeArithmetic(GriddedArithmetic):
         if self.hidden is None or not self.hidden.enabled:
             flat = [w_input, w_hidden, b_input, b_hidden]
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
-            return y, (h, c)
+            return self._recurred(y, state[0]), (h, c)
         gates = F.linear(x.transpose(0, 1), w_input, b_input + b_hidden).float()
         step = float(self.hidden.scale)
         y, h, c = quantized_recurrence(gates.contiguous(), state[0][0], state[1][0], w_hidden, step, self.hidden.high)
-        return y.transpose(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
+        return self._recurred(y.transpose(0, 1), state[0]), (h.unsqueeze(0), c.unsqueeze(0))
+
+
+class GroupedArithmetic(FakeArithmetic):
+    """Fake arithmetic with several scales per row: served by partial products."""
+
+    served = "grouped"

@@ -25,15 +25,24 @@ class GriddedArithmetic(Arithmetic):
         self.inputs = inputs
         self.hidden = hidden
         self._snapped: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+        self._gathering: dict[int, WeightGrid] = {}
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, self._weight(0, weight))
 
     def calibrate(self, matrices: Sequence[Tensor]) -> None:
-        """Fit the weight grids to the trained matrices."""
-        for grid, matrix in zip(self.weights, matrices, strict=True):
+        """Fit the weight grids to the trained matrices; those that gather see the products' inputs until `settle`."""
+        for index, (grid, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
             if isinstance(grid, WeightGrid):
                 grid.calibrate(matrix)
+                if grid.gathers:
+                    self._gathering[index] = grid
+
+    def settle(self, matrices: Sequence[Tensor]) -> None:
+        """After the batches of calibration: let the weight grids that gathered inputs choose their integers."""
+        for index, grid in self._gathering.items():
+            grid.settle(matrices[index])
+        self._gathering.clear()
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -51,7 +60,18 @@ class GriddedArithmetic(Arithmetic):
         return tensors
 
     def _input(self, x: Tensor) -> Tensor:
-        return x if self.inputs is None else self.inputs(x)
+        snapped = x if self.inputs is None else self.inputs(x)
+        if 0 in self._gathering:
+            self._gathering[0].gather(snapped)
+        return snapped
+
+    def _recurred(self, outputs: Tensor, first: Tensor) -> Tensor:
+        """Outputs (B, T, H) of an LSTM, passed through: one step later, from the first hidden state (1, B, H) on, they
+        are what its hidden weights were multiplied with."""
+        if 1 in self._gathering:
+            hidden = torch.cat([first.transpose(0, 1), outputs[:, :-1]], 1)
+            self._gathering[1].gather(hidden if self.hidden is None else self.hidden(hidden))
+        return outputs
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
         """Snap a matrix; when no gradient is wanted, reuse the last result until the matrix or its grid changes."""

@@ -1,42 +1,60 @@
 """Uniform grids of activations: equal steps, one scale for the whole tensor."""
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from qstudy.quant.grids.base import TINY, ActivationGrid, bounds
-from qstudy.quant.straight_through import fake_quantize, learned_step_size
+from qstudy.quant.grids.calibration import METHODS, Method, affine, percentile_ends
+from qstudy.quant.grids.histogram import Histogram
+from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size
 
-ActivationRange = Literal["ema", "learned"]
+ActivationRange = Literal["max", "ema", "percentile", "mse", "kl", "learned"]
 
 
 class UniformActivations(ActivationGrid):
     """Equal steps for one activation tensor, one scale for all of it.
 
-    Ranges: `ema`: moving average of each batch's extremes; `learned`: the scale is trained from there (LSQ).
+    Ranges: `max`: the extremes of all batches; `ema`: a moving average of each batch's extremes; `percentile`, `mse`,
+    `kl`: chosen once, from a histogram over the batches of calibration; `learned`: the scale (and the zero point) is
+    trained from the mean squared error's choice on (LSQ, LSQ+).
     """
 
     extremes: Tensor
     seen: Tensor
 
     def __init__(
-        self, bits: int, symmetric: bool = True, range: ActivationRange = "ema", momentum: float = 0.95
+        self,
+        bits: int,
+        symmetric: bool = True,
+        range: ActivationRange = "ema",
+        momentum: float = 0.95,
+        percentile: float = 99.99,
     ) -> None:
+        """
+        Args:
+            bits: width of the integers.
+            symmetric: around zero; else with a zero point, and all 2**bits levels.
+            range: where the grid ends.
+            momentum: of the moving average.
+            percentile: percent of the values that are not clipped, where that is the range.
+        """
         super().__init__()
         self.bits = bits
         self.symmetric = symmetric
         self.range = range
-        self.momentum = momentum
+        self.momentum = momentum if range == "ema" else None
         self.low, self.high = bounds(bits, narrow=symmetric)
         self.register_buffer("extremes", torch.zeros(2))  # least and greatest value seen
         self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("zero_point", torch.zeros(()))
-        if range == "learned":
-            self.scale = nn.Parameter(torch.ones(()))
-            self.trained = True
-        else:
-            self.register_buffer("scale", torch.ones(()))
+        self.trained = range == "learned"
+        self.method = _method(range, percentile)
+        self.settled = self.method is not None
+        self.histogram = Histogram() if self.settled else None
+        self._hold("scale", torch.ones(()))
+        self._hold("zero_point", torch.zeros(()), not symmetric)
 
     def forward(self, x: Tensor) -> Tensor:
         """Snap x (any shape) to the grid."""
@@ -44,25 +62,66 @@ class UniformActivations(ActivationGrid):
             self.observe(x)
         if not self.enabled:
             return x
-        if self.range == "learned" and self.symmetric:
-            return learned_step_size(x.float(), self.scale.abs().clamp_min(TINY), self.low, self.high)
-        low = self.low if self.zero_point else -self.high  # without a zero point every grid is symmetric
-        return fake_quantize(x.float(), self.scale.detach(), self.zero_point, low, self.high)
+        if self.trained:
+            return self._learned(x.float(), self.scale.abs().clamp_min(TINY))
+        return fake_quantize(x.float(), self.scale.detach(), self._offset(), self._low(self.zero_point), self.high)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the range towards the extremes of x, and the scale with it."""
-        now = torch.stack(torch.aminmax(x.detach().float()))
-        self.extremes.copy_(torch.where(self.seen, torch.lerp(now, self.extremes, self.momentum), now))
+        """Move the range towards the extremes of x, and the scale with it; or count its values."""
+        if self.histogram is not None:
+            self.histogram.add(x)
+        else:
+            self._follow(torch.stack(torch.aminmax(x.detach().float())))
+            self._fit(self.extremes)
         self.seen.fill_(True)
-        symmetric = (self.extremes.abs().amax() / self.high).clamp_min(TINY)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        if self.method is not None and self.histogram is not None and self.seen:
+            ends = self.method(self.histogram, self.low, self.high, self.symmetric)
+            self._fit(self.extremes.copy_(torch.tensor(ends)))
+
+    def constants(self) -> Tensor:
+        return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point.detach().round()]).float()
+
+    def _follow(self, now: Tensor) -> None:
+        if not self.seen:
+            self.extremes.copy_(now)
+        elif self.momentum is None:
+            self.extremes.copy_(
+                torch.stack([torch.minimum(self.extremes[0], now[0]), torch.maximum(self.extremes[1], now[1])])
+            )
+        else:
+            self.extremes.copy_(torch.lerp(now, self.extremes, self.momentum))
+
+    def _fit(self, ends: Tensor) -> None:
+        scale, zero_point = affine(ends[0], ends[1], self.low, self.high, self.symmetric)
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+    def _learned(self, x: Tensor, scale: Tensor) -> Tensor:
         if self.symmetric:
-            self.scale.copy_(symmetric)
-            return
-        low, high = self.extremes[0].clamp_max(0), self.extremes[1].clamp_min(0)  # zero stays exact
-        scale = ((high - low) / (self.high - self.low)).clamp_min(TINY)
-        self.zero_point.copy_((self.low - low / scale).round().clamp(self.low, self.high))
-        self.scale.copy_(torch.where(self.zero_point == 0, symmetric, scale))  # see `forward`
+            return learned_step_size(x, scale, self.low, self.high)
+        return learned_offset(x, scale, self.zero_point, self._low(self.zero_point.detach().round()), self.high)
+
+    def _offset(self) -> Tensor | None:
+        return None if self.symmetric else self.zero_point
+
+    def _low(self, zero_point: Tensor) -> int:
+        return self.low if self.symmetric or zero_point else -self.high  # without a zero point every grid is symmetric
+
+    def _hold(self, name: str, value: Tensor, moves: bool = True) -> None:
+        if self.trained and moves:
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+
+def _method(range: ActivationRange, percentile: float) -> Method | None:
+    if range == "percentile":
+        return partial(percentile_ends, percent=percentile)
+    return METHODS.get("mse" if range == "learned" else range)
 
 
 class FixedActivations(UniformActivations):

@@ -48,6 +48,15 @@ class WeightGrid(nn.Module, ABC):
     def calibrate(self, weight: Tensor) -> None:
         """Fit the grid to the trained weight, once, before fine-tuning or packing."""
 
+    gathers: bool = False
+    """Whether calibration shows it what the matrix is multiplied with."""
+
+    def gather(self, inputs: Tensor) -> None:
+        """Take note of inputs (..., columns) that the matrix is about to be multiplied with."""
+
+    def settle(self, weight: Tensor) -> None:
+        """Choose the integers of weight after the batches of calibration have been gathered."""
+
 
 class ActivationGrid(nn.Module, ABC):
     """Levels for one activation tensor: integers low..high, values (integer - zero_point) * scale.
@@ -65,6 +74,8 @@ class ActivationGrid(nn.Module, ABC):
     """() float32, a whole number."""
     trained: bool = False
     """Whether gradients move the range; then it is observed only before training."""
+    settled: bool = False
+    """Whether calibration alone decides the range, whatever training brings."""
     observing: bool = False
     enabled: bool = True
 

@@ -1,8 +1,10 @@
 """`fake_qat`: quantization-aware training with uniform grids, simulated in float."""
 
+from torch import Tensor
+
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.errors import UserError
-from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.fake import FakeArithmetic, GroupedArithmetic
 from qstudy.quant.grids import (
     ActivationRange,
     FixedActivations,
@@ -14,16 +16,22 @@ from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.gridded import GriddedPolicy
 
+WEIGHT_RANGES = ("max", "mse", "learned")
+ACTIVATION_RANGES = ("max", "ema", "mse", "learned")
+
 
 class FakeQAT(GriddedPolicy):
     """Weights and activations are snapped to uniform grids in the forward pass; gradients go straight through.
 
-    Source: Jacob et al. 2018, arXiv 1712.05877; learned scales: LSQ, Esser et al. 2020, arXiv 1902.08153.
+    Source: Jacob et al. 2018, arXiv 1712.05877; learned scales: LSQ, Esser et al. 2020, arXiv 1902.08153; learned zero
+    points: LSQ+, Bhalgat et al. 2020, arXiv 2004.09576.
+
+    Weights have no moving average: they are at hand, whole, in every step, so that `max` and `mse` need no memory.
 
     YAML:
         policy:
           name: fake_qat
-          layers: {"*": {weight: 4, activation: 8}, "joiner.*": {weight: 8}}
+          layers: {"*": {weight: 4, activation: 8}, "joiner.*": {weight: 3, granularity: group, group: 32}}
           weight_range: learned
     """
 
@@ -40,35 +48,40 @@ class FakeQAT(GriddedPolicy):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            weight_range: where weight grids end: `max`, `mse` (clipped where the squared error is least), `learned`.
-            activation_range: where activation grids end: `ema` (moving average of extremes) or `learned`.
+            weight_range: where weight grids end: `max`, `mse` (clipped at that part of the maximum where calibration
+                found the least squared error), `learned` (trained from there).
+            activation_range: where activation grids end: `max` (the extremes of all batches), `ema` (moving average of
+                each batch's), `mse` (least squared error over calibration, then fixed), `learned` (trained from there).
             symmetric: activation grids are symmetric around zero; else they have a zero point.
             narrow: weight grids have 2**bits - 1 levels, symmetric; else all 2**bits.
             activation_start: activations stay in float, only watched, before this step (weights first).
-            freeze_step: activation ranges stop moving at this step; None: never.
+            freeze_step: the ranges `max` and `ema` stop moving at this step; None: never.
 
         Raises:
-            UserError: a range that does not exist, or learned asymmetric activations.
+            UserError: a range that does not exist, or a step below zero.
         """
         super().__init__(layers, activation_start, freeze_step)
-        choice("weight_range", weight_range, ("max", "mse", "learned"))
-        choice("activation_range", activation_range, ("ema", "learned"))
-        if activation_range == "learned" and not symmetric:
-            raise UserError("policy.activation_range: learned grids are symmetric; set symmetric: true, or use ema.")
+        choice("weight_range", weight_range, WEIGHT_RANGES)
+        choice("activation_range", activation_range, ACTIVATION_RANGES)
+        if activation_start < 0 or (freeze_step is not None and freeze_step < 0):
+            raise UserError("policy.activation_start and policy.freeze_step: steps are counted from 0.")
         self.weight_range = weight_range
         self.activation_range = activation_range
         self.symmetric = symmetric
         self.narrow = narrow
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FakeArithmetic:
-        matrices = layer.matrices()
-        weights = [
-            UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range, self.narrow)
-            if bits.weight != FLOAT
-            else None
-            for matrix in matrices
-        ]
+        weights = [self.weights(m, bits) if bits.weight != FLOAT else None for m in layer.matrices()]
         grids = layer.shape("").activations if bits.activation != FLOAT else 0
-        inputs = UniformActivations(bits.activation, self.symmetric, self.activation_range) if grids else None
+        inputs = self.inputs(bits) if grids else None
         hidden = FixedActivations(bits.activation) if grids > 1 else None
-        return FakeArithmetic(weights, inputs, hidden)
+        made = GroupedArithmetic if bits.granularity == "group" else FakeArithmetic
+        return made(weights, inputs, hidden)
+
+    def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
+        """The grid of one matrix (rows, columns)."""
+        return UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group)
+
+    def inputs(self, bits: LayerBits) -> UniformActivations:
+        """The grid of a layer's inputs."""
+        return UniformActivations(bits.activation, self.symmetric, self.activation_range)

@@ -26,19 +26,22 @@ class GriddedPolicy(QuantPolicy):
         self.freeze_step = freeze_step
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
-        for layer in quantizable(model).values():
-            if isinstance(layer.arithmetic, GriddedArithmetic):
-                layer.arithmetic.calibrate(layer.matrices())
+        slots = [(layer.arithmetic, layer.matrices()) for layer in quantizable(model).values()]
+        gridded = [(slot, matrices) for slot, matrices in slots if isinstance(slot, GriddedArithmetic)]
+        for arithmetic, matrices in gridded:
+            arithmetic.calibrate(matrices)
         for grid in activation_grids(model):
             grid.observing, grid.enabled = True, False
         for _ in passes:
             pass
         for grid in activation_grids(model):
             grid.settle()
+        for arithmetic, matrices in gridded:
+            arithmetic.settle(matrices)
         self.project_(model, 0)
 
     def project_(self, model: nn.Module, step: int) -> None:
         frozen = self.freeze_step is not None and step >= self.freeze_step
         for grid in activation_grids(model):
             grid.enabled = step >= self.activation_start
-            grid.observing = not grid.trained and not frozen and self.trains and model.training
+            grid.observing = not (grid.trained or grid.settled or frozen) and self.trains and model.training

@@ -1,16 +1,28 @@
-"""`ptq`: post-training quantization, no training: the baseline of baselines."""
+"""`ptq`: post-training quantization, no training: the rival that training has to beat."""
 
 from typing import Literal
 
-from qstudy.bits import BitPatterns
+from torch import Tensor
+
+from qstudy.bits import BitPatterns, LayerBits
+from qstudy.errors import UserError
+from qstudy.quant.grids import UniformActivations, UniformWeights
+from qstudy.quant.grids.gptq import SecondOrderWeights
 from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.fake_qat import FakeQAT
+
+ROUNDINGS = {"nearest": UniformWeights, "gptq": SecondOrderWeights}
 
 
 class PTQ(FakeQAT):
     """Round the trained weights to uniform grids; calibrate activation ranges on a few batches.
 
-    YAML: `policy: {name: ptq, layers: {"*": {weight: 4}}, weight_range: mse}`
+    `gptq` chooses the integers so that the products with calibration's inputs, an LSTM's hidden states among them,
+    change least; `nearest` each for itself. The weakest rival is `weight_range: max` with `rounding: nearest`.
+
+    Source: GPTQ, Frantar et al. 2022, arXiv 2210.17323; `kl`: Migacz 2017, "8-bit inference with TensorRT".
+
+    YAML: `policy: {name: ptq, layers: {"*": {weight: 4, activation: 8}}, rounding: gptq, activation_range: kl}`
     """
 
     trains = False
@@ -18,19 +30,41 @@ class PTQ(FakeQAT):
     def __init__(
         self,
         layers: BitPatterns,
-        weight_range: Literal["max", "mse"] = "mse",
+        weight_range: Literal["max", "percentile", "mse"] = "mse",
+        activation_range: Literal["max", "percentile", "mse", "kl"] = "mse",
+        rounding: Literal["nearest", "gptq"] = "nearest",
+        percentile: float = 99.99,
         symmetric: bool = True,
         narrow: bool = True,
     ) -> None:
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            weight_range: `max`, or `mse`: clipped where the squared error is least.
+            weight_range: where weight grids end: `max`, `percentile`, or `mse` (least squared error).
+            activation_range: where activation grids end: `max`, `percentile`, `mse`, or `kl` (least divergence of the
+                levels' distribution from the values'), over all batches of calibration.
+            rounding: weights to the `nearest` level, or by `gptq`.
+            percentile: percent of the magnitudes inside, where that is the range.
             symmetric: activation grids are symmetric around zero; else they have a zero point.
             narrow: weight grids have 2**bits - 1 levels, symmetric; else all 2**bits.
 
         Raises:
-            UserError: a range that does not exist or has to be learned.
+            UserError: a range or rounding that does not exist or has to be learned, no percentile.
         """
-        choice("weight_range", weight_range, ("max", "mse"))
-        super().__init__(layers, weight_range, "ema", symmetric, narrow)
+        choice("weight_range", weight_range, ("max", "percentile", "mse"))
+        choice("activation_range", activation_range, ("max", "percentile", "mse", "kl"))
+        choice("rounding", rounding, tuple(ROUNDINGS))
+        if not 0 < percentile <= 100:
+            raise UserError(f"policy.percentile: {percentile!r} is not above 0 and at most 100.")
+        super().__init__(layers, symmetric=symmetric, narrow=narrow)
+        self.weight_range = weight_range
+        self.activation_range = activation_range
+        self.rounding = rounding
+        self.percentile = percentile
+
+    def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
+        options = (bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group, self.percentile)
+        return ROUNDINGS[self.rounding](matrix, *options)
+
+    def inputs(self, bits: LayerBits) -> UniformActivations:
+        return UniformActivations(bits.activation, self.symmetric, self.activation_range, percentile=self.percentile)

@@ -2,6 +2,11 @@
 
 from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.fixed_point import FixedPointServed
+from qstudy.quant.serving.grouped import GroupedServed
 from qstudy.quant.serving.integer import IntegerServed
 
-SERVED: dict[str, type[ServedArithmetic]] = {"integer": IntegerServed, "fixed_point": FixedPointServed}
+SERVED: dict[str, type[ServedArithmetic]] = {
+    "integer": IntegerServed,
+    "grouped": GroupedServed,
+    "fixed_point": FixedPointServed,
+}
