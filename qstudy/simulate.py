@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qstudy.bits import FLOAT, LayerBits, LayerShape, resolve
+from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape, resolve
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
@@ -79,7 +79,7 @@ def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
         )
     shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
     if bits is not None:
-        bit_map = resolve(_patterns(bits), shapes)
+        bit_map = _with_widths(bit_map, bits)
     return workload(shapes, bit_map, beam=beam or own_beam, name=model.stem)
 
 
@@ -124,6 +124,13 @@ def _from_checkpoint(path: Path) -> tuple[Any, Any, int]:
 _READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
 
 
+def _with_widths(bit_map: BitMap, bits: str) -> BitMap:
+    """Other widths for the same layers; operators stay where they were placed."""
+    shapes = [LayerShape(name, "", ((1, 1),)) for name in bit_map]
+    other = resolve(_patterns(bits), shapes)
+    return {name: replace(other[name], placement=own.placement) for name, own in bit_map.items()}
+
+
 def _patterns(text: str) -> dict[str, dict[str, int]]:
     """`w4a8`, or `encoder.*=w4a8,joiner.*=w8a8`, as glob patterns of widths."""
     patterns = {}
@@ -147,9 +154,7 @@ def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None)
         return work, load_accelerator(compare)
     if path.exists():
         return _load(path, None, beam), machine
-    shapes = [LayerShape(layer, "", ((1, 1),)) for layer in work.bit_map]
-    bit_map = resolve(_patterns(compare), shapes)
-    return replace(work, bit_map=bit_map, name=f"{work.name} {compare}"), machine
+    return replace(work, bit_map=_with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
 
 
 def _is_accelerator(path: Path) -> bool:

@@ -25,9 +25,14 @@ def sizes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    bits = resolve({"*": {"weight": 4, "activation": 8}}, DIGITS)
+    return packed_file(tmp_path, {"weight": 4, "activation": 8})
+
+
+def packed_file(folder: Path, every_layer: dict[str, object]) -> Path:
+    """The header of a packed model of the digits' sizes."""
+    bits = resolve({"*": every_layer}, DIGITS)
     header = {"shapes": [asdict(s) for s in DIGITS], "bit_map": {name: b.to_dict() for name, b in bits.items()}}
-    path = tmp_path / "model.qst"
+    path = folder / "model.qst"
     save_file({"x": np.zeros(3)}, path, metadata={"qstudy": json.dumps(header)})
     return path
 
@@ -106,3 +111,16 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     broken.write_bytes(b"\x00" * 20)
     with pytest.raises(UserError, match="packed"):
         simulate(broken)
+
+
+def test_other_widths_leave_operators_where_they_were_placed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A packed file's header says where its policy placed them."""
+    path = packed_file(tmp_path, {"weight": 8, "activation": 8, "placement": "products"})
+    simulate(path, json=True, bits="w2a8")
+    operators = json.loads(capsys.readouterr().out)["operators"]
+    assert {op["weight_bits"] for op in operators} == {2}
+    assert {op["name"] for op in operators if op["processor"] == "cpu"} == {
+        op["name"] for op in operators if op["name"].endswith("/cell")
+    }
