@@ -1,0 +1,350 @@
+"""What is trained is what is served: accumulators of the packed model are the training forward pass's, to the bit."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from real_speech import MODEL, digits_model, recordings
+from tiny import FEATURES, LSTM, STATELESS, TOKENIZER, filled, model_config, packed, speech, talkative
+from torch import Tensor, nn
+
+from qstudy.bits import LayerBits
+from qstudy.data.features import Filterbank, extract
+from qstudy.model import RNNT, ModelConfig
+from qstudy.quant import layers as quantizable_layers
+from qstudy.quant.bitpack import unpack
+from qstudy.quant.integer import recorded_accumulators
+from qstudy.quant.layers import quantizable
+from qstudy.quant.packed import PackedModel, fill_packed, pack_model
+from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
+
+UTTERANCES = 56
+EIGHT: dict[str, Any] = {"weight": 8, "activation": 8}
+POLICIES: dict[str, dict[str, Any]] = {
+    "native_int W8A8": {"name": "native_int", "layers": {"*": EIGHT}},
+    "native_int W4A8": {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}},
+    "native_int W4A4": {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 4}}},
+    "native_int W3A5 per tensor": {
+        "name": "native_int",
+        "layers": {"*": {"weight": 3, "activation": 5, "granularity": "tensor"}},
+    },
+    "native_int W16A16": {"name": "native_int", "layers": {"*": {"weight": 16, "activation": 16}}},
+    "int4_e2e": {"name": "int4_e2e"},
+    "int4_e2e, edges at 8": {"name": "int4_e2e", "edges": 8},
+    "accelerator_aware": {"name": "accelerator_aware", "layers": {"*": EIGHT}},
+}
+INTEGER = [name for name in POLICIES if not name.startswith("accelerator")]
+"""Those whose packed tensors are plain codes and float32 scales."""
+
+every_policy = pytest.mark.parametrize("policy", POLICIES)
+Accumulators = dict[str, list[Tensor]]
+"""Layer -> accumulators in the order in which they were computed; an LSTM's alternate: inputs', hidden state's."""
+
+
+@contextmanager
+def accumulators(model: nn.Module) -> Iterator[Accumulators]:
+    """Collect every accumulator inside the `with` block, by layer."""
+    found: Accumulators = defaultdict(list)
+    handles, open_records = [], ExitStack()
+
+    def begin(name: str) -> Callable[..., None]:
+        return lambda *_: current.append((name, open_records.enter_context(recorded_accumulators())))
+
+    def end(*_: Any) -> None:
+        name, record = current.pop()
+        found[name] += record
+        open_records.close()
+
+    current: list[tuple[str, list[Tensor]]] = []
+    for name, layer in quantizable(model).items():
+        handles += [layer.register_forward_pre_hook(begin(name)), layer.register_forward_hook(end)]
+    yield found
+    for handle in handles:
+        handle.remove()
+
+
+def in_time(model: nn.Module, found: Accumulators) -> dict[str, Tensor]:
+    """All accumulators of one utterance by matrix, one after the other: (frames or labels, rows)."""
+    joined = {}
+    for name, layer in quantizable(model).items():
+        matrices = len(layer.matrices()) if isinstance(layer, quantizable_layers.LSTM) else 1
+        for index in range(matrices):
+            parts = [each.reshape(-1, each.shape[-1]) for each in found[name][index::matrices]]
+            if parts:
+                joined[f"{name}.{index}"] = torch.cat(parts)
+    return joined
+
+
+def mismatches(first: Accumulators, second: Accumulators) -> int:
+    """How many accumulators differ; the two must have the same ones."""
+    assert {name: [a.shape for a in group] for name, group in first.items()} == {
+        name: [a.shape for a in group] for name, group in second.items()
+    }
+    pairs = [(a, b) for name in first for a, b in zip(first[name], second[name], strict=True)]
+    assert pairs
+    return sum(int((a.double() != b.double()).sum()) for a, b in pairs)
+
+
+def served_from(device: PackedModel, config: ModelConfig) -> RNNT:
+    fill_packed(served := talkative(config, seed=9), device)
+    return served.eval()
+
+
+# A small model, on real speech
+
+
+@pytest.fixture(scope="module")
+def features() -> list[Tensor]:
+    """(F, BINS) of real utterances."""
+    filterbank = Filterbank(FEATURES)
+    return [extract(filterbank, wave) for wave in recordings(UTTERANCES)]
+
+
+def batches(features: list[Tensor], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Padded features, lengths, targets."""
+    generator = torch.Generator().manual_seed(0)
+    for begin in range(0, len(features), size):
+        group = features[begin : begin + size]
+        lengths = torch.tensor([len(each) for each in group])
+        padded = nn.utils.rnn.pad_sequence(group, batch_first=True, padding_value=-15.9)
+        yield padded, lengths, torch.randint(1, TOKENIZER.size, (len(group), 7), generator=generator)
+
+
+def frozen(model: RNNT) -> RNNT:
+    """In training mode, but with ranges that stay as they are: what a step after `freeze_step` computes."""
+    model.train()
+    for module in model.modules():
+        if hasattr(module, "observing"):
+            module.observing = False
+    return model
+
+
+@torch.no_grad()
+def calibrate(policy: QuantPolicy, model: nn.Module, run: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> None:
+    """Fit the grids of a prepared model to what `run` is given."""
+
+    def passes() -> Iterator[None]:
+        for each in inputs:
+            run(*each)
+            yield
+
+    policy.calibrate(model.train(), passes())
+    policy.project_(model.eval(), 0)
+
+
+def compared(model: RNNT, served: RNNT, features: list[Tensor], size: int = 8) -> int:
+    """Accumulators of the training forward pass, with gradients, that the packed model does not reproduce."""
+    wrong = 0
+    for batch in batches(features, size):
+        with accumulators(model) as trained:
+            logits = frozen(model)(*batch)[0]
+        with accumulators(served) as packed_ones, torch.no_grad():
+            assert torch.equal(served(*batch)[0], logits)
+        assert logits.requires_grad
+        wrong += mismatches(trained, packed_ones)
+    return wrong
+
+
+@every_policy
+@pytest.mark.parametrize("predictor", [LSTM, STATELESS], ids=["lstm", "stateless"])
+def test_real_utterances(policy: str, predictor: dict[str, Any], features: list[Tensor]) -> None:
+    config = model_config(predictor)
+    model = talkative(config)
+    device = packed(model, filled(model, POLICIES[policy]), config)
+    served = served_from(device, config)
+    assert compared(model, served, features) == 0
+    first, second = (Recognizer(each, FEATURES, TOKENIZER) for each in (model, served))
+    texts = [first.transcribe(wave) for wave in recordings(UTTERANCES)]
+    assert texts == [second.transcribe(wave) for wave in recordings(UTTERANCES)]
+    assert len(set(texts)) > UTTERANCES // 2
+
+
+@every_policy
+def test_after_training(policy: str, features: list[Tensor]) -> None:
+    """A few steps, in which weights, ranges and clips move, and then the same again; under bfloat16 autocast too."""
+    config = model_config()
+    model = talkative(config)
+    filled_policy = filled(model, POLICIES[policy])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step, batch in enumerate(batches(features[:24], 8), 1):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.train()(*batch)[0].float().square().mean() + filled_policy.penalty(model, step)
+        loss.backward()
+        optimizer.step()
+        filled_policy.project_(model, step)
+    served = served_from(packed(model, filled_policy, config), config)
+    assert compared(model, served, features[:16]) == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = next(batches(features, 4))
+        logits = frozen(model)(*batch)[0]
+    with torch.no_grad():
+        assert torch.equal(served(*batch)[0], logits)
+
+
+@every_policy
+def test_streaming(policy: str) -> None:
+    """A packed model that hears pieces computes what the training model computes over the whole utterance."""
+    config = model_config(running_mean=30)
+    model = talkative(config)
+    served = served_from(packed(model, filled(model, POLICIES[policy]), config), config)
+    generator = np.random.default_rng(0)
+    for wave in recordings(6):
+        with accumulators(model) as trained:
+            text = Recognizer(model, FEATURES, TOKENIZER).transcribe(wave)
+        edges = np.sort(generator.integers(0, len(wave), 12))
+        stream = RecognizerStream(Recognizer(served, FEATURES, TOKENIZER))
+        with accumulators(served) as streamed:
+            for begin, end in itertools.pairwise([0, *edges.tolist(), len(wave)]):
+                stream.accept(wave[begin:end])
+            assert stream.finish() == text
+        first, second = in_time(model, trained), in_time(served, streamed)
+        assert first.keys() == second.keys()
+        for name, whole in first.items():
+            assert torch.equal(whole, second[name]), name
+
+
+@pytest.mark.parametrize("policy", INTEGER)
+def test_accumulators_are_numpys(policy: str) -> None:
+    """Plain NumPy, from the packed file's integers and what went through the layers: int64 sums of products."""
+    config = model_config()
+    model = talkative(config)
+    device = packed(model, filled(model, POLICIES[policy]), config)
+    flows: dict[str, tuple[Tensor, ...]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(_: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            flows[name] = (inputs[0], output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    for name, layer in quantizable(model).items():
+        layer.register_forward_hook(remember(name))
+    with accumulators(model) as found, torch.no_grad():
+        model(speech(), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64))
+    shapes = {shape.name: shape for shape in device.shapes}
+    for name, sums in found.items():
+        bits = device.bit_map[name]
+        x, y = (part.numpy() for part in flows[name])
+        operands = [x] if shapes[name].kind == "linear" else []  # an embedding multiplies nothing
+        if shapes[name].kind == "lstm":
+            operands = [x.swapaxes(0, 1), np.concatenate([0 * y[:, :1], y[:, :-1]], 1).swapaxes(0, 1)]
+        assert len(sums) == len(operands)
+        for index, operand in enumerate(operands):
+            expected = by_numpy(operand, device, f"{name}.", index, shapes[name].matrices[index], bits)
+            assert np.array_equal(sums[index].numpy().astype(np.int64), expected), (name, index)
+
+
+def by_numpy(
+    x: np.ndarray, device: PackedModel, prefix: str, index: int, size: tuple[int, int], bits: LayerBits
+) -> np.ndarray:
+    """Accumulators (..., rows) int64 of x (..., columns) float32 and one matrix of the packed file."""
+    step, zero = device.tensors[f"{prefix}activation"][index].numpy()
+    assert zero == 0
+    high = 2 ** (bits.activation - 1) - 1
+    codes = np.clip(np.rint(x / step), -high, high).astype(np.int64)
+    weight = unpack(device.tensors[f"{prefix}{index}.codes"], bits.weight, size).numpy().astype(np.int64)
+    result: np.ndarray = codes @ weight.T
+    return result
+
+
+# The digits model, with trained weights
+
+
+@pytest.mark.parametrize("policy", ["native_int W8A8", "native_int W4A4", "int4_e2e", "accelerator_aware"])
+def test_the_digits_model(policy: str) -> None:
+    if not MODEL.exists():
+        pytest.skip("the repository holds no digits model")
+    model, config, original = digits_model()
+    filterbank = Filterbank(original.features)
+    features = [extract(filterbank, wave) for wave in recordings(UTTERANCES)]
+    built = build_policy(POLICIES[policy])
+    built.prepare(model)
+    calibrate(built, model, model, batches(features[:8], 4))
+    header = describe(config, original.features, original.tokenizer, POLICIES[policy])
+    served = recognizer_from_packed(pack(model, built.bit_map(model.shapes()), header))
+    assert compared(model, served.model, features) == 0
+    trained = Recognizer(model, original.features, original.tokenizer)
+    texts = [trained.transcribe(wave) for wave in recordings(8)]
+    assert texts == [served.transcribe(wave) for wave in recordings(8)]
+    assert any(texts)
+
+
+# Weights that no training would find
+
+SIZE = st.integers(1, 21)
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gaussian": lambda weight: weight,
+    "zeros": torch.zeros_like,
+    "some rows of zeros": lambda weight: weight * (torch.arange(len(weight)) % 2)[:, None],
+    "one size": lambda weight: weight.sign(),
+    "one outlier": lambda weight: weight + 1e4 * torch.eye(*weight.shape),
+    "rows of different sizes": lambda weight: weight * 10.0 ** (torch.arange(len(weight)) % 9 - 4)[:, None],
+}
+SINGLE = {
+    "native_int W8A8": POLICIES["native_int W8A8"],
+    "native_int W4A4": POLICIES["native_int W4A4"],
+    "native_int W2A3": {"name": "native_int", "layers": {"*": {"weight": 2, "activation": 3}}},
+    "native_int W16A8": {"name": "native_int", "layers": {"*": {"weight": 16, "activation": 8}}},
+    "int4_e2e": POLICIES["int4_e2e"],
+    "accelerator_aware": POLICIES["accelerator_aware"],
+}
+
+
+def alone(layer: nn.Module) -> nn.ModuleDict:
+    return nn.ModuleDict({"layer": layer})
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(list(SINGLE)),
+    st.booleans(),
+    st.sampled_from(list(KINDS)),
+    st.floats(-20, 20),
+    st.sampled_from([0.01, 1.0, 300.0]),
+    st.tuples(SIZE, SIZE, st.integers(1, 3), st.integers(1, 5)),
+    st.integers(0, 999),
+)
+def test_any_weights(
+    policy: str, lstm: bool, kind: str, power: float, loud: float, sizes: tuple[int, int, int, int], seed: int
+) -> None:
+    """Sizes from 1e-20 to 1e20, zeros, inputs far beyond what calibration saw, odd shapes; several threads' worth."""
+    inputs, outputs, batch, frames = sizes
+    torch.manual_seed(seed)
+
+    def build() -> Any:
+        return quantizable_layers.LSTM(inputs, outputs) if lstm else quantizable_layers.Linear(inputs, outputs)
+
+    model = alone(build())
+    layer = model["layer"]
+    with torch.no_grad():
+        for matrix in layer.matrices():
+            matrix.copy_(KINDS[kind](matrix) * 10**power)
+    built = build_policy(SINGLE[policy])
+    built.prepare(model)
+    x = torch.randn(batch, frames, inputs)
+    calibrate(built, model, layer, [(x,)])
+    shapes = [layer.shape("layer")]
+    device = pack_model(model, built.bit_map(shapes), shapes, {})
+    fill_packed(served := alone(build()), device)
+    x = loud * x
+    with accumulators(model) as trained:
+        y = layer(x)
+    with accumulators(served) as packed_ones, torch.no_grad():
+        z = served["layer"](x)
+    assert mismatches(trained, packed_ones) == 0
+    first, second = (y[0], z[0]) if lstm else (y, z)
+    assert torch.equal(first.nan_to_num(7.0), second.nan_to_num(7.0))
+    if policy not in ("accelerator_aware",):
+        sums = trained["layer"][0].numpy().astype(np.int64)
+        ordered = x.numpy().swapaxes(0, 1) if lstm else x.numpy()
+        bits = built.bit_map(shapes)["layer"]
+        assert np.array_equal(sums, by_numpy(ordered, device, "layer.", 0, shapes[0].matrices[0], bits))
