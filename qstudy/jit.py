@@ -4,25 +4,41 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from numba import njit
 
 
-def compiled(fastmath: set[str] | bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(
+    fastmath: set[str] | bool = False, uses: tuple[ModuleType, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile the decorated function at its first call; it runs without Python's lock and is kept on disk.
 
-    `fastmath` is always passed on, because numba lets a function that says nothing inherit its caller's.
+    Args:
+        fastmath: always passed on, because numba lets a function that says nothing inherit its caller's.
+        uses: modules whose code goes into the function. What is on disk counts no more when one of them changes;
+            numba itself looks at the function's own file only.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
+            dispatcher = njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
+            _also_stamp(dispatcher, uses)
+            return dispatcher
         except (RuntimeError, OSError):  # no folder can be written: neither beside the file, nor the user's cache
             return njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
 
     return decorate
+
+
+def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
+    """Let the times and sizes of the modules' files be part of what numba compares before it reads from disk."""
+    states = [Path(str(module.__file__)).stat() for module in modules]
+    file = dispatcher._cache._cache_file
+    file._source_stamp = (file._source_stamp, *((state.st_mtime, state.st_size) for state in states))
 
 
 def on_threads(kernel: Callable[..., None], *arguments: Any) -> None:

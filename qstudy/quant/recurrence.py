@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from qstudy.quant import recurrence_kernels as kernels
 from qstudy.quant import recurrence_portable as portable
-from qstudy.quant.integer import Grid, record
+from qstudy.quant.integer import Grid
+from qstudy.quant.kernels import usable
 
 
 class Steps(NamedTuple):
@@ -48,7 +50,8 @@ def quantized_recurrence(
 
 def float_steps(inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int) -> Steps:
     """The forward pass of `quantized_recurrence`."""
-    return Steps(*portable.float_steps(inputs, h, c, weight, scale, high))
+    loops = kernels if usable(inputs, h, c, weight) else portable
+    return Steps(*loops.float_steps(inputs, h, c, weight, scale, high))
 
 
 def integer_steps(
@@ -71,9 +74,8 @@ def integer_steps(
         bias: (4H,) float32.
         grid: of the hidden state; symmetric.
     """
-    *steps, hidden_accumulators = portable.integer_steps(accumulators, h, c, codes, scales, bias, grid)
-    record(hidden_accumulators)
-    return Steps(*steps)
+    loops = kernels if usable(accumulators, h, c, codes, bias) and grid.bits <= 8 else portable
+    return Steps(*loops.integer_steps(accumulators, h, c, codes, scales, bias, grid))
 
 
 def step_gradients(
@@ -95,7 +97,8 @@ def step_gradients(
     Returns:
         Gradients of the gates' pre-activations (T, B, 4H) and of the initial h and c, (B, H) each.
     """
-    return portable.step_gradients(gates, cells, weight, *upstream)
+    loops = kernels if usable(gates, cells, weight) else portable
+    return loops.step_gradients(gates, cells, weight, upstream, gradient)
 
 
 def recurrence_gradients(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from qstudy.quant.integer import Grid, accumulate
+from qstudy.quant.integer import Grid, accumulate, record
 
 
 def quantize_hidden(h: Tensor, scale: float, high: int) -> Tensor:
@@ -34,8 +34,8 @@ def integer_steps(
     scales: tuple[Tensor, Tensor],
     bias: Tensor,
     grid: Grid,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `recurrence.integer_steps`: gates, cells, codes of the hidden states, outputs, hidden accumulators."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `recurrence.integer_steps`: gates, cells, codes of the hidden states, outputs."""
     gates = (accumulators * scales[0]).float().add_(bias)
     cells, outputs = _buffers(gates, c)
     hidden = torch.empty(cells.shape, dtype=grid.codes(h[:0]).dtype, device=h.device)
@@ -46,13 +46,19 @@ def integer_steps(
         gate.add_((products[t] * scales[1]).float())
         _cell(gate, cells[t], cells[t + 1], outputs[t])
         hidden[t + 1] = grid.codes(outputs[t])
-    return gates, cells, hidden, outputs, products
+    record(products)
+    return gates, cells, hidden, outputs
 
 
 def step_gradients(
-    gates: Tensor, cells: Tensor, weight: Tensor, grad_outputs: Tensor, grad_last_h: Tensor, grad_last_c: Tensor
+    gates: Tensor,
+    cells: Tensor,
+    weight: Tensor,
+    upstream: tuple[Tensor, Tensor, Tensor],
+    gradient: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `recurrence.step_gradients`."""
+    """See `recurrence.step_gradients`; the products of the loop are in the dtype of `gates`."""
+    grad_outputs, grad_last_h, grad_last_c = upstream
     grad_gates = torch.empty_like(gates)
     grad_h, grad_c = grad_last_h.clone(), grad_last_c.clone()
     for t in range(len(gates) - 1, -1, -1):

@@ -1,0 +1,222 @@
+"""An LSTM over time, forward and backward: one numba function per direction holds the whole loop.
+
+The batch is split over threads, so that no thread waits for another within an utterance. Per step a thread multiplies
+its rows by the hidden weights (`gemm`) and then runs the cell (`cell`), row by row. Integers are exact and each float
+operation stands alone, so that the integer forward pass gives the same bits whatever the batch and the split.
+
+Arrays are contiguous: (T, B, 4H) for gates, (T, B, H) or (T + 1, B, H) for states, weights as `gemm.pack` makes them.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qstudy.jit import compiled
+from qstudy.quant.kernels import cell, gemm, ir
+from qstudy.quant.kernels.gemm import BLOCK, multiply_bf16, multiply_f32, multiply_s8
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
+
+ZERO_CODE = 128  # the product takes unsigned bytes: code + 128
+USES = (ir, gemm, cell)
+
+
+@compiled()
+def share(batch: int, first: int, step: int) -> tuple[int, int]:
+    """Which rows of the batch thread `first` of `step` takes."""
+    return batch * first // step, batch * (first + 1) // step
+
+
+@compiled(uses=USES)
+def integer_forward(
+    accumulators: Integers,
+    weight: NDArray[Any],
+    excess: Integers,
+    scale_inputs: Floats,
+    scale_hidden: Floats,
+    bias: Floats,
+    step: np.float32,
+    high: np.float32,
+    gates: Floats,
+    cells: Floats,
+    codes: NDArray[np.int8],
+    outputs: Floats,
+    record: Integers,
+    first: int,
+    count: int,
+) -> None:
+    """Forward with integer products.
+
+    Args:
+        accumulators: of the inputs (T, B, 4H); `gates` may lie in the same memory.
+        weight: packed int8.
+        excess: 128 times the sum of each weight row (4H,).
+        scale_inputs: (4H,).
+        scale_hidden: (4H,).
+        bias: (4H,).
+        step: of the hidden state's grid.
+        high: its greatest code.
+        gates: written (T, B, 4H).
+        cells: (T + 1, B, H), the first given.
+        codes: of the hidden states (T + 1, B, H), the first given.
+        outputs: written (T, B, H).
+        record: hidden accumulators, written (T, B, 4H), or of size 0 if nobody wants them.
+        first: number of this thread.
+        count: number of threads.
+    """
+    frames, batch, hidden = outputs.shape
+    start, stop = share(batch, first, count)
+    blocks, depth = weight.shape[0], weight.shape[1]
+    bytes_ = np.full((stop - start, 4 * depth), ZERO_CODE, np.uint8)
+    products = np.empty((stop - start, blocks * BLOCK), np.int32)
+    sums, whole = np.empty(4 * hidden, np.float32), np.empty(hidden, np.float32)
+    for row in range(start, stop):
+        for j in range(hidden):
+            bytes_[row - start, j] = np.uint8(np.int32(codes[0, row, j]) + ZERO_CODE)
+    for t in range(frames):
+        multiply_s8(
+            bytes_.ctypes.data, 4 * depth, weight.ctypes.data, depth,
+            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+        )  # fmt: skip
+        for row in range(start, stop):
+            product = products[row - start, : 4 * hidden]
+            cell.add_rescaled(accumulators[t, row], product, excess, scale_inputs, scale_hidden, bias, sums)
+            cell.activate(sums, gates[t, row])
+            cell.advance(gates[t, row], cells[t, row], cells[t + 1, row], outputs[t, row])
+            cell.snap(outputs[t, row], step, high, whole)
+            code, byte = codes[t + 1, row], bytes_[row - start]
+            for j in range(hidden):
+                code[j] = np.int8(np.int32(whole[j]))
+            for j in range(hidden):
+                byte[j] = np.uint8(np.int32(whole[j]) + np.int32(ZERO_CODE))
+            if record.size:
+                for j in range(4 * hidden):
+                    record[t, row, j] = product[j] - excess[j]
+
+
+@compiled(uses=USES)
+def float_forward(
+    inputs: Floats,
+    weight: Floats,
+    step: np.float32,
+    high: np.float32,
+    gates: Floats,
+    cells: Floats,
+    snapped: Floats,
+    outputs: Floats,
+    first: int,
+    count: int,
+) -> None:
+    """Forward with float products of a hidden state that is snapped to a grid.
+
+    Args:
+        inputs: pre-activations from the inputs (T, B, 4H).
+        weight: packed float32.
+        step: of the hidden state's grid.
+        high: its greatest code.
+        gates: written (T, B, 4H).
+        cells: (T + 1, B, H), the first given.
+        snapped: hidden states on their grid (T + 1, B, H), the first given.
+        outputs: written (T, B, H).
+        first: number of this thread.
+        count: number of threads.
+    """
+    frames, batch, hidden = outputs.shape
+    start, stop = share(batch, first, count)
+    blocks, depth = weight.shape[0], weight.shape[1]
+    products = np.empty((stop - start, blocks * BLOCK), np.float32)
+    whole = np.empty(hidden, np.float32)
+    for t in range(frames):
+        multiply_f32(
+            snapped.ctypes.data + 4 * (t * batch + start) * hidden, 4 * hidden, weight.ctypes.data, depth,
+            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+        )  # fmt: skip
+        for row in range(start, stop):
+            product, given = products[row - start, : 4 * hidden], inputs[t, row]
+            for j in range(product.size):
+                product[j] += given[j]
+            cell.activate(product, gates[t, row])
+            cell.advance(gates[t, row], cells[t, row], cells[t + 1, row], outputs[t, row])
+            cell.snap(outputs[t, row], step, high, whole)
+            value = snapped[t + 1, row]
+            for j in range(hidden):
+                value[j] = whole[j] * step
+
+
+@compiled(uses=USES)
+def backward(
+    gates: Floats,
+    cells: Floats,
+    weight: Floats,
+    grad_outputs: Floats,
+    grad_h: Floats,
+    grad_c: Floats,
+    grad_gates: Floats,
+    first: int,
+    count: int,
+) -> None:
+    """Backward with float32 products.
+
+    Args:
+        gates: (T, B, 4H).
+        cells: (T + 1, B, H).
+        weight: hidden weights transposed (H, 4H), packed float32.
+        grad_outputs: (T, B, H).
+        grad_h: of the last hidden state, then of the initial one (B, H).
+        grad_c: of the last cell state, then of the initial one (B, H).
+        grad_gates: of the pre-activations, written (T, B, 4H).
+        first: number of this thread.
+        count: number of threads.
+    """
+    frames, batch, hidden = grad_outputs.shape
+    start, stop = share(batch, first, count)
+    blocks, depth = weight.shape[0], weight.shape[1]
+    products = np.empty((stop - start, blocks * BLOCK), np.float32)
+    scratch = np.empty((2, hidden), np.float32)
+    products[:, :hidden] = grad_h[start:stop]
+    for t in range(frames - 1, -1, -1):
+        for row in range(start, stop):
+            cell.retreat(
+                gates[t, row], cells[t, row], cells[t + 1, row], grad_outputs[t, row],
+                products[row - start, :hidden], grad_c[row], scratch, grad_gates[t, row],
+            )  # fmt: skip
+        multiply_f32(
+            grad_gates.ctypes.data + 16 * (t * batch + start) * hidden, 16 * hidden, weight.ctypes.data, depth,
+            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+        )  # fmt: skip
+    grad_h[start:stop] = products[:, :hidden]
+
+
+@compiled(uses=USES)
+def backward_bf16(
+    gates: Floats,
+    cells: Floats,
+    weight: NDArray[Any],
+    grad_outputs: Floats,
+    grad_h: Floats,
+    grad_c: Floats,
+    grad_gates: NDArray[np.int16],
+    first: int,
+    count: int,
+) -> None:
+    """As `backward`, with weights and gradients of the pre-activations in bfloat16 (the bits of `grad_gates`)."""
+    frames, batch, hidden = grad_outputs.shape
+    start, stop = share(batch, first, count)
+    blocks, depth = weight.shape[0], weight.shape[1]
+    products = np.empty((stop - start, blocks * BLOCK), np.float32)
+    scratch, exact = np.empty((2, hidden), np.float32), np.empty(4 * hidden, np.float32)
+    products[:, :hidden] = grad_h[start:stop]
+    for t in range(frames - 1, -1, -1):
+        for row in range(start, stop):
+            cell.retreat(
+                gates[t, row], cells[t, row], cells[t + 1, row], grad_outputs[t, row],
+                products[row - start, :hidden], grad_c[row], scratch, exact,
+            )  # fmt: skip
+            cell.to_bfloat(exact.view(np.int32), grad_gates[t, row])
+        multiply_bf16(
+            grad_gates.ctypes.data + 8 * (t * batch + start) * hidden, 8 * hidden, weight.ctypes.data, depth,
+            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+        )  # fmt: skip
+    grad_h[start:stop] = products[:, :hidden]

@@ -1,0 +1,88 @@
+"""The LSTM recurrence's time loops on the CPU: torch's tensors to the numba functions of `kernels.recurrence`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qstudy.jit import on_threads
+from qstudy.quant.integer import Grid, record, recording
+from qstudy.quant.kernels import gemm, ir, recurrence
+
+
+def float_steps(
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `recurrence.float_steps`: gates, cells, snapped hidden states, outputs."""
+    frames, batch, size = inputs.shape
+    gates = torch.empty(frames, batch, size)
+    cells, snapped = torch.empty(2, frames + 1, batch, size // 4)
+    outputs = torch.empty(frames, batch, size // 4)
+    cells[0] = c
+    snapped[0] = (h / scale).round_().clamp_(-high, high).mul_(scale)
+    steps = (gates, cells, snapped, outputs)
+    step = (np.float32(scale), np.float32(high))
+    operands = (inputs.contiguous(), gemm.pack(weight))
+    _run(recurrence.float_forward, batch, *_arrays(*operands), *step, *_arrays(*steps))
+    return steps
+
+
+def integer_steps(
+    accumulators: Tensor,
+    h: Tensor,
+    c: Tensor,
+    codes: Tensor,
+    scales: tuple[Tensor, Tensor],
+    bias: Tensor,
+    grid: Grid,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `recurrence.integer_steps`: gates, in the memory of the accumulators, cells, hidden codes, outputs."""
+    frames, batch, size = accumulators.shape
+    accumulators = accumulators.contiguous()
+    gates = accumulators.view(torch.float32)  # each row is read before it is written
+    cells, outputs = torch.empty(frames + 1, batch, size // 4), torch.empty(frames, batch, size // 4)
+    hidden = torch.empty(frames + 1, batch, size // 4, dtype=torch.int8)
+    cells[0], hidden[0] = c, grid.codes(h)
+    products = torch.empty((frames if recording() else 0, batch, size), dtype=torch.int32)
+    excess = codes.sum(1, dtype=torch.int32) * recurrence.ZERO_CODE
+    constants = (*(scale.expand(size).contiguous() for scale in scales), bias.contiguous())
+    step = (np.float32(grid.step), np.float32(grid.bounds()[1]))
+    steps = (gates, cells, hidden, outputs)
+    operands = _arrays(accumulators, gemm.pack(codes), excess, *constants)
+    _run(recurrence.integer_forward, batch, *operands, *step, *_arrays(*steps, products))
+    if recording():
+        record(products)
+    return steps
+
+
+def step_gradients(
+    gates: Tensor,
+    cells: Tensor,
+    weight: Tensor,
+    upstream: tuple[Tensor, Tensor, Tensor],
+    gradient: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `recurrence.step_gradients`; the gates' gradient is bfloat16 if the products are."""
+    grad_outputs, grad_h, grad_c = (each.float() for each in upstream)
+    grad_h, grad_c = grad_h.clone(), grad_c.clone()
+    narrow = gradient == torch.bfloat16 and ir.BF16
+    grad_gates = torch.empty(gates.shape, dtype=torch.bfloat16 if narrow else torch.float32)
+    packed = gemm.pack(weight.t().to(grad_gates.dtype))
+    out = grad_gates.view(torch.int16) if narrow else grad_gates
+    arrays = _arrays(gates, cells, packed, grad_outputs.contiguous(), grad_h, grad_c, out)
+    _run(recurrence.backward_bf16 if narrow else recurrence.backward, gates.shape[1], *arrays)
+    return grad_gates, grad_h, grad_c
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def _run(kernel: Callable[..., None], batch: int, *arguments: Any) -> None:
+    """Over torch's threads, unless there is but one row."""
+    if batch == 1:
+        kernel(*arguments, 0, 1)
+    else:
+        on_threads(kernel, *arguments)
