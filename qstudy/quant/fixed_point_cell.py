@@ -11,6 +11,7 @@ Integers have one sum, so the two are equal to the bit, whatever the batch, the 
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,18 +64,18 @@ def cell_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, 
 def torch_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
     """`cell_step` in torch, on any device."""
     spec, rounding = constants.spec, constants.spec.rounding
-    sigmoid, tanh = (table.to(inputs.device).long() for table in responses(spec))
+    sigmoid, tanh = responses(spec, inputs.device)
     products = (
         requantize(inputs, constants.input_words, rounding),
         requantize(hidden, constants.hidden_words, rounding),
     )
     i, f, g, o = saturate(products[0] + products[1] + constants.bias).add(OFFSET).chunk(4, -1)
-    i, f, g, o = sigmoid[i], sigmoid[f], tanh[g], sigmoid[o]
+    i, f, g, o = sigmoid[i].long(), sigmoid[f].long(), tanh[g].long(), sigmoid[o].long()
     kept = shift_right(f * trace.cells[t], UNIT, rounding)
     cell = saturate(kept + shift_right(i * g, 2 * UNIT - spec.cell_fraction, rounding))
     wide = spec.gate_fraction - spec.cell_fraction
     argument = saturate(cell << wide) if wide >= 0 else shift_right(cell, -wide, rounding)
-    output = shift_right(o * tanh[argument + OFFSET], UNIT, rounding)
+    output = shift_right(o * tanh[argument + OFFSET].long(), UNIT, rounding)
     trace.gates[t] = torch.cat([i, f, g, o], -1)
     trace.cells[t + 1], trace.outputs[t] = cell, output
     trace.codes[t + 1] = hidden_codes(output, constants.bits, rounding)
@@ -111,23 +112,51 @@ def _gates(inputs: Any, hidden: Any, input_words: Any, hidden_words: Any, bias: 
 
 
 @compiled()
+def _lookup(table: Any, x: Any) -> None:
+    """x (N,) int16 becomes the table's results for it."""
+    for j in range(len(x)):
+        x[j] = table[x[j] + OFFSET]
+
+
+@compiled()
+def _next_cell(gate: Any, before: Any, shift: int, wide: int, half_away: bool, after: Any, argument: Any) -> None:
+    """Cell state (H,) from gates (4H,) and the cell state before; and the argument of its tanh in the gates' format."""
+    size = len(before)
+    i, f, g = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size]
+    for j in range(size):
+        cell = _shift(f[j] * before[j], 15, half_away) + _shift(i[j] * g[j], shift, half_away)
+        cell = min(max(cell, LOW), HIGH)
+        after[j] = cell
+        argument[j] = min(max(cell << wide, LOW), HIGH) if wide >= 0 else _shift(cell, -wide, half_away)
+
+
+@compiled()
+def _output(o: Any, tanh: Any, bits: int, half_away: bool, output: Any, code: Any) -> None:
+    """Hidden state (H,) from output gate and tanh of the cell; and its code."""
+    high = (1 << (bits - 1)) - 1
+    for j in range(len(output)):
+        y = _shift(o[j] * tanh[j], 15, half_away)
+        output[j] = y
+        code[j] = min(max(_shift(y, 16 - bits, half_away), -high), high)
+
+
+@compiled()
 def _cell(
     t: int, inputs: Any, hidden: Any, input_words: Any, hidden_words: Any, bias: Any, sigmoid: Any, tanh: Any,
-    product_shift: int, wide: int, bits: int, half_away: bool, gates: Any, cells: Any, outputs: Any, codes: Any,
+    shift: int, wide: int, bits: int, half_away: bool, gates: Any, cells: Any, outputs: Any, codes: Any,
 ) -> None:  # fmt: skip
-    """Step t for all utterances; arrays as in `CellConstants` and `CellTrace`, accumulators (B, 4H) int32."""
+    """Step t for all utterances; arrays as in `CellConstants` and `CellTrace`, accumulators (B, 4H) int32.
+
+    One row at a time, in short loops: those without a look-up become vector instructions.
+    """
     size = cells.shape[2]
-    high = (1 << (bits - 1)) - 1
+    bent = np.empty(size, np.int16)  # the cell state's tanh, and before that its argument
     for b in range(cells.shape[1]):
         gate = gates[t, b]
         _gates(inputs[b], hidden[b], input_words, hidden_words, bias, half_away, gate)
-        for j in range(size):
-            i, f = sigmoid[gate[j] + OFFSET], sigmoid[gate[size + j] + OFFSET]
-            g, o = tanh[gate[2 * size + j] + OFFSET], sigmoid[gate[3 * size + j] + OFFSET]
-            gate[j], gate[size + j], gate[2 * size + j], gate[3 * size + j] = i, f, g, o
-            cell = _shift(f * cells[t, b, j], 15, half_away) + _shift(i * g, product_shift, half_away)
-            cell = min(max(cell, LOW), HIGH)
-            argument = min(max(cell << wide, LOW), HIGH) if wide >= 0 else _shift(cell, -wide, half_away)
-            output = _shift(o * tanh[argument + OFFSET], 15, half_away)
-            cells[t + 1, b, j], outputs[t, b, j] = cell, output
-            codes[t + 1, b, j] = min(max(_shift(output, 16 - bits, half_away), -high), high)
+        _lookup(sigmoid, gate[: 2 * size])
+        _lookup(tanh, gate[2 * size : 3 * size])
+        _lookup(sigmoid, gate[3 * size :])
+        _next_cell(gate, cells[t, b], shift, wide, half_away, cells[t + 1, b], bent)
+        _lookup(tanh, bent)
+        _output(gate[3 * size :], bent, bits, half_away, outputs[t, b], codes[t + 1, b])

@@ -15,6 +15,7 @@ from qstudy.quant.fixed_point import UNIT, FixedPoint, saturate, shift_right
 OFFSET = 2**15
 """Index of the result for 0 in a response."""
 
+CPU = torch.device("cpu")
 SEGMENTS = ((0.0, 2, 0.5), (1.0, 3, 0.625), (2.375, 5, 0.84375), (5.0, None, 1.0))
 """Bounds, slopes and heights: from a bound on, sigmoid(|x|) = |x| / 2**slope + height (PLAN: Amin, Curtis, Hayes-Gill
 1997, "Piecewise linear approximation applied to nonlinear function of a neural network")."""
@@ -28,15 +29,15 @@ class Responses(NamedTuple):
 
 
 @cache
-def responses(spec: FixedPoint) -> Responses:
-    """The two functions as the accelerator of `spec` computes them."""
+def responses(spec: FixedPoint, device: torch.device = CPU) -> Responses:
+    """The two functions as the accelerator of `spec` computes them, on a device of torch's."""
     x = torch.arange(-OFFSET, OFFSET)
     if spec.nonlinearity == "table":
         sigmoid, tanh = (_interpolated(x, table(name, spec).long(), spec) for name in ("sigmoid", "tanh"))
     else:
         sigmoid = _segments(x, spec)
         tanh = 2 * _segments(2 * x, spec) - 2**UNIT  # tanh(x) = 2 sigmoid(2 x) - 1
-    return Responses(saturate(sigmoid).to(torch.int16), saturate(tanh).to(torch.int16))
+    return Responses(*(saturate(each).to(torch.int16).to(device) for each in (sigmoid, tanh)))
 
 
 def table(name: str, spec: FixedPoint) -> Tensor:
