@@ -123,7 +123,7 @@ def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...
 
 
 def _values(parser: ArgumentParser, namespace: Namespace, function: Callable[..., None]) -> dict[str, Any]:
-    values = vars(parser.instantiate_classes(namespace))
+    values = vars(parser.instantiate(namespace))
     values.pop("config", None)
     for parameter, kind in get_type_hints(function).items():
         if is_dataclass(kind):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstudy.data import metrics
-from qstudy.data.metrics import ErrorCounts, bootstrap_interval, character_errors, word_errors
+from qstudy.data.metrics import ErrorCounts, bootstrap_interval, character_errors, utterance_errors, word_errors
 
 TEXTS = st.lists(st.sampled_from(["one", "two", "three", "o", "tree"]), max_size=6).map(" ".join)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
@@ -23,8 +23,11 @@ def test_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
 @given(PAIRS)
 def test_utterances_add_up(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = map(list, zip(*pairs, strict=True))
-    each = sum(metrics._edits(a) for a in jiwer.process_words(references, hypotheses).alignments)
-    assert each == word_errors(references, hypotheses).errors
+    errors, words = utterance_errors(references, hypotheses)
+    whole = word_errors(references, hypotheses)
+    assert (sum(errors), sum(words)) == (whole.errors, whole.reference)
+    alone = [word_errors([reference], [hypothesis]).errors for reference, hypothesis in pairs]
+    assert errors == alone
 
 
 def test_counts_by_hand() -> None:

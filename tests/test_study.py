@@ -301,6 +301,24 @@ def test_mistakes_in_a_policy_show_before_anything_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "studies").exists()
 
 
+def test_a_study_is_like_another_on_a_changed_base(tmp_path: Path) -> None:
+    grid = {"policy": {"name": "ptq", "layers": {"*": {"weight": [4, 8]}}}}
+    files = {
+        "one.yaml": {**BASE, "finetune": {"steps": 9, "clip": 3.0}},
+        "two.yaml": {"data": {"train": "other.jsonl", "dev": "dev.jsonl"}},
+        "first.yaml": {"study": "first", "base": {"from": "one.yaml", "finetune": {"steps": 5}}, "grid": grid},
+        "second.yaml": {"study": "second", "like": "first.yaml", "base": "two.yaml"},
+        "third.yaml": {"study": "third", "like": "second.yaml"},
+    }
+    for name, fields in files.items():
+        (tmp_path / name).write_text(yaml.safe_dump(fields))
+    first, second = (load_study(tmp_path / name) for name in ("first.yaml", "second.yaml"))
+    assert (first.base["finetune"]["steps"], first.base["finetune"]["clip"]) == (5, 3.0)
+    assert (second.study, second.grid, second.base["data"]["train"]) == ("second", first.grid, "other.jsonl")
+    with pytest.raises(UserError, match=r"like: second.yaml is itself like another study"):
+        load_study(tmp_path / "third.yaml")
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_studies_that_come_with_the_project_can_run(file: Path) -> None:
     config = load_study(file)

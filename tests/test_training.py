@@ -69,10 +69,13 @@ def test_the_loss_falls_and_the_record_says_so(corpus: Path, shared_folder: Path
     assert record["file_bytes"] == (tmp_path / "model.qst").stat().st_size
     assert list(record["metrics"]) == ["dev", "new"]
     assert record["metrics"]["dev"]["utterances"] == 6
+    errors, words = (record["utterances"]["dev"][key].split() for key in ("errors", "words"))
+    assert len(errors) == len(words) == 6
+    assert sum(map(int, errors)) / sum(map(int, words)) == record["metrics"]["dev"]["wer"]
     assert record["baseline"] is None
     assert sum(layer["bytes"] for layer in record["layers"].values()) == record["size_bytes"]
     assert set(record["bit_map"]) <= set(record["layers"])
-    assert record["config"] == to_dict(config)
+    assert record["config"] == json.loads(json.dumps(to_dict(config)))  # tuples are lists
     assert record["latency"]["edge_nna"]["latency_ms"] > 0
     assert torch.__version__.startswith(record["versions"]["torch"])
 

@@ -47,6 +47,12 @@ def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> Er
     return _counts(jiwer.process_characters(list(references), list(hypotheses)))
 
 
+def utterance_errors(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Word errors and reference words of every utterance; raises as `word_errors`."""
+    alignment = jiwer.process_words(list(references), list(hypotheses))
+    return [_edits(chunks) for chunks in alignment.alignments], [len(words) for words in alignment.references]
+
+
 def bootstrap_interval(
     references: Sequence[str], hypotheses: Sequence[str], seed: int = 0, samples: int = 1000
 ) -> tuple[float, float]:
@@ -66,12 +72,10 @@ def bootstrap_interval(
     Raises:
         ValueError: not one hypothesis per reference.
     """
-    alignment = jiwer.process_words(list(references), list(hypotheses))
-    count = len(alignment.references)
+    errors, words = (np.array(counts, dtype=np.float64) for counts in utterance_errors(references, hypotheses))
+    count = len(words)
     if not count:
         return 0.0, 0.0
-    errors = np.array([_edits(chunks) for chunks in alignment.alignments], dtype=np.float64)
-    words = np.array([len(reference) for reference in alignment.references], dtype=np.float64)
     generator = np.random.default_rng(seed)
     rates = []
     for size in _blocks(samples, max(1, _BLOCK // count)):

@@ -131,12 +131,13 @@ class StudyConfig:
 def load_study(path: Path, trials: int | None = None) -> StudyConfig:
     """Read a study's YAML file; `trials` overrides its own.
 
+    `like: other.yaml` takes the fields that the file does not name from another study. `base: run.yaml` takes the base
+    from a run configuration; `base: {from: run.yaml, finetune: {steps: 200}}` changes some of its fields.
+
     Raises:
         UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
     """
-    values = load_yaml(path)
-    if isinstance(values.get("base"), str):
-        values["base"] = load_yaml(path.parent / values["base"])
+    values = _read(path)
     if trials is not None:
         values["trials"] = trials
     try:
@@ -144,6 +145,20 @@ def load_study(path: Path, trials: int | None = None) -> StudyConfig:
         return _resolved(study)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A study's fields, with those of the files that it names."""
+    values = load_yaml(path)
+    if other := values.pop("like", None):
+        values = {**load_yaml(path.parent / str(other)), **values}
+        if "like" in values:
+            raise UserError(f"{path}: like: {other} is itself like another study; name that one.")
+    base = {"from": values["base"]} if isinstance(values.get("base"), str) else values.get("base")
+    if isinstance(base, Mapping) and "from" in base:
+        changes = {name: value for name, value in base.items() if name != "from"}
+        values["base"] = merge(load_yaml(path.parent / str(base["from"])), changes)
+    return values
 
 
 def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:

@@ -134,7 +134,7 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
     try:
         namespace = reader.parse_object(values)
         namespace.pop("config", None)
-        return RunConfig(**vars(reader.instantiate_classes(namespace)))
+        return RunConfig(**vars(reader.instantiate(namespace)))
     except (ArgumentError, TypeError) as error:
         raise UserError(f"Run configuration: {' '.join(str(error).split())}") from error
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from qstudy.data.batches import collate
 from qstudy.data.cache import FeatureSet
-from qstudy.data.metrics import bootstrap_interval, character_errors, word_errors
+from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.decode.greedy import greedy
 from qstudy.model import RNNT
@@ -62,3 +62,13 @@ def score(features: FeatureSet, hypotheses: list[str], seconds: float) -> dict[s
         "utterances": len(features),
         "rtf": seconds / max(features.duration_s, 1e-9),
     }
+
+
+def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
+    """Word `errors` and reference `words` of every utterance, in the set's order, as text (`0 0 2 1`).
+
+    With these two runs can be compared utterance by utterance; as text, because indented JSON gives every entry of a
+    list its own line.
+    """
+    errors, words = utterance_errors(features.texts, hypotheses)
+    return {"errors": " ".join(map(str, errors)), "words": " ".join(map(str, words))}

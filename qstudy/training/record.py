@@ -42,8 +42,8 @@ def command() -> str:
     return re.sub(r"(\w+://[^:/@\s]+):[^@\s]+@", r"\1:***@", typed)
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write `folder/record.json` in one step; numbers that JSON does not know (NaN, infinity) become null.
+def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write `folder/record.json` in one step and return what it holds: with its schema, NaN and infinity as None.
 
     Raises:
         ValueError: an entry that every record has is missing, or the state is none of `STATES`.
@@ -52,7 +52,9 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     missing = [key for key in ("run", "state", "policy", "config", "bit_map", "size_bytes") if key not in record]
     if missing or record["state"] not in STATES:
         raise ValueError(f"a record needs {missing or STATES}; got state {record.get('state')!r}")
-    write_json(folder / RECORD_FILE, _finite({**record, "schema": SCHEMA}))
+    written: dict[str, Any] = _finite({"schema": SCHEMA, **record})
+    write_json(folder / RECORD_FILE, written)
+    return written
 
 
 def read_record(path: Path) -> dict[str, Any]:

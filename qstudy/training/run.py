@@ -25,7 +25,7 @@ from qstudy.quant.policies import build_policy
 from qstudy.recognizer import describe, pack, recognizer_from_packed
 from qstudy.training.assets import Assets, label_count, make_corpus, open_assets
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.evaluation import recognize, score
+from qstudy.training.evaluation import by_utterance, recognize, score
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.record import RECORD_FILE, environment, headline, write_record
@@ -119,6 +119,7 @@ def run(
     baseline = None if config.from_scratch else float_baseline(config)
     with Tracker(folder, study, name, to_dict(config), enabled=config.track) as tracker:
         model, policy = _new_model(config, assets, baseline), build_policy(config.policy)
+        policy.total_steps = config.schedule.steps
         policy.prepare(model)
         policy.calibrate(model, _passes(model, config, assets))
         trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None}
@@ -131,7 +132,6 @@ def run(
         packed = pack(model, cost.bit_map, header)
         packed.save(folder / MODEL_FILE)
         record = {
-            "schema": 1,
             "run": name,
             "study": study,
             "trial": trial,
@@ -140,6 +140,7 @@ def run(
             "policy": config.policy["name"],
             "config": to_dict(config),
             **describe_price(cost),
+            "notes": policy.notes(),
             **_evaluate(model, packed, assets),
             "size_bytes": packed.size_bytes,
             "file_bytes": (folder / MODEL_FILE).stat().st_size,
@@ -149,7 +150,7 @@ def run(
             **environment(),
             **(extra or {}),
         }
-        write_record(folder, record)
+        record = write_record(folder, record)
         tracker.finish(record, folder / MODEL_FILE)
     return record
 
@@ -192,15 +193,17 @@ def _passes(model: RNNT, config: RunConfig, assets: Assets) -> Iterator[None]:
 def _evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
     """Score the packed model on every set, and the training model on dev, to tell whether the two agree."""
     served = recognizer_from_packed(packed).model
-    metrics, samples = {}, {}
+    metrics, utterances, samples = {}, {}, {}
     for name, features in assets.evaluated.items():
         texts, seconds = recognize(served, features, assets.tokenizer, name)
         metrics[name] = score(features, texts, seconds)
+        utterances[name] = by_utterance(features, texts)
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
         samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
     texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
     return {
         "metrics": metrics,
+        "utterances": utterances,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
@@ -210,7 +213,7 @@ def _baseline_summary(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     record = read_json(folder / RECORD_FILE)
-    kept = {key: record[key] for key in ("size_bytes", "metrics", "latency")}
+    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "utterances", "latency")}
     return {"id": record["run"], "wer": headline(record)["wer"], **kept}
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class QuantPolicy(ABC):
     accelerator's own operators has to keep the error-prone ones on the CPU."""
     trains = True
     """Whether fine-tuning follows; False: calibration alone."""
+    total_steps: int | None = None
+    """Optimizer steps of the run, for schedules in shares of it; set by who runs it, before `calibrate`."""
 
     def __init__(self, layers: BitPatterns | None = None) -> None:
         """Args: ordered glob patterns over layer names -> widths; the last match wins (`qstudy.bits.resolve`)."""
@@ -43,6 +46,10 @@ class QuantPolicy(ABC):
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:  # noqa: B027
         """Fit grids to the trained model before fine-tuning; each step of `passes` runs the model over one batch."""
+
+    def notes(self) -> dict[str, Any]:
+        """What the policy chose by itself, JSON-able, for the run's record; asked after the training."""
+        return {}
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
         """Extra loss at a step, () float32."""

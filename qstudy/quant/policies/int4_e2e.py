@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,13 @@ class Int4E2E(NativeInt):
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
         super().calibrate(model, passes)
         self.choices = choices(model)
+
+    def notes(self) -> dict[str, Any]:
+        """`choices`: tensor -> its quantizer and the candidates' errors."""
+        found = {
+            tensor: {"quantizer": one.quantizer, "errors": dict(one.errors)} for tensor, one in self.choices.items()
+        }
+        return {"choices": found}
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
         """Decay of PACT's clips: a smaller clip is a finer grid (Choi et al. 2018, arXiv 1805.06085, section 3.2)."""
