@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights, distinct_integers
+from qstudy.quant.grids.codebook_kernels import (
+    look_up,
+    mracos_sums,
+    nearest_entries,
+    portable_look_up,
+    portable_mracos_sums,
+    regions,
+)
 from qstudy.quant.grids.lloyd_max import lloyd_max
-from qstudy.quant.grids.mracos import mracos
+from qstudy.quant.grids.mracos import mracos, steepness
 
-LEVELS = torch.tensor([-2.0, -0.5, 0.25, 1.0, 3.0])
+TABLE, SCALE = torch.tensor([-80, -20, 10, 40, 120], dtype=torch.int8), torch.tensor([[1 / 40]])
+LEVELS = TABLE * SCALE.flatten()  # -2, -0.5, 0.25, 1, 3
 
 
 def matrix(seed: int = 0, rows: int = 64, columns: int = 48) -> Tensor:
@@ -61,7 +70,7 @@ def test_the_nearest_level_and_no_other(seed: int, bits: int) -> None:
     grid = calibrated(weight, bits)
     wide = 1.5 * matrix(seed + 1, 9, 7)  # weights that left the calibrated range, too
     error = (wide - grid(wide)).abs()
-    assert torch.equal(error, (wide[..., None] - grid.levels).abs().amin(-1))
+    torch.testing.assert_close(error, (wide[..., None] - grid.levels).abs().amin(-1), rtol=1e-5, atol=1e-7)
     assert torch.equal(grid(grid(wide)), grid(wide))
 
 
@@ -116,13 +125,18 @@ def test_a_checkpoint_brings_the_table_back() -> None:
 # MRACos
 
 
+def penalty(weight: Tensor) -> Tensor:
+    """With the centroids of LEVELS."""
+    return mracos(weight.reshape(1, -1), TABLE, SCALE)
+
+
 def test_zero_at_centroids_one_half_way() -> None:
     half_way = (LEVELS[1:] + LEVELS[:-1]) / 2
     for level in LEVELS:
-        assert float(mracos(level, LEVELS)) == pytest.approx(0, abs=1e-6)
+        assert float(penalty(level)) == pytest.approx(0, abs=2e-5)
     for between in half_way:
-        assert float(mracos(between, LEVELS)) == pytest.approx(1)
-    assert float(mracos(half_way, LEVELS)) == pytest.approx(len(half_way))
+        assert float(penalty(between)) == pytest.approx(1)
+    assert float(penalty(half_way)) == pytest.approx(len(half_way))
 
 
 @given(st.integers(0, 3), st.floats(0, 1, exclude_max=True, width=32))
@@ -130,45 +144,70 @@ def test_the_papers_formula_between_neighbours(region: int, place: float) -> Non
     low, high = float(LEVELS[region]), float(LEVELS[region + 1])
     w = torch.tensor(low + place * (high - low))
     expected = abs(math.cos(math.pi * ((float(w) - low) / (high - low) - 0.5)))
-    assert float(mracos(w, LEVELS)) == pytest.approx(expected, abs=1e-5)
+    assert float(penalty(w)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_outside_a_steady_pull_back() -> None:
-    outside = torch.tensor([-3.5, -2.5, 4.0, 9.0], requires_grad=True)
-    mracos(outside, LEVELS).backward()
+    outside = torch.tensor([-3.5, -2.5, 4.0, 90.0], requires_grad=True)
+    penalty(outside).backward()
     expected = math.pi * torch.tensor([-1 / 1.5, -1 / 1.5, 1 / 2, 1 / 2])
     torch.testing.assert_close(outside.grad, expected)
-    assert float(mracos(torch.tensor(9.0), LEVELS)) == pytest.approx(math.pi * 6 / 2)
+    assert float(penalty(torch.tensor(9.0))) == pytest.approx(math.pi * 6 / 2)
 
 
 def test_at_a_centroid_nothing_moves() -> None:
-    weight = LEVELS.clone().requires_grad_()
-    mracos(weight, LEVELS).backward()
-    assert weight.grad is not None
-    assert not weight.grad.any()
+    weight = matrix()
+    grid = calibrated(weight, 6)
+    compressed = grid(weight).requires_grad_()
+    mracos(compressed, grid.table, grid.scale).backward()
+    assert compressed.grad is not None
+    assert not compressed.grad.any()
 
 
 def test_its_gradient_is_that_of_finite_differences() -> None:
     weight = torch.linspace(-4, 5, 181)[1:-1:2] + 0.013  # none at a centroid
     weight.requires_grad_()
-    mracos(weight, LEVELS).backward()
+    penalty(weight).backward()
     step = 1e-3
-    numeric = torch.tensor(
-        [float(mracos(w + step, LEVELS) - mracos(w - step, LEVELS)) / (2 * step) for w in weight.detach()]
-    )
+    numeric = torch.tensor([float(penalty(w + step) - penalty(w - step)) / (2 * step) for w in weight.detach()])
     torch.testing.assert_close(weight.grad, numeric, atol=5e-3, rtol=1e-3)
 
 
 def test_following_it_gathers_the_weights() -> None:
     weight = matrix()
-    levels = calibrated(weight, 3).levels
+    grid = calibrated(weight, 3)
     moving = weight.clone().requires_grad_()
-    before = float(mracos(weight, levels))
+    before = float(mracos(weight, grid.table, grid.scale))
     for _ in range(400):
-        mracos(moving, levels).backward()
+        mracos(moving, grid.table, grid.scale).backward()
         with torch.no_grad():
             moving -= 1e-5 * moving.grad  # type: ignore[operator]
         moving.grad = None
-    assert float(mracos(moving.detach(), levels)) < 0.2 * before
-    snapped = [levels[torch.bucketize(w, (levels[1:] + levels[:-1]) / 2)] for w in (weight, moving.detach())]
-    assert (snapped[0] == snapped[1]).float().mean() > 0.99  # each to its nearest centroid
+    assert float(mracos(moving.detach(), grid.table, grid.scale)) < 0.2 * before
+    assert (grid(weight) == grid(moving.detach())).float().mean() > 0.99  # each to its nearest centroid
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_steepness_is_the_slope_of_weights_that_lie_anywhere(bits: int) -> None:
+    grid = calibrated(matrix(), bits)
+    shares = (torch.arange(1000) + 0.5) / 1000
+    anywhere = (grid.levels[:-1] + shares[:, None] * grid.levels.diff()).requires_grad_()
+    mracos(anywhere, grid.table, grid.scale).backward()
+    assert anywhere.grad is not None
+    assert float(anywhere.grad.square().mean().sqrt()) == pytest.approx(float(steepness(grid.levels)), rel=1e-3)
+
+
+# The two ways to compute
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_torch_computes_the_same_as_the_loops(bits: int) -> None:
+    weight = matrix()
+    grid = calibrated(weight, bits)
+    wide, scale = 1.3 * matrix(1), grid.scale.flatten()[0]
+    indices = nearest_entries(grid.table)
+    assert torch.equal(portable_look_up(wide, 1 / scale, indices), look_up(wide, scale, indices))
+    in_loops = mracos_sums(wide, scale, grid.table)
+    in_torch = portable_mracos_sums(wide, 1 / scale, *regions(grid.table))
+    for one, other in zip(in_loops, in_torch, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max()))

@@ -123,6 +123,7 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
     tokenizer = tokenizer_from_dict(checkpoint[KEY]["tokenizer"])
     model = RNNT(config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
     policy = build_policy(config.policy)
+    policy.total_steps = config.schedule.steps
     policy.prepare(model)
     prefix = "model."
     state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}

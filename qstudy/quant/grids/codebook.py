@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qstudy.quant.grids.base import TINY, Codes, WeightGrid
+from qstudy.quant.grids.codebook_kernels import HIGH, look_up, nearest_entries
 from qstudy.quant.grids.lloyd_max import lloyd_max
 
-HIGH = 127  # the table's entries are int8, from -HIGH to HIGH: the accelerator multiplies in int8
 CODEBOOK_WIDTHS = (2, 3, 4, 5, 6, 7)
 
 
@@ -40,12 +40,14 @@ class CodebookWeights(WeightGrid):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Snap weight (rows, columns) to the nearest centroid; the gradient passes straight through, everywhere."""
-        snapped: Tensor = _Snap.apply(weight, self.levels)
+        by_half_step = self.levels[nearest_entries(self.table).int()]
+        snapped: Tensor = _Snap.apply(weight, self.scale.flatten()[0], by_half_step)
         return snapped
 
     @torch.no_grad()
     def codes(self, weight: Tensor) -> Codes:
-        return Codes(nearest(weight, self.levels).to(torch.int8), self.scale.clone(), self.table.clone())
+        indices = look_up(weight.float().contiguous(), self.scale.flatten()[0], nearest_entries(self.table))
+        return Codes(indices, self.scale.clone(), self.table.clone())
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor) -> None:
@@ -57,21 +59,16 @@ class CodebookWeights(WeightGrid):
         self.table.copy_(torch.from_numpy(table))
 
 
-def nearest(weight: Tensor, levels: Tensor) -> Tensor:
-    """Index of the nearest of the ascending levels (K,), any shape int32; half-way it is the lower one."""
-    return torch.bucketize(weight, (levels[1:] + levels[:-1]) / 2, out_int32=True)
-
-
 class _Snap(torch.autograd.Function):
     """To the nearest level; straight through in the backward pass: weights beyond the outermost levels move too."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, levels: Tensor) -> Tensor:
-        return levels[nearest(weight, levels)]
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, by_half_step: Tensor) -> Tensor:
+        return look_up(weight.detach().float().contiguous(), scale, by_half_step)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0], None
+        return grads[0], None, None
 
 
 def distinct_integers(wanted: NDArray[np.float64], high: int) -> NDArray[np.int8]:

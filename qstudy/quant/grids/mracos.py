@@ -6,29 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qstudy.quant.grids.codebook_kernels import mracos_sums
+
 
 class _MRACos(torch.autograd.Function):
-    """Sum of r(w); the gradient is found along with the value, in one pass."""
+    """The gradient is found along with the value."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, levels: Tensor) -> Tensor:
-        region = torch.bucketize(weight, levels, right=True).sub_(1).clamp_(0, len(levels) - 2)
-        width = (levels[1:] - levels[:-1])[region]
-        place = (weight.float() - levels[region]).div_(width)  # 0 and 1 at the centroids; outside below 0, above 1
-        outside = torch.where(place < 0, -place, (place - 1).clamp_min_(0))
-        angle = place.clamp(0, 1).mul_(math.pi)
-        slope = torch.where(outside > 0, torch.sign(place), torch.cos(angle)).mul_(math.pi).div_(width)
-        slope[(place == 0) | (place == 1)] = 0  # at a centroid: the middle of the kink
-        ctx.save_for_backward(slope.to(weight.dtype))
-        return torch.sin(angle).abs_().add_(outside, alpha=math.pi).sum()
+    def forward(ctx: Any, weight: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+        total, slope = mracos_sums(weight.detach().float().contiguous(), scale.flatten()[0], table)
+        ctx.save_for_backward(slope)
+        return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return grads[0] * slope, None
+        return grads[0] * slope, None, None
 
 
-def mracos(weight: Tensor, levels: Tensor) -> Tensor:
+def mracos(weight: Tensor, table: Tensor, scale: Tensor) -> Tensor:
     """Multi-regional absolute cosine, summed: zero at every centroid, one half-way between two.
 
     Between neighbours c_i <= w < c_(i+1) it is r(w) = |cos(pi * ((w - c_i) / (c_(i+1) - c_i) - 1/2))|. Outside the
@@ -36,13 +32,19 @@ def mracos(weight: Tensor, levels: Tensor) -> Tensor:
     pulled back with the steady force pi / width of the outermost region. At a centroid the gradient is zero.
 
     Args:
-        weight: any shape, float.
-        levels: the centroids (K,) float32, ascending, K >= 2, no gradient.
+        weight: (rows, columns) float.
+        table: the centroids over the scale (K,) int8, ascending, K >= 2.
+        scale: one float32; no gradient.
 
     Returns:
         () float32, the sum of r over all weights.
 
     Source: Zhen et al. 2022, arXiv 2206.15408; with equal regions it is the older ACosR.
     """
-    total: Tensor = _MRACos.apply(weight, levels)
+    total: Tensor = _MRACos.apply(weight, table, scale)
     return total
+
+
+def steepness(levels: Tensor) -> Tensor:
+    """Root mean square of r's slope over the regions between levels (K,), a weight being anywhere in any: ()."""
+    return math.pi * levels.diff().reciprocal().square().mean().div(2).sqrt()

@@ -13,6 +13,7 @@ from qstudy.quant.policies.int4_e2e import Int4E2E
 from qstudy.quant.policies.mixed import mixed
 from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.ptq import PTQ
+from qstudy.quant.policies.s8bqat import S8BQAT
 
 POLICIES: dict[str, Callable[..., QuantPolicy]] = {
     "float": Float,
@@ -21,6 +22,7 @@ POLICIES: dict[str, Callable[..., QuantPolicy]] = {
     "accelerator_aware": AcceleratorAware,
     "native_int": NativeInt,
     "int4_e2e": Int4E2E,
+    "s8bqat": S8BQAT,
 }
 """Short names; anything else is an import path."""
 

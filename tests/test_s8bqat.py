@@ -1,0 +1,290 @@
+"""S8BQAT: codebooks, schedule, compressor, and the packed model that has the same levels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import filled, packed, run_config, speech, talkative
+from torch import Tensor, nn
+
+from qstudy.decode.greedy import greedy
+from qstudy.errors import UserError
+from qstudy.files import read_json
+from qstudy.hardware.size import layer_bytes, size_bytes
+from qstudy.model import RNNT
+from qstudy.quant.grids import UniformWeights
+from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
+from qstudy.quant.layers import quantizable
+from qstudy.quant.packed import PackedModel, fill_packed
+from qstudy.quant.policies import build_policy
+from qstudy.quant.policies.s8bqat import S8BQAT, TYPICAL_STEPS, codebooks
+from qstudy.training.checkpoint import pack_checkpoint
+from qstudy.training.run import run
+
+PAPER: dict[str, Any] = {"snap_from": 1.0, "compress_every": 0.2}
+
+
+def prepared(bits: int = 4, activation: int = 32, steps: int = 100, **options: Any) -> tuple[RNNT, S8BQAT]:
+    model = talkative()
+    policy = S8BQAT({"*": {"weight": bits, "activation": activation}}, **options)
+    policy.total_steps = steps
+    filled(model, policy)
+    return model, policy
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    result: Tensor = model(speech(), torch.tensor([80, 71, 66]), torch.tensor([[3, 1, 4, 1]] * 3))[0]
+    return result
+
+
+@torch.no_grad()
+def hypotheses(model: RNNT) -> list[list[int]]:
+    encoded, lengths, _ = model.encoder(speech(), torch.tensor([80, 71, 66]))
+    return greedy(model, encoded, lengths).hypotheses
+
+
+def shaken(model: nn.Module, size: float = 0.02) -> None:
+    """Move every weight as some optimizer steps would."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn_like(parameter))
+
+
+def on_centroids(model: nn.Module) -> bool:
+    return all(torch.equal(matrix, grid(matrix)) for matrix, grid in codebooks(model))
+
+
+# Widths
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
+def test_grids_of_every_width(bits: int) -> None:
+    model, policy = prepared(bits)
+    kinds = {type(grid) for layer in quantizable(model).values() for grid in layer.arithmetic.weights}  # type: ignore[union-attr]
+    assert kinds == {CodebookWeights if bits in CODEBOOK_WIDTHS else UniformWeights}
+    for layer in policy.bit_map(model.shapes()).values():
+        codebook = bits < 8
+        assert (layer.grid, layer.granularity) == (("codebook", "tensor") if codebook else ("uniform", "channel"))
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_all_levels_are_used_in_every_matrix(bits: int) -> None:
+    model, _ = prepared(bits)
+    for matrix, grid in codebooks(model):
+        assert (grid.table.int().diff() > 0).all()
+        if matrix.numel() > 50 * 2**bits:
+            assert len(grid.codes(matrix).integers.unique()) == 2**bits
+            assert len(grid(matrix).unique()) == 2**bits
+
+
+def test_layers_left_in_float_have_no_codebook() -> None:
+    model = talkative()
+    filled(model, {"name": "s8bqat", "layers": {"encoder.*": {"weight": 3}, "joiner.output": {"activation": 8}}})
+    assert len(list(codebooks(model))) == 4  # input and hidden weights of two LSTM layers
+    assert quantizable(model)["predictor.lstm"].arithmetic is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"snap_from": 2.0}, "policy.snap_from"),
+        ({"compress_every": -0.1}, "policy.compress_every"),
+        ({"full_strength": 50}, "policy.full_strength"),
+        ({"strength": -1.0}, "policy.strength"),
+        ({"strength": float("nan")}, "policy.strength"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense(options: dict[str, float], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        build_policy({"name": "s8bqat", "layers": {}, **options})
+
+
+# Training
+
+
+def test_weights_are_in_float_until_the_share_says_so() -> None:
+    """While training; evaluation sees the centroids at any time."""
+    model, policy = prepared(2, snap_from=0.5, steps=40)
+    plain = talkative()
+    snapped = logits(model)
+    assert not torch.allclose(snapped, logits(plain), atol=0.1)
+    for step, in_float in ((0, True), (19, True), (20, False), (40, False)):
+        policy.project_(model.train(), step)
+        torch.testing.assert_close(logits(model), logits(plain) if in_float else snapped, atol=1e-5, rtol=1e-5)
+        assert torch.equal(logits(model.eval()), snapped)
+
+
+def test_by_default_every_step_sees_the_centroids() -> None:
+    model, policy = prepared(2)
+    snapped = logits(model)
+    policy.project_(model.train(), 0)
+    torch.testing.assert_close(logits(model), snapped, atol=1e-5, rtol=1e-5)
+    shaken(model)
+    assert not on_centroids(model)
+    policy.project_(model, 50)
+    assert not on_centroids(model)  # the float weights stay
+
+
+def test_evaluation_follows_the_weights() -> None:
+    model, _ = prepared(2, **PAPER)
+    before = logits(model)
+    shaken(model.train())
+    assert not torch.equal(logits(model.eval()), before)
+
+
+def test_the_compressor_projects_exactly_and_when_it_is_time() -> None:
+    model, policy = prepared(3, **PAPER)
+    exact = [grid(matrix) for matrix, grid in codebooks(model)]
+    for step, compressed in ((0, False), (19, False), (20, True), (40, True)):
+        policy.project_(model.train(), step)
+        assert on_centroids(model) == compressed
+    assert all(torch.equal(matrix, level) for (matrix, _), level in zip(codebooks(model), exact, strict=True))
+    shaken(model)
+    policy.project_(model, 41)
+    assert not on_centroids(model)
+    policy.project_(model, 60)
+    assert on_centroids(model)
+
+
+def test_no_compression_in_place_once_the_forward_pass_snaps() -> None:
+    model, policy = prepared(3, snap_from=0.5, compress_every=0.2)
+    policy.project_(model.train(), 60)
+    assert not on_centroids(model)
+
+
+def test_lambda_rises_on_a_line_and_stays() -> None:
+    model, policy = prepared(4, full_strength=0.4)
+    values = [float(policy.penalty(model, step).detach()) for step in (0, 10, 20, 40, 80)]
+    assert values[0] == 0
+    torch.testing.assert_close(torch.tensor(values[1:]), values[3] * torch.tensor([0.25, 0.5, 1.0, 1.0]))
+    assert float(S8BQAT.penalty(policy, talkative(), 40)) == 0  # nothing with a codebook
+
+
+def test_without_a_length_the_schedule_takes_a_typical_one() -> None:
+    model, policy = prepared(4, full_strength=0.5)
+    policy.total_steps = None
+    half = [float(policy.penalty(model, step).detach()) for step in (TYPICAL_STEPS // 4, TYPICAL_STEPS // 2)]
+    assert half[0] == pytest.approx(half[1] / 2)
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_strength_is_the_gradient_that_the_penalty_brings(bits: int) -> None:
+    model, policy = prepared(bits, strength=0.7)
+    policy.penalty(model, 100).backward()
+    gradient = torch.cat([matrix.grad.flatten() for matrix, _ in codebooks(model)])  # type: ignore[union-attr]
+    assert 0.35 < float(gradient.norm()) < 1.4
+
+
+def test_every_weight_gets_a_gradient() -> None:
+    model, policy = prepared(2, 8)
+    model.train()
+    policy.project_(model, 60)
+    output = model(speech(), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64))[0]
+    (output.square().mean() + policy.penalty(model, 60)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+# Serving
+
+
+def served(model: RNNT, policy: S8BQAT) -> tuple[RNNT, PackedModel]:
+    device = packed(model, policy)
+    fill_packed(other := talkative(seed=9), device)
+    return other.eval(), device
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_packed_weights_compute_what_the_training_model_does(bits: int) -> None:
+    """Weights alone: the same products, scaled after the sum instead of before it."""
+    model, policy = prepared(bits)
+    other, _ = served(model, policy)
+    scale = float(logits(model).abs().max())
+    assert float((logits(model) - logits(other)).abs().max()) < 1e-4 * max(scale, 1)
+    assert hypotheses(model) == hypotheses(other)
+    assert any(hypotheses(model))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7, 8])
+def test_packed_integers_compute_what_the_training_model_does(bits: int) -> None:
+    """With 8-bit activations sums are rounded in another order: now and then a tie falls to the other side."""
+    model, policy = prepared(bits, 8)
+    other, _ = served(model, policy)
+    first, second = logits(model), logits(other)
+    difference = (first - second).abs()
+    assert float(difference.median()) < 1e-3 * float(first.abs().max())
+    assert float(difference.mean()) < 0.01 * float(first.abs().mean())
+    assert any(hypotheses(model))
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_the_levels_on_the_device_are_those_of_training(bits: int) -> None:
+    model, policy = prepared(bits)
+    other, _ = served(model, policy)
+    for name, layer in quantizable(model).items():
+        for index, (matrix, grid) in enumerate(zip(layer.matrices(), layer.arithmetic.weights, strict=True)):  # type: ignore[union-attr, arg-type]
+            values, scale = getattr(quantizable(other)[name].arithmetic, f"values_{index}"), grid.scale.flatten()
+            assert torch.equal(values * scale, grid(matrix)), name
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+@pytest.mark.parametrize("activation", [8, 32])
+def test_bytes(bits: int, activation: int, tmp_path: Path) -> None:
+    model, policy = prepared(bits, activation)
+    _, device = served(model, policy)
+    shapes = model.shapes()
+    assert device.size_bytes == size_bytes(shapes, device.bit_map)
+    for shape in (shape for shape in shapes if shape.matrices):
+        own = {name: t for name, t in device.tensors.items() if name.startswith(f"{shape.name}.")}
+        assert sum(t.nbytes for t in own.values()) == layer_bytes(shape, device.bit_map[shape.name])
+        for index, (rows, columns) in enumerate(shape.matrices):
+            assert own[f"{shape.name}.{index}.codes"].nbytes == -(-rows * columns * bits // 8)
+            assert own[f"{shape.name}.{index}.table"].dtype == torch.int8
+            assert own[f"{shape.name}.{index}.table"].shape == (2**bits,)
+            assert own[f"{shape.name}.{index}.scale"].shape == (1,)
+    device.save(tmp_path / "model.qst")
+    fill_packed(again := talkative(seed=5), PackedModel.load(tmp_path / "model.qst"))
+    fill_packed(other := talkative(seed=6), device)
+    assert torch.equal(logits(again.eval()), logits(other.eval()))
+
+
+# End to end
+
+
+class Stop(Exception):
+    """Thrown into a training, as a power cut would be."""
+
+
+def stopping(at: int) -> Callable[[int, float], None]:
+    def report(step: int, wer: float) -> None:
+        if step == at:
+            raise Stop
+
+    return report
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("options", [{}, PAPER], ids=["default", "paper"])
+def test_a_run(corpus: Path, shared_folder: Path, tmp_path: Path, options: dict[str, float]) -> None:
+    """Train, stop, go on: the same packed model, which computes what the checkpoint does."""
+    policy = {"name": "s8bqat", "layers": {"*": {"weight": 3, "activation": 8}}, **options}
+    config = run_config(corpus, shared_folder, policy=policy, finetune={"evaluate_every": 6})
+    record = run(config, tmp_path / "straight", name="straight")
+    with pytest.raises(Stop):
+        run(config, tmp_path / "stopped", name="stopped", report=stopping(6))
+    run(config, tmp_path / "stopped", name="stopped")
+    first, second = (tmp_path / name / "model.qst" for name in ("straight", "stopped"))
+    assert first.read_bytes() == second.read_bytes()
+    device = PackedModel.load(first)
+    assert record["size_bytes"] == device.size_bytes == read_json(tmp_path / "straight" / "record.json")["size_bytes"]
+    assert record["bit_map"]["encoder.lstm.0"]["grid"] == "codebook"
+    assert record["steps"] == 12
+    again = pack_checkpoint(tmp_path / "straight" / "last.ckpt")
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in device.tensors.items())
