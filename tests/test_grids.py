@@ -1,14 +1,19 @@
 """Grids: which levels there are, where they end, and what moves them."""
 
+import builtins
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qstudy.errors import UserError
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, bounds
+from qstudy.quant.grids.blocks import from_blocks, spread, to_blocks
 
 WIDTHS = [2, 3, 4, 5, 6, 7, 8, 16]
-RANGES = ["max", "mse", "learned"]
+RANGES = ["max", "percentile", "mse", "learned"]
+ACTIVATIONS = ["max", "ema", "percentile", "mse", "kl", "learned"]
 SEEDS = st.integers(0, 10_000)
 
 
@@ -17,9 +22,14 @@ def matrix(rows: int = 6, columns: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 def grid(
-    weight: torch.Tensor, bits: int, granularity: str = "channel", range: str = "max", narrow: bool = True
+    weight: torch.Tensor,
+    bits: int,
+    granularity: str = "channel",
+    range: str = "max",
+    narrow: bool = True,
+    group: int = 64,
 ) -> UniformWeights:
-    result = UniformWeights(weight, bits, granularity, range, narrow)
+    result = UniformWeights(weight, bits, granularity, range, narrow, group)
     result.calibrate(weight)
     return result
 
@@ -39,16 +49,48 @@ def test_every_level_is_reached_and_no_other(bits: int, narrow: bool) -> None:
     assert (int(integers.min()), int(integers.max())) == (low, high)
 
 
-@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(WIDTHS), st.booleans(), st.sampled_from(RANGES), st.sampled_from(["tensor", "channel", "group"]),
+    st.floats(1e-4, 1e4), SEEDS,
+)  # fmt: skip
+def test_weights_use_every_level(bits: int, narrow: bool, range: str, shared: str, size: float, seed: int) -> None:
+    """2**bits - 1 levels whatever the range and its sharing, 2**bits in the full range; 4 bits never behave as 3."""
+    low, high = bounds(bits, narrow)
+    ramp = torch.linspace(low / high, 1, 6 * 2**bits)[torch.randperm(6 * 2**bits)]
+    weight = size * torch.stack([ramp, ramp])
+    snapping = UniformWeights(weight, bits, shared, range, narrow, 6 * 2**bits)
+    snapping.calibrate(weight)
+    if range == "learned":  # as the full range's last level lies beyond the largest weight, a trained scale can be
+        snapping.learned.data.fill_(size / high)
+    elif not narrow:
+        snapping.ratio.data.fill_(float(weight.max() / weight.abs().max()))
+    integers = snapping.codes(weight).integers[0]
+    assert integers.unique().tolist() == list(builtins.range(low, high + 1))
+    assert len(snapping(weight)[0].unique()) == 2**bits - narrow
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(WIDTHS), st.booleans(), st.sampled_from(ACTIVATIONS), st.floats(1e-3, 1e3))
+def test_activations_use_every_level(bits: int, symmetric: bool, range: str, size: float) -> None:
+    snapping = UniformActivations(bits, symmetric, range, percentile=100)
+    x = size * torch.linspace(-1, 1, 12 * 2**bits + 1)
+    snapping.observe(x)
+    snapping.settle()
+    assert len(snapping(4 * x).unique()) == 2**bits - symmetric
+    assert len(snapping(4 * x).unique()) == snapping.high - snapping.low + 1
+
+
+@pytest.mark.parametrize(("granularity", "shape"), [("channel", (6, 1)), ("tensor", (1, 1)), ("group", (6, 3))])
 @pytest.mark.parametrize("range", RANGES)
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_codes_stand_for_the_forward_values(bits: int, range: str, granularity: str) -> None:
+def test_codes_stand_for_the_forward_values(bits: int, range: str, granularity: str, shape: tuple[int, int]) -> None:
     weight = matrix()
-    snapping = grid(weight, bits, granularity, range)
+    snapping = grid(weight, bits, granularity, range, group=16)
     integers, scale, _ = snapping.codes(weight)
     assert integers.dtype == (torch.int8 if bits <= 8 else torch.int16)
-    assert scale.shape == ((6, 1) if granularity == "channel" else (1, 1))
-    assert torch.equal(integers * scale, snapping(weight))
+    assert scale.shape == shape
+    assert torch.equal(integers * spread(scale, snapping.per_scale, weight.shape), snapping(weight))
     assert int(integers.abs().max()) <= 2 ** (bits - 1) - 1
 
 
@@ -97,17 +139,62 @@ def test_mse_is_never_worse_than_max(bits: int, granularity: str, seed: int, pow
     assert (error("mse") <= error("max") * (1 + 1e-5) + 1e-12).all()
 
 
-def test_mse_clips_outliers() -> None:
-    weight = matrix(1, 2000)
+@pytest.mark.parametrize("range", ["mse", "percentile"])
+def test_outliers_are_clipped(range: str) -> None:
+    weight = matrix(1, 20_000)
     weight[0, 0] = 30.0
-    assert float(grid(weight, 3, range="mse").scale(weight)) < 0.5 * float(grid(weight, 3).scale(weight))
+    assert float(grid(weight, 3, range=range).scale(weight)) < 0.5 * float(grid(weight, 3).scale(weight))
+
+
+# Groups
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 5), st.integers(1, 50), st.integers(0, 20), SEEDS)
+def test_blocks_and_back(rows: int, columns: int, per_scale: int, seed: int) -> None:
+    weight = matrix(rows, columns, seed)
+    blocks = to_blocks(weight, per_scale)
+    assert torch.equal(from_blocks(blocks, weight.shape), weight)
+    assert len(blocks) == (1 if per_scale == 0 else rows * -(-columns // per_scale))
+
+
+@pytest.mark.parametrize("range", RANGES)
+def test_each_group_has_the_scale_that_it_would_have_alone(range: str) -> None:
+    weight = matrix(4, 40) * torch.linspace(0.1, 5, 40)
+    grouped = grid(weight, 3, "group", range, group=16)(weight)
+    alone = [grid(part.contiguous(), 3, "channel", range)(part.contiguous()) for part in weight.split(16, 1)]
+    difference = (grouped - torch.cat(alone, 1)).detach().abs()
+    assert float(difference[:, :32].max()) == 0
+    assert range == "percentile" or float(difference.max()) == 0  # zeros fill up the last group
+
+
+def test_groups_are_closer_than_rows() -> None:
+    weight = matrix(4, 128) * torch.linspace(0.1, 5, 128)
+    errors = [float((grid(weight, 3, *how)(weight) - weight).square().mean()) for how in (("group",), ("channel",))]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_group_gradients_pass_as_those_of_rows() -> None:
+    weight = matrix(2, 40).requires_grad_()
+    snapping = grid(weight.detach(), 3, "group", "learned", group=16)
+    upstream = matrix(2, 40, 7)
+    snapping(weight).backward(upstream)
+    inside = (weight.detach() / spread(snapping.learned.detach().view(2, 3), 16, weight.shape)).abs() < 3
+    assert torch.equal(weight.grad, upstream * inside)
+    assert snapping.learned.grad.shape == (6, 1)
+    assert (snapping.learned.grad != 0).all()
+
+
+def test_unknown_granularity() -> None:
+    with pytest.raises(UserError, match="channel, group"):
+        UniformWeights(matrix(), 4, "row", "max")
 
 
 def test_gradient_of_weights_and_learned_scale() -> None:
     weight = matrix().requires_grad_()
     snapping = grid(weight.detach(), 3, range="learned")
     snapping(weight).square().sum().backward()
-    clipped = (weight.detach() / snapping.learned.detach()).abs() > 3
+    clipped = (weight.detach() / snapping.learned.detach()).abs() >= 3
     assert clipped.any()
     assert not weight.grad[clipped].any()
     assert torch.equal(weight.grad[~clipped], 2 * snapping(weight).detach()[~clipped])
@@ -171,12 +258,43 @@ def test_disabled_grids_watch_without_changing_anything() -> None:
     assert len(snapping(matrix()).unique()) == 3
 
 
-def test_learned_activation_scale_has_a_gradient() -> None:
-    snapping = UniformActivations(4, range="learned")
+def test_running_extremes_only_grow() -> None:
+    snapping = UniformActivations(8, range="max")
+    for x in ([-1.0, 2.0], [-3.0, 1.0], [0.0, 0.5]):
+        snapping.observe(torch.tensor(x))
+    assert snapping.extremes.tolist() == [-3.0, 2.0]
+    torch.testing.assert_close(snapping.scale, torch.tensor(3 / 127))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_learned_activation_scale_has_a_gradient(symmetric: bool) -> None:
+    snapping = UniformActivations(4, symmetric, "learned")
+    x = matrix() + 1
+    snapping.observe(x)
+    snapping.settle()
+    snapping(x).square().sum().backward()
+    assert {name for name, _ in snapping.named_parameters()} == ({"scale"} if symmetric else {"scale", "zero_point"})
+    assert all(float(p.grad) != 0 for p in snapping.parameters())
+
+
+def test_a_learned_zero_point_follows_its_values() -> None:
+    """Training alone moves a grid from where it fitted to where the values went."""
+    snapping = UniformActivations(3, symmetric=False, range="learned")
     snapping.observe(matrix())
-    snapping(matrix()).square().sum().backward()
-    assert isinstance(snapping.scale, torch.nn.Parameter)
-    assert float(snapping.scale.grad) != 0
+    snapping.settle()
+    x = matrix().abs() * 2
+    before = float((snapping(x) - x).square().mean())
+    optimizer = torch.optim.Adam(snapping.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (snapping(x) - x).square().sum().backward()
+        optimizer.step()
+    after = float((snapping(x) - x).square().mean())
+    assert after < 0.3 * before
+    step, zero_point = snapping.constants()
+    assert float(zero_point) == round(float(zero_point)) != 0
+    codes = (x / step + zero_point).round().clamp(snapping.low, snapping.high)
+    assert torch.equal(snapping(x).detach(), (codes - zero_point) * step)
 
 
 @pytest.mark.parametrize("bits", WIDTHS)

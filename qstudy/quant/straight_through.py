@@ -45,7 +45,7 @@ class _LearnedOffset(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
-        whole = zero_point.round()
+        whole = whole_zero_point(zero_point)
         ctx.save_for_backward(x, scale, whole)
         ctx.bounds = (low, high)
         return snap(x, scale, whole, low, high)[0]
@@ -97,8 +97,14 @@ def learned_step_size(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     return _LearnedStepSize.apply(x, scale, low, high)
 
 
+def whole_zero_point(zero_point: Tensor) -> Tensor:
+    """The integer nearest to a trained zero point (), but never 0, which would mean a symmetric grid."""
+    whole = zero_point.detach().round()
+    return torch.where(whole == 0, torch.where(zero_point > 0, 1.0, -1.0), whole)
+
+
 def learned_offset(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
-    """`learned_step_size` with a trained zero point (), float: the grid uses the nearest integer.
+    """`learned_step_size` with a trained zero point (), float: the grid uses `whole_zero_point`.
 
     The offset beta = -scale * zero_point has the gradient 0 inside and 1 where x was clipped, so that the zero point's
     is 0 and -scale; it is multiplied by the scale's factor.

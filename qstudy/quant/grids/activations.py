@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qstudy.quant.grids.base import TINY, ActivationGrid, bounds
 from qstudy.quant.grids.calibration import METHODS, Method, affine, percentile_ends
 from qstudy.quant.grids.histogram import Histogram
-from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size
+from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size, whole_zero_point
 
 ActivationRange = Literal["max", "ema", "percentile", "mse", "kl", "learned"]
 
@@ -63,8 +63,9 @@ class UniformActivations(ActivationGrid):
         if not self.enabled:
             return x
         if self.trained:
-            return self._learned(x.float(), self.scale.abs().clamp_min(TINY))
-        return fake_quantize(x.float(), self.scale.detach(), self._offset(), self._low(self.zero_point), self.high)
+            return self._learned(x.float())
+        low = self.low if self.symmetric or self.zero_point else -self.high  # not yet calibrated
+        return fake_quantize(x.float(), self.scale, None if self.symmetric else self.zero_point, low, self.high)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -83,7 +84,8 @@ class UniformActivations(ActivationGrid):
             self._fit(self.extremes.copy_(torch.tensor(ends)))
 
     def constants(self) -> Tensor:
-        return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point.detach().round()]).float()
+        zero_point = whole_zero_point(self.zero_point) if self.trained and not self.symmetric else self.zero_point
+        return torch.stack([self.scale.detach().abs().clamp_min(TINY), zero_point]).float()
 
     def _follow(self, now: Tensor) -> None:
         if not self.seen:
@@ -100,16 +102,11 @@ class UniformActivations(ActivationGrid):
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
-    def _learned(self, x: Tensor, scale: Tensor) -> Tensor:
+    def _learned(self, x: Tensor) -> Tensor:
+        scale = self.scale.abs().clamp_min(TINY)
         if self.symmetric:
             return learned_step_size(x, scale, self.low, self.high)
-        return learned_offset(x, scale, self.zero_point, self._low(self.zero_point.detach().round()), self.high)
-
-    def _offset(self) -> Tensor | None:
-        return None if self.symmetric else self.zero_point
-
-    def _low(self, zero_point: Tensor) -> int:
-        return self.low if self.symmetric or zero_point else -self.high  # without a zero point every grid is symmetric
+        return learned_offset(x, scale, self.zero_point, self.low, self.high)
 
     def _hold(self, name: str, value: Tensor, moves: bool = True) -> None:
         if self.trained and moves:

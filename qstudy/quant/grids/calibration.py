@@ -24,15 +24,20 @@ UNSEEN = 1e-10  # probability that a level is granted that nothing fell on
 def affine(low_end: Tensor, high_end: Tensor, low: int, high: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     """Scale and zero point, () each, of a grid with integers low..high over a range; 0.0 is always a level.
 
-    Without a zero point a grid is symmetric, so that a range whose zero point would be 0 becomes symmetric too.
+    A zero point of 0 means "symmetric" to the device, which costs a level; where it would be 0 in an asymmetric grid,
+    it becomes -1 or 1, whichever needs the smaller scale to cover the range.
     """
-    even = (torch.maximum(low_end.abs(), high_end.abs()) / high).clamp_min(TINY)
     if symmetric:
+        even = (torch.maximum(low_end.abs(), high_end.abs()) / high).clamp_min(TINY)
         return even, torch.zeros_like(even)
     low_end, high_end = low_end.clamp_max(0), high_end.clamp_min(0)
     scale = ((high_end - low_end) / (high - low)).clamp_min(TINY)
     zero_point = (low - low_end / scale).round().clamp(low, high)
-    return torch.where(zero_point == 0, even, scale), zero_point
+    below = torch.maximum(-low_end / high, high_end / (high + 1))
+    above = torch.maximum(-low_end / (high + 2), high_end / max(high - 1, TINY))
+    beside = torch.where(below <= above, -1.0, 1.0).to(zero_point)
+    covering = torch.minimum(below, above)
+    return torch.where(zero_point == 0, covering, scale), torch.where(zero_point == 0, beside, zero_point)
 
 
 def max_ends(histogram: Histogram, low: int, high: int, symmetric: bool) -> Ends:
@@ -70,11 +75,10 @@ def mse_ends(histogram: Histogram, low: int, high: int, symmetric: bool) -> Ends
     def error(ends: Ends) -> float:
         begin, end = torch.tensor(ends, dtype=torch.float64)
         scale, zero_point = affine(begin, end, low, high, symmetric)
-        least = low if bool(zero_point) else -high
-        codes = (centers / scale + zero_point).round().clamp(least, high)
+        codes = (centers / scale + zero_point).round().clamp(low, high)
         squares = ((codes - zero_point) * scale - centers).square()
         fine = scale < 2 * width  # a bin holds several levels: its middle says nothing of the rest
-        inside = (codes > least) & (codes < high)
+        inside = (codes > low) & (codes < high)
         return float((counts * torch.where(fine & inside, scale.square() / 12, squares)).sum())
 
     return _search(histogram, symmetric, error)
