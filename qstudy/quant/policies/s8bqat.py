@@ -99,11 +99,9 @@ class S8BQAT(GriddedPolicy):
         annealed = self.strength * min(step / max(self.full_strength * self._steps, 1), 1)
         if not pairs or not annealed:
             return super().penalty(model, step)
-        count = sum(matrix.numel() for matrix, _ in pairs)
-        squares = sum(matrix.numel() * steepness(grid.levels) ** 2 for matrix, grid in pairs)
-        strongest = annealed * count / torch.as_tensor(squares).sqrt()  # that gradient is sqrt(squares) / count
-        mean: Tensor = sum(mracos(matrix, grid.table, grid.scale) for matrix, grid in pairs) / count  # type: ignore[assignment]
-        return strongest * mean
+        total = torch.stack([mracos(matrix, grid.table, grid.scale) for matrix, grid in pairs]).sum()
+        squares = torch.stack([matrix.numel() * steepness(grid.levels) ** 2 for matrix, grid in pairs])
+        return annealed / squares.sum().sqrt() * total  # lambda / count is what brings `annealed` as gradient
 
     def project_(self, model: nn.Module, step: int) -> None:
         super().project_(model, step)
