@@ -1,7 +1,5 @@
 """Policies: who gets which widths, what the slots then hold, and a policy of the user's own."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ import torch
 from tiny import filled, speech, talkative
 
 from qstudy.errors import UserError
-from qstudy.quant.fake import FakeArithmetic
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
@@ -249,43 +246,3 @@ def test_snapped_weights_follow_the_optimizer() -> None:
     for layer in quantizable(model).values():
         layer.arithmetic._snapped.clear()  # type: ignore[union-attr, operator]
     assert torch.equal(logits(model), after)
-
-
-# The user's own
-
-
-OWN = '''
-import torch
-from qstudy.quant.fake import FakeArithmetic
-from qstudy.quant.grids import UniformWeights
-from qstudy.quant.policies import QuantPolicy
-
-class Penalized(QuantPolicy):
-    """Eight bits with max ranges and a pull towards zero."""
-
-    def __init__(self, layers, strength=0.1):
-        super().__init__(layers)
-        self.strength = strength
-
-    def arithmetic(self, layer, bits):
-        return FakeArithmetic([UniformWeights(m, bits.weight, bits.granularity, "max") for m in layer.matrices()])
-
-    def penalty(self, model, step):
-        return self.strength * sum(p.square().sum() for p in model.parameters())
-'''
-
-
-def test_a_policy_in_the_users_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_policy.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    config = {"name": "own_policy.Penalized", "layers": {"encoder.*": {"weight": 5}}, "strength": 2.0}
-    model = talkative()
-    policy = filled(model, config)
-    assert widths(config) == [5, 5, 32, 32, 32, 32, 32]
-    assert isinstance(quantizable(model)["encoder.lstm.0"].arithmetic, FakeArithmetic)
-    expected = 2 * sum(float(p.detach().square().sum()) for p in model.parameters())
-    assert float(policy.penalty(model, 0).detach()) == pytest.approx(expected, rel=1e-4)
-    assert widths({"name": "mixed", "base": "own_policy.Penalized", "layers": {"*": {"weight": 2}}}) == [2] * 7
-    with pytest.raises(UserError, match="strength"):
-        build_policy({**config, "strenght": 1})

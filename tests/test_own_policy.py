@@ -1,0 +1,101 @@
+"""A policy in the user's own file: the README's, as it is printed there, and one with options and a penalty."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny import filled, packed, speech, talkative
+
+from qstudy.errors import UserError
+from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.layers import quantizable
+from qstudy.quant.packed import fill_packed
+from qstudy.quant.policies import build_policy
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user works: outside the package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_policy", raising=False)
+    return tmp_path
+
+
+def widths(config: dict[str, Any]) -> list[int]:
+    return [bits.weight for bits in build_policy(config).bit_map(talkative().shapes()).values()]
+
+
+def printed() -> tuple[str, dict[str, Any]]:
+    """The README's file, and the policy of the command that uses it."""
+    text = README.read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(# my_policy\.py\n.*?)```", text, re.DOTALL)
+    [config] = re.findall(r"--policy '(\{name: my_policy\..*?\})'\n", text)
+    return code, yaml.safe_load(config)
+
+
+def test_the_readmes_policy_trains_and_is_served_as_printed(folder: Path) -> None:
+    code, config = printed()
+    assert len(code.splitlines()) < 30
+    (folder / "my_policy.py").write_text(code)
+    model = talkative()
+    policy = filled(model, config)
+    assert widths(config) == [2, 2, 32, 32, 32, 32, 32]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model.train()
+    for step in range(1, 4):
+        model(speech(seed=step), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64))[
+            0
+        ].square().mean().backward()
+        optimizer.step()
+        policy.project_(model, step)
+    served = talkative(seed=9)
+    fill_packed(served, packed(model.eval(), policy))
+    with torch.no_grad():
+        inputs = speech(), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64)
+        expected, actual = model(*inputs)[0], served.eval()(*inputs)[0]
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+    lstm = quantizable(model)["encoder.lstm.0"]
+    codes = lstm.arithmetic.weights[0].codes(lstm.matrices()[0]).integers  # type: ignore[union-attr, index, operator]
+    assert codes.unique().tolist() == [-1, 0, 1]
+
+
+OWN = '''
+import torch
+from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.grids import UniformWeights
+from qstudy.quant.policies import QuantPolicy
+
+class Penalized(QuantPolicy):
+    """Eight bits with max ranges and a pull towards zero."""
+
+    def __init__(self, layers, strength=0.1):
+        super().__init__(layers)
+        self.strength = strength
+
+    def arithmetic(self, layer, bits):
+        return FakeArithmetic([UniformWeights(m, bits.weight, bits.granularity, "max") for m in layer.matrices()])
+
+    def penalty(self, model, step):
+        return self.strength * sum(p.square().sum() for p in model.parameters())
+'''
+
+
+def test_a_policy_with_options_and_a_penalty(folder: Path) -> None:
+    (folder / "own_policy.py").write_text(OWN)
+    config = {"name": "own_policy.Penalized", "layers": {"encoder.*": {"weight": 5}}, "strength": 2.0}
+    model = talkative()
+    policy = filled(model, config)
+    assert widths(config) == [5, 5, 32, 32, 32, 32, 32]
+    assert isinstance(quantizable(model)["encoder.lstm.0"].arithmetic, FakeArithmetic)
+    expected = 2 * sum(float(p.detach().square().sum()) for p in model.parameters())
+    assert float(policy.penalty(model, 0).detach()) == pytest.approx(expected, rel=1e-4)
+    assert widths({"name": "mixed", "base": "own_policy.Penalized", "layers": {"*": {"weight": 2}}}) == [2] * 7
+    with pytest.raises(UserError, match="strength"):
+        build_policy({**config, "strenght": 1})
