@@ -14,6 +14,7 @@ from qstudy.errors import UserError
 from qstudy.files import read_json
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.model import RNNT
+from qstudy.quant.bitpack import unpack
 from qstudy.quant.grids import UniformWeights
 from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
 from qstudy.quant.layers import quantizable
@@ -227,11 +228,12 @@ def test_packed_integers_compute_what_the_training_model_does(bits: int) -> None
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_the_levels_on_the_device_are_those_of_training(bits: int) -> None:
     model, policy = prepared(bits)
-    other, _ = served(model, policy)
+    tensors = packed(model, policy).tensors
     for name, layer in quantizable(model).items():
         for index, (matrix, grid) in enumerate(zip(layer.matrices(), layer.arithmetic.weights, strict=True)):  # type: ignore[union-attr, arg-type]
-            values, scale = getattr(quantizable(other)[name].arithmetic, f"values_{index}"), grid.scale.flatten()
-            assert torch.equal(values * scale, grid(matrix)), name
+            codes, table, scale = (tensors[f"{name}.{index}.{part}"] for part in ("codes", "table", "scale"))
+            indices = unpack(codes, bits, tuple(matrix.shape)).int() % 2**bits  # they have no sign
+            assert torch.equal(table[indices] * scale, grid(matrix)), name
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
