@@ -31,7 +31,7 @@ POLICIES: list[dict[str, Any]] = [
     {"layers": W8A8, "rounding": "truncate", "nonlinearity": "linear"},
     {"layers": {"*": {"weight": 4, "activation": 8}, "encoder.*": {"granularity": "tensor"}}, "entries": 256},
     {"layers": {"*": {"weight": 2, "activation": 4}}, "weight_range": "max", "cell_fraction": 12},
-    {"layers": {"encoder.*": {"weight": 5, "activation": 6}}, "weight_range": "mse", "gate_fraction": 11},
+    {"layers": {"encoder.*": {"weight": 5, "activation": 6}}, "weight_range": "mse", "gate_fraction": 12},
 ]
 IDS = ["W8A8", "truncate", "W4A8", "W2A4", "encoder"]
 

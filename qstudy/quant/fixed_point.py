@@ -4,7 +4,7 @@ All functions take and return int64 tensors that hold narrower integers; `fixed_
 as compiled loops. A number in "Qm.n" is an int16 with n fractional bits.
 
 Source: Shakiah et al. 2022, arXiv 2305.07778 (the operators); Jacob et al. 2018, arXiv 1712.05877 (requantization by a
-multiplier and a shift). The formats are those of common int8 LSTM kernels; the publication does not tell its own.
+multiplier and a shift). The formats are like those of common int8 LSTM kernels; the publication does not tell its own.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,8 +34,10 @@ class FixedPoint:
     """Sigmoid and tanh: `table` (entries with linear interpolation) or `linear` (seven straight segments)."""
     entries: int = 512
     """Entries of a table over the whole range of a gate."""
-    gate_fraction: int = 12
-    """Fractional bits of a gate before its non-linearity: Q3.12 holds [-8, 8)."""
+    gate_fraction: int = 11
+    """Fractional bits of a gate before its non-linearity: Q4.11 holds [-16, 16). The usual Q3.12 ends at 8, where a
+    forget gate still loses 1/3000 per step and a closed input gate lets as much in: on trained digits the encoder's
+    mean error was ten times as large."""
     cell_fraction: int = 11
     """Fractional bits of the cell state: Q4.11 holds [-16, 16)."""
 

@@ -20,8 +20,8 @@ class AcceleratorAware(GriddedPolicy):
     bits, their sigmoids and tanhs by table or straight segments, their products in fixed point. Backward: gradients of
     the float operators at the quantized values, straight through.
 
-    Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (those
-    of common int8 LSTM kernels), the table's size, activations on symmetric grids.
+    Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (like
+    those of common int8 LSTM kernels), the table's size, activations on symmetric grids.
 
     YAML:
         policy:
@@ -39,7 +39,7 @@ class AcceleratorAware(GriddedPolicy):
         rounding: str = "half_away",
         nonlinearity: str = "table",
         entries: int = 512,
-        gate_fraction: int = 12,
+        gate_fraction: int = 11,
         cell_fraction: int = 11,
         weight_range: WeightRange = "learned",
         activation_start: int = 0,
@@ -51,7 +51,7 @@ class AcceleratorAware(GriddedPolicy):
             rounding: of shifts to the right, `half_away` or `truncate`.
             nonlinearity: `table` (entries with linear interpolation) or `linear` (seven segments, Amin et al. 1997).
             entries: of a table, a power of two.
-            gate_fraction: fractional bits of a gate before its non-linearity (12: [-8, 8)).
+            gate_fraction: fractional bits of a gate before its non-linearity (11: [-16, 16)).
             cell_fraction: fractional bits of the cell state (11: [-16, 16)).
             weight_range: where weight grids end: `max`, `mse` or `learned`.
             activation_start: activations stay in float, only watched, before this step.
