@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.gridded import GriddedArithmetic
-from qstudy.quant.recurrence import quantized_recurrence
+from qstudy.quant.recurrence import quantized_lstm
 
 
 class FakeArithmetic(GriddedArithmetic):
@@ -24,10 +24,9 @@ class FakeArithmetic(GriddedArithmetic):
             flat = [w_input, w_hidden, b_input, b_hidden]
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
             return self._recurred(y, state[0]), (h, c)
-        gates = F.linear(x.transpose(0, 1), w_input, b_input + b_hidden).float()
-        step = float(self.hidden.scale)
-        y, h, c = quantized_recurrence(gates.contiguous(), state[0][0], state[1][0], w_hidden, step, self.hidden.high)
-        return self._recurred(y.transpose(0, 1), state[0]), (h.unsqueeze(0), c.unsqueeze(0))
+        grid, bias = self.hidden, b_input + b_hidden
+        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, float(grid.scale), grid.high)
+        return self._recurred(y, state[0]), after
 
 
 class GroupedArithmetic(FakeArithmetic):

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer import Grid, accumulate, record, rescale
-from qstudy.quant.recurrence import Steps, integer_steps, step_gradients
+from qstudy.quant.products import input_gradient, weight_gradient
+from qstudy.quant.recurrence import Steps, integer_steps, last_state, step_gradients
 
 
 class QuantizedWeight(NamedTuple):
@@ -85,7 +86,7 @@ def integer_lstm(
     else:
         codes = input_grid.codes(operands[0].transpose(0, 1))
         steps = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, grids)
-        y, h, c = _last(steps, operands[1])
+        y, h, c = last_state(steps, operands[1])
     return y, (h.unsqueeze(0), c.unsqueeze(0))
 
 
@@ -124,23 +125,14 @@ class _IntegerLinear(torch.autograd.Function):
         with torch.autocast(upstream.device.type, enabled=False):
             rows = upstream.float().reshape(-1, len(values))
             wanted = ctx.needs_input_grad
-            dx = input_gradient(rows, values, inside, ctx.gradient) if wanted[0] else None
-            dw = weight_gradient(rows, codes, step, zero_point, ctx.gradient) if wanted[1] else None
-            db = rows.sum(0) if wanted[2] else None
-        return dx, dw, db, None, None, None
+            dx = input_gradient(rows, values, flat(inside), ctx.gradient).view(inside.shape) if wanted[0] else None
+            dw, db = weight_gradient(rows, codes, step, zero_point, ctx.gradient)
+        return dx, dw, db if wanted[2] else None, None, None, None
 
 
-def input_gradient(rows: Tensor, values: Tensor, inside: Tensor, dtype: torch.dtype) -> Tensor:
-    """rows (N, H) times values (H, D), zero where x was clipped; shaped like `inside`, (..., D) float32."""
-    return (rows.to(dtype) @ values.to(dtype)).float().view(inside.shape).mul_(inside)
-
-
-def weight_gradient(rows: Tensor, codes: Tensor, step: Tensor, zero_point: Tensor, dtype: torch.dtype) -> Tensor:
-    """Transposed rows (N, H) times (codes - zero_point) * step, codes (..., D): (H, D) float32."""
-    whole = codes.reshape(-1, codes.shape[-1]).to(dtype)  # integers below 256: exact in bfloat16 too
-    if zero_point:
-        whole = whole - zero_point.to(dtype)
-    return (rows.to(dtype).t() @ whole).float().mul_(step)
+def flat(x: Tensor) -> Tensor:
+    """(..., D) as (N, D)."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _lstm_forward(
@@ -157,12 +149,6 @@ def _lstm_forward(
     record(accumulator)
     scales = (grids[0].step * w_input.scale, grids[1].step * w_hidden.scale)
     return integer_steps(accumulator, h.float(), c.float(), w_hidden.codes, scales, bias, grids[1])
-
-
-def _last(steps: Steps, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, T, H) and the last h and c, (B, H) each."""
-    last_h = steps.outputs[-1] if len(steps.outputs) else h.float()
-    return steps.outputs.transpose(0, 1), last_h.clone(), steps.cells[-1].clone()
 
 
 class _IntegerLSTM(torch.autograd.Function):
@@ -185,7 +171,7 @@ class _IntegerLSTM(torch.autograd.Function):
         saved = (steps.gates, steps.cells, steps.hidden, v_input, v_hidden, codes, inside)
         ctx.save_for_backward(*saved, grids[0].step, grids[0].zero_point, grids[1].step)
         ctx.gradient = gradient
-        return _last(steps, h)
+        return last_state(steps, h)
 
     @staticmethod
     @once_differentiable
@@ -195,8 +181,7 @@ class _IntegerLSTM(torch.autograd.Function):
         with torch.autocast(gates.device.type, enabled=False):
             d_gates, dh, dc = step_gradients(gates, cells, v_hidden, (y.transpose(0, 1), h, c), dtype)
             rows = d_gates.view(-1, d_gates.shape[-1])
-            dx = input_gradient(rows, v_input, inside, dtype).transpose(0, 1) if wanted[0] else None
-            dw_input = weight_gradient(rows, codes, step_x, zero_x, dtype) if wanted[3] else None
-            dw_hidden = weight_gradient(rows, hidden[:-1], step_h, torch.zeros(()), dtype) if wanted[4] else None
-            db = rows.sum(0, dtype=torch.float32) if wanted[5] else None
-        return dx, dh, dc, dw_input, dw_hidden, db, None, None, None, None
+            dx = input_gradient(rows, v_input, flat(inside), dtype).view(inside.shape) if wanted[0] else None
+            dw_input, db = weight_gradient(rows, codes, step_x, zero_x, dtype)
+            dw_hidden, _ = weight_gradient(rows, hidden[:-1], step_h, torch.zeros_like(step_h), dtype)
+        return None if dx is None else dx.transpose(0, 1), dh, dc, dw_input, dw_hidden, db, None, None, None, None

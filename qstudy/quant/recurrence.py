@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qstudy.quant import recurrence_kernels as kernels
 from qstudy.quant import recurrence_portable as portable
 from qstudy.quant.integer import Grid
 from qstudy.quant.kernels import usable
+from qstudy.quant.products import affine, input_gradient, weight_gradient
 
 
 class Steps(NamedTuple):
@@ -48,10 +50,45 @@ def quantized_recurrence(
     return _Recurrence.apply(inputs, h, c, weight, scale, high, gradient or inputs.dtype)
 
 
-def float_steps(inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int) -> Steps:
-    """The forward pass of `quantized_recurrence`."""
+def quantized_lstm(
+    x: Tensor,
+    state: tuple[Tensor, Tensor],
+    w_input: Tensor,
+    w_hidden: Tensor,
+    bias: Tensor,
+    scale: float,
+    high: int,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One LSTM layer in float whose hidden state is snapped to a grid before each product with the hidden weights.
+
+    Args:
+        x: inputs (B, T, D) float, snapped by the caller if they are to be.
+        state: initial h and c, (1, B, H) float32 each.
+        w_input: (4H, D) float32, as quantized as they are to be; gates in torch's order.
+        w_hidden: (4H, H) float32.
+        bias: sum of both biases (4H,) float32.
+        scale: step of the hidden state's grid.
+        high: greatest integer of the hidden state's grid.
+
+    Returns:
+        Outputs before snapping (B, T, H) and the state after the last frame.
+    """
+    y, h, c = _QuantizedLSTM.apply(x.float(), state[0][0], state[1][0], w_input, w_hidden, bias, scale, high)
+    return y, (h.unsqueeze(0), c.unsqueeze(0))
+
+
+def float_steps(
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, reuse: bool = False
+) -> Steps:
+    """The forward pass of `quantized_recurrence`; `reuse`: the gates may overwrite the inputs."""
     loops = kernels if usable(inputs, h, c, weight) else portable
-    return Steps(*loops.float_steps(inputs, h, c, weight, scale, high))
+    return Steps(*loops.float_steps(inputs, h, c, weight, scale, high, reuse))
+
+
+def last_state(steps: Steps, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (B, T, H) and the last h and c, (B, H) each, after the initial h."""
+    last_h = steps.outputs[-1] if len(steps.outputs) else h
+    return steps.outputs.transpose(0, 1), last_h.clone(), steps.cells[-1].clone()
 
 
 def integer_steps(
@@ -136,6 +173,40 @@ def recurrence_gradients(
     return grad_gates, grad_h, grad_c, grad_weight
 
 
+class _QuantizedLSTM(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        w_input: Tensor,
+        w_hidden: Tensor,
+        bias: Tensor,
+        scale: float,
+        high: int,
+    ) -> Any:
+        with torch.autocast(x.device.type, enabled=False):
+            frames = x.transpose(0, 1).contiguous()
+            inputs = affine(frames.view(-1, x.shape[2]), w_input, bias).view(*frames.shape[:2], -1)
+            steps = float_steps(inputs, h.float(), c.float(), w_hidden, scale, high, reuse=True)
+        ctx.save_for_backward(steps.gates, steps.cells, steps.hidden, frames, w_input, w_hidden)
+        return last_state(steps, h)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+        gates, cells, hidden, frames, w_input, w_hidden = ctx.saved_tensors
+        dtype, one, zero = gates.dtype, gates.new_ones(()), gates.new_zeros(())
+        with torch.autocast(gates.device.type, enabled=False):
+            d_gates, dh, dc = step_gradients(gates, cells, w_hidden, (y.transpose(0, 1), h, c), dtype)
+            rows = d_gates.view(-1, d_gates.shape[-1])
+            dx = input_gradient(rows, w_input, None, dtype).view(frames.shape) if ctx.needs_input_grad[0] else None
+            dw_input, db = weight_gradient(rows, frames, one, zero, dtype)
+            dw_hidden, _ = weight_gradient(rows, hidden[:-1], one, zero, dtype)
+        return None if dx is None else dx.transpose(0, 1), dh, dc, dw_input, dw_hidden, db, None, None
+
+
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -145,8 +216,8 @@ class _Recurrence(torch.autograd.Function):
             steps = float_steps(inputs, h, c, weight, scale, high)
         ctx.save_for_backward(steps.gates, steps.cells, steps.hidden, weight)
         ctx.gradient = gradient
-        last_h = steps.outputs[-1] if len(inputs) else h
-        return steps.outputs, last_h.clone(), steps.cells[-1].clone()
+        y, last_h, last_c = last_state(steps, h)
+        return y.transpose(0, 1), last_h, last_c
 
     @staticmethod
     def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:

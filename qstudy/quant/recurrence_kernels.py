@@ -10,21 +10,23 @@ from torch import Tensor
 from qstudy.jit import on_threads
 from qstudy.quant.integer import Grid, record, recording
 from qstudy.quant.kernels import gemm, ir, recurrence
+from qstudy.quant.products import bits
 
 
 def float_steps(
-    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, reuse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `recurrence.float_steps`: gates, cells, snapped hidden states, outputs."""
     frames, batch, size = inputs.shape
-    gates = torch.empty(frames, batch, size)
+    inputs = inputs.contiguous()
+    gates = inputs if reuse else torch.empty(frames, batch, size)
     cells, snapped = torch.empty(2, frames + 1, batch, size // 4)
     outputs = torch.empty(frames, batch, size // 4)
     cells[0] = c
     snapped[0] = (h / scale).round_().clamp_(-high, high).mul_(scale)
     steps = (gates, cells, snapped, outputs)
     step = (np.float32(scale), np.float32(high))
-    operands = (inputs.contiguous(), gemm.pack(weight))
+    operands = (inputs, gemm.pack(weight))
     _run(recurrence.float_forward, batch, *_arrays(*operands), *step, *_arrays(*steps))
     return steps
 
@@ -46,11 +48,13 @@ def integer_steps(
     hidden = torch.empty(frames + 1, batch, size // 4, dtype=torch.int8)
     cells[0], hidden[0] = c, grid.codes(h)
     products = torch.empty((frames if recording() else 0, batch, size), dtype=torch.int32)
-    excess = codes.sum(1, dtype=torch.int32) * recurrence.ZERO_CODE
+    packed = gemm.pack(codes)
+    start = torch.zeros(len(packed) * gemm.BLOCK, dtype=torch.int32)
+    start[:size] = codes.sum(1, dtype=torch.int32) * -recurrence.ZERO_CODE
     constants = (*(scale.expand(size).contiguous() for scale in scales), bias.contiguous())
     step = (np.float32(grid.step), np.float32(grid.bounds()[1]))
     steps = (gates, cells, hidden, outputs)
-    operands = _arrays(accumulators, gemm.pack(codes), excess, *constants)
+    operands = _arrays(accumulators, packed, start, *constants)
     _run(recurrence.integer_forward, batch, *operands, *step, *_arrays(*steps, products))
     if recording():
         record(products)
@@ -70,9 +74,8 @@ def step_gradients(
     narrow = gradient == torch.bfloat16 and ir.BF16
     grad_gates = torch.empty(gates.shape, dtype=torch.bfloat16 if narrow else torch.float32)
     packed = gemm.pack(weight.t().to(grad_gates.dtype))
-    out = grad_gates.view(torch.int16) if narrow else grad_gates
-    arrays = _arrays(gates, cells, packed, grad_outputs.contiguous(), grad_h, grad_c, out)
-    _run(recurrence.backward_bf16 if narrow else recurrence.backward, gates.shape[1], *arrays)
+    arrays = _arrays(gates, cells, bits(packed), grad_outputs.contiguous(), grad_h, grad_c, bits(grad_gates))
+    _run(recurrence.backward, gates.shape[1], *arrays)
     return grad_gates, grad_h, grad_c
 
 

@@ -12,15 +12,16 @@ def quantize_hidden(h: Tensor, scale: float, high: int) -> Tensor:
 
 
 def float_steps(
-    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, reuse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `recurrence.float_steps`: gates, cells, snapped hidden states, outputs."""
-    gates, cells, outputs = torch.empty_like(inputs), *_buffers(inputs, c)
+    gates = inputs if reuse else inputs.clone()
+    cells, outputs = _buffers(gates, c)
     snapped = torch.empty_like(cells)
     snapped[0] = quantize_hidden(h, scale, high)
     transposed = weight.t().contiguous()
     for t, gate in enumerate(gates):
-        torch.addmm(inputs[t], snapped[t], transposed, out=gate)
+        gate.addmm_(snapped[t], transposed)
         _cell(gate, cells[t], cells[t + 1], outputs[t])
         snapped[t + 1] = quantize_hidden(outputs[t], scale, high)
     return gates, cells, snapped, outputs

@@ -5,6 +5,8 @@ fused multiply-add, no reordering. So training, the packed model, and the NumPy 
 loop writes one array: LLVM gives up when it has too many pairs of arrays to compare for overlap.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,7 +69,6 @@ def advance(gates: Row, before: Row, after: Row, output: Row) -> None:
 def add_rescaled(
     inputs: NDArray[np.int32],
     hidden: NDArray[np.int32],
-    excess: NDArray[np.int32],
     scale_inputs: Row,
     scale_hidden: Row,
     bias: Row,
@@ -77,8 +78,7 @@ def add_rescaled(
 
     Args:
         inputs: int32.
-        hidden: int32, of codes + 128.
-        excess: what those 128 add to each of `hidden`.
+        hidden: int32.
         scale_inputs: what one unit of `inputs` stands for.
         scale_hidden: of `hidden`.
         bias: float32.
@@ -86,7 +86,7 @@ def add_rescaled(
     """
     for j in range(sums.size):
         x = np.float32(inputs[j]) * scale_inputs[j] + bias[j]
-        sums[j] = x + np.float32(hidden[j] - excess[j]) * scale_hidden[j]
+        sums[j] = x + np.float32(hidden[j]) * scale_hidden[j]
 
 
 @compiled()
@@ -143,12 +143,19 @@ def retreat(
 
 
 @compiled()
-def to_bfloat(bits: NDArray[np.int32], rounded: NDArray[np.int16]) -> None:
-    """The bits of float32 (n,) to those of bfloat16 (n,): to the nearest, ties to even; NaN stays NaN."""
-    for j in range(bits.size):
-        x = bits[j]
-        near = (x + BELOW_HALF + ((x >> HALF_WORD) & BIT)) >> HALF_WORD
-        rounded[j] = BFLOAT_NAN if (x & MAGNITUDE) > INFINITY else near
+def store_bits(bits: NDArray[np.int32], out: NDArray[Any]) -> None:
+    """The bits of float32 (n,) to out (n,): int32 takes them as they are, int16 those of bfloat16.
+
+    To the nearest bfloat16, ties to even; NaN stays NaN.
+    """
+    if out.itemsize == 4:
+        for j in range(bits.size):
+            out[j] = bits[j]
+    else:
+        for j in range(bits.size):
+            x = bits[j]
+            near = (x + BELOW_HALF + ((x >> HALF_WORD) & BIT)) >> HALF_WORD
+            out[j] = BFLOAT_NAN if (x & MAGNITUDE) > INFINITY else near
 
 
 def tanh_reference(x: NDArray[np.float32]) -> NDArray[np.float32]:

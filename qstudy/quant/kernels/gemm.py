@@ -6,7 +6,7 @@ word holds one float32, four int8, or two bfloat16 that lie beside each other al
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from numba import types
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from qstudy.jit import compiled
 from qstudy.quant.kernels import ir
 
 VECTORS = 2
@@ -27,25 +28,28 @@ PER_WORD = {torch.float32: 1, torch.int8: 4, torch.bfloat16: 2}
 
 
 def product(kind: Kind) -> Callable[..., None]:
-    """An intrinsic: multiply(x, x_stride, weight, depth, out, out_stride, blocks, rows), all int64.
+    """An intrinsic: multiply(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows), int64.
 
     x: address of the rows; float32, bfloat16, or uint8 for `s8`. weight: address of what `pack` made. depth: words
-    along the sum. out: address of rows of blocks * BLOCK sums, float32 or int32. Strides in bytes.
+    along the sum. out: address of rows of blocks * BLOCK sums, float32 or int32. start: address of what the sums start
+    from, rows like those of `out`, and perhaps the same; with a stride of 0 one row serves all. Strides in bytes.
     """
 
     def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
-        x, x_stride, weight, depth, out, out_stride, blocks, rows = arguments
+        x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows = arguments
+        strides = (x_stride, start_stride, out_stride)
         block_bytes = b.mul(depth, ir.I64(4 * BLOCK))
         height = ir.I64(HEIGHTS[-1])
 
         def block(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             columns = b.add(weight, b.mul(index, block_bytes))
-            sums = ir.offset(b, out, index, 4 * BLOCK)
+            corners = (x, ir.offset(b, start, index, 4 * BLOCK), ir.offset(b, out, index, 4 * BLOCK))
 
             def strip(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 first = b.mul(number, height)
-                place = (b.add(x, b.mul(first, x_stride)), b.add(sums, b.mul(first, out_stride)))
-                _tiles(b, kind, HEIGHTS, b.sub(rows, first), place, (x_stride, out_stride), columns, depth)
+                places = [b.add(corner, b.mul(first, stride)) for corner, stride in zip(corners, strides, strict=True)]
+                tile = Tile(b.sub(rows, first), list(zip(places, strides, strict=True)), columns, depth)
+                _choose(b, kind, HEIGHTS, tile)
                 return []
 
             ir.loop(b, b.sdiv(b.add(rows, b.sub(height, ir.I64(1))), height), [], strip)
@@ -55,71 +59,75 @@ def product(kind: Kind) -> Callable[..., None]:
         return context.get_dummy_value()
 
     def typing(
-        _: Any, x: Any, x_stride: Any, weight: Any, depth: Any, out: Any, out_stride: Any, blocks: Any, rows: Any
-    ) -> Any:
-        return types.void(*[types.int64] * 8), generate
+        _: Any, x: Any, x_stride: Any, weight: Any, depth: Any,
+        start: Any, start_stride: Any, out: Any, out_stride: Any, blocks: Any, rows: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(*[types.int64] * 10), generate
 
     return intrinsic(typing)
 
 
-def _tiles(
-    b: ir.IRBuilder,
-    kind: Kind,
-    heights: tuple[int, ...],
-    rows: ir.Value,
-    place: tuple[ir.Value, ir.Value],
-    strides: tuple[ir.Value, ir.Value],
-    columns: ir.Value,
-    depth: ir.Value,
-) -> None:
-    """The lowest tile that holds the rows; the highest holds what is left."""
+class Tile(NamedTuple):
+    """Where a tile stands."""
+
+    rows: ir.Value
+    """How many are left."""
+    arrays: list[tuple[ir.Value, ir.Value]]
+    """Address of the first row and stride of the inputs, of the sums' start, and of the outputs."""
+    columns: ir.Value
+    """Address of the block of weights."""
+    depth: ir.Value
+    """Words along the sum."""
+
+
+def _choose(b: ir.IRBuilder, kind: Kind, heights: tuple[int, ...], tile: Tile) -> None:
+    """The lowest tile that holds the rows, or the highest."""
     if len(heights) == 1:
-        return _tile(b, kind, heights[0], rows, place, strides, columns, depth)
-    with b.if_else(b.icmp_signed("<=", rows, ir.I64(heights[0]))) as (fits, higher):
+        return _run(b, kind, heights[0], tile)
+    with b.if_else(b.icmp_signed("<=", tile.rows, ir.I64(heights[0]))) as (fits, higher):
         with fits:
-            _tile(b, kind, heights[0], rows, place, strides, columns, depth)
+            _run(b, kind, heights[0], tile)
         with higher:
-            _tiles(b, kind, heights[1:], rows, place, strides, columns, depth)
+            _choose(b, kind, heights[1:], tile)
     return None
 
 
-def _tile(
-    b: ir.IRBuilder,
-    kind: Kind,
-    height: int,
-    rows: ir.Value,
-    place: tuple[ir.Value, ir.Value],
-    strides: tuple[ir.Value, ir.Value],
-    columns: ir.Value,
-    depth: ir.Value,
-) -> None:
-    """`height` rows of one block; beyond `rows`, the last row is computed again and written to the same place."""
-    scalar = ir.F32 if kind == "f32" else ir.I32
-    words = ir.FLOATS if kind == "f32" else ir.INTEGERS
-    zero = ir.zeros(ir.INTEGERS if kind == "s8" else ir.FLOATS)
-    last = b.sub(rows, ir.I64(1))
+def _run(b: ir.IRBuilder, kind: Kind, height: int, tile: Tile) -> None:
+    """`height` rows of one block; beyond `tile.rows`, the last row is computed again, as if it were another."""
+    last = b.sub(tile.rows, ir.I64(1))
     numbers = [b.select(b.icmp_signed("<", ir.I64(row), last), ir.I64(row), last) for row in range(height)]
-    inputs, outputs = ([b.add(place[side], b.mul(number, strides[side])) for number in numbers] for side in (0, 1))
+    inputs, starts, outputs = (
+        [b.add(first, b.mul(number, stride)) for number in numbers] for first, stride in tile.arrays
+    )
+    scalar, words, sums = OPERANDS[kind]
 
     def step(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
-        here = ir.offset(b, columns, index, 4 * BLOCK)
+        here = ir.offset(b, tile.columns, index, 4 * BLOCK)
         vectors = [ir.load(b, ir.offset(b, here, n, 4 * ir.LANES), words) for n in range(VECTORS)]
         row_words = [ir.splat(b, ir.load(b, ir.offset(b, row, index, 4), scalar)) for row in inputs]
         pairs = [(word, vector) for word in row_words for vector in vectors]
         return [MULTIPLY[kind](b, total, *pair) for total, pair in zip(totals, pairs, strict=True)]
 
-    totals = ir.loop(b, depth, [zero] * (height * VECTORS), step)
-    for number, total in enumerate(totals):
-        row, vector = divmod(number, VECTORS)
-        ir.store(b, total, ir.offset(b, outputs[row], vector, 4 * ir.LANES))
+    places = [(row, 4 * ir.LANES * n) for row in range(height) for n in range(VECTORS)]
+    initial = [ir.load(b, ir.offset(b, starts[row], n, 1), sums) for row, n in places]
+    totals = ir.loop(b, tile.depth, initial, step)
+    for (row, n), total in zip(places, totals, strict=True):
+        ir.store(b, total, ir.offset(b, outputs[row], n, 1))
 
 
+OPERANDS = {
+    "f32": (ir.F32, ir.FLOATS, ir.FLOATS),
+    "s8": (ir.I32, ir.INTEGERS, ir.INTEGERS),
+    "bf16": (ir.I32, ir.INTEGERS, ir.FLOATS),
+}
+"""Types of one word of a row, of a vector of weights, of a vector of sums."""
 MULTIPLY: dict[Kind, Callable[..., ir.Value]] = {
     "f32": lambda b, total, x, y: ir.fma(b, x, y, total),
     "s8": ir.dot_u8_s8,
     "bf16": ir.dot_bf16,
 }
-multiply_f32, multiply_s8, multiply_bf16 = product("f32"), product("s8"), product("bf16")
+multiply_f32, multiply_s8 = product("f32"), product("s8")
+multiply_bf16 = product("bf16") if ir.BF16 else product("f32")  # never reached where there is no bfloat16
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -130,6 +138,27 @@ def pack(weight: Tensor) -> Tensor:
         weight = F.pad(weight, (0, -columns % per_word, 0, -rows % BLOCK))
     words = weight if per_word == 1 else weight.contiguous().view(torch.int32)
     return words.view(-1, BLOCK, words.shape[1]).transpose(1, 2).contiguous()
+
+
+@compiled(uses=(ir,))
+def multiply_float(
+    narrow: bool,
+    x: int,
+    x_stride: int,
+    weight: int,
+    depth: int,
+    start: int,
+    start_stride: int,
+    out: int,
+    out_stride: int,
+    blocks: int,
+    rows: int,
+) -> None:
+    """The product of bfloat16 if `narrow`, else of float32; arguments as for `product`."""
+    if narrow:
+        multiply_bf16(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
+    else:
+        multiply_f32(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
 
 
 def reference(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qstudy.jit import compiled
 from qstudy.quant.kernels import cell, gemm, ir
-from qstudy.quant.kernels.gemm import BLOCK, multiply_bf16, multiply_f32, multiply_s8
+from qstudy.quant.kernels.gemm import BLOCK, multiply_f32, multiply_float, multiply_s8
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
@@ -33,7 +33,7 @@ def share(batch: int, first: int, step: int) -> tuple[int, int]:
 def integer_forward(
     accumulators: Integers,
     weight: NDArray[Any],
-    excess: Integers,
+    start: Integers,
     scale_inputs: Floats,
     scale_hidden: Floats,
     bias: Floats,
@@ -52,7 +52,7 @@ def integer_forward(
     Args:
         accumulators: of the inputs (T, B, 4H); `gates` may lie in the same memory.
         weight: packed int8.
-        excess: 128 times the sum of each weight row (4H,).
+        start: what the hidden sums start from: -128 times the sum of each weight row, zero-padded (blocks * BLOCK,).
         scale_inputs: (4H,).
         scale_hidden: (4H,).
         bias: (4H,).
@@ -67,33 +67,33 @@ def integer_forward(
         count: number of threads.
     """
     frames, batch, hidden = outputs.shape
-    start, stop = share(batch, first, count)
+    begin, end = share(batch, first, count)
     blocks, depth = weight.shape[0], weight.shape[1]
-    bytes_ = np.full((stop - start, 4 * depth), ZERO_CODE, np.uint8)
-    products = np.empty((stop - start, blocks * BLOCK), np.int32)
+    bytes_ = np.zeros((end - begin, 4 * depth), np.uint8)  # weights beyond H are zero
+    products = np.empty((end - begin, blocks * BLOCK), np.int32)
     sums, whole = np.empty(4 * hidden, np.float32), np.empty(hidden, np.float32)
-    for row in range(start, stop):
+    for row in range(begin, end):
         for j in range(hidden):
-            bytes_[row - start, j] = np.uint8(np.int32(codes[0, row, j]) + ZERO_CODE)
+            bytes_[row - begin, j] = np.uint8(np.int32(codes[0, row, j]) + ZERO_CODE)
     for t in range(frames):
         multiply_s8(
             bytes_.ctypes.data, 4 * depth, weight.ctypes.data, depth,
-            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+            start.ctypes.data, 0, products.ctypes.data, 4 * blocks * BLOCK, blocks, end - begin,
         )  # fmt: skip
-        for row in range(start, stop):
-            product = products[row - start, : 4 * hidden]
-            cell.add_rescaled(accumulators[t, row], product, excess, scale_inputs, scale_hidden, bias, sums)
+        for row in range(begin, end):
+            product = products[row - begin, : 4 * hidden]
+            cell.add_rescaled(accumulators[t, row], product, scale_inputs, scale_hidden, bias, sums)
             cell.activate(sums, gates[t, row])
             cell.advance(gates[t, row], cells[t, row], cells[t + 1, row], outputs[t, row])
             cell.snap(outputs[t, row], step, high, whole)
-            code, byte = codes[t + 1, row], bytes_[row - start]
+            code, byte = codes[t + 1, row], bytes_[row - begin]
             for j in range(hidden):
                 code[j] = np.int8(np.int32(whole[j]))
             for j in range(hidden):
                 byte[j] = np.uint8(np.int32(whole[j]) + np.int32(ZERO_CODE))
             if record.size:
                 for j in range(4 * hidden):
-                    record[t, row, j] = product[j] - excess[j]
+                    record[t, row, j] = product[j]
 
 
 @compiled(uses=USES)
@@ -124,17 +124,17 @@ def float_forward(
         count: number of threads.
     """
     frames, batch, hidden = outputs.shape
-    start, stop = share(batch, first, count)
+    begin, end = share(batch, first, count)
     blocks, depth = weight.shape[0], weight.shape[1]
-    products = np.empty((stop - start, blocks * BLOCK), np.float32)
+    products, zeros = np.empty((end - begin, blocks * BLOCK), np.float32), np.zeros(blocks * BLOCK, np.float32)
     whole = np.empty(hidden, np.float32)
     for t in range(frames):
         multiply_f32(
-            snapped.ctypes.data + 4 * (t * batch + start) * hidden, 4 * hidden, weight.ctypes.data, depth,
-            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+            snapped.ctypes.data + 4 * (t * batch + begin) * hidden, 4 * hidden, weight.ctypes.data, depth,
+            zeros.ctypes.data, 0, products.ctypes.data, 4 * blocks * BLOCK, blocks, end - begin,
         )  # fmt: skip
-        for row in range(start, stop):
-            product, given = products[row - start, : 4 * hidden], inputs[t, row]
+        for row in range(begin, end):
+            product, given = products[row - begin, : 4 * hidden], inputs[t, row]
             for j in range(product.size):
                 product[j] += given[j]
             cell.activate(product, gates[t, row])
@@ -149,74 +149,48 @@ def float_forward(
 def backward(
     gates: Floats,
     cells: Floats,
-    weight: Floats,
+    weight: Integers,
     grad_outputs: Floats,
     grad_h: Floats,
     grad_c: Floats,
-    grad_gates: Floats,
+    grad_gates: NDArray[Any],
     first: int,
     count: int,
 ) -> None:
-    """Backward with float32 products.
+    """Backward in float.
 
     Args:
         gates: (T, B, 4H).
         cells: (T + 1, B, H).
-        weight: hidden weights transposed (H, 4H), packed float32.
+        weight: hidden weights transposed (H, 4H), packed words of the dtype of `grad_gates`.
         grad_outputs: (T, B, H).
         grad_h: of the last hidden state, then of the initial one (B, H).
         grad_c: of the last cell state, then of the initial one (B, H).
-        grad_gates: of the pre-activations, written (T, B, 4H).
+        grad_gates: of the pre-activations, written (T, B, 4H): bits of float32 (int32) or of bfloat16 (int16).
         first: number of this thread.
         count: number of threads.
     """
     frames, batch, hidden = grad_outputs.shape
-    start, stop = share(batch, first, count)
+    begin, end = share(batch, first, count)
     blocks, depth = weight.shape[0], weight.shape[1]
-    products = np.empty((stop - start, blocks * BLOCK), np.float32)
-    scratch = np.empty((2, hidden), np.float32)
-    products[:, :hidden] = grad_h[start:stop]
-    for t in range(frames - 1, -1, -1):
-        for row in range(start, stop):
-            cell.retreat(
-                gates[t, row], cells[t, row], cells[t + 1, row], grad_outputs[t, row],
-                products[row - start, :hidden], grad_c[row], scratch, grad_gates[t, row],
-            )  # fmt: skip
-        multiply_f32(
-            grad_gates.ctypes.data + 16 * (t * batch + start) * hidden, 16 * hidden, weight.ctypes.data, depth,
-            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
-        )  # fmt: skip
-    grad_h[start:stop] = products[:, :hidden]
-
-
-@compiled(uses=USES)
-def backward_bf16(
-    gates: Floats,
-    cells: Floats,
-    weight: NDArray[Any],
-    grad_outputs: Floats,
-    grad_h: Floats,
-    grad_c: Floats,
-    grad_gates: NDArray[np.int16],
-    first: int,
-    count: int,
-) -> None:
-    """As `backward`, with weights and gradients of the pre-activations in bfloat16 (the bits of `grad_gates`)."""
-    frames, batch, hidden = grad_outputs.shape
-    start, stop = share(batch, first, count)
-    blocks, depth = weight.shape[0], weight.shape[1]
-    products = np.empty((stop - start, blocks * BLOCK), np.float32)
+    products, zeros = np.empty((end - begin, blocks * BLOCK), np.float32), np.zeros(blocks * BLOCK, np.float32)
     scratch, exact = np.empty((2, hidden), np.float32), np.empty(4 * hidden, np.float32)
-    products[:, :hidden] = grad_h[start:stop]
+    for row in range(begin, end):
+        for j in range(hidden):
+            products[row - begin, j] = grad_h[row, j]
+    row_bytes = 4 * hidden * grad_gates.itemsize
     for t in range(frames - 1, -1, -1):
-        for row in range(start, stop):
+        for row in range(begin, end):
             cell.retreat(
                 gates[t, row], cells[t, row], cells[t + 1, row], grad_outputs[t, row],
-                products[row - start, :hidden], grad_c[row], scratch, exact,
+                products[row - begin, :hidden], grad_c[row], scratch, exact,
             )  # fmt: skip
-            cell.to_bfloat(exact.view(np.int32), grad_gates[t, row])
-        multiply_bf16(
-            grad_gates.ctypes.data + 8 * (t * batch + start) * hidden, 8 * hidden, weight.ctypes.data, depth,
-            products.ctypes.data, 4 * blocks * BLOCK, blocks, stop - start,
+            cell.store_bits(exact.view(np.int32), grad_gates[t, row])
+        multiply_float(
+            grad_gates.itemsize == 2, grad_gates.ctypes.data + (t * batch + begin) * row_bytes, row_bytes,
+            weight.ctypes.data, depth, zeros.ctypes.data, 0,
+            products.ctypes.data, 4 * blocks * BLOCK, blocks, end - begin,
         )  # fmt: skip
-    grad_h[start:stop] = products[:, :hidden]
+    for row in range(begin, end):
+        for j in range(hidden):
+            grad_h[row, j] = products[row - begin, j]
