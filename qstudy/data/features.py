@@ -28,17 +28,17 @@ class FeatureSettings:
     """Samples per second; other audio is resampled."""
     bins: int = 40
     """Mel bins per frame."""
-    window_ms: float = 25
+    window_ms: float = 25.0
     """Length of the Hann window."""
-    hop_ms: float = 10
+    hop_ms: float = 10.0
     """Distance between frames."""
     preemphasis: float = 0.97
     """Each sample minus this times the one before it."""
-    low_hz: float = 0
+    low_hz: float = 0.0
     """Lower edge of the lowest mel bin."""
-    high_hz: float = 8000
+    high_hz: float = 8000.0
     """Upper edge of the highest mel bin."""
-    tail_ms: float = 300
+    tail_ms: float = 300.0
     """Silence put after an utterance, in which a late model emits its last word."""
 
     def __post_init__(self) -> None:
