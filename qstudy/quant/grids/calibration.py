@@ -1,12 +1,14 @@
 """Where an activation grid should end, given the histogram of what it will hold.
 
 Every method takes a `Histogram` and the grid's integers low..high, and returns the two ends of the range: symmetric
-ones, (-end, end), or with zero between them.
+ones, (-end, end), or with zero between them. The searches are in NumPy: for arrays this short, threads only wait.
 """
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qstudy.quant.grids.base import TINY
@@ -69,17 +71,17 @@ def _bins_inside(counts: Tensor, outside: float) -> int:
 
 def mse_ends(histogram: Histogram, low: int, high: int, symmetric: bool) -> Ends:
     """The least mean squared error between the values and their levels."""
-    counts, centers = histogram.counts, histogram.centers
+    counts, centers = histogram.counts.cpu().numpy(), histogram.centers.cpu().numpy()
     width = histogram.reach / (len(counts) // 2)
 
     def error(ends: Ends) -> float:
         begin, end = torch.tensor(ends, dtype=torch.float64)
-        scale, zero_point = affine(begin, end, low, high, symmetric)
-        codes = (centers / scale + zero_point).round().clamp(low, high)
-        squares = ((codes - zero_point) * scale - centers).square()
+        scale, zero_point = (float(number) for number in affine(begin, end, low, high, symmetric))
+        codes = np.rint(centers / scale + zero_point).clip(low, high)
+        squares = np.square((codes - zero_point) * scale - centers)
         fine = scale < 2 * width  # a bin holds several levels: its middle says nothing of the rest
         inside = (codes > low) & (codes < high)
-        return float((counts * torch.where(fine & inside, scale.square() / 12, squares)).sum())
+        return float(counts @ np.where(fine & inside, scale**2 / 12, squares))
 
     return _search(histogram, symmetric, error)
 
@@ -89,8 +91,8 @@ def kl_ends(histogram: Histogram, low: int, high: int, symmetric: bool) -> Ends:
 
     Source: Migacz 2017, "8-bit inference with TensorRT" (GPU Technology Conference).
     """
-    left, right = histogram.counts.chunk(2)
-    counts = left.flip(0) + right if symmetric else histogram.counts
+    left, right = np.split(histogram.counts.cpu().numpy(), 2)
+    counts = left[::-1] + right if symmetric else np.concatenate([left, right])
     levels = high + 1 if symmetric else high - low + 1
     middle = 0 if symmetric else len(left)
     width = histogram.reach / len(left)
@@ -103,20 +105,21 @@ def kl_ends(histogram: Histogram, low: int, high: int, symmetric: bool) -> Ends:
     return _search(histogram, symmetric, loss)
 
 
-def divergence(counts: Tensor, first: int, last: int, levels: int) -> float:
+def divergence(counts: NDArray[np.float64], first: int, last: int, levels: int) -> float:
     """How far bins first..last - 1, merged into so many levels, are from the whole histogram (N,), in nats."""
     if last - first <= levels:
         return float("inf") if last - first < len(counts) else 0.0
     inner = counts[first:last]
-    values = inner.clone()
+    values = inner.copy()
     values[0] += counts[:first].sum()
     values[-1] += counts[last:].sum()
-    level = torch.arange(len(inner), device=counts.device) * levels // len(inner)
-    merged = inner.new_zeros(levels).index_add_(0, level, inner)
-    filled = inner.new_zeros(levels).index_add_(0, level, (inner > 0).to(inner.dtype))
-    spread = torch.where(inner > 0, (merged / filled.clamp_min(1))[level], 0)
-    p, q = values / values.sum(), (spread / spread.sum().clamp_min(1)).clamp_min(UNSEEN)
-    return float(torch.where(p > 0, p * (p / q).log(), 0).sum())
+    level = np.arange(len(inner)) * levels // len(inner)
+    merged = np.bincount(level, inner, levels)
+    filled = np.bincount(level, inner > 0, levels)
+    spread = np.where(inner > 0, (merged / filled.clip(1))[level], 0)
+    p, q = values / values.sum(), (spread / max(spread.sum(), 1)).clip(UNSEEN)
+    held = p > 0
+    return float((p[held] * np.log(p[held] / q[held])).sum())
 
 
 def _search(histogram: Histogram, symmetric: bool, loss: Loss) -> Ends:
