@@ -178,8 +178,7 @@ def test_a_step_is_the_reference_to_the_bit(seed: int, hidden: int, reach: int, 
     compiled, portable = empty_trace(c), empty_trace(c)
     cell_step(0, x, h, constants, compiled)
     torch_step(0, x, h, constants, portable)
-    for mine, other in zip(compiled, portable, strict=True):
-        assert torch.equal(mine, other)
+    assert all(torch.equal(one, two) for one, two in zip(compiled, portable, strict=True))
     for b in range(len(c)):
         expected = reference_step(x[b].numpy(), h[b].numpy(), c[b].numpy(), constants)
         found = (compiled.gates[0, b], compiled.cells[1, b], compiled.outputs[0, b], compiled.codes[1, b])
