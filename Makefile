@@ -1,13 +1,14 @@
-# make demo    everything once: install, synthesize speech, train a baseline, run a sweep, write reports/quickstart/
-# make test    lint, types and tests
-# make bench   speed, side by side with peers
-# make setup   only .venv, with the command `qstudy` in it
+# make demo      everything once: install, synthesize speech, train a baseline, run a sweep, write reports/quickstart/
+# make test      lint, types and tests
+# make bench     speed, side by side with peers
+# make policies  every policy at every width on two corpora, into reports/policies/
+# make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test bench
+.PHONY: setup demo test bench policies
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -35,3 +36,8 @@ test: setup
 bench: setup
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+policies: setup
+	$(BIN)/qstudy sweep sweeps/policies-digits.yaml --workers 2
+	$(BIN)/qstudy sweep sweeps/policies-commands.yaml --workers 2
+	$(BIN)/qstudy report studies/policies-digits --also studies/policies-commands --out reports/policies

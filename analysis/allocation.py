@@ -42,9 +42,9 @@ def allocation(study: Study) -> Picture | None:
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((LEFT / width, BOTTOM / height, COLUMN * len(names) / width, ROW * len(runs) / height))
         _frame(axes, runs, names)
-        looks = marks(run.policy for run in study.trials)
+        looks = marks(run.method for run in study.trials)
         for row, run in enumerate(runs):
-            _row(axes, row, run, names, study, looks[run.policy])
+            _row(axes, row, run, names, study, looks[run.method])
     return Picture("bit_allocation", "Bits by layer", _caption(study), figure)
 
 

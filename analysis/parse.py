@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.records import FLOAT, Layer, Run, Scores, Width
+from analysis.records import FLOAT, Edits, Layer, Run, Scores, Width
 
 
 def number(value: Any, name: str) -> float | None:
@@ -59,6 +59,7 @@ def parse_run(record: Any) -> Run:
         widths={name: _width(value, name) for name, value in _inner(record.get("bit_map"), "bit_map").items()},
         layers={name: _layer(value, name) for name, value in _inner(record.get("layers"), "layers").items()},
         scores=parse_scores(record.get("metrics")),
+        edits={name: _edits(value, name) for name, value in _inner(record.get("utterances"), "utterances").items()},
         size_bytes=number(record.get("size_bytes"), "size_bytes"),
         latency_ms=_column(latency, "latency_ms"),
         rtf=_column(latency, "rtf"),
@@ -95,6 +96,19 @@ def _whole(value: float | None) -> int | None:
 def _column(latency: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
     found = {name: number(report.get(key), f"latency.{name}.{key}") for name, report in latency.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _edits(value: dict[str, Any], name: str) -> Edits:
+    """Read `{errors: "0 2 1", words: "5 4 6"}`."""
+    try:
+        errors, words = (tuple(map(int, str(value[key]).split())) for key in ("errors", "words"))
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"utterances.{name} needs `errors` and `words`, whole numbers by utterance ({error})"
+        ) from error
+    if len(errors) != len(words):
+        raise ValueError(f"utterances.{name} has {len(errors)} errors, but {len(words)} words")
+    return Edits(errors, words)
 
 
 def _width(value: dict[str, Any], name: str) -> Width:

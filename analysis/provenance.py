@@ -32,14 +32,14 @@ class Provenance:
         return " · ".join(part for part in parts if part)
 
 
-def provenance(study: Study) -> Provenance:
-    """Gather what the study's finished runs say of themselves."""
-    runs = study.finished
+def provenance(*studies: Study, rebuild: str) -> Provenance:
+    """Gather what the studies' finished runs say of themselves."""
+    runs = [run for study in studies for run in study.finished]
     names = sorted({name for run in runs for name in _versions(run)}, key=lambda name: (name != "qstudy", name))
     versions = {name: _all(_versions(run).get(name) for run in runs) for name in names}
     return Provenance(
         tuple(dict.fromkeys(str(run.raw["command"]) for run in runs if run.raw.get("command"))),
-        f"qstudy report studies/{study.name} --out reports/{study.name}",
+        rebuild,
         _all(run.raw.get("seed") for run in runs),
         versions,
         _all(str(run.raw.get("commit") or "") for run in runs),

@@ -32,6 +32,15 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Edits:
+    """Word errors utterance by utterance."""
+
+    errors: tuple[int, ...]
+    words: tuple[int, ...]
+    """Words of each reference."""
+
+
+@dataclass(frozen=True)
 class Width:
     """In which arithmetic one layer computes."""
 
@@ -63,6 +72,8 @@ class Run:
     policy: str
     state: str
     """`complete`, `pruned` or `failed`."""
+    variant: str = ""
+    """What tells it from the study's other runs under this policy: `max`, `mse gptq` (`analysis.variants`)."""
     study: str = ""
     trial: int | None = None
     reason: str = ""
@@ -71,6 +82,8 @@ class Run:
     layers: dict[str, Layer] = field(default_factory=dict)
     scores: dict[str, Scores] = field(default_factory=dict)
     """Set name -> word errors of the packed model."""
+    edits: dict[str, Edits] = field(default_factory=dict)
+    """Set name -> word errors by utterance, where the record has them."""
     size_bytes: float | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
     """Accelerator -> simulated latency."""
@@ -92,10 +105,15 @@ class Run:
         return self.policy == "float" and self.raw.get("baseline") is None
 
     @property
+    def method(self) -> str:
+        """The policy and what tells its variants apart: `fake_qat`, `ptq max`."""
+        return f"{self.policy} {self.variant}".strip()
+
+    @property
     def title(self) -> str:
-        """The policy as readers know it: a float run that started from the baseline is the control."""
+        """The method as readers know it: a float run that started from the baseline is the control."""
         if self.policy != "float":
-            return self.policy
+            return self.method
         return "float baseline" if self.is_baseline else "float control"
 
     @property

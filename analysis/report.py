@@ -2,24 +2,20 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from analysis.allocation import allocation
+from analysis.claims import claims_table
 from analysis.compare import comparison
-from analysis.costs import costs
 from analysis.page import page
 from analysis.pareto import best
-from analysis.runs_table import runs_table
-from analysis.study import RECORDS, Study, load_study
-from analysis.style import Picture
+from analysis.section import MANY, names, sections, title
+from analysis.study import RECORDS, Study, load_studies
 from analysis.summary import facts, sentence
 from analysis.tables import Table, to_csv, to_latex, to_markdown
 from analysis.text import counted
-from analysis.tradeoff import tradeoff
-from analysis.widths import series, widths_table
-from analysis.widths_plot import widths_plot
 from qstudy.errors import UserError
 from qstudy.files import write_text
 
@@ -29,36 +25,33 @@ WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 def report(
     study: Path, out: Path | None = None, also: Path | list[Path] | None = None, split: str | None = None
 ) -> None:
-    """Rebuild tables, figures and the HTML page of a study from its run records.
+    """Rebuild tables, figures and the HTML page of one study or several from their run records.
 
     Args:
         study: folder of the study, such as studies/digits, or a report written earlier.
         out: folder to write to; reports/NAME by default.
-        also: another study, for a table that compares data sets; several: --also+ A --also+ B.
+        also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
         split: the set whose word error rate is reported; by default test if there is one, else dev.
     """
-    main = load_study(study, split)
-    others = [load_study(folder) for folder in ([also] if isinstance(also, Path) else also or [])]
-    out = out or Path("reports") / main.name
-    tables = _tables(main, others)
-    pictures = _pictures(main)
+    studies = load_studies(study, split)
+    studies += [one for folder in ([also] if isinstance(also, Path) else also or []) for one in load_studies(folder)]
+    out = out or Path("reports") / title(studies)
+    shown, shared = sections(studies), _shared(studies)
+    tables = [*shared, *(table for section in shown for table in section.tables)]
     written = {path for table in tables for path in _write(table, out)}
-    written |= {path for picture in pictures for path in picture.save(out)}
-    write_text(out / "index.html", page(main, pictures, tables))
-    write_text(out / RECORDS, _records(main))
+    written |= {path for section in shown for picture in section.pictures for path in picture.save(out)}
+    write_text(out / "index.html", page(shown, shared))
+    write_text(out / RECORDS, "".join(_records(one) for one in studies))
     _remove_stale(out, written)
-    _say(main, out)
+    for one in studies:
+        _say(one)
+    print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
 
 
-def _tables(study: Study, others: list[Study]) -> list[Table]:
-    found = series(study)
-    optional = [widths_table(study, found) if found else None, comparison([study, *others])]
-    return [runs_table(study), *(table for table in optional if table)]
-
-
-def _pictures(study: Study) -> list[Picture]:
-    found = [*(tradeoff(study, cost) for cost in costs(study)), widths_plot(study, series(study)), allocation(study)]
-    return [picture for picture in found if picture]
+def _shared(studies: list[Study]) -> list[Table]:
+    claims = claims_table(list(zip(names(studies), studies, strict=True)))
+    across = comparison(studies)
+    return [table for table in (claims, across and replace(across, folded=len(across.rows) > MANY)) if table]
 
 
 def _write(table: Table, out: Path) -> list[Path]:
@@ -77,12 +70,12 @@ def _records(study: Study) -> str:
 
 def _remove_stale(out: Path, written: set[Path]) -> None:
     """Drop tables and figures of an earlier report that this one does not have: they would tell of other runs."""
-    names = ("wer_vs_*", "wer_by_width.*", "bit_allocation.*", "comparison.*")
-    for path in {path for name in names for path in out.glob(name)} - written:
+    kinds = ("*wer_vs_*", "*_by_width.*", "*bit_allocation.*", "*quantizers.*", "*_runs.*", "claims.*", "comparison.*")
+    for path in {path for kind in kinds for path in out.glob(kind)} - written:
         path.unlink()
 
 
-def _say(study: Study, out: Path) -> None:
+def _say(study: Study) -> None:
     for problem in study.problems:
         print(f"warning: left out {problem.source}: {problem.message}", file=sys.stderr)
     print(f"{study.name}: {sentence(study)}")
@@ -92,7 +85,6 @@ def _say(study: Study, out: Path) -> None:
         print("  No trained trial is within the budgets.")
     if study.problems:
         print(f"  {counted(len(study.problems), 'record')} could not be read; the page lists them.")
-    print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
 
 
 def main() -> None:

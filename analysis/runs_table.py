@@ -85,7 +85,7 @@ def _printed(run: Run, study: Study, on_front: bool) -> list[Cell]:
     accelerator = next(iter(study.accelerators), "")
     relative = reference.wer(study.split) if reference and not run.is_baseline else None
     return [
-        Cell(run.title if finished else f"{run.title} ({run.state})", run.policy),
+        Cell(run.title if finished else f"{run.title} ({run.state})", run.method),
         Cell(describe(run), describe(run), bold=on_front),
         Cell(number(run.size_bytes / MIB) if run.size_bytes else DASH, run.size_bytes and run.size_bytes / MIB),
         Cell(f"{smaller:.1f}" if smaller else DASH, smaller),

@@ -9,6 +9,7 @@ from typing import Any
 from analysis.parse import mapping, parse_run
 from analysis.records import FLOAT, Run, Scores
 from analysis.text import counted
+from analysis.variants import with_variants
 from qstudy.errors import UserError
 from qstudy.files import read_json
 
@@ -106,6 +107,24 @@ def load_study(folder: Path, split: str | None = None) -> Study:
     Raises:
         UserError: there is no record, or no finished run with a word error rate.
     """
+    return _checked(folder, *_read(folder), split)
+
+
+def load_studies(folder: Path, split: str | None = None) -> list[Study]:
+    """The same for a report that tells of several studies: one `Study` for each that its records name.
+
+    Raises:
+        UserError: as `load_study`.
+    """
+    runs, problems = _read(folder)
+    names = list(dict.fromkeys(run.study for run in runs if run.study))
+    if len(names) < 2:
+        return [_checked(folder, runs, problems, split)]
+    grouped = [[run for run in runs if run.study == name] for name in names]
+    return [_checked(folder, group, [] if index else problems, split) for index, group in enumerate(grouped)]
+
+
+def _read(folder: Path) -> tuple[list[Run], list[Problem]]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a study, such as studies/digits.")
     runs: list[Run] = []
@@ -117,11 +136,13 @@ def load_study(folder: Path, split: str | None = None) -> Study:
             runs.append(parse_run(record))
         except ValueError as error:
             problems.append(Problem(source, str(error)))
-    runs.sort(key=lambda run: (not run.is_baseline, run.trial is None, run.trial or 0, run.name))
-    return _checked(folder, runs, problems, split)
+    return runs, problems
 
 
 def _checked(folder: Path, runs: list[Run], problems: list[Problem], split: str | None) -> Study:
+    runs = with_variants(
+        sorted(runs, key=lambda run: (not run.is_baseline, run.trial is None, run.trial or 0, run.name))
+    )
     if not runs:
         broken = f" (and {len(problems)} that cannot be read: {problems[0].message})" if problems else ""
         raise UserError(f"{folder} holds no run records{broken}; run `qstudy sweep` first, or name another folder.")
@@ -174,6 +195,6 @@ def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
         metrics.setdefault(split, {key: parent.get(key) for key in ("wer", "wer_low", "wer_high")})
     widths = {name: dict.fromkeys(("weight", "activation"), FLOAT) for run in runs for name in run.widths}
     told = parse_run({"run": str(parent.get("id") or "float baseline"), "policy": "float", "state": "complete",
-                      "metrics": metrics, "size_bytes": parent.get("size_bytes"), "latency": parent.get("latency"),
-                      "bit_map": widths})  # fmt: skip
+                      "metrics": metrics, "utterances": parent.get("utterances"), "bit_map": widths,
+                      "size_bytes": parent.get("size_bytes"), "latency": parent.get("latency")})  # fmt: skip
     return [replace(told, raw={})]

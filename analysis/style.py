@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from qstudy.files import replacing, write_text
@@ -74,12 +75,42 @@ MARKS = {
 OWN = (Mark("#882255", "p", 6.6), Mark("#117733", "<", 6.4), Mark("#88663c", ">", 6.4), Mark("#555555", "8", 6.2))
 
 
-def marks(policies: Iterable[str]) -> dict[str, Mark]:
-    """Policy -> mark, in a fixed order: known policies first, users' own after them."""
-    names = sorted(set(policies))
-    known = {name: MARKS[name] for name in MARKS if name in names}
-    own = [name for name in names if name not in MARKS]
-    return known | {name: OWN[index % len(OWN)] for index, name in enumerate(own)}
+VARIANTS = (  # of one policy's look: the marker, its size, the dash, and how much darker than the policy's colour
+    ("", 0.0, "-", 0.0),
+    ("d", 5.8, (0, (1, 1.2)), 0.25),
+    ("H", 6.2, (0, (6, 2)), 0.5),
+    ("<", 6.2, (0, (2, 1)), 0.65),
+)
+
+
+def order(methods: Iterable[str]) -> list[str]:
+    """Methods (`ptq max`: a policy and its variant) in a fixed order: known policies first, users' own after them."""
+    known = list(MARKS)
+    return sorted(set(methods), key=lambda name: (*_rank(name.partition(" ")[0], known), name))
+
+
+def _rank(policy: str, known: list[str]) -> tuple[int, str]:
+    return (known.index(policy), "") if policy in known else (len(known), policy)
+
+
+def marks(methods: Iterable[str]) -> dict[str, Mark]:
+    """Method -> mark, in their order; a policy's variants share its colour, darker and darker."""
+    found: dict[str, Mark] = {}
+    variants: dict[str, int] = {}
+    own = 0
+    for name in order(methods):
+        policy = name.partition(" ")[0]
+        number = variants[policy] = variants.get(policy, -1) + 1
+        if policy not in MARKS and not number:
+            own += 1
+        found[name] = _variant(MARKS.get(policy, OWN[(own - 1) % len(OWN)]), number)
+    return found
+
+
+def _variant(mark: Mark, number: int) -> Mark:
+    marker, size, dash, darker = VARIANTS[number % len(VARIANTS)]
+    red, green, blue = ((1 - darker) * part for part in to_rgb(mark.color))
+    return Mark(to_hex((red, green, blue)), marker, size, dash) if marker else mark
 
 
 @dataclass

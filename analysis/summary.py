@@ -50,7 +50,7 @@ def sentence(study: Study) -> str:
 
 
 def _name(run: Run) -> str:
-    return f"{run.policy} {describe(run)}"
+    return f"{run.method} {describe(run)}"
 
 
 def _costs(run: Run, study: Study) -> str:

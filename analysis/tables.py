@@ -42,6 +42,8 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    folded: bool = False
+    """Whether the page shows it on demand only: long lists beside what they were condensed to."""
 
     @property
     def printed(self) -> list[int]:

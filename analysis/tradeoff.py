@@ -37,7 +37,7 @@ class _Plot:
         self.front = front_runs(study, cost.of)
         self.refused = [run for run in study.unfinished if run.over_budget and cost.of(run)]
         self.float = study.float_scores
-        self.marks = marks(run.policy for run in self.trials)
+        self.marks = marks(run.method for run in self.trials)
         self.figure = Figure(figsize=(WIDTH, HEIGHT))
         self.tips: dict[str, str] = {}
         self.edge = float("inf")
@@ -72,7 +72,7 @@ class _Plot:
         return run.scores[self.study.split]
 
     def _legend(self) -> float:
-        """Draw the legend in one row or two; return where the axes may begin below it."""
+        """Draw the legend in up to three rows; return where the axes may begin below it."""
         handles = [self._float_handle()] * (self.float is not None)
         for name, mark in self.marks.items():
             if name == "float":  # trained like the others, but in float
@@ -84,12 +84,13 @@ class _Plot:
         handles.append(Line2D([], [], marker="o", ls="", ms=5.5, mfc=PAPER, mec=MUTED, label="hollow: dominated"))
         if self.refused:
             handles.append(_handle("x", MUTED, "over budget, not trained", 4.5))
-        columns = len(handles) if len(handles) < 6 else (len(handles) + 1) // 2
+        rows = 1 if len(handles) < 6 else 2 if len(handles) < 11 else 3
+        columns = -(-len(handles) // rows)
         self.figure.legend(
             handles=handles, loc="upper left", bbox_to_anchor=(0.074, 1.0), ncols=columns, handletextpad=0.35,
             columnspacing=1.6, handlelength=1.2, borderaxespad=0.2, labelspacing=0.3,
         )  # fmt: skip
-        return 0.925 if columns == len(handles) else 0.88
+        return (0.925, 0.88, 0.835)[rows - 1]
 
     def _float_handle(self) -> Line2D:
         if self.cost.reference:
@@ -158,7 +159,7 @@ class _Plot:
             labels.block_line((x1, y0), (x1, y1))
 
     def _point(self, run: Run, labels: Labels) -> None:
-        (x, y), mark, best = self._at(run), self.marks[run.policy], run in self.front
+        (x, y), mark, best = self._at(run), self.marks[run.method], run in self.front
         if interval := self._scores(run).interval:
             low, high = max(100 * interval[0], self.axes.get_ylim()[0]), 100 * interval[1]
             self.axes.plot([x, x], [low, high], color=mark.color, linewidth=0.9, alpha=1 if best else 0.45, zorder=5)
@@ -197,7 +198,7 @@ class _Plot:
 
 
 def _title(run: Run) -> str:
-    return f"{run.name} ({run.policy} {describe(run)})"
+    return f"{run.name} ({run.method} {describe(run)})"
 
 
 def _handle(marker: str, color: str, name: str, size: float) -> Line2D:

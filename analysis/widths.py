@@ -1,27 +1,33 @@
-"""Word error rate by bit width: runs that quantize every layer alike, in one series per policy and kind."""
+"""Runs that quantize every layer alike, in one series per method and kind; and the rows of tables by bit width."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.bits import uniform
 from analysis.records import FLOAT, Run
-from analysis.runs_table import wer_cell
 from analysis.study import Study
-from analysis.tables import Cell, Column, Table
-from analysis.text import DASH
+from analysis.style import order
 
 ALONE = "weights alone"
 SAME = "activations as weights"
+PART = "encoder"
 
 
 @dataclass(frozen=True)
 class Series:
-    """One policy at several weight widths, its activations treated alike."""
+    """One method at several weight widths, its activations treated alike."""
 
     policy: str
+    """The method: a policy, and its variant if the study has several."""
     kind: str
-    """`weights alone`, `activations as weights`, or `8-bit activations`."""
+    """`weights alone`, `activations as weights`, or `8-bit activations`; of a table's other rows what they are."""
     runs: dict[int, list[Run]]
     """Weight bits -> runs, most bits first."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether training steps went into these runs."""
+        return any(run.raw.get("steps") for runs in self.runs.values() for run in runs)
 
 
 def series(study: Study) -> list[Series]:
@@ -31,11 +37,34 @@ def series(study: Study) -> list[Series]:
     grouped: dict[tuple[str, str], dict[int, list[Run]]] = {}
     for widths, run in runs:
         for kind in kinds[widths]:
-            grouped.setdefault((kind, run.policy), {}).setdefault(widths[0], []).append(run)
-    order = {name: index for index, name in enumerate(("ptq", "fake_qat"))}
+            grouped.setdefault((kind, run.method), {}).setdefault(widths[0], []).append(run)
     kept = [key for key, inside in grouped.items() if len(inside) > 1]  # one width is no series
-    keys = sorted(kept, key=lambda key: (key[0] != ALONE, key[0], order.get(key[1], 9), key[1]))
-    return [Series(policy, kind, dict(sorted(grouped[kind, policy].items(), reverse=True))) for kind, policy in keys]
+    places = order(method for _, method in kept)
+    keys = sorted(kept, key=lambda key: (key[0] != ALONE, key[0] == SAME, key[0], places.index(key[1])))
+    return [Series(method, kind, dict(sorted(grouped[kind, method].items(), reverse=True))) for kind, method in keys]
+
+
+def rows(study: Study) -> list[Series]:
+    """The rows of a table by width: float runs for reference, the series, and runs with few bits in the encoder."""
+    floats = [Series(run.title, "float", {FLOAT: [run]}) for run in study.finished if run.policy == "float"]
+    parts: dict[tuple[str, str], dict[int, list[Run]]] = {}
+    for run in study.trials:
+        if found := _encoder(run):
+            parts.setdefault((found[1], run.method), {}).setdefault(found[0], []).append(run)
+    encoders = [
+        Series(method, kind, dict(sorted(runs.items(), reverse=True))) for (kind, method), runs in parts.items()
+    ]
+    return [*floats, *series(study), *encoders]
+
+
+def _encoder(run: Run) -> tuple[int, str] | None:
+    """(weight bits of the encoder, what the rest has) if `encoder_only` made the run and its encoder is uniform."""
+    inside, outside = ({width.weight for name, width in run.widths.items() if name.startswith("encoder.") == whether}
+                       for whether in (True, False))  # fmt: skip
+    if run.policy != "encoder_only" or len(inside) != 1 or len(outside) != 1:
+        return None
+    rest = outside.pop()
+    return inside.pop(), f"{PART}; rest " + ("in float" if rest == FLOAT else f"at {rest} bits")
 
 
 def _kinds(widths: set[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
@@ -56,59 +85,12 @@ def _kinds(widths: set[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
     return kinds
 
 
-def representative(runs: list[Run], split: str) -> Run:
+def representative(runs: Sequence[Run], split: str) -> Run:
     """The run in the middle by word error rate (of an even number, the better): no picking of lucky ones."""
     ordered = sorted(runs, key=lambda run: run.scores[split].wer)
     return ordered[(len(ordered) - 1) // 2]
 
 
-def widths_table(study: Study, found: list[Series]) -> Table:
-    """Series by width."""
-    widths = sorted({width for one in found for width in one.runs}, reverse=True)
-    columns = [Column("kind", "Quantized"), Column("policy", "Policy")]
-    for width in widths:
-        columns.append(Column(f"wer_{width}", f"{width} bits", "r"))
-        columns += [Column(f"wer_{width}_{end}", "", printed=False) for end in ("low", "high", "runs")]
-    rows = [_row(one, widths, study.split) for one in found]
-    caption = (
-        f"WER (%) on {study.split} by weight width, every layer alike, with 95 % intervals{_reference(study)}. Where "
-        "several runs share a cell, it shows the one in the middle; bold: the better policy at that width."
-    )
-    best = {(kind, column): min(values) for (kind, column), values in _values(rows, columns).items() if len(values) > 1}
-    emphasized = [
-        tuple(_emphasized(cell, best.get((str(row[0].value), index)))
-              for index, cell in enumerate(row)) for row in rows
-    ]  # fmt: skip
-    return Table("wer_by_width", "Word error rate by bit width", caption, tuple(columns), tuple(emphasized))
-
-
-def _row(one: Series, widths: list[int], split: str) -> list[Cell]:
-    row = [Cell(one.kind, one.kind), Cell(one.policy, one.policy)]
-    for width in widths:
-        if width not in one.runs:
-            row += [Cell(DASH), Cell(""), Cell(""), Cell("")]
-            continue
-        scores = representative(one.runs[width], split).scores[split]
-        row += [wer_cell(scores), Cell("", scores.low), Cell("", scores.high), Cell("", len(one.runs[width]))]
-    return row
-
-
-def _values(rows: list[list[Cell]], columns: list[Column]) -> dict[tuple[str, int], list[float]]:
-    values: dict[tuple[str, int], list[float]] = {}
-    for row in rows:
-        for index, column in enumerate(columns):
-            if column.align == "r" and isinstance(value := row[index].value, float):
-                values.setdefault((str(row[0].value), index), []).append(value)
-    return values
-
-
-def _emphasized(cell: Cell, lowest: float | None) -> Cell:
-    bold = lowest is not None and cell.value == lowest
-    return Cell(cell.text, cell.value, cell.interval, bold) if bold else cell
-
-
-def _reference(study: Study) -> str:
-    if study.float_scores is None:
-        return ""
-    cell = wer_cell(study.float_scores)
-    return f"; float baseline: {cell.text} {cell.interval}".rstrip()
+def widths(found: Sequence[Series]) -> list[int]:
+    """Every width that occurs, most bits first."""
+    return sorted({width for one in found for width in one.runs}, reverse=True)

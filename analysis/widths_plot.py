@@ -10,6 +10,7 @@ from analysis.records import Run, Scores
 from analysis.study import Study
 from analysis.style import MARKS, MUTED, PAPER, SETTINGS, Mark, Picture, marks
 from analysis.widths import Series, representative
+from analysis.widths import widths as all_widths
 
 
 def widths_plot(study: Study, found: list[Series]) -> Picture | None:
@@ -18,18 +19,22 @@ def widths_plot(study: Study, found: list[Series]) -> Picture | None:
         return None
     kinds = list(dict.fromkeys(one.kind for one in found))
     looks = marks(one.policy for one in found)
-    widths = sorted({width for one in found for width in one.runs}, reverse=True)
+    widths = all_widths(found)
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(6.6, 3.2))
+        handles = _handles(study, looks)
+        columns = len(handles) if len(handles) < 5 else 4
+        legend = 0.21 * -(-len(handles) // columns) + 0.27  # inches
+        figure = Figure(figsize=(6.6, 2.7 + legend))
         panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-        figure.subplots_adjust(left=0.085, right=0.985, bottom=0.145, top=0.82, wspace=0.06)
+        height = figure.get_figheight()
+        figure.subplots_adjust(left=0.085, right=0.985, bottom=0.46 / height, top=1 - legend / height, wspace=0.06)
         error_axis(panels[0], *error_rates(_scores(study, found)))
         for axes, kind in zip(panels, kinds, strict=True):
             inside = [one for one in found if one.kind == kind]
             _panel(axes, study, inside, widths, looks)
         panels[0].set_ylabel(f"Word error rate on {study.split} (%)")
         figure.legend(
-            handles=_handles(study, looks), loc="upper left", bbox_to_anchor=(0.07, 1.0), ncols=len(looks) + 1,
+            handles=handles, loc="upper left", bbox_to_anchor=(0.07, 1.0), ncols=columns,
             handlelength=2.6, columnspacing=1.6, borderaxespad=0.3,
         )  # fmt: skip
     return Picture("wer_by_width", "Word error rate by bit width", _caption(study), figure)
@@ -42,7 +47,7 @@ def _panel(axes: Axes, study: Study, inside: list[Series], widths: list[int], lo
             axes.axhspan(100 * low, 100 * high, facecolor=MUTED, alpha=0.13, linewidth=0)
         axes.axhline(100 * scores.wer, color=MARKS["float"].color, lw=0.9, ls=(0, (1, 1.6)))
     for index, one in enumerate(inside):
-        shift = 0.13 * (index - (len(inside) - 1) / 2)
+        shift = min(0.13, 0.7 / len(inside)) * (index - (len(inside) - 1) / 2)
         _line(axes, study.split, one, widths, looks[one.policy], shift)
     axes.set_xticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlim(-0.5, len(widths) - 0.5)

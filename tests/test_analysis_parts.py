@@ -23,7 +23,8 @@ from analysis.study import Study
 from analysis.tables import Cell, Column, Table, to_csv, to_latex, to_markdown
 from analysis.text import change, number, percent, size
 from analysis.tradeoff import tradeoff
-from analysis.widths import representative, series, widths_table
+from analysis.widths import representative, series
+from analysis.widths_table import widths_table
 
 
 def study(records=None) -> Study:
@@ -157,11 +158,13 @@ def test_markdown_and_latex_escape():
     assert r"\begin{tabular}{@{}lr@{}}" in latex
 
 
-def test_the_better_policy_of_a_width_is_bold():
+def test_rates_within_the_baselines_interval_are_bold():
     one = study()
     table = widths_table(one, series(one))
     column = [column.key for column in table.columns].index("wer_3")
-    assert [row[column].bold for row in table.rows] == [False, True, False, True]
+    highest = one.float_scores.interval[1]
+    assert [row[column].bold for row in table.rows] == [row[column].value <= highest for row in table.rows]
+    assert {row[column].bold for row in table.rows} == {False, True}
 
 
 def test_comparison_has_a_column_per_set_and_study():

@@ -31,7 +31,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_writes_tables_figures_page_and_records(written: Path):
     expected = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf")}
-    expected |= {f"{name}.{ending}" for name in ("runs", "wer_by_width") for ending in ("csv", "md", "tex")}
+    tables = ("runs", "wer_by_width", "cost_by_width", "claims")
+    expected |= {f"{name}.{ending}" for name in tables for ending in ("csv", "md", "tex")}
     assert {path.name for path in written.iterdir()} == expected | {"index.html", "records.jsonl"}
 
 
@@ -93,8 +94,8 @@ def test_the_page_is_whole_and_needs_nothing_else(written: Path):
 
 def test_the_page_tells_where_results_come_from_and_what_failed(written: Path):
     text = (written / "index.html").read_text()
-    assert text.count("<code>qstudy sweep sweeps/digits.yaml</code> · seed 0 · qstudy 0.1.0, torch 2.12.1, python") == 6
-    assert text.count("commit 0a1b2c3d4e5f") == 6
+    assert text.count("<code>qstudy sweep sweeps/digits.yaml</code> · seed 0 · qstudy 0.1.0, torch 2.12.1, python") == 8
+    assert text.count("commit 0a1b2c3d4e5f") == 8
     assert "FloatingPointError: the loss is not finite at step 31" in text
     assert text.count("over budget: size_bytes") >= 2
     assert re.search(r"<del>\w+", text)
