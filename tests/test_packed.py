@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import LSTM, STATELESS, filled, model_config, packed, speech, talkative
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from qstudy.bits import BitMap
 from qstudy.decode.greedy import greedy
@@ -133,12 +136,14 @@ def test_integer_products_are_exact(rows: int, columns: int, inner: int, wide_x:
 
 
 def tensors_of(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    """Every tensor that can be reached from an object through attributes, lists and mappings."""
+    """Every tensor and array that can be reached from an object through attributes, lists and mappings."""
     if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, np.ndarray):
+        yield torch.from_numpy(value)
     elif isinstance(value, dict):
         for inner in value.values():
             yield from tensors_of(inner, seen)
@@ -149,14 +154,37 @@ def tensors_of(value: Any, seen: set[int]) -> Iterator[Tensor]:
         yield from tensors_of(vars(value), seen)
 
 
+class Made(TorchDispatchMode):
+    """Collects every tensor that torch makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[tuple[torch.Size, torch.dtype]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, lambda made: self.tensors.append((made.shape, made.dtype)), result)
+        return result
+
+
 @pytest.mark.parametrize("activation", [8, 32])
-def test_no_float_copy_of_a_quantized_weight(activation: int) -> None:
-    _, served, _ = both({"*": {"weight": 4, "activation": activation}})
-    hypotheses(served)  # running it makes none either
-    sizes = {rows * columns for shape in talkative().shapes() for rows, columns in shape.matrices}
+@pytest.mark.parametrize("policy", ["ptq", "s8bqat"])
+def test_no_float_copy_of_a_quantized_weight(policy: str, activation: int) -> None:
+    """Neither kept, nor made for a moment."""
+    config = model_config()
+    model = talkative(config)
+    filler = filled(model, {"name": policy, "layers": {"*": {"weight": 4, "activation": activation}}})
+    fill_packed(served := talkative(config, seed=9), packed(model, filler, config))
+    with Made() as made:
+        assert any(hypotheses(served))
+    matrices = {tuple(size) for shape in talkative().shapes() for size in shape.matrices}
+    either = matrices | {(columns, rows) for rows, columns in matrices}
+    assert not [shape for shape, dtype in made.tensors if dtype.is_floating_point and tuple(shape) in either]
+    sizes = {rows * columns for rows, columns in matrices}
     held = list(tensors_of(served, set()))
-    assert {t.numel() for t in held if t.dtype == torch.int8} >= sizes
-    assert not [t.shape for t in held if t.is_floating_point() and t.numel() in sizes]
+    assert not [tensor.shape for tensor in held if tensor.is_floating_point() and tensor.numel() in sizes]
+    packed_bytes = {tensor.numel() for tensor in held if tensor.dtype in (torch.int8, torch.uint8)}
+    assert max(packed_bytes) >= max(sizes)  # the walk does see the integers
 
 
 # Bytes

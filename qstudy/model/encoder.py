@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from qstudy.model.normalize import Normalize, RunningMean
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
+from qstudy.quant.serving.fused import LSTMStack
 
 
 class EncoderState(NamedTuple):
@@ -55,8 +56,8 @@ class LSTMEncoder(nn.Module):
         self.output_ms = hop_ms * self.chunk
         self.normalize = Normalize(bins, running_mean)
         sizes = [bins * stack] + [hidden] * (layers - 1)
-        self.lstm = nn.ModuleList(open_forget_gate(LSTM(size, hidden, Rate(every_ms=hop_ms * stack))) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        rate = Rate(every_ms=hop_ms * stack)
+        self.lstm = LSTMStack([open_forget_gate(LSTM(size, hidden, rate)) for size in sizes], dropout)
 
     def forward(
         self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
@@ -74,11 +75,7 @@ class LSTMEncoder(nn.Module):
         frames = features.shape[1] // self.chunk
         x, mean = self.normalize(features[:, : frames * self.chunk], state.running_mean if state else None)
         x = x.reshape(len(x), x.shape[1] // self.stack, -1)  # (B, LSTM frames, stack * D)
-        after = []
-        for index, layer in enumerate(self.lstm):
-            x, layer_state = layer(x, state.layers[index] if state else None)
-            x = self.dropout(x)
-            after.append(layer_state)
+        x, after = self.lstm(x, state.layers if state else None)
         return x.reshape(len(x), frames, self.output_size), lengths // self.chunk, EncoderState(mean, after)
 
     def frames(self, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

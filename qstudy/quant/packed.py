@@ -18,6 +18,7 @@ from qstudy.files import content_hash, replacing
 from qstudy.quant.bitpack import pack
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.serving import SERVED
+from qstudy.quant.serving.fused import fuse
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
 HEADER_HASH = "header_sha256"
@@ -148,6 +149,7 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
         served = SERVED[packed.header.get("arithmetic", {}).get(name, "integer")]
         layer.arithmetic = arithmetic = served.unpack(own, shapes[name], bits)
         arithmetic.configure(packed.header.get("settings", {}).get(name, {}))
+    fuse(model)
     _missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected:
         raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -15,10 +15,10 @@ class ServedArithmetic(Arithmetic):
 
     @classmethod
     @abstractmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> Self:
+    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "ServedArithmetic":
         """Make it from the layer's tensors in the packed file, by their names without the layer's."""
 
-    def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027
+    def configure(self, settings: Mapping[str, Any]) -> None:
         """Take what the training arithmetic's `settings` put into the header; most have nothing to say."""
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:

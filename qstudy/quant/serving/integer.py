@@ -1,97 +1,66 @@
-"""Served integers: what runs a packed layer with uniform or codebook weights."""
+"""Served integers: what runs a packed layer with one scale per row or matrix."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.bitpack import unpack
-from qstudy.quant.integer import Grid, accumulate, rescale
+from qstudy.quant.integer import Grid
+from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.serving.base import ServedArithmetic
+from qstudy.quant.serving.fused import LSTMProgram, PackedLSTM
+from qstudy.quant.serving.matrix import ArrangedMatrix, StoredMatrix, unpack_grids
+from qstudy.quant.serving.rows import PackedRows
+from qstudy.quant.serving.snapped import SnappedServed
+from qstudy.quant.serving.weights_only import WeightsOnlyServed
 
 
 class IntegerServed(ServedArithmetic):
-    """One layer of a packed model: integer matrices, integer products where the activations are integers too."""
+    """One layer whose weights and activations are both integers: exact products, the same as in native training."""
 
-    grids: Tensor | None
-
-    def __init__(self, matrices: Sequence[tuple[Tensor, Tensor | None]], grids: Tensor | None, bits: LayerBits) -> None:
+    def __init__(self, matrices: Sequence[ArrangedMatrix | StoredMatrix], grids: Sequence[Grid], bias: Tensor) -> None:
         """
         Args:
-            matrices: per weight matrix its integers (rows, columns) int8 or int16 with scale (rows,) or (1,) float32,
-                or its float values with None.
-            grids: scale and zero point (grids, 2) float32 of inputs and hidden state; None: float activations.
-            bits: the layer's widths.
+            matrices: arranged for the kernel of one-row products, or wider than it takes.
+            grids: of the inputs and, for an LSTM, of the hidden state.
+            bias: (rows,) float32, or empty.
         """
         super().__init__()
-        for index, (values, scale) in enumerate(matrices):
-            self.register_buffer(f"values_{index}", values)
-            self.register_buffer(f"scale_{index}", scale)
-        self.register_buffer("grids", grids)
-        self.bits = bits
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = self._product(0, x)
-        return y if bias is None else y + bias
-
-    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
-        values, scale = self._matrix(0)
-        rows = F.embedding(ids, values).float()
-        if scale is None:
-            return rows
-        return rows * (scale if len(scale) == 1 else F.embedding(ids, scale[:, None]))
-
-    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        bias = weights[2] + weights[3]
-        gates = self._product(0, x) + bias
-        h, c = state[0][0], state[1][0]
-        outputs = x.new_empty(len(x), x.shape[1], h.shape[1])
-        recurrent = self._prepared(1)
-        for t in range(x.shape[1]):
-            i, f, g, o = (gates[:, t] + self._multiply(recurrent, 1, h)).chunk(4, 1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            outputs[:, t] = h
-        return outputs, (h.unsqueeze(0), c.unsqueeze(0))
+        self.matrices, self.grids = list(matrices), list(grids)
+        self.bias = bias
+        arranged = [matrix for matrix in matrices if isinstance(matrix, ArrangedMatrix)]
+        self.rows = PackedRows(arranged[0], grids[0], bias) if len(arranged) == len(matrices) == 1 else None
+        self.program: LSTMProgram | None = None
+        if len(arranged) == 2:
+            self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (grids[0], grids[1]), bias)])
 
     @classmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "IntegerServed":
-        matrices = [_unpack_matrix(tensors, i, size, bits) for i, size in enumerate(shape.matrices)]
-        return cls(matrices, tensors.get("activation"), bits)
+    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> ServedArithmetic:
+        """See `ServedArithmetic.unpack`; a layer that is an integer on one side only is served by another class."""
+        if bits.weight == FLOAT:
+            return SnappedServed.unpack(tensors, shape, bits)
+        if "activation" not in tensors:
+            return WeightsOnlyServed.unpack(tensors, shape, bits)
+        kind = ArrangedMatrix if max(bits.weight, bits.activation) <= 8 else StoredMatrix
+        matrices = [kind(tensors, index, size, bits) for index, size in enumerate(shape.matrices)]
+        return cls(matrices, unpack_grids(tensors, bits), tensors.get("bias", torch.empty(0)))
 
-    def _matrix(self, index: int) -> tuple[Tensor, Tensor | None]:
-        return getattr(self, f"values_{index}"), getattr(self, f"scale_{index}")
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.rows is not None and self.rows.takes(x):
+            return self.rows(x)
+        return integer_linear(x, self._weight(0), None if bias is None else bias.detach(), self.grids[0])
 
-    def _product(self, index: int, x: Tensor) -> Tensor:
-        return self._multiply(self._prepared(index), index, x)
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        if self.program is not None and self.program.takes(x):
+            y, states = self.program(x, [state])
+            return y, states[0]
+        return integer_lstm(x, state, self._weight(0), self._weight(1), self.bias, self.grids[0], self.grids[1])
 
-    def _prepared(self, index: int) -> Tensor:
-        """The matrix as its product wants it: integers beside integer activations, else float for one call."""
-        values, _ = self._matrix(index)
-        return values if self.grids is not None else values.float()
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError("a table has no activations")
 
-    def _multiply(self, matrix: Tensor, index: int, x: Tensor) -> Tensor:
-        """x (..., D) times the transposed matrix (H, D): (..., H) float32."""
-        scale = self._matrix(index)[1]
-        if self.grids is None:
-            y = x @ matrix.t()
-            return y if scale is None else y * scale
-        step, zero_point = self.grids[min(index, len(self.grids) - 1)]
-        codes = Grid(step, zero_point, self.bits.activation).codes(x)
-        if scale is None:
-            return (codes - zero_point) * step @ matrix.t()
-        return rescale(accumulate(codes, zero_point, matrix), step, scale)
-
-
-def _unpack_matrix(
-    own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits
-) -> tuple[Tensor, Tensor | None]:
-    if bits.weight == FLOAT:
-        return own[f"{index}.float"], None
-    codes, table = unpack(own[f"{index}.codes"], bits.weight, size), own.get(f"{index}.table")
-    if table is not None:
-        codes = table[codes.int() & 2**bits.weight - 1]  # indices have no sign
-    return codes, own[f"{index}.scale"]
+    def _weight(self, index: int) -> QuantizedWeight:
+        matrix = self.matrices[index]
+        return QuantizedWeight(None, matrix.integers(), matrix.scale)

@@ -1,0 +1,107 @@
+"""One weight matrix of a packed layer: as the kernel of one-row products wants it, or as plain integers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qstudy.bits import LayerBits
+from qstudy.quant.bitpack import unpack
+from qstudy.quant.integer import Grid
+from qstudy.quant.kernels import gemv
+
+CODE_OFFSET = 128
+"""The kernel takes codes of inputs as unsigned bytes."""
+
+
+def unpack_integers(own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> Tensor:
+    """The integers that a layer multiplies, (rows, columns) int8 (int16 above 8 bits), from its packed tensors."""
+    codes, table = unpack(own[f"{index}.codes"], bits.weight, size), own.get(f"{index}.table")
+    return codes if table is None else table[codes.int() & 2**bits.weight - 1]  # indices have no sign
+
+
+def unpack_grids(own: Mapping[str, Tensor], bits: LayerBits) -> list[Grid]:
+    """The grids of a layer's inputs and, for an LSTM, of its hidden state; none where activations are float."""
+    return [Grid(step, zero_point, bits.activation) for step, zero_point in own.get("activation", torch.empty(0, 2))]
+
+
+class ArrangedMatrix:
+    """Integers of at most 8 bits in the layout of `kernels.gemv`; 5 to 7 bits take a byte each.
+
+    Attributes:
+        scale: (rows,) or (1,) float32.
+        rows: outputs.
+        columns: inputs.
+    """
+
+    def __init__(self, own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> None:
+        """Args: a layer's packed tensors, the matrix's number and (rows, columns), the layer's widths."""
+        self.scale = own[f"{index}.scale"]
+        self.rows, self.columns = size
+        integers = unpack_integers(own, index, size, bits)
+        self.bits = bits.weight if bits.weight in gemv.WIDTHS else 8
+        if self.bits == 8:
+            indices, numbers = integers, torch.zeros(1, dtype=torch.int8)
+        else:
+            indices = unpack(own[f"{index}.codes"], bits.weight, size) & 2**bits.weight - 1
+            numbers = own.get(f"{index}.table", _signed(bits.weight))
+        self._table = numbers.repeat(gemv.TABLE // len(numbers))
+        arranged = gemv.arrange(indices.view(torch.uint8).numpy(), self.bits)
+        self._weights = torch.from_numpy(arranged).clone()  # torch's memory starts where a cache line does
+        self._row_sums = torch.zeros(len(arranged) * gemv.ROWS, dtype=torch.int32)
+        self._row_sums[: self.rows] = integers.sum(1, dtype=torch.int32)
+
+    @property
+    def padded_columns(self) -> int:
+        """Codes that the kernel reads."""
+        return self._weights.shape[1] * 4 * len(gemv.FIELDS[self.bits])
+
+    def plan(self) -> list[int]:
+        """What `loops` must know: width, address of the weights, steps, address of the table, blocks, columns.
+
+        The addresses hold as long as this object lives.
+        """
+        blocks, count = self._weights.shape[:2]
+        return [self.bits, self._weights.data_ptr(), count, self._table.data_ptr(), blocks, self.columns]
+
+    def start(self, grid: Grid) -> Tensor:
+        """Where sums begin: what takes the inputs' offset and zero point back, (padded rows,) int32."""
+        return self._row_sums * -(CODE_OFFSET + int(grid.zero_point))
+
+    def integers(self) -> Tensor:
+        """The matrix (rows, columns) int8, made anew at each call."""
+        indices = torch.from_numpy(gemv.restore(self._weights.numpy(), self.bits, self.rows, self.columns))
+        return indices.view(torch.int8) if self.bits == 8 else self._table[indices.int()]
+
+
+class StoredMatrix:
+    """Integers in rows, int8, or int16 above 8 bits: what has no kernel of its own.
+
+    Attributes:
+        values: (rows, columns).
+        scale: (rows,) or (1,) float32.
+    """
+
+    def __init__(self, own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> None:
+        """Args: as `ArrangedMatrix`."""
+        self.values, self.scale = unpack_integers(own, index, size, bits), own[f"{index}.scale"]
+
+    def integers(self) -> Tensor:
+        """The matrix (rows, columns)."""
+        return self.values
+
+
+def unit(matrix: ArrangedMatrix, grid: Grid) -> Tensor:
+    """What one unit of an accumulator stands for, (rows,) float32."""
+    return (grid.step * matrix.scale).expand(matrix.rows)
+
+
+def limits(grid: Grid) -> Tensor:
+    """Step, zero point, least and greatest code, (4,) float32."""
+    return torch.tensor([float(grid.step), float(grid.zero_point), *grid.bounds()])
+
+
+def _signed(bits: int) -> Tensor:
+    """The integer that each index of a uniform grid stands for: two's complement."""
+    return torch.from_numpy(np.roll(np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), dtype=np.int8), 2 ** (bits - 1)))
