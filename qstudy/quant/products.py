@@ -6,6 +6,7 @@ Rows are all frames of a batch, N = T * B. `gradient` is the dtype in which a ba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from qstudy.jit import on_threads
 from qstudy.quant.kernels import gemm, ir, products, usable
@@ -30,6 +31,7 @@ def input_gradient(rows: Tensor, values: Tensor, inside: Tensor | None, gradient
     weight = gemm.pack(values.t().to(gradient))
     out = torch.empty(len(rows), values.shape[1])
     passes = torch.empty((0, 0), dtype=torch.bool) if inside is None else inside.contiguous()
+    rows = F.pad(rows, (0, -rows.shape[1] % gemm.PER_WORD[rows.dtype]))
     operands = (bits(rows.contiguous()), bits(weight), passes, out)
     on_threads(products.input_gradient, *(each.detach().numpy() for each in operands))
     return out

@@ -194,3 +194,29 @@ def backward(
     for row in range(begin, end):
         for j in range(hidden):
             grad_h[row, j] = products[row - begin, j]
+
+
+def integer_reference(
+    accumulators: Integers,
+    weight: NDArray[np.int8],
+    scales: tuple[Floats, Floats],
+    bias: Floats,
+    step: np.float32,
+    high: np.float32,
+    state: tuple[NDArray[np.int8], Floats],
+) -> tuple[Floats, Floats, NDArray[np.int8], Floats, NDArray[np.int64]]:
+    """`integer_forward` in NumPy: weight (4H, H), state the first codes and cell state (B, H).
+
+    Returns:
+        Gates, cells, codes, outputs and hidden accumulators, over time.
+    """
+    codes, cells, gates, outputs, record = [state[0]], [state[1]], [], [], []
+    for inputs in accumulators:
+        record.append(codes[-1].astype(np.int64) @ weight.T.astype(np.int64))
+        sums = inputs.astype(np.float32) * scales[0] + bias + record[-1].astype(np.float32) * scales[1]
+        gate, after, output = cell.step_reference(sums, cells[-1])
+        gates.append(gate)
+        cells.append(after)
+        outputs.append(output)
+        codes.append(np.clip(np.rint(output / step), -high, high).astype(np.int8))
+    return np.array(gates), np.array(cells), np.array(codes), np.array(outputs), np.array(record)
