@@ -193,17 +193,17 @@ def _passes(model: RNNT, config: RunConfig, assets: Assets) -> Iterator[None]:
 def _evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
     """Score the packed model on every set, and the training model on dev, to tell whether the two agree."""
     served = recognizer_from_packed(packed).model
-    metrics, utterances, samples = {}, {}, {}
+    metrics, edits, samples = {}, {}, {}
     for name, features in assets.evaluated.items():
         texts, seconds = recognize(served, features, assets.tokenizer, name)
         metrics[name] = score(features, texts, seconds)
-        utterances[name] = by_utterance(features, texts)
+        edits[name] = by_utterance(features, texts)
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
         samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
     texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
     return {
         "metrics": metrics,
-        "utterances": utterances,
+        "edits": edits,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
@@ -213,7 +213,7 @@ def _baseline_summary(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     record = read_json(folder / RECORD_FILE)
-    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "utterances", "latency")}
+    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "edits", "latency")}
     return {"id": record["run"], "wer": headline(record)["wer"], **kept}
 
 
