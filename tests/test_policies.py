@@ -224,6 +224,36 @@ def test_activations_start_late_and_freeze() -> None:
     assert moved == [False, True, True, True, True, False, False]  # `filled` left the model in evaluation mode
 
 
+@pytest.mark.parametrize(("range", "watches"), [("max", True), ("ema", True), ("mse", False), ("learned", False)])
+def test_which_ranges_go_on_watching_while_training(range: str, watches: bool) -> None:
+    """A range that calibration or gradients decide is not moved by later batches, however loud."""
+    model = talkative()
+    policy = filled(model, {"name": "fake_qat", "layers": {"*": {"activation": 4}}, "activation_range": range})
+    watched = [grid for grid in grids(model) if not isinstance(grid, FixedActivations)]
+    assert all(float(grid.scale.detach()) != 1 for grid in watched)
+    model.train()
+    policy.project_(model, 1)
+    assert {grid.observing for grid in watched} == {watches}
+    first, before = watched[0], float(watched[0].scale.detach())
+    first(torch.full((2, 3), 1e3))
+    assert (float(first.scale.detach()) > before) == watches
+    assert (first.scale.requires_grad, first.trained) == (range == "learned", range == "learned")
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("range", ["max", "ema", "mse", "learned"])
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_activation_ranges_train(bits: int, range: str, symmetric: bool) -> None:
+    model = talkative()
+    options = {"activation_range": range, "symmetric": symmetric}
+    policy = filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 4, "activation": bits}}, **options})
+    trained_step(model, policy, 1)
+    learned = [p for grid in grids(model) if grid.trained for p in grid.parameters()]
+    assert len(learned) == (range == "learned") * (1 if symmetric else 2) * 6
+    assert all(p.grad is not None and p.grad.isfinite() for p in learned)
+    assert all(p.grad.isfinite().all() for layer in quantizable(model).values() for p in layer.matrices())
+
+
 def test_evaluation_changes_nothing() -> None:
     model = talkative()
     filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 4, "activation": 8}}})
