@@ -150,9 +150,12 @@ def _cells(finding: Finding | None) -> list[Cell]:
 
 
 def _at(found: Sequence[Series], width: int, split: str) -> Iterator[tuple[Series, Run]]:
+    """The run of every series at this width; one that ends two series (8/8 bits) once."""
+    seen = set()
     for one in found:
-        if width in one.runs:
-            yield one, representative(one.runs[width], split)
+        if width in one.runs and (run := representative(one.runs[width], split)).name not in seen:
+            seen.add(run.name)
+            yield one, run
 
 
 def _name(one: Series) -> str:

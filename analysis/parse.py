@@ -43,7 +43,8 @@ def parse_run(record: Any) -> Run:
     if missing := [key for key in ("run", "policy", "state") if not isinstance(record.get(key), str)]:
         raise ValueError(f"the field {missing[0]!r} is missing or not text")
     baseline = mapping(record.get("baseline"), "baseline")
-    parse_scores({"baseline": baseline, **mapping(baseline.get("metrics"), "baseline.metrics")})  # is it readable?
+    own = {key: baseline.get(key) for key in ("wer", "wer_low", "wer_high")}
+    parse_scores({"baseline": own, **mapping(baseline.get("metrics"), "baseline.metrics")})  # is it readable?
     number(baseline.get("size_bytes"), "baseline.size_bytes")
     latency = _inner(record.get("latency"), "latency")
     budgets = mapping(record.get("budgets"), "budgets")
@@ -59,7 +60,7 @@ def parse_run(record: Any) -> Run:
         widths={name: _width(value, name) for name, value in _inner(record.get("bit_map"), "bit_map").items()},
         layers={name: _layer(value, name) for name, value in _inner(record.get("layers"), "layers").items()},
         scores=parse_scores(record.get("metrics")),
-        edits={name: _edits(value, name) for name, value in _inner(record.get("edits"), "edits").items()},
+        edits={name: _edits(value, name) for name, value in _inner(record.get("utterances"), "utterances").items()},
         size_bytes=number(record.get("size_bytes"), "size_bytes"),
         latency_ms=_column(latency, "latency_ms"),
         rtf=_column(latency, "rtf"),
@@ -104,10 +105,10 @@ def _edits(value: dict[str, Any], name: str) -> Edits:
         errors, words = (tuple(map(int, str(value[key]).split())) for key in ("errors", "words"))
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"edits.{name} needs `errors` and `words`, whole numbers by utterance ({error})"
+            f"utterances.{name} needs `errors` and `words`, whole numbers by utterance ({error})"
         ) from error
     if len(errors) != len(words):
-        raise ValueError(f"edits.{name} has {len(errors)} errors, but {len(words)} words")
+        raise ValueError(f"utterances.{name} has {len(errors)} errors, but {len(words)} words")
     return Edits(errors, words)
 
 

@@ -195,6 +195,6 @@ def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
         metrics.setdefault(split, {key: parent.get(key) for key in ("wer", "wer_low", "wer_high")})
     widths = {name: dict.fromkeys(("weight", "activation"), FLOAT) for run in runs for name in run.widths}
     told = parse_run({"run": str(parent.get("id") or "float baseline"), "policy": "float", "state": "complete",
-                      "metrics": metrics, "edits": parent.get("edits"), "bit_map": widths,
+                      "metrics": metrics, "utterances": parent.get("utterances"), "bit_map": widths,
                       "size_bytes": parent.get("size_bytes"), "latency": parent.get("latency")})  # fmt: skip
     return [replace(told, raw={})]

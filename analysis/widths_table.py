@@ -6,7 +6,7 @@ from analysis.records import FLOAT, Run, Scores
 from analysis.runs_table import wer_cell
 from analysis.study import Study
 from analysis.tables import Cell, Column, Table
-from analysis.text import DASH, MIB, number
+from analysis.text import MIB, number
 from analysis.widths import Series, representative, widths
 
 
@@ -31,7 +31,7 @@ def costs_table(study: Study, found: Sequence[Series]) -> Table:
     )
     caption = (
         "Packed size (MiB), and behind it the median time of a training step (ms) as it was in the study, its workers "
-        f"beside each other; {DASH}: no training. `make bench` measures steps alone and against peers."
+        "beside each other; without it: not trained there. `make bench` measures steps alone and against peers."
     )
     return Table("cost_by_width", "Size and training step by bit width", caption, columns, rows)
 
@@ -71,7 +71,7 @@ def _costs(one: Series, width: int, study: Study) -> list[Cell]:
     if run is None:
         return [Cell(""), Cell("")]
     mib = run.size_bytes / MIB if run.size_bytes else None
-    step = f"{number(run.step_ms)} ms" if run.step_ms else DASH
+    step = f"{number(run.step_ms)} ms" if run.step_ms else ""
     return [Cell(number(mib), mib, step), Cell("", run.step_ms)]
 
 

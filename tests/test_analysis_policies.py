@@ -40,7 +40,7 @@ def run(policy: dict[str, Any], width: int, share: float, activation: int = 8, *
         "run": f"{'-'.join(map(str, policy.values()))}-{width}-{activation}", "policy": policy["name"],
         "state": "complete", "study": "made", "trial": width, "steps": 0 if policy["name"] == "ptq" else 200,
         "config": {"policy": policy | {"layers": {"*": bits}}}, "bit_map": {"encoder.lstm": bits, "joiner": bits},
-        "metrics": {"test": scores, "dev": scores}, "edits": {"test": edits}, "training_model_wer": rate,
+        "metrics": {"test": scores, "dev": scores}, "utterances": {"test": edits}, "training_model_wer": rate,
         "size_bytes": 1000 * width, "step_ms": {"median": 12.0}, "baseline": {"id": "float"},
     } | fields  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_the_difference_of_two_runs_is_that_of_their_errors(drawn: list[tuple[in
         rate = sum(errors) / sum(one[2] for one in drawn)
         edits = {"errors": " ".join(map(str, errors)), "words": " ".join(str(one[2]) for one in drawn)}
         record = {"run": "r", "policy": "ptq", "state": "complete", "metrics": {"test": {"wer": rate}}}
-        return parse_run(record | {"edits": {"test": edits}})
+        return parse_run(record | {"utterances": {"test": edits}})
 
     first, second = made_run(0), made_run(1)
     there, back = difference(first, second, "test"), difference(second, first, "test")
@@ -105,7 +105,7 @@ def test_the_interval_covers_the_true_difference():
         runs = []
         for one in errors:
             edits = {"errors": " ".join(map(str, one)), "words": " ".join(["4"] * 100)}
-            record = {"run": "r", "policy": "ptq", "state": "complete", "edits": {"test": edits}}
+            record = {"run": "r", "policy": "ptq", "state": "complete", "utterances": {"test": edits}}
             runs.append(parse_run(record | {"metrics": {"test": {"wer": one.sum() / 400}}}))
         gap = difference(*runs, "test")
         covered += gap.low <= 0.3 * (0.5 - 0.8) / 4 <= gap.high
@@ -114,7 +114,7 @@ def test_the_interval_covers_the_true_difference():
 
 def test_without_errors_by_utterance_intervals_have_to_lie_apart():
     far, near = run(MAX, 4, 0.4), run(MAX, 8, 0.1)
-    del far["edits"]
+    del far["utterances"]
     gap = difference(parse_run(far), parse_run(near), "test")
     assert (gap.value, gap.low, gap.high) == tuple(map(pytest.approx, (0.06, 0.064 - 0.024, 0.096 - 0.016)))
     assert gap.higher
@@ -122,8 +122,8 @@ def test_without_errors_by_utterance_intervals_have_to_lie_apart():
 
 @pytest.mark.parametrize("edits", [{"errors": "1 2", "words": "3"}, {"errors": "1 x", "words": "3 3"}, {"words": "3"}])
 def test_broken_errors_by_utterance_are_named(edits: dict[str, str]):
-    with pytest.raises(ValueError, match=r"edits\.test"):
-        parse_run(run(MAX, 4, 0.1, edits={"test": edits}))
+    with pytest.raises(ValueError, match=r"utterances\.test"):
+        parse_run(run(MAX, 4, 0.1, utterances={"test": edits}))
 
 
 def test_claims_hold_fail_or_stay_open():

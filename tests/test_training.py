@@ -69,7 +69,7 @@ def test_the_loss_falls_and_the_record_says_so(corpus: Path, shared_folder: Path
     assert record["file_bytes"] == (tmp_path / "model.qst").stat().st_size
     assert list(record["metrics"]) == ["dev", "new"]
     assert record["metrics"]["dev"]["utterances"] == 6
-    errors, words = (record["edits"]["dev"][key].split() for key in ("errors", "words"))
+    errors, words = (record["utterances"]["dev"][key].split() for key in ("errors", "words"))
     assert len(errors) == len(words) == 6
     assert sum(map(int, errors)) / sum(map(int, words)) == record["metrics"]["dev"]["wer"]
     assert record["baseline"] is None

@@ -203,7 +203,7 @@ def _evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any
     texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
     return {
         "metrics": metrics,
-        "edits": edits,
+        "utterances": edits,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
@@ -213,7 +213,7 @@ def _baseline_summary(folder: Path | None) -> dict[str, Any] | None:
     if folder is None:
         return None
     record = read_json(folder / RECORD_FILE)
-    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "edits", "latency")}
+    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "utterances", "latency")}
     return {"id": record["run"], "wer": headline(record)["wer"], **kept}
 
 
