@@ -1,129 +1,117 @@
-"""Rows: one quantization-aware step of an LSTM layer, and of the whole recognizer; the floor is the float step."""
+"""Rows: one quantization-aware step of an LSTM layer, and of the whole recognizer; the floor is the float32 step."""
 
 import copy
 from collections.abc import Callable, Iterable
-from functools import partial
-from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 
+from benchmarks.lstm_sides import NO_BREVITAS, POLICIES, PORTABLE, portable, quantized, quick_sides, slow_sides
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
 from qstudy.loss import rnnt_loss
 from qstudy.model.rnnt import RNNT, ModelConfig
-from qstudy.quant.layers import LSTM
-from qstudy.quant.policies import build_policy
 
-WIDTHS = {"W4": {"weight": 4}, "W4A8": {"weight": 4, "activation": 8}}
-BATCH, FRAMES, HIDDEN = 32, 200, 256
+MODEL = Path(__file__).parents[1] / "sweeps" / "base" / "digits.yaml"
 BINS, HOP_MS, LABELS = 40, 10.0, 29
-SECONDS, LETTERS = 3, 25  # an utterance of the whole-recognizer rows
-ROUNDS = 9
-BREVITAS_ROUNDS = 3  # its time loop is written in Python
-NO_BREVITAS = "" if find_spec("brevitas") else "not installed: pip install 'qstudy[bench]'"
+BATCHES, SIZE = (16, 32), 256
+SECONDS, LETTERS = 3, 25  # of an utterance
+FRAMES = SECONDS * 25  # of an LSTM layer: it sees four feature frames at once
+ROUNDS = 15
+SLOW_ROUNDS = 3
+PEERS = {
+    "fake W8": "Brevitas W8",
+    "fake W8A8": "Brevitas W8A8",
+    "native W8A8": "torch.ao",
+    "native W8A8, bf16 gradients": "nn.LSTM bf16",
+    "native W8A8, torch only": "nn.LSTM bf16",
+}
+"""Who stands beside which of ours."""
 
 
 def rows() -> Iterable[Row]:
-    """The layer beside Brevitas, then the whole step beside the same step in float."""
-    yield from layer_rows()
-    yield from recognizer_rows()
+    """The layer beside its peers, then the whole step beside the same step in float."""
+    for batch in BATCHES:
+        yield from layer_rows(batch)
+    for batch in BATCHES:
+        yield from recognizer_rows(batch)
 
 
-def layer_rows() -> Iterable[Row]:
+def layer_rows(batch: int) -> Iterable[Row]:
     """An LSTM layer, forward and backward."""
-    torch.manual_seed(0)
-    x = torch.randn(BATCH, FRAMES, HIDDEN)
-    model = nn.Sequential(LSTM(HIDDEN, HIDDEN))
-    steps: dict[str, Callable[[], object]] = {"float": partial(layer_step, model, x)}
-    for name, widths in WIDTHS.items():
-        steps[name] = partial(layer_step, quantized(model, widths, lambda model: model(x)), x)
-    times = interleaved(steps, ROUNDS)
-    brevitas = {} if NO_BREVITAS else brevitas_times(x)
-    for name in WIDTHS:
+    shape = (batch, FRAMES, SIZE)
+    times = interleaved(quick_sides(*shape), ROUNDS) | interleaved(slow_sides(*shape), SLOW_ROUNDS)
+    for name, peer in PEERS.items():
         yield Row(
-            what=f"LSTM step, {name}, {BATCH} x {FRAMES} x {HIDDEN}",
+            what=f"LSTM step, {name}, {batch} x {FRAMES} x {SIZE}",
             unit="ms",
-            peer="Brevitas",
+            peer=peer,
             ours=times[name],
-            theirs=brevitas.get(name),
+            theirs=times.get(peer),
             floor_is="nn.LSTM",
             floor=times["float"],
-            skipped=NO_BREVITAS,
+            skipped=NO_BREVITAS if peer not in times else "",
         )
 
 
-def recognizer_rows() -> Iterable[Row]:
-    """The default recognizer: forward, RNN-T loss, backward, optimizer; bf16 autocast, as training does it."""
+def recognizer_rows(batch: int) -> Iterable[Row]:
+    """The recognizer of the digits studies: forward, RNN-T loss, backward, optimizer; ours under bf16 autocast."""
     torch.manual_seed(0)
-    model = RNNT(ModelConfig(), BINS, HOP_MS, LABELS)
-    frames = round(SECONDS * 1000 / HOP_MS)
-    batch = (
-        torch.randn(BATCH, frames, BINS),
-        torch.full((BATCH,), frames),
-        torch.randint(1, LABELS, (BATCH, LETTERS)),
-        torch.full((BATCH,), LETTERS),
-    )
-    steps: dict[str, Callable[[], object]] = {"float": training_step(copy.deepcopy(model), *batch)}
-    for name, widths in WIDTHS.items():
-        steps[name] = training_step(quantized(model, widths, lambda model: model(*batch[:3])), *batch)
+    config = ModelConfig(**yaml.safe_load(MODEL.read_text())["model"])
+    model = RNNT(config, BINS, HOP_MS, LABELS)
+    examples = problem(batch)
+    steps: dict[str, Callable[[], object]] = {
+        "float32": training_step(copy.deepcopy(model), *examples, autocast=False),
+        "float bf16": training_step(copy.deepcopy(model), *examples),
+    }
+    for name, policy in POLICIES.items():
+        ours = quantized(model, policy, lambda model: model(*examples[:3]))
+        steps[name] = training_step(ours, *examples, without_kernels=name in PORTABLE)
     times = interleaved(steps, ROUNDS)
-    for name in WIDTHS:
+    for name in POLICIES:
         yield Row(
-            what=f"training step, {name}, {BATCH} x {SECONDS} s",
+            what=f"training step, {name}, {batch} x {SECONDS} s",
             unit="ms",
-            peer="float",
+            peer="float bf16",
             ours=times[name],
-            theirs=times["float"],
-            floor_is="float",
-            floor=times["float"],
+            theirs=times["float bf16"],
+            floor_is="float32",
+            floor=times["float32"],
         )
 
 
-def quantized(model: nn.Module, widths: dict[str, int], forward: Callable[[nn.Module], object]) -> nn.Module:
-    """A copy of `model` under the policy `fake_qat`, calibrated by one pass, in training mode."""
-    model = copy.deepcopy(model).train()
-    policy = build_policy({"name": "fake_qat", "layers": {"*": widths}})
-    policy.prepare(model)
-    with torch.no_grad():
-        policy.calibrate(model, (None for _ in [forward(model)]))
-    policy.project_(model, 0)
-    return model
-
-
-def layer_step(layer: nn.Module, x: Tensor) -> None:
-    """Forward and backward of a recurrent layer."""
-    layer.zero_grad(set_to_none=True)
-    layer(x)[0].square().mean().backward()
+def problem(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features (B, F, D), their lengths (B,), labels (B, U) and their lengths (B,), all of full length."""
+    frames = round(SECONDS * 1000 / HOP_MS)
+    return (
+        torch.randn(batch, frames, BINS),
+        torch.full((batch,), frames),
+        torch.randint(1, LABELS, (batch, LETTERS)),
+        torch.full((batch,), LETTERS),
+    )
 
 
 def training_step(
-    model: nn.Module, features: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
+    model: nn.Module,
+    features: Tensor,
+    lengths: Tensor,
+    targets: Tensor,
+    target_lengths: Tensor,
+    autocast: bool = True,
+    without_kernels: bool = False,
 ) -> Callable[[], None]:
     """A function that does one training step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits, frames, _ = model(features, lengths, targets)
-        rnnt_loss(logits.float(), targets, frames, target_lengths, blank=0).backward()
+        with portable(without_kernels):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                logits, frames, _ = model(features, lengths, targets)
+            rnnt_loss(logits.float(), targets, frames, target_lengths, blank=0).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
 
     return step
-
-
-def brevitas_times(x: Tensor) -> dict[str, float]:
-    """Brevitas with the same tensors quantized as ours: weights per row, inputs and hidden state; nothing else."""
-    from brevitas.nn import QuantLSTM
-    from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat
-
-    weights = {"weight_quant": Int8WeightPerChannelFloat, "weight_bit_width": 4}
-    nothing = dict.fromkeys(("bias_quant", "gate_acc_quant", "sigmoid_quant", "tanh_quant", "cell_state_quant"))
-    activations = {"W4": {"io_quant": None}, "W4A8": {"io_quant": Int8ActPerTensorFloat, "io_collect_stats_steps": 1}}
-    steps = {
-        name: partial(layer_step, QuantLSTM(HIDDEN, HIDDEN, batch_first=True, **weights, **nothing, **options), x)
-        for name, options in activations.items()
-    }
-    return interleaved(steps, BREVITAS_ROUNDS)

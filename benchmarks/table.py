@@ -17,9 +17,12 @@ LEGEND = (
     "Times are medians of calls in turn in one process; glibc's allocator is set alike for all (qstudy/allocator.py).",
     "RNN-T loss, B x T x U x V: forward and backward, float32; floor: a log_softmax, forward and backward.",
     "Its memory: peak above the logits, each side in a process of its own; floor: the gradient of the logits.",
-    "LSTM step, B x T x H: one layer, forward and backward, D = H; floor: nn.LSTM in float.",
-    "Training step, utterances x length: the default recognizer, 2 M parameters: forward, loss, backward, AdamW; bf16.",
-    "W4: weights of 4 bits; W4A8: also inputs and hidden states of 8 bits; policy fake_qat, Brevitas set to match.",
+    "LSTM step, B x T x H: one layer, forward and backward, D = H; floor: nn.LSTM in float32.",
+    "Training step, utterances x length: the digits studies' recognizer: forward, loss, backward, AdamW; ours and float",
+    "bf16 under bf16 autocast, as training runs; floor: the same in float32.",
+    "W8: weights of 8 bits; W8A8: also inputs and hidden states; fake: policy fake_qat, native: native_int.",
+    "Brevitas is set to match; torch.ao is its quantizable LSTM with its default settings for 8 bits.",
+    "torch only: without our kernels, as on a GPU (QSTUDY_PORTABLE=1).",
 )
 
 
