@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_analysis_report import Resources
 
 from analysis.claims import FAILS, HOLDS, OPEN, findings, summaries
 from analysis.difference import difference
@@ -174,6 +175,12 @@ def test_two_studies_share_a_page_that_can_be_rebuilt_from_itself(tmp_path: Path
     report(tmp_path / "policies-one", out, also=tmp_path / "policies-two")
     files = {path.name for path in out.iterdir()}
     assert {"one_wer_by_width.csv", "two_wer_by_width.png", "one_runs.tex", "claims.md", "comparison.csv"} <= files
+    page = Resources()
+    page.feed((out / "index.html").read_text())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {link for link in page.links if not link.startswith(("#", "data:"))} <= files
+    assert {link[1:] for link in page.links if link.startswith("#study")} <= set(page.ids)
     assert load_study(tmp_path / "policies-two").name == "policies-two"
     done = subprocess.run([sys.executable, "-m", "analysis.report", str(out), "--out", str(again)], cwd=ROOT)
     assert done.returncode == 0

@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import io
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,10 @@ def make_corpus(config: RunConfig) -> None:
     maker = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
     paths = {name for name, p in inspect.signature(maker).parameters.items() if p.annotation is Path}
     values: dict[str, Any] = {key: Path(value) if key in paths else value for key, value in options.items()}
-    build({"name": corpus, **values}, {corpus: maker}, "data.make")
+    said = io.StringIO()
+    with redirect_stdout(said):
+        build({"name": corpus, **values}, {corpus: maker}, "data.make")
+    print(said.getvalue().partition("Next:")[0].rstrip())  # the corpus's hint what to do next is for who asked for it
 
 
 def open_tokenizer(config: RunConfig) -> Tokenizer:
