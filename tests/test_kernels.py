@@ -14,7 +14,7 @@ from torch import Tensor
 from qstudy.jit import compiled
 from qstudy.quant import products, recurrence_kernels
 from qstudy.quant.integer import Grid, recorded_accumulators
-from qstudy.quant.kernels import cell, gemm, ir, recurrence
+from qstudy.quant.kernels import cell, codes, gemm, ir, recurrence
 
 sizes = st.integers(1, 70)
 seeds = st.integers(0, 2**32 - 1)
@@ -118,6 +118,21 @@ def test_gradients_of_weights_and_bias_are_exact_for_whole_numbers(
         found, bias = products.weight_gradient(torch.from_numpy(gradients).float(), *values, kind)
         np.testing.assert_array_equal(found.numpy(), expected)
         np.testing.assert_array_equal(bias.numpy(), gradients.sum(0))
+
+
+@few
+@given(sizes, st.sampled_from([0, -128, 17]), st.integers(2, 8), seeds)
+def test_codes_to_the_bit(count: int, zero: int, bits: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    x = torch.from_numpy(floats(generator, count, 3, 2) * 40)
+    x[0] = (torch.arange(6.0).view(3, 2) - 2.5) * 0.25  # ties
+    grid = Grid(torch.tensor(0.25), torch.tensor(float(zero)), bits)
+    expected = codes.reference(x.numpy(), np.float32(0.25), np.float32(zero), *grid.bounds())
+    for view in (x, x.transpose(0, 1), x.permute(2, 1, 0), x[:, 1:]):
+        index = torch.arange(x.numel()).view(x.shape)
+        index = index.as_strided(view.shape, view.stride(), view.storage_offset())
+        for found, all_of_them in zip(grid.codes_and_inside(view), expected, strict=True):
+            np.testing.assert_array_equal(found.numpy(), all_of_them.reshape(-1)[index.numpy()])
 
 
 def floats(generator: np.random.Generator, *shape: int) -> NDArray[np.float32]:

@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from qstudy.jit import on_threads
 from qstudy.quant.grids import bounds, integer_type
+from qstudy.quant.kernels import usable
+from qstudy.quant.kernels.codes import codes
 from qstudy.quant.matmul import integer_matmul
+
+SINGLE = 2**16  # values that one thread converts sooner than two can start
 
 
 class Grid(NamedTuple):
@@ -30,9 +36,33 @@ class Grid(NamedTuple):
 
     def codes_and_inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes of x (...), and where x was not clipped, (...) bool."""
+        if x.dtype == torch.float32 and self.bits <= 8 and usable(x, self.step):
+            return self._by_kernel(x.detach())
         steps = torch.round(x / self.step + self.zero_point)
         codes = steps.clamp(*self.bounds())
         return codes.to(integer_type(self.bits)), codes == steps
+
+    def _by_kernel(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.bounds()
+        whole = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
+        integers, inside = torch.empty_like(whole, dtype=torch.int8), torch.empty_like(whole, dtype=torch.bool)
+        arrays = [in_memory(each).numpy() for each in (whole, integers, inside)]
+        constants = [np.float32(each) for each in (self.step.detach(), self.zero_point, low, high)]
+        if x.numel() < SINGLE:
+            codes(arrays[0], *constants, *arrays[1:], 0, 1)
+        else:
+            on_threads(codes, arrays[0], *constants, *arrays[1:])
+        return integers, inside
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether x fills a piece of memory without gaps, in whatever order of its dimensions."""
+    return x.is_contiguous() or (x.dim() > 1 and x.transpose(0, 1).is_contiguous())
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """A dense x as it lies in memory, (n,)."""
+    return (x if x.is_contiguous() else x.transpose(0, 1)).view(-1)
 
 
 def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ def input_gradient(rows: Tensor, values: Tensor, inside: Tensor | None, gradient
     weight = gemm.pack(values.t().to(gradient))
     out = torch.empty(len(rows), values.shape[1])
     passes = torch.empty((0, 0), dtype=torch.bool) if inside is None else inside.contiguous()
-    rows = F.pad(rows, (0, -rows.shape[1] % gemm.PER_WORD[rows.dtype]))
+    if rows.shape[1] % gemm.PER_WORD[rows.dtype]:
+        rows = F.pad(rows, (0, 1))
     operands = (bits(rows.contiguous()), bits(weight), passes, out)
     on_threads(products.input_gradient, *(each.detach().numpy() for each in operands))
     return out

@@ -1,0 +1,43 @@
+"""Floats to the integers of an activation grid, in one pass over memory."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qstudy.jit import compiled
+
+Floats = NDArray[np.float32]
+
+ROUND = np.float32(1.5 * 2**23)  # x + ROUND - ROUND is the integer nearest to x, ties to even, if |x| < 2**22
+
+
+@compiled()
+def codes(
+    x: Floats,
+    step: np.float32,
+    zero: np.float32,
+    low: np.float32,
+    high: np.float32,
+    integers: NDArray[np.int8],
+    inside: NDArray[np.bool_],
+    first: int,
+    count: int,
+) -> None:
+    """rint(x / step + zero), clamped, of x (n,) to `integers`; `inside`: what was not clamped. NaN becomes `low`."""
+    begin, end = x.size * first // count, x.size * (first + 1) // count
+    values, out, passes = x[begin:end], integers[begin:end], inside[begin:end]
+    for j in range(values.size):
+        exact = values[j] / step + zero
+        near = exact if exact > low else low
+        near = (near if near < high else high) + ROUND - ROUND
+        out[j] = np.int8(np.int32(near))
+    for j in range(values.size):
+        exact = values[j] / step + zero
+        passes[j] = (exact + ROUND - ROUND >= low) & (exact + ROUND - ROUND <= high)
+
+
+def reference(
+    x: Floats, step: np.float32, zero: np.float32, low: int, high: int
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """`codes` in NumPy."""
+    whole = np.rint(x / step + zero)
+    return np.clip(whole, low, high).astype(np.int8), (whole >= low) & (whole <= high)
