@@ -14,7 +14,7 @@ import torch
 
 import qstudy
 
-PACKAGES = ("torch", "torchaudio", "numpy", "numba", "warprnnt-numba", "brevitas")
+PACKAGES = ("torch", "torchaudio", "numpy", "numba", "warprnnt-numba", "brevitas", "onnxruntime")
 
 
 def describe() -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""The peers of packed streaming: the same LSTM layers and projection in torch and in ONNX Runtime, float and int8.
+
+Each peer is a stream: a function that takes a frame (1, 1, D) float32 and carries its state from call to call.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Stream = Callable[[Tensor], object]
+
+PEERS = ("torch float32", "torch.ao int8", "onnxruntime float32", "onnxruntime int8")
+OPSET = 17
+
+
+class Plain(nn.Module):
+    """Layers of `nn.LSTM` and a projection, as one would write them without us."""
+
+    def __init__(self, inputs: int, hidden: int, layers: int, outputs: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
+        self.projection = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, T, D) to (B, T, outputs) and the state after the last frame."""
+        y, after = self.lstm(x, state)
+        return self.projection(y), after
+
+
+def streams(model: Plain) -> dict[str, Stream]:
+    """Every peer that is installed, by name."""
+    found = {"torch float32": torch_stream(model), "torch.ao int8": torch_stream(dynamic_int8(model))}
+    if find_spec("onnxruntime") and find_spec("onnx"):
+        with TemporaryDirectory() as folder:
+            graph, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+            graph.write_bytes(onnx_graph(model).SerializeToString())
+            quantize_onnx(graph, quantized)
+            found["onnxruntime float32"] = onnx_stream(graph, model.lstm)
+            found["onnxruntime int8"] = onnx_stream(quantized, model.lstm)
+    return found
+
+
+def dynamic_int8(model: Plain) -> nn.Module:
+    """`torch.ao`: int8 weights, activations quantized at every product."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is to move to torchao one day
+        quantized: nn.Module = torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=torch.qint8)
+    return quantized
+
+
+def torch_stream(model: nn.Module) -> Stream:
+    """A module of torch that carries its state."""
+    state: Any = None
+
+    @torch.inference_mode()
+    def step(x: Tensor) -> Tensor:
+        nonlocal state
+        y, state = model(x, state)
+        return y
+
+    return step
+
+
+def onnx_graph(model: Plain) -> Any:
+    """The model as an ONNX graph of LSTM and Gemm nodes.
+
+    Built by hand: torch's exporter leaves the LSTM's weights unfolded, and then `quantize_dynamic` passes them over.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    lstm, hidden = model.lstm, model.lstm.hidden_size
+    constants: dict[str, NDArray[Any]] = {"axis": np.array([1]), "row": np.array([1, -1])}
+    constants |= {"p.w": model.projection.weight.detach().numpy(), "p.b": model.projection.bias.detach().numpy()}
+    nodes, x, states = [], "x", [(f"h{i}", f"c{i}") for i in range(lstm.num_layers)]
+    for i, (h, c) in enumerate(states):
+        constants |= {f"{i}.{name}": value for name, value in onnx_weights(lstm, i).items()}
+        inputs = [x, f"{i}.w", f"{i}.r", f"{i}.b", "", h, c]
+        nodes.append(helper.make_node("LSTM", inputs, [f"{i}.y", f"{h}.out", f"{c}.out"], hidden_size=hidden))
+        nodes.append(helper.make_node("Squeeze", [f"{i}.y", "axis"], [f"{i}.x"]))
+        x = f"{i}.x"
+    nodes.append(helper.make_node("Reshape", [x, "row"], ["flat"]))
+    nodes.append(helper.make_node("Gemm", ["flat", "p.w", "p.b"], ["y"], transB=1))
+    names = [name for pair in states for name in pair]
+
+    def value(name: str, *shape: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        nodes,
+        "stream",
+        [value("x", 1, 1, lstm.input_size), *(value(name, 1, 1, hidden) for name in names)],
+        [value("y", 1, model.projection.out_features), *(value(f"{name}.out", 1, 1, hidden) for name in names)],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def onnx_weights(lstm: nn.LSTM, layer: int) -> dict[str, NDArray[Any]]:
+    """One layer's weights in ONNX's order of gates: input, output, forget, cell."""
+
+    def gates(name: str) -> NDArray[Any]:
+        i, f, g, o = getattr(lstm, f"{name}_l{layer}").detach().chunk(4)
+        array: NDArray[Any] = torch.cat([i, o, f, g]).numpy()
+        return array
+
+    bias = np.concatenate([gates("bias_ih"), gates("bias_hh")])
+    return {"w": gates("weight_ih")[None], "r": gates("weight_hh")[None], "b": bias[None]}
+
+
+def quantize_onnx(graph: Path, quantized: Path) -> None:
+    """Dynamic int8; checked, because it says nothing about what it leaves in float."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it asks for a step that changes nothing here
+    quantize_dynamic(graph, quantized, weight_type=QuantType.QInt8, per_channel=False)
+    kinds = {node.op_type for node in onnx.load(quantized).graph.node}
+    if "DynamicQuantizeLSTM" not in kinds or "LSTM" in kinds:
+        raise RuntimeError(f"onnxruntime left the LSTM in float: {sorted(kinds)}")
+
+
+def onnx_stream(path: Path, lstm: nn.LSTM) -> Stream:
+    """An ONNX Runtime session of as many threads as torch has; the states stay in its own buffers."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    zero = np.zeros((1, 1, lstm.hidden_size), np.float32)
+    state: Mapping[str, Any] = {name.removesuffix(".out"): zero for name in names[1:]}
+
+    def step(x: Tensor) -> Any:
+        nonlocal state
+        y, *after = session.run(names, {"x": x.numpy(), **state})
+        state = {name.removesuffix(".out"): value for name, value in zip(names[1:], after, strict=True)}
+        return y
+
+    return step
