@@ -189,7 +189,7 @@ def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
     parents = [parent for run in runs if run.state == "complete" and (parent := run.raw.get("baseline"))]
     if not parents or any(run.is_baseline for run in runs):
         return []
-    parent = mapping(parents[0], "baseline")
+    parent = mapping(max(parents, key=lambda one: bool(mapping(one, "baseline").get("utterances"))), "baseline")
     metrics = mapping(parent.get("metrics"), "baseline.metrics")
     if bare and parent.get("wer") is not None:
         metrics.setdefault(split, {key: parent.get(key) for key in ("wer", "wer_low", "wer_high")})
