@@ -135,7 +135,7 @@ def _tally(found: Sequence[Finding]) -> str:
     for verdict in (HOLDS, FAILS, OPEN):
         mine = [one.method for one in found if one.verdict == verdict]
         if mine:
-            names = "" if verdict == HOLDS else f" ({', '.join(mine)})"
+            names = "" if verdict == HOLDS or len(mine) == len(found) else f" ({'; '.join(mine)})"
             parts.append(f"{verdict} for {len(mine)} of {counted(len(found), 'method')}{names}")
     return listed(parts)
 
