@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qstudy.data.audio import read_audio
-from qstudy.data.features import FeatureSettings
+from qstudy.data.features import FeatureSettings, Filterbank, extract
 from qstudy.data.manifest import read_manifest
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.bitpack import unpack
@@ -27,6 +27,13 @@ def recordings(count: int) -> list[Tensor]:
     if not MANIFEST.exists():
         pytest.skip("the digits corpus is not beside this checkout")
     return [torch.from_numpy(read_audio(utterance.audio)) for utterance in read_manifest(MANIFEST)[:count]]
+
+
+@cache
+def real_features(settings: FeatureSettings, count: int) -> list[Tensor]:
+    """Their features, (F, bins) each."""
+    filterbank = Filterbank(settings)
+    return [extract(filterbank, wave) for wave in recordings(count)]
 
 
 def digits_model() -> tuple[RNNT, ModelConfig, Recognizer]:

@@ -21,6 +21,7 @@ from qstudy.quant.policies.int4_e2e import Int4E2E, choice_table, choices
 from qstudy.training.module import TransducerModule
 
 SEEDS = st.integers(0, 10_000)
+pytestmark = pytest.mark.usefixtures("one_thread")  # small tensors
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -122,6 +123,15 @@ def test_sawb_of_weights_like_no_distribution(weight: Tensor) -> None:
     assert torch.equal(SawbWeights(4, "channel")(weight), weight)
 
 
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_sawb_does_not_depend_on_the_order_of_sums(granularity: str) -> None:
+    """Training and packing may run on different numbers of threads."""
+    weight = values(64, 4096)
+    shuffled = weight[:, torch.randperm(4096, generator=torch.Generator().manual_seed(0))]
+    grid = SawbWeights(4, granularity)
+    assert torch.equal(grid.clip(weight), grid.clip(shuffled))
+
+
 def test_sawb_gradient_passes_whole() -> None:
     weight, upstream = values(3, 50).requires_grad_(), values(3, 50, seed=1)
     grid = SawbWeights(3, "tensor")
@@ -175,12 +185,12 @@ def test_pact_starts_no_worse_than_the_maximum(bits: int, seed: int, power: floa
     assert float(relative_error(learned(x), x)) <= float(relative_error(largest(x), x)) * 1.0001
 
 
-def optimized(decay: float, weight_decay: float, steps: int = 200) -> float:
+def optimized(decay: float, weight_decay: float, steps: int = 100) -> float:
     """alpha after training to keep 4-bit values close to Gaussian ones."""
     grid = PactActivations(4)
     grid.alpha.data.fill_(1.0)
-    optimizer = torch.optim.AdamW(grid.parameters(), lr=0.02, weight_decay=weight_decay)
-    x = values(5000)
+    optimizer = torch.optim.AdamW(grid.parameters(), lr=0.04, weight_decay=weight_decay)
+    x = values(1000)
     for _ in range(steps):
         optimizer.zero_grad()
         ((grid(x) - x).square().mean() + decay * grid.alpha.square()).backward()

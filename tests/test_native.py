@@ -19,6 +19,7 @@ from qstudy.quant.layers import LSTM, Embedding, Linear, quantizable
 from qstudy.quant.native import NativeArithmetic, quantize
 from qstudy.quant.policies import build_policy
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # small tensors
 WIDTHS = [2, 3, 4, 5, 6, 7, 8, 16]
 RECIPES = {
     "W8A8": {"weight": 8, "activation": 8},

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from qstudy.bits import LayerShape
 
 RunningMean = tuple[Tensor, Tensor]
-"""Sum of the frames so far (B, D) float32, and their number (B,) float32."""
+"""Sum of the frames so far (B, D) float64, and their number (B,) float32."""
 
 
 class Normalize(nn.Module):
@@ -32,11 +32,13 @@ class Normalize(nn.Module):
         if not self.prior:
             return x, None
         if state is None:
-            state = (x.new_zeros(len(x), x.shape[2]), x.new_full((len(x),), float(self.prior)))
-        total = state[0].unsqueeze(1) + x.cumsum(1)
+            zeros = x.new_zeros(len(x), x.shape[2], dtype=torch.float64)
+            state = (zeros, x.new_full((len(x),), float(self.prior)))
+        # Frame by frame in float64: the sum is the same to the bit however an utterance is cut into chunks.
+        total = torch.cat([state[0].unsqueeze(1), x.double()], 1).cumsum(1)[:, 1:]
         count = state[1].unsqueeze(1) + torch.arange(1, x.shape[1] + 1, device=x.device)
         after = (total[:, -1], count[:, -1]) if x.shape[1] else state
-        return x - total / count.unsqueeze(2), after
+        return x - total.float() / count.unsqueeze(2), after
 
     def shape(self, name: str) -> LayerShape:
         """Two vectors, stored in float."""

@@ -18,6 +18,8 @@ COEFFICIENTS = {
 }
 """Bits -> (c1, c2), what `sawb_fit.fit` finds."""
 
+STEPS = 2**18  # of the largest magnitude, in which moments are summed: 2**26 squares fit 64 bits
+
 
 class SawbWeights(WeightGrid):
     """2**bits - 1 equal levels that end at alpha = c1 * sqrt(E[w^2]) - c2 * E[|w|].
@@ -47,15 +49,17 @@ class SawbWeights(WeightGrid):
 
     def clip(self, weight: Tensor) -> Tensor:
         """alpha of weight (rows, columns): (rows, 1) or (1, 1) float32."""
-        values = weight.detach().float()
-        values = values if self.per_row else values.reshape(1, -1)
-        magnitude = values.abs()
+        magnitude = weight.detach().float().abs()
+        magnitude = magnitude if self.per_row else magnitude.reshape(1, -1)
         largest = magnitude.amax(1, keepdim=True)
-        unit = largest.clamp_min(torch.finfo(torch.float32).tiny)  # squares of tiny or huge weights would leave float32
-        mean = (magnitude / unit).mean(1, keepdim=True)
+        unit = largest.clamp_min(torch.finfo(torch.float32).tiny)
+        # Integers add up to the same sum in any order: training and packing agree, whatever the number of threads.
+        steps = torch.round(magnitude / unit * STEPS).long()
+        mean = steps.sum(1, keepdim=True).double() / steps.shape[1]
+        square = steps.square().sum(1, keepdim=True).double() / steps.shape[1]
         c1, c2 = COEFFICIENTS[self.bits]
-        alpha = c1 * (values / unit).square().mean(1, keepdim=True).sqrt() - c2 * mean
-        return torch.minimum(torch.maximum(alpha, mean) * unit, largest)
+        alpha = torch.maximum(c1 * square.sqrt() - c2 * mean, mean) / STEPS
+        return torch.minimum((alpha * unit).float(), largest)
 
     def forward(self, weight: Tensor) -> Tensor:
         codes = self.codes(weight)
