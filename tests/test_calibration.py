@@ -193,6 +193,19 @@ def test_kl_of_a_gaussian_at_eight_bits_keeps_almost_all_of_it() -> None:
     assert 2.5 < end <= float(gaussian().abs().amax())
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("method", METHODS)
+def test_spikes_at_zero_and_at_the_ends_do_not_shrink_the_range(method: str, bits: int, symmetric: bool) -> None:
+    """What padding and a saturated tanh give."""
+    padded = torch.cat([gaussian(), torch.zeros(20_000)])
+    saturated = torch.tanh(4 * gaussian())
+    for x, least in ((padded, 1.2), (saturated, 0.8)):
+        extremes = grid(x, bits, method, symmetric).extremes
+        assert float(extremes[0]) < -least
+        assert float(extremes[1]) > least
+
+
 def test_calibrated_ranges_stay_while_training() -> None:
     for method in METHODS:
         assert grid(gaussian(), 8, method).settled
