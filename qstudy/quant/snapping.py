@@ -30,6 +30,25 @@ def _snap(x: Any, scale: Any, zero: Any, low: Any, high: Any, out: Any, inside: 
             inside[row, column] = exact + ROUND - ROUND == code
 
 
+@compiled({"nnan", "nsz", "reassoc"})
+def _largest(x: Any, out: Any, first: int, step: int) -> None:
+    for row in range(first, x.shape[0], step):
+        largest: Any = np.float32(0)
+        for value in x[row]:
+            largest = max(largest, abs(value))
+        out[row] = largest
+
+
+@compiled()
+def _integers(x: Any, scale: Any, low: Any, high: Any, out: Any, first: int, step: int) -> None:
+    for row in range(first, x.shape[0], step):
+        size = scale[row % len(scale)]
+        for column in range(x.shape[1]):
+            exact = x[row, column] / size
+            clipped = low if exact < low else (high if exact > high else exact)
+            out[row, column] = np.int8(clipped + ROUND - ROUND)
+
+
 @compiled()
 def _mask(grad: Any, inside: Any, out: Any, first: int, step: int) -> None:
     for row in range(first, grad.shape[0], step):
@@ -90,6 +109,24 @@ def snap_portable(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int,
     if zero_point is not None:
         codes.sub_(zero_point)
     return codes.mul_(scale), inside
+
+
+def largest(x: Tensor) -> Tensor:
+    """The largest magnitude of each row of a matrix x, (rows, 1); a NaN counts as nothing on the CPU."""
+    if not fits(x) or x.dim() != 2:
+        return x.abs().amax(1, keepdim=True)
+    out = x.new_empty(len(x), 1)
+    spread(_largest, x.numel(), rows(x), flat(out))
+    return out
+
+
+def integers(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    """The integers of the nearest levels around zero, as x: int8, or int16 if the bounds need it; see `snap`."""
+    if high > 127 or not fits(x, scale):
+        return torch.round(x / scale).clamp_(low, high).to(torch.int8 if high < 128 else torch.int16)
+    out = torch.empty_like(x, dtype=torch.int8)
+    spread(_integers, x.numel(), rows(x), flat(scale), np.float32(low), np.float32(high), rows(out))
+    return out
 
 
 def mask(grad: Tensor, inside: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-TINY = 1e-8  # a scale is never zero: an all-zero row keeps a grid
+TINY = 1e-12  # a scale is never zero: an all-zero row keeps a grid
 
 
 class Codes(NamedTuple):

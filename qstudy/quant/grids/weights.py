@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from qstudy.quant.grids.base import TINY, Codes, WeightGrid, bounds, integer_type
 from qstudy.quant.grids.blocks import columns_per_scale, from_blocks, to_blocks
+from qstudy.quant.snapping import integers, largest
 from qstudy.quant.straight_through import fake_quantize, learned_step_size
 
 WeightRange = Literal["max", "percentile", "mse", "learned"]
@@ -74,8 +75,8 @@ class UniformWeights(WeightGrid):
     @torch.no_grad()
     def codes(self, weight: Tensor) -> Codes:
         scale = self.scale(weight)
-        integers = torch.round(to_blocks(weight, self.per_scale) / scale).clamp(self.low, self.high)
-        return self._codes(from_blocks(integers, weight.shape), scale)
+        whole = integers(to_blocks(weight.detach(), self.per_scale), scale, self.low, self.high)
+        return self._codes(from_blocks(whole, weight.shape), scale)
 
     def _codes(self, integers: Tensor, scale: Tensor) -> Codes:
         return Codes(integers.to(integer_type(self.bits)), self._by_rows(scale, len(integers)))
@@ -87,18 +88,18 @@ class UniformWeights(WeightGrid):
     @torch.no_grad()
     def calibrate(self, weight: Tensor) -> None:
         blocks = to_blocks(weight.detach(), self.per_scale)
-        largest = _max_scale(blocks, self.high)
+        unclipped = _max_scale(blocks, self.high)
         if self.range == "percentile":
             end = torch.quantile(blocks.abs(), self.percentile / 100, dim=1, keepdim=True)
-            self.ratio.copy_((end / self.high / largest).clamp_min(TINY))
+            self.ratio.copy_((end / self.high / unclipped).clamp_min(TINY))
         elif self.range != "max":
-            self.ratio.copy_(best_ratio(blocks, largest, self.low, self.high))
+            self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
         if self.range == "learned":
-            self.learned.copy_(largest * self.ratio)
+            self.learned.copy_(unclipped * self.ratio)
 
 
 def _max_scale(blocks: Tensor, high: int) -> Tensor:
-    return (blocks.detach().abs().amax(1, keepdim=True) / high).clamp_min(TINY)
+    return (largest(blocks.detach()) / high).clamp_min_(TINY)
 
 
 def best_ratio(blocks: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
