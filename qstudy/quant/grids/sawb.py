@@ -18,7 +18,8 @@ COEFFICIENTS = {
 }
 """Bits -> (c1, c2), what `sawb_fit.fit` finds."""
 
-STEPS = 2**18  # of the largest magnitude, in which moments are summed: 2**26 squares fit 64 bits
+STEPS = 2**15  # of the largest magnitude, in which moments are summed: a square fits 32 bits
+SMALLEST = 1e-30  # largest magnitude whose steps float32 can hold; scales below `TINY` do not exist anyway
 
 
 class SawbWeights(WeightGrid):
@@ -52,11 +53,11 @@ class SawbWeights(WeightGrid):
         magnitude = weight.detach().float().abs()
         magnitude = magnitude if self.per_row else magnitude.reshape(1, -1)
         largest = magnitude.amax(1, keepdim=True)
-        unit = largest.clamp_min(torch.finfo(torch.float32).tiny)
+        unit = largest.clamp_min(SMALLEST)
         # Integers add up to the same sum in any order: training and packing agree, whatever the number of threads.
-        steps = torch.round(magnitude / unit * STEPS).long()
+        steps = magnitude.mul(STEPS / unit).round_().int()
         mean = steps.sum(1, keepdim=True).double() / steps.shape[1]
-        square = steps.square().sum(1, keepdim=True).double() / steps.shape[1]
+        square = steps.square_().sum(1, keepdim=True).double() / steps.shape[1]
         c1, c2 = COEFFICIENTS[self.bits]
         alpha = torch.maximum(c1 * square.sqrt() - c2 * mean, mean) / STEPS
         return torch.minimum((alpha * unit).float(), largest)
