@@ -1,5 +1,6 @@
 """The LSTM encoder: log-mel frames in, joiner frames out."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ class EncoderState(NamedTuple):
     """What a stream carries from chunk to chunk."""
 
     running_mean: RunningMean | None
-    layers: list[LSTMState]
+    layers: Sequence[LSTMState]
 
 
 class LSTMEncoder(nn.Module):
@@ -74,7 +75,7 @@ class LSTMEncoder(nn.Module):
         """
         frames = features.shape[1] // self.chunk
         x, mean = self.normalize(features[:, : frames * self.chunk], state.running_mean if state else None)
-        x = x.reshape(len(x), x.shape[1] // self.stack, -1)  # (B, LSTM frames, stack * D)
+        x = x.reshape(len(x), x.shape[1] // self.stack, x.shape[2] * self.stack)  # (B, LSTM frames, stack * D)
         x, after = self.lstm(x, state.layers if state else None)
         return x.reshape(len(x), frames, self.output_size), lengths // self.chunk, EncoderState(mean, after)
 

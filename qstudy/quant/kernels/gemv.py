@@ -22,7 +22,8 @@ from qstudy.quant.kernels import ir
 VECTORS = 8
 """Of sums per block, so that the multiplier has work while each waits for its last product."""
 ROWS = VECTORS * ir.LANES
-WIDTHS = (2, 3, 4, 8)
+WIDTHS = (2, 3, 4, 8) if ir.WIDE or "avx2" in ir.FEATURES else (8,)
+"""For which there is a kernel; without an instruction that looks bytes up, weights are better unpacked once."""
 TABLE = 64
 """Bytes of a table of int8: its 2**bits numbers, again and again."""
 EACH_BYTE = 0x01010101
@@ -153,7 +154,7 @@ def block(bits: int) -> Callable[..., None]:
     return intrinsic(typing)
 
 
-block_8, block_4, block_3, block_2 = block(8), block(4), block(3), block(2)
+block_8, block_4, block_3, block_2 = (block(bits if bits in WIDTHS else 8) for bits in (8, 4, 3, 2))
 ROW_BYTES = 4 * ROWS
 
 

@@ -1,20 +1,17 @@
-"""LSTM layers that run one after the other: in one call where they are packed, else layer by layer."""
+"""LSTM layers that run one after the other: in one compiled call where they are packed, else layer by layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer import Grid, record, recording
-from qstudy.quant.kernels import usable
 from qstudy.quant.serving.loops import lstm_layers
-from qstudy.quant.serving.matrix import ArrangedMatrix, limits, unit
-from qstudy.quant.serving.rows import FEW
+from qstudy.quant.serving.matrix import ArrangedMatrix
+from qstudy.quant.serving.rows import FEW, loops_take
 
 
 class PackedLSTM(NamedTuple):
@@ -30,49 +27,69 @@ class PackedLSTM(NamedTuple):
     """(4H,) float32."""
 
 
+class StackStates(Sequence[LSTMState]):
+    """The states of several layers in one tensor; taking it apart for every frame would cost more than using it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        """Args: (2, layers, B, H) float32: hidden, then cell states."""
+        self.tensor = tensor
+
+    def __len__(self) -> int:
+        return self.tensor.shape[1]
+
+    def __getitem__(self, layer: Any) -> Any:
+        h, c = self.tensor[:, range(len(self))[layer], None]
+        return h, c
+
+    @staticmethod
+    def tensor_of(states: Sequence[LSTMState]) -> Tensor:
+        """(2, layers, B, H) of any states."""
+        if type(states) is StackStates:
+            return states.tensor
+        return torch.stack([torch.cat(part) for part in zip(*states, strict=True)]).detach()
+
+
 class LSTMProgram:
-    """Packed LSTM layers of one size as plain arrays for one compiled call."""
+    """Packed LSTM layers of one size, for one compiled call."""
 
     def __init__(self, layers: Sequence[PackedLSTM]) -> None:
         self.layers = list(layers)
         self.hidden_size = layers[0].hidden.columns
-        self._constants = (
-            _stacked(layers, lambda matrix, grid: torch.tensor(matrix.plan())),
-            _stacked(layers, ArrangedMatrix.start),
-            _stacked(layers, unit),
-            torch.stack([layer.bias.detach() for layer in layers]).numpy(),
-            _stacked(layers, lambda matrix, grid: limits(grid)),
-            max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden)),
-        )
-        self._rows = self._constants[1].shape[-1]
+        self.padded_rows = layers[0].hidden.padded_rows
+        width = max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden))
+        plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows, width]
+        self.kept: list[Tensor] = []
+        for layer in layers:
+            for matrix, grid in zip((layer.inputs, layer.hidden), layer.grids, strict=True):
+                part, kept = matrix.beside(grid)
+                plan += part
+                self.kept += kept
+            plan.append(layer.bias.data_ptr())
+        self.plan = torch.tensor(plan)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies make their own: the arrays hold addresses."""
+        """Copies make their own: the plan holds addresses."""
         return LSTMProgram, (self.layers,)
 
     def takes(self, x: Tensor) -> bool:
-        """Whether x (B, T, D) is few enough rows, where the compiled loops can run."""
-        return (len(x) == 1 or x.shape[0] * x.shape[1] <= FEW) and usable(x)
+        """Whether x (B, T, D) is one utterance or few rows, where the compiled loops can run."""
+        return loops_take(x) and (len(x) == 1 or len(x) * x.shape[1] <= FEW)
 
-    def __call__(self, x: Tensor, states: Sequence[LSTMState]) -> tuple[Tensor, list[LSTMState]]:
-        """Run all layers over x (B, T, D) float32: outputs (B, T, H) and each layer's state after the last frame."""
-        batch, frames, _ = x.shape
-        count = len(self.layers)
-        after = torch.cat([state[part] for part in range(2) for state in states]).detach()  # (2 * layers, B, H)
-        y = torch.empty(batch, frames, self.hidden_size)
-        kept = frames if recording() else 1
-        sums = np.empty((kept, count, 2, batch, self._rows), np.int32)
-        moving = after.numpy()
-        lstm_layers(*self._constants, x.detach().contiguous().numpy(), moving[:count], moving[count:], y.numpy(), sums)
-        if recording():
-            self._record(sums)
-        parts = after.split(1)
-        return y, list(zip(parts[:count], parts[count:], strict=True))
+    def __call__(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, StackStates]:
+        """Run all layers over x (B, T, D) float32: outputs (B, T, H) and the states after the last frame."""
+        x, (batch, frames, _), count = x.contiguous(), x.shape, len(self.layers)
+        before = self._zeros(batch) if states is None else StackStates.tensor_of(states)
+        after, y = torch.empty_like(before), torch.empty(batch, frames, self.hidden_size)
+        sums = torch.empty(count, 2, frames, batch, self.padded_rows, dtype=torch.int32) if recording() else None
+        places = [each.data_ptr() for each in (self.plan, x, before, after, y)]
+        lstm_layers(*places, batch, frames, 0 if sums is None else sums.data_ptr())
+        if sums is not None:
+            for each in sums.flatten(0, 1):
+                record(each[..., : 4 * self.hidden_size])
+        return y, StackStates(after)
 
-    def _record(self, sums: NDArray[np.int32]) -> None:
-        for layer in range(len(self.layers)):
-            for side in range(2):
-                record(torch.from_numpy(sums[:, layer, side, :, : 4 * self.hidden_size]))
+    def _zeros(self, batch: int) -> Tensor:
+        return torch.zeros(2, len(self.layers), batch, self.hidden_size)
 
 
 class LSTMStack(nn.ModuleList):
@@ -86,21 +103,16 @@ class LSTMStack(nn.ModuleList):
         self.dropout = dropout
         self.program = None
 
-    def forward(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, list[LSTMState]]:
+    def forward(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, Sequence[LSTMState]]:
         """Run over x (B, T, D): outputs (B, T, H) and each layer's state after the last frame."""
         if self.program is not None and self.program.takes(x):
-            return self.program(x, states or self._start(x))
+            return self.program(x, states)
         after = []
         for index, layer in enumerate(self):
             x, state = layer(x, states[index] if states else None)
             x = F.dropout(x, self.dropout, self.training)
             after.append(state)
         return x, after
-
-    def _start(self, x: Tensor) -> list[LSTMState]:
-        assert self.program is not None
-        zeros = x.new_zeros(1, len(x), self.program.hidden_size)
-        return [(zeros, zeros)] * len(self)
 
 
 def fuse(model: nn.Module) -> None:
@@ -111,10 +123,3 @@ def fuse(model: nn.Module) -> None:
             layers = [layer for program in programs if program for layer in program.layers]
             same = len({layer.hidden.columns for layer in layers}) == 1
             stack.program = LSTMProgram(layers) if same and all(programs) else None
-
-
-def _stacked(layers: Sequence[PackedLSTM], of: Callable[[ArrangedMatrix, Grid], Tensor]) -> Any:
-    """Something of every matrix and its grid as one array (layers, 2, .)."""
-    return torch.stack(
-        [torch.stack([of(layer.inputs, layer.grids[0]), of(layer.hidden, layer.grids[1])]) for layer in layers]
-    ).numpy()

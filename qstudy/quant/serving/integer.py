@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer import Grid
 from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.kernels import usable
 from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.fused import LSTMProgram, PackedLSTM
 from qstudy.quant.serving.matrix import ArrangedMatrix, StoredMatrix, unpack_grids
@@ -20,20 +20,21 @@ from qstudy.quant.serving.weights_only import WeightsOnlyServed
 class IntegerServed(ServedArithmetic):
     """One layer whose weights and activations are both integers: exact products, the same as in native training."""
 
-    def __init__(self, matrices: Sequence[ArrangedMatrix | StoredMatrix], grids: Sequence[Grid], bias: Tensor) -> None:
+    def __init__(
+        self, matrices: Sequence[ArrangedMatrix | StoredMatrix], grids: Sequence[Grid], bias: Tensor | None
+    ) -> None:
         """
         Args:
             matrices: arranged for the kernel of one-row products, or wider than it takes.
             grids: of the inputs and, for an LSTM, of the hidden state.
-            bias: (rows,) float32, or empty.
+            bias: (rows,) float32.
         """
         super().__init__()
         self.matrices, self.grids = list(matrices), list(grids)
-        self.bias = bias
-        arranged = [matrix for matrix in matrices if isinstance(matrix, ArrangedMatrix)]
+        arranged = [matrix for matrix in matrices if isinstance(matrix, ArrangedMatrix) and usable()]
         self.rows = PackedRows(arranged[0], grids[0], bias) if len(arranged) == len(matrices) == 1 else None
         self.program: LSTMProgram | None = None
-        if len(arranged) == 2:
+        if len(arranged) == 2 and bias is not None:
             self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (grids[0], grids[1]), bias)])
 
     @classmethod
@@ -45,7 +46,7 @@ class IntegerServed(ServedArithmetic):
             return WeightsOnlyServed.unpack(tensors, shape, bits)
         kind = ArrangedMatrix if max(bits.weight, bits.activation) <= 8 else StoredMatrix
         matrices = [kind(tensors, index, size, bits) for index, size in enumerate(shape.matrices)]
-        return cls(matrices, unpack_grids(tensors, bits), tensors.get("bias", torch.empty(0)))
+        return cls(matrices, unpack_grids(tensors, bits), tensors.get("bias"))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.rows is not None and self.rows.takes(x):
@@ -56,7 +57,8 @@ class IntegerServed(ServedArithmetic):
         if self.program is not None and self.program.takes(x):
             y, states = self.program(x, [state])
             return y, states[0]
-        return integer_lstm(x, state, self._weight(0), self._weight(1), self.bias, self.grids[0], self.grids[1])
+        bias = (weights[2] + weights[3]).detach()
+        return integer_lstm(x, state, self._weight(0), self._weight(1), bias, self.grids[0], self.grids[1])
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError("a table has no activations")

@@ -10,9 +10,7 @@ from qstudy.bits import LayerBits
 from qstudy.quant.bitpack import unpack
 from qstudy.quant.integer import Grid
 from qstudy.quant.kernels import gemv
-
-CODE_OFFSET = 128
-"""The kernel takes codes of inputs as unsigned bytes."""
+from qstudy.quant.serving.loops import CODE_OFFSET
 
 
 def unpack_integers(own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> Tensor:
@@ -57,17 +55,20 @@ class ArrangedMatrix:
         """Codes that the kernel reads."""
         return self._weights.shape[1] * 4 * len(gemv.FIELDS[self.bits])
 
-    def plan(self) -> list[int]:
-        """What `loops` must know: width, address of the weights, steps, address of the table, blocks, columns.
+    @property
+    def padded_rows(self) -> int:
+        """Sums that the kernel writes."""
+        return len(self._row_sums)
 
-        The addresses hold as long as this object lives.
-        """
+    def beside(self, grid: Grid) -> tuple[list[int], list[Tensor]]:
+        """A matrix's part of a plan (see `loops`) for inputs on this grid, and what must live as long as the plan."""
+        start = self._row_sums * -(int(CODE_OFFSET) + int(grid.zero_point))  # takes offset and zero point back
+        scale = (grid.step * self.scale).expand(self.rows).contiguous()
+        limits = torch.tensor([float(grid.step), float(grid.zero_point), *grid.bounds()])
         blocks, count = self._weights.shape[:2]
-        return [self.bits, self._weights.data_ptr(), count, self._table.data_ptr(), blocks, self.columns]
-
-    def start(self, grid: Grid) -> Tensor:
-        """Where sums begin: what takes the inputs' offset and zero point back, (padded rows,) int32."""
-        return self._row_sums * -(CODE_OFFSET + int(grid.zero_point))
+        kept = [self._weights, self._table, start, scale, limits]
+        addresses = [each.data_ptr() for each in kept]
+        return [self.bits, addresses[0], count, addresses[1], blocks, *addresses[2:]], kept
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns) int8, made anew at each call."""
@@ -90,16 +91,6 @@ class StoredMatrix:
     def integers(self) -> Tensor:
         """The matrix (rows, columns)."""
         return self.values
-
-
-def unit(matrix: ArrangedMatrix, grid: Grid) -> Tensor:
-    """What one unit of an accumulator stands for, (rows,) float32."""
-    return (grid.step * matrix.scale).expand(matrix.rows)
-
-
-def limits(grid: Grid) -> Tensor:
-    """Step, zero point, least and greatest code, (4,) float32."""
-    return torch.tensor([float(grid.step), float(grid.zero_point), *grid.bounds()])
 
 
 def _signed(bits: int) -> Tensor:

@@ -2,29 +2,33 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qstudy.quant.integer import Grid, record, recording
-from qstudy.quant.kernels import usable
 from qstudy.quant.serving.loops import affine
-from qstudy.quant.serving.matrix import ArrangedMatrix, limits, unit
+from qstudy.quant.serving.matrix import ArrangedMatrix
 
 FEW = 64
 """Rows (for an LSTM: times frames) up to which one by one beats unpacking the matrix for a product of all."""
 
 
-class PackedRows:
-    """What one packed linear layer computes with, as plain arrays."""
+def loops_take(x: Tensor) -> bool:
+    """Whether the compiled loops can run on x; `kernels.usable`, once when the model is loaded, says the rest."""
+    return x.is_cpu and x.dtype is torch.float32
 
-    def __init__(self, matrix: ArrangedMatrix, grid: Grid, bias: Tensor) -> None:
-        """Args: the matrix; the inputs' grid, at most 8 bits; bias (rows,) float32, or empty."""
+
+class PackedRows:
+    """What one packed linear layer computes with."""
+
+    def __init__(self, matrix: ArrangedMatrix, grid: Grid, bias: Tensor | None) -> None:
+        """Args: the matrix; the inputs' grid, at most 8 bits; bias (rows,) float32."""
         self.parts = (matrix, grid, bias)
-        start = matrix.start(grid).numpy()
-        scale = unit(matrix, grid).contiguous().numpy()
-        plan = np.array(matrix.plan(), np.int64)
-        self._constants = (plan, start, scale, bias.numpy(), limits(grid).numpy(), matrix.padded_columns)
+        self.matrix = matrix
+        plan, kept = matrix.beside(grid)
+        plan += [matrix.columns, matrix.rows, matrix.padded_rows, matrix.padded_columns]
+        self.plan = torch.tensor([*plan, 0 if bias is None else bias.data_ptr()])
+        self.kept = kept
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies make their own: the plan holds addresses."""
@@ -32,15 +36,15 @@ class PackedRows:
 
     def takes(self, x: Tensor) -> bool:
         """Whether x (..., D) is few enough rows, where the compiled loops can run."""
-        return x.numel() <= FEW * x.shape[-1] and usable(x)
+        return loops_take(x) and x.numel() <= FEW * self.matrix.columns
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x (..., D) float32 to (..., H)."""
-        matrix = self.parts[0]
-        flat = x.detach().reshape(-1, matrix.columns)
-        y = torch.empty(len(flat), matrix.rows)
-        sums = np.empty((len(flat), len(self._constants[1])), np.int32)
-        affine(*self._constants, flat.numpy(), y.numpy(), sums)
-        if recording():
-            record(torch.from_numpy(sums[:, : matrix.rows]).view(*x.shape[:-1], matrix.rows))
-        return y.view(*x.shape[:-1], matrix.rows)
+        x, matrix = x.contiguous(), self.matrix
+        rows = x.numel() // matrix.columns
+        y = torch.empty(*x.shape[:-1], matrix.rows)
+        sums = torch.empty(rows, matrix.padded_rows, dtype=torch.int32) if recording() else None
+        affine(self.plan.data_ptr(), x.data_ptr(), y.data_ptr(), rows, 0 if sums is None else sums.data_ptr())
+        if sums is not None:
+            record(sums[:, : matrix.rows].view(y.shape))
+        return y
