@@ -1,6 +1,6 @@
 """The peers of packed streaming: the same LSTM layers and projection in torch and in ONNX Runtime, float and int8.
 
-Each peer is a stream: a function that takes a frame (1, 1, D) float32 and carries its state from call to call.
+Each peer is a stream: a function that takes frames (1, T, D) float32 and carries its state from call to call.
 """
 
 import logging
@@ -78,7 +78,7 @@ def onnx_graph(model: Plain) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     lstm, hidden = model.lstm, model.lstm.hidden_size
-    constants: dict[str, NDArray[Any]] = {"axis": np.array([1]), "row": np.array([1, -1])}
+    constants: dict[str, NDArray[Any]] = {"axis": np.array([1]), "row": np.array([-1, hidden])}
     constants |= {"p.w": model.projection.weight.detach().numpy(), "p.b": model.projection.bias.detach().numpy()}
     nodes, x, states = [], "x", [(f"h{i}", f"c{i}") for i in range(lstm.num_layers)]
     for i, (h, c) in enumerate(states):
@@ -91,14 +91,14 @@ def onnx_graph(model: Plain) -> Any:
     nodes.append(helper.make_node("Gemm", ["flat", "p.w", "p.b"], ["y"], transB=1))
     names = [name for pair in states for name in pair]
 
-    def value(name: str, *shape: int) -> Any:
+    def value(name: str, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     graph = helper.make_graph(
         nodes,
         "stream",
-        [value("x", 1, 1, lstm.input_size), *(value(name, 1, 1, hidden) for name in names)],
-        [value("y", 1, model.projection.out_features), *(value(f"{name}.out", 1, 1, hidden) for name in names)],
+        [value("x", "T", 1, lstm.input_size), *(value(name, 1, 1, hidden) for name in names)],
+        [value("y", "T", model.projection.out_features), *(value(f"{name}.out", 1, 1, hidden) for name in names)],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
@@ -141,7 +141,7 @@ def onnx_stream(path: Path, lstm: nn.LSTM) -> Stream:
 
     def step(x: Tensor) -> Any:
         nonlocal state
-        y, *after = session.run(names, {"x": x.numpy(), **state})
+        y, *after = session.run(names, {"x": x.numpy().transpose(1, 0, 2), **state})
         state = {name.removesuffix(".out"): value for name, value in zip(names[1:], after, strict=True)}
         return y
 

@@ -18,12 +18,12 @@ LEGEND = (
     "RNN-T loss, B x T x U x V: forward and backward, float32; floor: a log_softmax, forward and backward.",
     "Its memory: peak above the logits, each side in a process of its own; floor: the gradient of the logits.",
     "LSTM step, B x T x H: one layer, forward and backward, D = H; floor: nn.LSTM in float32.",
-    "Training step, utterances x length: the digits studies' recognizer: forward, loss, backward, AdamW; ours and float",
+    "Training step, utterances x length: the digits recognizer: forward, loss, backward, AdamW; ours and float",
     "bf16 under bf16 autocast, as training runs; floor: the same in float32.",
     "W8: weights of 8 bits; W8A8: also inputs and hidden states; fake: policy fake_qat, native: native_int.",
     "Brevitas is set to match; torch.ao is its quantizable LSTM with its default settings for 8 bits.",
     "torch only: without our kernels, as on a GPU (QSTUDY_PORTABLE=1).",
-    "Frame: 40 ms of speech, batch 1, one thread: three LSTM layers and the joiner's projection, the state carried along;",
+    "Frame: 40 ms, batch 1, one thread: three LSTM layers and the joiner's projection, the state carried along;",
     "W4A8: weights of 4 bits, inputs and hidden states of 8; floor: reading as many bytes as the weights have.",
 )
 

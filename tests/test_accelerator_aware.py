@@ -18,7 +18,7 @@ from qstudy.hardware.simulator import Report, candidate_latencies_ms, simulate
 from qstudy.hardware.size import size_bytes
 from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
-from qstudy.quant.integer import recorded_accumulators
+from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.packed import PackedModel
 from qstudy.quant.policies import build_policy
 from qstudy.recognizer import Recognizer, recognizer_from_packed

@@ -20,7 +20,7 @@ from qstudy.bits import LayerBits
 from qstudy.decode.greedy import greedy
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.bitpack import unpack
-from qstudy.quant.integer import recorded_accumulators
+from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Linear, quantizable
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy

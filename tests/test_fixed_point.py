@@ -9,11 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstudy.errors import UserError
-from qstudy.quant.fixed_point import ROUNDINGS, FixedPoint, requantization, requantize, shift_right, to_fixed, to_float
-from qstudy.quant.fixed_point_cell import CellConstants, CellTrace, cell_step, torch_step
-from qstudy.quant.fixed_point_lstm import LSTMOperands, fixed_point_lstm, gate_words, hidden_step, run_lstm
-from qstudy.quant.integer import recorded_accumulators
-from qstudy.quant.lookup import OFFSET, responses, table
+from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, torch_step
+from qstudy.quant.fixed_point.lookup import OFFSET, responses, table
+from qstudy.quant.fixed_point.lstm import LSTMOperands, fixed_point_lstm, gate_words, hidden_step, run_lstm
+from qstudy.quant.fixed_point.operators import (
+    ROUNDINGS,
+    FixedPoint,
+    requantization,
+    requantize,
+    shift_right,
+    to_fixed,
+    to_float,
+)
+from qstudy.quant.integer.accumulator import recorded_accumulators
 
 SPECS = [
     FixedPoint(),

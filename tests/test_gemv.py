@@ -29,9 +29,9 @@ def inputs(columns: int, width: int, kind: str, seed: int) -> NDArray[np.uint8]:
 def computed(x: NDArray[np.uint8], indices: NDArray[np.uint8], table: NDArray[np.int8], bits: int) -> NDArray[np.int32]:
     """The kernel's sums (rows,), begun at 1000 times the row's number."""
     arranged = gemv.arrange(indices, bits)
-    repeated = np.resize(table, gemv.TABLE)
+    tables = gemv.tables(np.resize(table, 2**bits), bits)
     sums = 1000 * np.arange(len(arranged) * gemv.ROWS, dtype=np.int32)
-    places = [array.ctypes.data for array in (x, arranged, repeated, sums)]
+    places = [array.ctypes.data for array in (x, arranged, tables, sums)]
     gemv.product(bits, places[0], places[1], arranged.shape[1], places[2], places[3], len(arranged))
     return sums[: len(indices)]
 

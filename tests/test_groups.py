@@ -11,7 +11,7 @@ from tiny import filled, packed, speech, talkative
 from qstudy.errors import UserError
 from qstudy.hardware.size import size_bytes
 from qstudy.model import RNNT
-from qstudy.quant.integer import Grid
+from qstudy.quant.integer.accumulator import Grid
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed import PackedModel, fill_packed
 from qstudy.quant.policies import POLICIES, build_policy

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qstudy.jit import compiled
-from qstudy.quant import products, recurrence_kernels
-from qstudy.quant.integer import Grid, recorded_accumulators
+from qstudy.quant import products
+from qstudy.quant.integer.accumulator import Grid, recorded_accumulators
 from qstudy.quant.kernels import cell, codes, gemm, ir, recurrence
+from qstudy.quant.recurrence import compiled as recurrence_kernels
 
 sizes = st.integers(1, 70)
 seeds = st.integers(0, 2**32 - 1)

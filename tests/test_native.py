@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.native import NativeArithmetic, quantize
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
-from qstudy.quant.integer import recorded_accumulators
+from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Embedding, Linear, quantizable
-from qstudy.quant.native import NativeArithmetic, quantize
 from qstudy.quant.policies import build_policy
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small tensors

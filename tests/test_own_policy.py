@@ -11,7 +11,7 @@ import yaml
 from tiny import filled, packed, speech, talkative
 
 from qstudy.errors import UserError
-from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed import fill_packed
 from qstudy.quant.policies import build_policy
@@ -68,7 +68,7 @@ def test_the_readmes_policy_trains_and_is_served_as_printed(folder: Path) -> Non
 
 OWN = '''
 import torch
-from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import UniformWeights
 from qstudy.quant.policies import QuantPolicy
 

@@ -23,8 +23,8 @@ from qstudy.errors import UserError
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.load import load_recognizer
 from qstudy.model import RNNT
+from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
-from qstudy.quant.matmul import integer_matmul
 from qstudy.quant.packed import PackedModel, fill_packed
 
 WEIGHTS = [2, 3, 4, 5, 6, 7, 8, 16]

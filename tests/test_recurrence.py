@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import FixedActivations
 from qstudy.quant.layers import LSTM
-from qstudy.quant.recurrence import quantized_recurrence
+from qstudy.quant.recurrence.steps import quantized_recurrence
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (2, 1, 4), (9, 2, 3), (17, 3, 8)]  # T, B, H
 Outputs = tuple[Tensor, Tensor, Tensor]

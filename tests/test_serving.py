@@ -14,7 +14,7 @@ from torch import Tensor
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.model import RNNT
 from qstudy.quant.bitpack import pack
-from qstudy.quant.integer import recorded_accumulators
+from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed import fill_packed
 from qstudy.quant.serving.fused import StackStates

@@ -25,7 +25,7 @@ ROWS = VECTORS * ir.LANES
 WIDTHS = (2, 3, 4, 8) if ir.WIDE or "avx2" in ir.FEATURES else (8,)
 """For which there is a kernel; without an instruction that looks bytes up, weights are better unpacked once."""
 TABLE = 64
-"""Bytes of a table of int8: its 2**bits numbers, again and again."""
+"""Bytes of one field's table."""
 EACH_BYTE = 0x01010101
 BY_SIX_BITS = "llvm.x86.avx512.permvar.qi.512" if ir.WIDE and "avx512vbmi" in ir.FEATURES else ""
 """LLVM's name of `vpermb`: of an index, it sees the low six bits."""
@@ -40,13 +40,20 @@ class Part(NamedTuple):
     bits: int
     position: int
     """In the weight."""
+    seat: int
+    """In an index of six bits, the rest of which does not matter: where it lies already, if that is low enough."""
 
 
+THIRD_BITS = ((5, 5), (0, 0), (2, 2), (6, 2), (4, 4), (1, 1), (3, 3), (7, 3))
+"""Of each 3-bit field: shift and seat of the highest bit; it must not sit on the other two."""
 FIELDS: dict[int, list[list[Part]]] = {
-    8: [[Part(0, 0, 8, 0)]],
-    4: [[Part(0, 4 * field, 4, 0)] for field in range(2)],
-    3: [[Part(field // 4, 2 * (field % 4), 2, 0), Part(2, field, 1, 2)] for field in range(8)],
-    2: [[Part(0, 2 * field, 2, 0)] for field in range(4)],
+    8: [[Part(0, 0, 8, 0, 0)]],
+    4: [[Part(0, shift, 4, 0, 0)] for shift in (0, 4)],
+    3: [
+        [Part(field // 4, 2 * (field % 4), 2, 0, (0, 2, 4, 0)[field % 4]), Part(2, shift, 1, 2, seat)]
+        for field, (shift, seat) in enumerate(THIRD_BITS)
+    ],
+    2: [[Part(0, shift, 2, 0, seat)] for shift, seat in ((0, 0), (2, 2), (4, 4), (6, 0))],
 }
 """Width -> fields of a step, 4 columns each -> parts of a weight."""
 
@@ -78,7 +85,7 @@ def arrange(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     fielded = padded.reshape(blocks, ROWS, count, len(fields), 4).transpose(3, 0, 2, 1, 4)
     arranged = np.zeros((blocks, count, planes(bits), ROWS, 4), np.uint8)
     for values, parts in zip(fielded, fields, strict=True):
-        for plane, shift, width, position in parts:
+        for plane, shift, width, position, _ in parts:
             arranged[:, :, plane] |= (values >> position & (2**width - 1)) << shift
     return arranged
 
@@ -88,10 +95,20 @@ def restore(arranged: NDArray[np.uint8], bits: int, rows: int, columns: int) -> 
     blocks, count = arranged.shape[:2]
     fielded = np.zeros((len(FIELDS[bits]), blocks, count, ROWS, 4), np.uint8)
     for values, parts in zip(fielded, FIELDS[bits], strict=True):
-        for plane, shift, width, position in parts:
+        for plane, shift, width, position, _ in parts:
             values |= (arranged[:, :, plane] >> shift & (2**width - 1)) << position
     padded = fielded.transpose(1, 3, 2, 0, 4).reshape(blocks * ROWS, -1)
     return np.ascontiguousarray(padded[:rows, :columns])
+
+
+def tables(numbers: NDArray[np.int8], bits: int) -> NDArray[np.int8]:
+    """What the kernel looks weights up in: (fields, TABLE), from the 2**bits numbers that indices stand for."""
+    if not BY_SIX_BITS:
+        return np.tile(np.resize(numbers, TABLE), (len(FIELDS[bits]), 1))
+    index = np.arange(TABLE)
+    return np.stack(
+        [numbers[sum((index >> p.seat & 2**p.bits - 1) << p.position for p in parts)] for parts in FIELDS[bits]]
+    )
 
 
 def reference(x: NDArray[Any], weight: NDArray[Any], start: NDArray[Any]) -> NDArray[np.int32]:
@@ -105,11 +122,13 @@ def _weights(b: ir.IRBuilder, bits: int, words: list[ir.Value], parts: list[Part
         return words[0]
     index = ir.constant(ir.INTEGERS, 0)
     for part in parts:
-        move = part.shift - part.position
+        seat = part.seat if BY_SIX_BITS else part.position
+        move = part.shift - seat
         word = (b.lshr if move > 0 else b.shl)(words[part.plane], ir.constant(ir.INTEGERS, abs(move)))
-        below = ir.constant(ir.INTEGERS, (2**part.position - 1) * EACH_BYTE)
-        index = b.or_(b.and_(index, below), b.and_(word, b.not_(below)))
-    if BY_SIX_BITS:  # what lies above the weight's own bits does not matter: the table repeats
+        own = 255 if part is parts[0] else 2**part.bits - 1 << seat
+        mask = ir.constant(ir.INTEGERS, own * EACH_BYTE)
+        index = b.or_(b.and_(word, mask), b.and_(index, b.not_(mask)))
+    if BY_SIX_BITS:
         kind = ir.BYTES
         operands = [b.bitcast(table, kind), b.bitcast(index, kind)]
         return b.bitcast(b.call(ir.function(b, BY_SIX_BITS, kind, [kind] * 2), operands), ir.INTEGERS)
@@ -126,7 +145,7 @@ def block(bits: int) -> Callable[..., None]:
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         x, weights, count, table, sums = arguments
-        entries = ir.load(b, table, ir.INTEGERS)
+        entries = [ir.load(b, ir.offset(b, table, field, TABLE), ir.INTEGERS) for field in range(len(fields))]
         places = [ir.offset(b, sums, n, vector) for n in range(VECTORS)]
 
         def step(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
@@ -138,8 +157,8 @@ def block(bits: int) -> Callable[..., None]:
             after = []
             for n, total in enumerate(totals):
                 words = [ir.load(b, ir.offset(b, at, p * VECTORS + n, vector), ir.INTEGERS) for p in range(depth)]
-                for inputs, parts in zip(four, fields, strict=True):
-                    total = ir.dot_u8_s8(b, total, inputs, _weights(b, bits, words, parts, entries))
+                for inputs, parts, entry in zip(four, fields, entries, strict=True):
+                    total = ir.dot_u8_s8(b, total, inputs, _weights(b, bits, words, parts, entry))
                 after.append(total)
             return after
 
@@ -163,7 +182,7 @@ def product(bits, x, weights, count, table, sums, blocks):  # type: ignore[no-un
     """Add a matrix's product with one row to the sums.
 
     Args, all int64: width of the weights; addresses of x (u8, zero beyond its end) and of the arranged weights; their
-    steps; addresses of the table (64 int8) and of the sums (int32, ROWS per block); the number of blocks.
+    steps; addresses of the tables and of the sums (int32, ROWS per block); the number of blocks.
     """
     for number in range(blocks):
         at = sums + number * ROW_BYTES

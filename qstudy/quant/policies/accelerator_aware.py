@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
-from qstudy.quant.fixed_point import FixedPoint
-from qstudy.quant.fixed_point_arithmetic import FixedPointArithmetic
-from qstudy.quant.fixed_point_lstm import hidden_step
+from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
+from qstudy.quant.fixed_point.lstm import hidden_step
+from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightRange
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import choice

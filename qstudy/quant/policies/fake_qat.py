@@ -4,7 +4,7 @@ from torch import Tensor
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.errors import UserError
-from qstudy.quant.fake import FakeArithmetic, GroupedArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
 from qstudy.quant.grids import (
     ActivationRange,
     FixedActivations,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from qstudy.bits import BitPatterns
-from qstudy.quant.gridded import GriddedArithmetic
+from qstudy.quant.arithmetics.gridded import GriddedArithmetic
 from qstudy.quant.grids import activation_grids
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies.base import QuantPolicy

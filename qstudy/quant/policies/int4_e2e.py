@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
+from qstudy.quant.arithmetics.native import NativeArithmetic
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
 from qstudy.quant.grids.chosen import ChosenActivations, ChosenWeights
 from qstudy.quant.grids.pact import PactActivations
 from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.native import NativeArithmetic
 from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.native_int import NativeInt, activation_grid_count
 

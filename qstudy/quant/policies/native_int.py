@@ -5,9 +5,9 @@ from typing import Literal
 
 from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
+from qstudy.quant.arithmetics.native import GRADIENTS, NativeArithmetic
 from qstudy.quant.grids import ActivationGrid, FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.native import GRADIENTS, NativeArithmetic
 from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.gridded import GriddedPolicy
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
-from qstudy.quant.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
 from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
 from qstudy.quant.grids.mracos import mracos, steepness

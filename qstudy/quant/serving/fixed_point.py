@@ -9,16 +9,16 @@ from torch.nn import functional as F
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bitpack import unpack
-from qstudy.quant.fixed_point import UNIT, FixedPoint, to_fixed, to_float
-from qstudy.quant.fixed_point_lstm import final_state, lstm_operands, run_lstm
-from qstudy.quant.integer import Grid, accumulate, record, rescale
+from qstudy.quant.fixed_point.lstm import final_state, lstm_operands, run_lstm
+from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, to_fixed, to_float
+from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
 from qstudy.quant.serving.base import ServedArithmetic
 
 
 class FixedPointServed(ServedArithmetic):
     """One layer of a packed model: integer products, and an LSTM's cell in 16-bit fixed point.
 
-    It runs the functions of `qstudy.quant.fixed_point_lstm`, as the training layer does, on the file's integers.
+    It runs the functions of `qstudy.quant.fixed_point.lstm`, as the training layer does, on the file's integers.
     """
 
     grids: Tensor | None

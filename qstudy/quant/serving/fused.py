@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer import Grid, record, recording
+from qstudy.quant.integer.accumulator import Grid, record, recording
 from qstudy.quant.serving.loops import lstm_layers
 from qstudy.quant.serving.matrix import ArrangedMatrix
 from qstudy.quant.serving.rows import FEW, loops_take

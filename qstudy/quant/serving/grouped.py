@@ -10,7 +10,7 @@ from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bitpack import unpack
 from qstudy.quant.grids.blocks import spread
-from qstudy.quant.integer import Grid, accumulate, rescale
+from qstudy.quant.integer.accumulator import Grid, accumulate, rescale
 from qstudy.quant.serving.base import ServedArithmetic
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qstudy.bits import LayerBits
 from qstudy.quant.bitpack import unpack
-from qstudy.quant.integer import Grid
+from qstudy.quant.integer.accumulator import Grid
 from qstudy.quant.kernels import gemv
 from qstudy.quant.serving.loops import CODE_OFFSET
 
@@ -44,7 +44,8 @@ class ArrangedMatrix:
         else:
             indices = unpack(own[f"{index}.codes"], bits.weight, size) & 2**bits.weight - 1
             numbers = own.get(f"{index}.table", _signed(bits.weight))
-        self._table = numbers.repeat(gemv.TABLE // len(numbers))
+        self._numbers = numbers
+        self._tables = torch.from_numpy(gemv.tables(np.resize(numbers.numpy(), 2**self.bits), self.bits))
         arranged = gemv.arrange(indices.view(torch.uint8).numpy(), self.bits)
         self._weights = torch.from_numpy(arranged).clone()  # torch's memory starts where a cache line does
         self._row_sums = torch.zeros(len(arranged) * gemv.ROWS, dtype=torch.int32)
@@ -66,14 +67,14 @@ class ArrangedMatrix:
         scale = (grid.step * self.scale).expand(self.rows).contiguous()
         limits = torch.tensor([float(grid.step), float(grid.zero_point), *grid.bounds()])
         blocks, count = self._weights.shape[:2]
-        kept = [self._weights, self._table, start, scale, limits]
+        kept = [self._weights, self._tables, start, scale, limits]
         addresses = [each.data_ptr() for each in kept]
         return [self.bits, addresses[0], count, addresses[1], blocks, *addresses[2:]], kept
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns) int8, made anew at each call."""
         indices = torch.from_numpy(gemv.restore(self._weights.numpy(), self.bits, self.rows, self.columns))
-        return indices.view(torch.int8) if self.bits == 8 else self._table[indices.int()]
+        return indices.view(torch.int8) if self.bits == 8 else self._numbers[indices.int()]
 
 
 class StoredMatrix:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qstudy.quant.integer import Grid, record, recording
+from qstudy.quant.integer.accumulator import Grid, record, recording
 from qstudy.quant.serving.loops import affine
 from qstudy.quant.serving.matrix import ArrangedMatrix
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer import Grid
-from qstudy.quant.recurrence import quantized_recurrence
+from qstudy.quant.integer.accumulator import Grid
+from qstudy.quant.recurrence.steps import quantized_recurrence
 from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.matrix import unpack_grids
 

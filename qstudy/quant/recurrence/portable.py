@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qstudy.quant.integer import Grid, accumulate, record, recording
+from qstudy.quant.integer.accumulator import Grid, accumulate, record, recording
 
 
 def quantize_hidden(h: Tensor, scale: float, high: int) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.gridded import GriddedArithmetic
-from qstudy.quant.recurrence import quantized_lstm
+from qstudy.quant.arithmetics.gridded import GriddedArithmetic
+from qstudy.quant.recurrence.steps import quantized_lstm
 
 
 class FakeArithmetic(GriddedArithmetic):

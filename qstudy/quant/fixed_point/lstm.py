@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qstudy.quant.fixed_point import UNIT, FixedPoint, requantization, to_fixed, to_float
-from qstudy.quant.fixed_point_cell import CellConstants, CellTrace, cell_step, hidden_codes
-from qstudy.quant.integer import accumulate, record, recording
-from qstudy.quant.recurrence import recurrence_gradients
+from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, hidden_codes
+from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, requantization, to_fixed, to_float
+from qstudy.quant.integer.accumulator import accumulate, record, recording
+from qstudy.quant.recurrence.steps import recurrence_gradients
 
 
 class LSTMOperands(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qstudy.quant.fixed_point import UNIT, FixedPoint, saturate, shift_right
+from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, saturate, shift_right
 
 OFFSET = 2**15
 """Index of the result for 0 in a response."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import compiled
-from qstudy.quant.fixed_point import SIXTEEN, UNIT, FixedPoint, requantize, saturate, shift_right
-from qstudy.quant.lookup import OFFSET, responses
+from qstudy.quant.fixed_point.lookup import OFFSET, responses
+from qstudy.quant.fixed_point.operators import SIXTEEN, UNIT, FixedPoint, requantize, saturate, shift_right
 
 
 class CellConstants(NamedTuple):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.fake import FakeArithmetic
-from qstudy.quant.fixed_point import FixedPoint
-from qstudy.quant.fixed_point_lstm import fixed_point_lstm, gate_words, hidden_step, lstm_operands
+from qstudy.quant.arithmetics.fake import FakeArithmetic
+from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_words, hidden_step, lstm_operands
+from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.grids import ActivationGrid, Codes, WeightGrid
-from qstudy.quant.integer import Grid, accumulate, record, rescale
+from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
 
 
 class _FixedPointLinear(torch.autograd.Function):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
-from qstudy.quant.integer import Grid, record, recording
+from qstudy.quant.integer.accumulator import Grid, record, recording
 from qstudy.quant.kernels import gemm, ir, recurrence
 from qstudy.quant.products import bits
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from qstudy.jit import on_threads
 from qstudy.quant.grids import bounds, integer_type
+from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.kernels import usable
 from qstudy.quant.kernels.codes import codes
-from qstudy.quant.matmul import integer_matmul
 
 SINGLE = 2**16  # values that one thread converts sooner than two can start
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qstudy.quant import recurrence_kernels as kernels
-from qstudy.quant import recurrence_portable as portable
-from qstudy.quant.integer import Grid
+from qstudy.quant.integer.accumulator import Grid
 from qstudy.quant.kernels import usable
 from qstudy.quant.products import affine, input_gradient, weight_gradient
+from qstudy.quant.recurrence import compiled as kernels
+from qstudy.quant.recurrence import portable
 
 
 class Steps(NamedTuple):

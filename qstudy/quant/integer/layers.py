@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer import Grid, accumulate, record, rescale
+from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
 from qstudy.quant.products import input_gradient, weight_gradient
-from qstudy.quant.recurrence import Steps, integer_steps, last_state, step_gradients
+from qstudy.quant.recurrence.steps import Steps, integer_steps, last_state, step_gradients
 
 
 class QuantizedWeight(NamedTuple):

@@ -1,0 +1,1 @@
+"""How a layer computes, one file for each arithmetic."""

@@ -1,0 +1,1 @@
+"""Integer products: codes, exact accumulators, layers with straight-through gradients."""

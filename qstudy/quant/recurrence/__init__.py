@@ -1,0 +1,1 @@
+"""The LSTM recurrence, forward and backward, compiled for the CPU or in torch."""
