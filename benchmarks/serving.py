@@ -80,6 +80,7 @@ def call_rows(hidden: int, frames: int, times: Mapping[str, float], weights: Map
             )
 
 
+@torch.inference_mode()
 def frame_us(sides: Mapping[str, Stream], frames: int) -> dict[str, float]:
     """Let every side stream, some frames per call, in turn; the median microseconds of a frame."""
     torch.manual_seed(0)
@@ -117,7 +118,6 @@ def stream(served: RNNT) -> Stream:
     """Encoder layers and projection of a packed recognizer, carrying their state."""
     state = None
 
-    @torch.inference_mode()
     def step(x: Tensor) -> Tensor:
         nonlocal state
         y, state = served.encoder.lstm(x, state)

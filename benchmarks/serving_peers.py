@@ -1,6 +1,7 @@
 """The peers of packed streaming: the same LSTM layers and projection in torch and in ONNX Runtime, float and int8.
 
-Each peer is a stream: a function that takes frames (1, T, D) float32 and carries its state from call to call.
+Each peer is a stream: a function that takes frames (1, T, D) float32 and carries its state from call to call;
+call it in inference mode.
 """
 
 import logging
@@ -61,7 +62,6 @@ def torch_stream(model: nn.Module) -> Stream:
     """A module of torch that carries its state."""
     state: Any = None
 
-    @torch.inference_mode()
     def step(x: Tensor) -> Tensor:
         nonlocal state
         y, state = model(x, state)

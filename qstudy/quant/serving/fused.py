@@ -73,7 +73,8 @@ class LSTMProgram:
 
     def takes(self, x: Tensor) -> bool:
         """Whether x (B, T, D) is one utterance or few rows, where the compiled loops can run."""
-        return loops_take(x) and (len(x) == 1 or len(x) * x.shape[1] <= FEW)
+        batch, frames, _ = x.shape
+        return (batch == 1 or batch * frames <= FEW) and loops_take(x)
 
     def __call__(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, StackStates]:
         """Run all layers over x (B, T, D) float32: outputs (B, T, H) and the states after the last frame."""
