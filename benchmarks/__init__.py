@@ -1,8 +1,10 @@
 """Speed and memory, side by side with peers: `python -m benchmarks`.
 
-One module per subject, each with `rows()`. All sides run in the same process or in equal ones, with the allocator set.
+One module per subject, each with `rows()`. All sides run in the same process or in equal ones, with allocator and
+threads set as the command `qstudy` sets them.
 """
 
-from qstudy.allocator import tune
+from qstudy import allocator, threads
 
-tune()  # before anything here imports torch
+allocator.tune()  # both before anything here imports torch
+threads.tune()
