@@ -97,6 +97,17 @@ class LayerBits:
 BitMap = dict[str, LayerBits]
 """Layer name -> widths, in the model's order: the single source for size, latency, search space and tables."""
 
+
+def described(header: Mapping[str, Any]) -> tuple[list[LayerShape], BitMap]:
+    """Layers and their widths, as the header of a packed model tells them: `shapes` and `bit_map`.
+
+    Raises:
+        KeyError, TypeError: the header lacks them, or they have other fields.
+    """
+    shapes = [LayerShape(**{**shape, "matrices": tuple(map(tuple, shape["matrices"]))}) for shape in header["shapes"]]
+    return shapes, {name: LayerBits(**fields) for name, fields in header["bit_map"].items()}
+
+
 BitPatterns = Mapping[str, Mapping[str, Any]]
 """Ordered glob patterns -> fields of `LayerBits`; the last match wins, field by field."""
 

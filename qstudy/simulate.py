@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape, resolve
+from qstudy.bits import FLOAT, BitMap, LayerShape, described, resolve
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
@@ -89,8 +89,7 @@ def _from_packed(path: Path) -> tuple[Any, Any, int]:
     try:
         with safe_open(str(path), "np") as file:
             header = json_format.loads((file.metadata() or {})["qstudy"])
-        shapes = [LayerShape(**{**s, "matrices": tuple(map(tuple, s["matrices"]))}) for s in header["shapes"]]
-        return shapes, {name: LayerBits(**fields) for name, fields in header["bit_map"].items()}, 1
+        return *described(header), 1
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a packed model ({error}); export it again.") from error
 

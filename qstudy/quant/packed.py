@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from qstudy.bits import BitMap, LayerBits, LayerShape
+from qstudy.bits import BitMap, LayerBits, LayerShape, described
 from qstudy.errors import UserError
 from qstudy.files import content_hash, replacing
 from qstudy.quant.bitpack import pack
@@ -45,12 +45,12 @@ class PackedModel:
     @property
     def shapes(self) -> list[LayerShape]:
         """The model's layers."""
-        return [LayerShape(**{**s, "matrices": tuple(map(tuple, s["matrices"]))}) for s in self.header["shapes"]]
+        return described(self.header)[0]
 
     @property
     def bit_map(self) -> BitMap:
         """Every layer's widths."""
-        return {name: LayerBits(**bits) for name, bits in self.header["bit_map"].items()}
+        return described(self.header)[1]
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
