@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qstudy.quant.integer.accumulator import Grid, recorded_accumulators
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.kernels import SWITCH
 
 sizes = st.integers(1, 40)

@@ -10,7 +10,7 @@ from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import ActivationGrid, WeightGrid
 from qstudy.quant.integer.accumulator import Grid
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.straight_through import straight_through
 
 GRADIENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

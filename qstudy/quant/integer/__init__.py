@@ -1,1 +1,1 @@
-"""Integer products: codes, exact accumulators, layers with straight-through gradients."""
+"""Integer products: codes and exact accumulators."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import Grid
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
 from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.fused import LSTMProgram, PackedLSTM

@@ -1,6 +1,6 @@
 """Loops over the rows and frames of packed layers: codes of the inputs, integer products, back to float32.
 
-They compute what `qstudy.quant.integer.layers` does, in the same order, so every result is the same to the bit. A frame
+They compute what `qstudy.quant.integer_layers` does, in the same order, so every result is the same to the bit. A frame
 takes some ten microseconds, so that handing over arrays would cost as much as using them: arguments are addresses, kept
 alive by the caller, and a plan: numbers and addresses of a layer's constants, int64.
 """
