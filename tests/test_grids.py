@@ -283,7 +283,7 @@ def test_a_learned_zero_point_follows_its_values() -> None:
     snapping.observe(matrix())
     snapping.settle()
     x = matrix().abs() * 2
-    before = float((snapping(x) - x).square().mean())
+    before = float((snapping(x) - x).square().mean().detach())
     optimizer = torch.optim.Adam(snapping.parameters(), lr=0.02)
     for _ in range(300):
         optimizer.zero_grad()
