@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import filled, model_config, run_config, speech, talkative
+from tiny import TOKENIZER, filled, model_config, run_config, speech, talkative
 from torch import Tensor
 
 from qstudy.errors import UserError
@@ -359,7 +359,7 @@ def test_the_optimizer_trains_the_clips_that_are_in_use(tmp_path: Any) -> None:
     """Policies are prepared before the optimizer is built: clips are among its parameters, and they move."""
     model, policy = calibrated(activation_quantizer="pact", decay=1e-3)
     schedule = run_config(tmp_path, tmp_path).finetune
-    module = TransducerModule(model, policy, schedule, len(model.joiner.output.bias))
+    module = TransducerModule(model, policy, schedule, TOKENIZER, seed=0)
     optimizer = module.configure_optimizers()["optimizer"]
     clips = {name: p for name, p in model.named_parameters() if name.endswith("alpha")}
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

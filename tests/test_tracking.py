@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qstudy.training.record import headline
-from qstudy.training.tracking import Tracker
+from qstudy.training.tracking import Tracker, start_tracking
 
 wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
 
@@ -37,16 +37,16 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, value)
 
 
-def track(study: Path, losses: dict[int, float], finish: bool = True) -> Tracker:
+def track(study: Path, losses: dict[int, float], finish: bool = True) -> Tracker | None:
     """A run of `study` with these losses by step."""
     folder = study / "runs" / "trial-0000-mixed"
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.qst"
     model.write_bytes(b"packed model")
-    tracker = Tracker(folder, study.name, folder.name, CONFIG)
-    for step, loss in losses.items():
-        tracker.log({"loss": loss}, step)
-    if finish:
+    tracker = start_tracking(folder, study.name, folder.name, CONFIG)
+    for step, loss in losses.items() if tracker else ():
+        tracker.log_metrics({"loss": loss}, step)
+    if tracker and finish:
         tracker.finish(RECORD, model)
     return tracker
 
@@ -94,7 +94,9 @@ def test_the_tables_are_in_the_run(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), track(tmp_path / "digits", {20: 2.0}, finish=False):
+    first_part = track(tmp_path / "digits", {20: 2.0}, finish=False)
+    assert first_part
+    with pytest.raises(KeyboardInterrupt), first_part:
         raise KeyboardInterrupt
     time.sleep(1.1)  # W&B names folders by the second
     track(tmp_path / "digits", {40: 1.0})
@@ -148,10 +150,11 @@ def test_a_dead_service_costs_nothing_and_the_next_run_has_another(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tracker = track(tmp_path / "digits", {20: 1.0}, finish=False)
+    assert tracker
     for pid in _services():
         os.kill(pid, signal.SIGKILL)
     for step in range(40, 2000, 20):
-        tracker.log({"loss": 1.0}, step)
+        tracker.log_metrics({"loss": 1.0}, step)
         time.sleep(0.01)
     tracker.finish(RECORD, tmp_path / "digits" / "runs" / "trial-0000-mixed" / "model.qst")
     assert capfd.readouterr().err.count("the run goes on without it") == 1
@@ -171,9 +174,7 @@ def test_online_without_a_login_is_offline(
 
 
 def test_a_run_that_is_not_tracked_leaves_nothing(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, None, "run", CONFIG, enabled=False)
-    tracker.log({"loss": 1.0}, 20)
-    tracker.finish(RECORD, tmp_path / "model.qst")
+    assert start_tracking(tmp_path, None, "run", CONFIG, enabled=False) is None
     assert not list(tmp_path.iterdir())
 
 

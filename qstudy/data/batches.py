@@ -1,10 +1,7 @@
-"""Batches: which utterances go together, and their features and labels as padded tensors.
+"""Batches: utterances' features and labels as padded tensors."""
 
-Both are pure functions of (seed, epoch): a resumed run sees what the interrupted one would have seen.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,8 +10,6 @@ from torch import Tensor
 from qstudy.data.augment import Augment
 from qstudy.data.cache import FeatureSet
 from qstudy.data.features import SILENCE
-
-_JITTER = 0.05  # utterances whose lengths differ by less may change places from epoch to epoch
 
 
 @dataclass
@@ -31,34 +26,25 @@ class Batch:
     """(B,) int64 labels."""
     texts: list[str]
     """What was said."""
+    weight: float = 1.0
+    """Of this batch's mean loss, if it is a device's share of a larger one."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
-        return Batch(
-            features=self.features.to(device, non_blocking=True),
-            feature_lengths=self.feature_lengths.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            target_lengths=self.target_lengths.to(device, non_blocking=True),
-            texts=self.texts,
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that a GPU copies from while it computes; the DataLoader asks for it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            features=change(self.features),
+            feature_lengths=change(self.feature_lengths),
+            targets=change(self.targets),
+            target_lengths=change(self.target_lengths),
         )
-
-
-class BatchSampler:
-    """Utterances of similar length together; epoch 0 runs from short to long, later ones are shuffled."""
-
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        """Plan batches of `batch_size` (the last one may be smaller) for utterances of `lengths` (items,) frames."""
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """The utterances of every batch of an epoch, in the order of training."""
-        generator = np.random.default_rng((self.seed, epoch))
-        order = np.argsort(self.lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(self.lengths)), kind="stable")
-        batches = [order[start : start + self.batch_size].tolist() for start in range(0, len(order), self.batch_size)]
-        return batches if epoch == 0 else [batches[index] for index in generator.permutation(len(batches))]
 
 
 def collate(

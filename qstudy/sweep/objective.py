@@ -17,7 +17,7 @@ from qstudy.sweep.space import suggest
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
 from qstudy.training.run import MODEL_FILE, Price, describe_price, price, run
-from qstudy.training.tracking import Tracker
+from qstudy.training.tracking import start_tracking
 
 MOST_ATTEMPTS = 10
 """A trial whose process died this often, each time without a word (out of memory, a crash), is given up."""
@@ -151,7 +151,7 @@ def _record(candidate: Candidate) -> dict[str, Any]:
 def _mirror(candidate: Candidate, record: dict[str, Any]) -> None:
     """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
     config, folder = candidate.config, candidate.folder
-    with Tracker(folder, candidate.study, folder.name, to_dict(config), enabled=config.track) as tracker:
+    if tracker := start_tracking(folder, candidate.study, folder.name, to_dict(config), enabled=config.track):
         tracker.finish(record, folder / MODEL_FILE)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that describe themselves, written whole, and a Ctrl-C that leaves one."""
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ class Interrupted(BaseException):
 
 
 class Checkpoint(L.Callback):
-    """Saves `folder/last.ckpt` every few steps and at the end; at the first Ctrl-C too, after the step in flight."""
+    """Saves `folder/last.ckpt` every few steps and at the end; at the first Ctrl-C too, after the step in flight.
+
+    Lightning's ModelCheckpoint does neither the last, nor does it tell of a full disk in one sentence, nor write beside
+    the old file: fsspec moves the new one from the system's temporary folder, which can be cut short.
+    """
 
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
         self.path = folder / "last.ckpt"
@@ -36,28 +41,28 @@ class Checkpoint(L.Callback):
         """Listen for Ctrl-C."""
         self._previous = signal.signal(signal.SIGINT, self._interrupt) if _main_thread() else None
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Save when it is time, or when asked to stop."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # within a step
+        # Ctrl-C reaches the devices' processes at different moments; they stop after the same step
+        interrupted = trainer.strategy.reduce_boolean_decision(self._interrupted, all=False)
         last = trainer.global_step == trainer.max_steps
-        if trainer.global_step % self.every == 0 or last or self._interrupted:
-            with replacing(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
-        if self._interrupted:
+        if trainer.global_step % self.every == 0 or last or interrupted:
+            self._save(trainer)
+        if interrupted:
             raise Interrupted
+
+    def _save(self, trainer: L.Trainer) -> None:
+        """One process writes; all of them take part."""
+        with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as path:
+            trainer.save_checkpoint(path)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Make the file describe itself."""
         checkpoint[KEY] = self.description
-
-    def state_dict(self) -> dict[str, Any]:
-        """The random numbers to come: dropout goes on as if nothing had happened."""
-        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        torch.set_rng_state(state_dict["cpu"])
-        if len(state_dict["cuda"]) == torch.cuda.device_count():  # else it was another machine's
-            torch.cuda.set_rng_state_all(state_dict["cuda"])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give Ctrl-C back."""

@@ -29,6 +29,31 @@ class DataConfig:
     """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands}, as `qstudy data`."""
     skip_broken: bool = False
     """Leave out utterances with broken audio or text, instead of stopping."""
+    workers: int | None = None
+    """Loader processes per device, which pad and augment; 0: the training process does it. None: 0 on a CPU, whose
+    cores are busy anyway, 4 per GPU."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"data.workers: {self.workers} must be 0 or more.")
+
+
+@dataclass
+class TrainerConfig:
+    """On how many devices a model is trained: handed to Lightning's Trainer as it is.
+
+    The batch of a step is divided among the devices, so their number changes the speed, and the result by rounding.
+    """
+
+    devices: int | str = 1
+    """Devices per machine: a number, a list such as `0,3`, or `auto` for all."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: str = "auto"
+    """How they share the work, in Lightning's words; `auto`, where there are several: DistributedDataParallel that lets
+    parameters go without a gradient, because CTC alone trains the encoder at first."""
+    accelerator: str = "auto"
+    """`gpu`, `cpu`, or `auto` for the best one there is."""
 
 
 @dataclass
@@ -38,7 +63,12 @@ class Schedule:
     steps: int = 3000
     """Optimizer steps."""
     batch_size: int = 32
-    """Utterances per step."""
+    """Utterances per step, all devices together."""
+    batch_frames: int | None = None
+    """Feature frames per step at most, padding included, before augmentation; long utterances then come in smaller
+    batches. None: no limit."""
+    accumulate: int = 1
+    """Passes per step on each device: divides the memory that a step needs, not its batch."""
     learning_rate: float = 7e-3
     """Peak of the warm-up; a cosine to 1 % of it follows."""
     warmup: float = 0.1
@@ -64,8 +94,8 @@ class Schedule:
     """Steps between checkpoints: what a killed run loses at most."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
+        for name in ("steps", "batch_size", "batch_frames", "accumulate", "checkpoint_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"training.{name}: {getattr(self, name)} must be 1 or more.")
         if not self.learning_rate > 0:
             raise UserError(f"training.learning_rate: {self.learning_rate} must be above 0.")
@@ -97,6 +127,8 @@ class RunConfig:
     """Training from scratch: the float baseline."""
     finetune: Schedule = field(default_factory=_finetune)
     """Training from the float baseline: everything else."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Devices."""
     start: Literal["scratch", "baseline"] | None = None
     """Where training starts; by default scratch for the policy `float`, the float baseline for all others."""
     accelerator: list[str] = field(default_factory=lambda: ["edge_nna"])

@@ -3,18 +3,16 @@
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from qstudy.data.batches import collate
 from qstudy.data.cache import FeatureSet
 from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
+from qstudy.data.module import evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.decode.greedy import greedy
 from qstudy.model import RNNT
-
-BATCH = 64
 
 
 @torch.no_grad()
@@ -31,8 +29,7 @@ def recognize(model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str
         One text per utterance, in the set's order, and the seconds that it took.
     """
     device = next(model.buffers()).device
-    order = np.argsort(features.lengths)
-    batches = [order[i : i + BATCH].tolist() for i in range(0, len(order), BATCH)]
+    batches = evaluation_batches(features.lengths)
     texts = [""] * len(features)
     training = model.training
     model.eval()

@@ -5,86 +5,123 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
 from tqdm import tqdm
 
 from qstudy.data.augment import Augment
-from qstudy.data.batches import Batch, BatchSampler, collate
-from qstudy.data.metrics import word_errors
+from qstudy.data.module import SpeechData
+from qstudy.data.sampler import BatchSampler, PieceSampler
+from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
 from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
-from qstudy.training.config import RunConfig
-from qstudy.training.evaluation import recognize
+from qstudy.training.config import RunConfig, TrainerConfig
+from qstudy.training.devices import join
 from qstudy.training.module import TransducerModule
 from qstudy.training.precision import used_precision
 
 Report = Callable[[int, float], None]
 """Called with (step, dev WER) while training; may raise to stop it."""
 
+LOG_EVERY = 20  # steps
+GPU_WORKERS = 4
+OUT_OF_PLACE = (
+    "does not have many workers",  # `data.workers` is the user's choice
+    "GPU available but not used",  # so is the accelerator
+    "was configured so validation will run",  # which is what `evaluate_every` asks for
+)
+"""Lightning's advice that does not fit here."""
 
-class StepBatches:
-    """Batch number `step` of a run, for ever; the same after a resume."""
 
-    def __init__(self, config: RunConfig, assets: Assets, augment: Augment) -> None:
-        self.features = assets.train
-        self.seed = config.seed
-        self.sampler = BatchSampler(assets.train.lengths, config.schedule.batch_size, config.seed)
-        self.augment = augment
-        self.augment_from = int(config.schedule.augment_from * config.schedule.steps)
-        self.first_epoch = 0 if config.from_scratch else 1  # epoch 0 runs from short to long: for beginners
-        self.step = 0
+class Waiting(Profiler):
+    """Lightning's stopwatch for one of its actions: how long the training waits for its next batch."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        """From `step` on."""
-        step, current, plan = self.step, -1, list[list[int]]()
-        while True:
-            epoch, position = divmod(step, len(self.sampler))
-            epoch += self.first_epoch
-            if epoch != current:
-                current, plan = epoch, self.sampler.batches(epoch)
-            augment = self.augment if step >= self.augment_from else None
-            yield collate(self.features, plan[position], augment, self.seed, epoch)
-            step += 1
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def start(self, action_name: str) -> None:
+        """Start the clock."""
+        if action_name.endswith("train_dataloader_next"):
+            self._begin = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """Stop the clock."""
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds.append(time.perf_counter() - self._begin)
+
+    def summary(self) -> str:
+        """Nothing to print: the record says it."""
+        return ""
 
 
 @dataclass
 class Progress(L.Callback):
-    """Shows the run and remembers what its record needs: losses and step times."""
+    """Shows the run and remembers what its record needs: losses and step times.
+
+    Lightning's bars count the batches of an epoch; a run is measured in steps, whose epochs nobody need know, and is
+    often watched in a log file, where a bar says nothing.
+    """
 
     # `log` would be overwritten: Lightning gives every callback one of its own.
 
     name: str
     steps: int
-    write: Callable[[dict[str, float], int], None]
+    waiting: Waiting
     losses: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
+    wait_s: list[float] = field(default_factory=list)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar."""
-        self._bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.name, unit="step", disable=None)
+        hidden = None if trainer.is_global_zero else True
+        self._bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.name, unit="step", disable=hidden)
+        self._pieces: list[tuple[float, float]] = []
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Start the clock of a step."""
+        """Start the clock."""
         self._begin = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        """Note loss and time."""
-        self.losses.append(float(outputs["loss"]))
-        self.step_s.append(time.perf_counter() - self._begin)
-        step = trainer.global_step
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Note time and loss, averaged over devices; a step may take several passes.
+
+        Raises:
+            Diverged: the loss is no number; before a checkpoint could keep what came of it.
+        """
+        self._pieces.append((float(trainer.callback_metrics["loss"]), time.perf_counter() - self._begin))
+        if len(self._pieces) < trainer.accumulate_grad_batches:
+            return
+        losses, seconds = zip(*self._pieces, strict=True)
+        self._pieces.clear()
+        self.losses.append(float(np.mean(losses)))
+        self.step_s.append(sum(seconds))
+        self.wait_s.append(sum(self.waiting.seconds))
+        self.waiting.seconds.clear()
+        if not np.isfinite(self.losses[-1]):
+            raise Diverged(
+                f"The loss became {self.losses[-1]} at step {trainer.global_step - 1}; lower training.learning_rate or"
+                " the policy's penalty, and start again."
+            )
+        if trainer.is_global_zero:
+            self._show(trainer.global_step)
+
+    def _show(self, step: int) -> None:
         self._bar.update()
-        if step % 20 == 0 or step == self.steps:
-            loss = float(np.mean(self.losses[-20:]))
-            self._bar.set_postfix(loss=f"{loss:.3f}")
-            self.write({"loss": loss, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}, step)
-            tenth = max(self.steps // 10 // 20 * 20, 20)
-            if not sys.stderr.isatty() and (step % tenth == 0 or step == self.steps):
-                print(f"{self.name}: step {step}/{self.steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+        if step % LOG_EVERY and step != self.steps:
+            return
+        loss = float(np.mean(self.losses[-LOG_EVERY:]))
+        self._bar.set_postfix(loss=f"{loss:.3f}")
+        tenth = max(self.steps // 10 // LOG_EVERY * LOG_EVERY, LOG_EVERY)
+        if not sys.stderr.isatty() and (step % tenth == 0 or step == self.steps):
+            print(f"{self.name}: step {step}/{self.steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the bar."""
@@ -93,40 +130,37 @@ class Progress(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints, so that a resumed run's record covers all of it."""
-        return {"losses": self.losses, "step_s": self.step_s}
+        return {"losses": self.losses, "step_s": self.step_s, "wait_s": self.wait_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.losses, self.step_s = state_dict["losses"], state_dict["step_s"]
+        self.losses, self.step_s, self.wait_s = (state_dict[key] for key in ("losses", "step_s", "wait_s"))
 
     def summary(self) -> dict[str, Any]:
-        """Steps, milliseconds per step, seconds, first and last losses (means of up to 20 steps)."""
-        times = np.array(self.step_s)
+        """Steps, milliseconds per step, seconds, share of waiting for data, first and last losses (of up to 20 steps).
+
+        The first batch does not count as waiting: loader processes have to start.
+        """
+        times, waits = np.array(self.step_s), np.array(self.wait_s[1:])
         return {
             "steps": len(self.losses),
             "step_ms": {"median": 1e3 * float(np.median(times)), "p95": 1e3 * float(np.percentile(times, 95))},
             "train_seconds": float(times.sum()),
+            "data_wait": float(waits.sum() / max(waits.sum() + times[1:].sum(), 1e-9)),
             "loss": {"first": float(np.mean(self.losses[:20])), "last": float(np.mean(self.losses[-20:]))},
         }
 
 
-class DevEvaluation(L.Callback):
-    """Every so many steps, the word error rate on the dev set."""
+@dataclass
+class DevReport(L.Callback):
+    """Tells a study the word error rate on the dev set, each time that Lightning has evaluated it."""
 
-    def __init__(
-        self, every: int, assets: Assets, write: Callable[[dict[str, float], int], None], report: Report
-    ) -> None:
-        self.every, self.assets, self.write, self.report = every, assets, write, report
+    report: Report
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: TransducerModule, *_: Any) -> None:  # type: ignore[override]
-        """Evaluate when it is time; the last step is left to the run's own evaluation."""
-        step = trainer.global_step
-        if not self.every or step % self.every or step == trainer.max_steps:
-            return
-        hypotheses, _seconds = recognize(pl_module.model, self.assets.dev, self.assets.tokenizer)
-        wer = word_errors(self.assets.dev.texts, hypotheses).rate
-        self.write({"dev_wer": wer}, step)
-        self.report(step, wer)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report it; the last step is left to the run's own evaluation."""
+        if trainer.global_step < trainer.max_steps:
+            self.report(trainer.global_step, float(trainer.callback_metrics["dev_wer"]))
 
 
 def fit(
@@ -135,7 +169,7 @@ def fit(
     assets: Assets,
     folder: Path,
     name: str,
-    log: Callable[[dict[str, float], int], None],
+    logger: Logger | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Train in `folder`, from its checkpoint if there is one.
@@ -146,53 +180,88 @@ def fit(
         assets: the data.
         folder: of the run.
         name: shown beside the progress.
-        log: takes metrics and their step.
+        logger: takes metrics.
         report: takes the dev WER while training; may raise to stop.
 
     Returns:
-        What the record says of the training: steps, step_ms, train_seconds, loss, precision.
+        What the record says of the training: steps, step_ms, train_seconds, data_wait, loss, precision.
     """
-    _quiet()
     schedule = config.schedule
-    precision = used_precision(schedule.precision)
-    mean = module.model.encoder.normalize.mean.cpu().numpy()
-    batches = StepBatches(config, assets, Augment(config.augment, config.features, mean))
-    progress = Progress(name, schedule.steps, log)
+    precision = used_precision(schedule.precision, config.trainer.accelerator)
+    waiting = Waiting()
+    progress = Progress(name, schedule.steps, waiting)
     checkpoint = Checkpoint(folder, schedule.checkpoint_every, config, assets.tokenizer)
-    callbacks: list[L.Callback] = [
-        progress,
-        DevEvaluation(schedule.evaluate_every, assets, log, report or _ignore),
-        checkpoint,
-    ]
-    trainer = L.Trainer(
-        max_steps=schedule.steps,
-        precision=precision,
-        gradient_clip_val=schedule.clip,
-        callbacks=callbacks,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        devices=1,
-    )
-    resume = checkpoint.path if checkpoint.path.exists() else None
-    if resume is not None:
-        batches.step = steps_done(resume, config)
-    module.train()
-    try:
-        trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
-    except Interrupted:
-        raise KeyboardInterrupt from None
+    callbacks: list[L.Callback] = [progress, checkpoint, *([DevReport(report)] if report else [])]
+    callbacks += [LearningRateMonitor("step")] if logger else []
+    with _calm():
+        trainer = L.Trainer(
+            **_devices(config.trainer),
+            max_steps=schedule.steps,
+            precision=precision,
+            gradient_clip_val=schedule.clip,
+            accumulate_grad_batches=schedule.accumulate,
+            val_check_interval=(schedule.evaluate_every or 1) * schedule.accumulate,
+            check_val_every_n_epoch=None,
+            limit_val_batches=None if schedule.evaluate_every else 0,
+            num_sanity_val_steps=0,
+            inference_mode=False,  # what the policies cache while evaluating, they use again in training
+            use_distributed_sampler=False,  # SpeechData deals out the shares
+            profiler=waiting,
+            log_every_n_steps=LOG_EVERY,
+            logger=logger or False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        resume = checkpoint.path if checkpoint.path.exists() else None
+        if resume is not None:
+            steps_done(resume, config)
+        data = speech_data(module, config, assets, trainer.strategy.root_device.type)
+        module.train()
+        try:
+            trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        except Interrupted:
+            raise KeyboardInterrupt from None
     return {**progress.summary(), "precision": precision}
 
 
-def _ignore(step: int, wer: float) -> None:
-    pass
+def speech_data(module: TransducerModule, config: RunConfig, assets: Assets, device: str) -> SpeechData:
+    """The batches of a run: which, and made by how many processes per device (of a kind: `cpu`, `cuda`)."""
+    schedule = config.schedule
+    mean = module.model.encoder.normalize.mean.cpu().numpy()
+    batches = BatchSampler(assets.train.lengths, schedule.batch_size, config.seed, schedule.batch_frames)
+    pieces = PieceSampler(
+        batches,
+        first_epoch=0 if config.from_scratch else 1,
+        augment_from=int(schedule.augment_from * schedule.steps),
+        accumulate=schedule.accumulate,
+    )
+    workers = config.data.workers
+    if workers is None:
+        workers = 0 if device == "cpu" else GPU_WORKERS
+    augment = Augment(config.augment, config.features, mean)
+    return SpeechData(assets.train, assets.dev, augment, pieces, config.seed, workers)
 
 
-def _quiet() -> None:
-    """Lightning's remarks on GPUs, workers and intervals are not the user's business."""
-    for logger in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning.*")
+def _devices(trainer: TrainerConfig) -> dict[str, Any]:
+    """The Trainer's arguments; several devices must bear that the CTC phase trains the encoder alone."""
+    several = join(trainer).world_size > 1
+    strategy = "ddp_find_unused_parameters_true" if several and trainer.strategy == "auto" else trainer.strategy
+    return {**asdict(trainer), "strategy": strategy}
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Keep back what Lightning tells of devices and some of its advice; other warnings are the user's business."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in OUT_OF_PLACE:
+                warnings.filterwarnings("ignore", message=f".*{message}")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -4,12 +4,15 @@ import math
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.text import WordErrorRate
 
 from qstudy.data.batches import Batch
-from qstudy.errors import Diverged
+from qstudy.data.tokenizer import Tokenizer
+from qstudy.decode.greedy import greedy
 from qstudy.loss import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictor import BLANK
@@ -20,17 +23,23 @@ from qstudy.training.config import Schedule
 class TransducerModule(L.LightningModule):
     """Trains one transducer: RNN-T loss, an auxiliary CTC head that is never exported, the policy's penalty."""
 
-    def __init__(self, model: RNNT, policy: QuantPolicy, schedule: Schedule, labels: int) -> None:
-        """Args: the model with filled slots, its policy, how to train, V labels with blank."""
+    def __init__(self, model: RNNT, policy: QuantPolicy, schedule: Schedule, tokenizer: Tokenizer, seed: int) -> None:
+        """Args: the model with filled slots, its policy, how to train, its labels, the seed of dropout and the like."""
         super().__init__()
         self.model = model
         self.policy = policy
         self.schedule = schedule
-        self.ctc = nn.Linear(model.encoder.hidden, labels) if max(schedule.ctc_weight, schedule.ctc_only) > 0 else None
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.dev_wer = WordErrorRate()
+        with_ctc = max(schedule.ctc_weight, schedule.ctc_only) > 0
+        self.ctc = nn.Linear(model.encoder.hidden, tokenizer.size) if with_ctc else None
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch's loss."""
         progress = self.global_step / self.schedule.steps
+        # so that a resumed run goes on as if nothing had happened, and devices draw numbers of their own
+        torch.manual_seed(_seed(self.seed, self.global_step, index % self.schedule.accumulate, self.global_rank))
         encoded, lengths, _ = self.model.encoder(batch.features, batch.feature_lengths)
         loss = encoded.new_zeros((), dtype=torch.float32)
         if progress >= self.schedule.ctc_only:
@@ -38,13 +47,21 @@ class TransducerModule(L.LightningModule):
             loss = loss + rnnt_loss(logits.float(), batch.targets, lengths, batch.target_lengths, blank=BLANK)
         if (weight := self._ctc_weight(progress)) and self.ctc is not None:
             loss = loss + weight * self._ctc_loss(self.ctc, batch, encoded, lengths)
-        loss = loss + self.policy.penalty(self.model, self.global_step)
-        if not torch.isfinite(loss):
-            raise Diverged(
-                f"The loss became {loss.item()} at step {self.global_step}; lower training.learning_rate or the"
-                " policy's penalty, and start again."
-            )
+        loss = batch.weight * loss + self.policy.penalty(self.model, self.global_step)
+        self.log("loss", loss.detach(), sync_dist=True, batch_size=len(batch.texts))
         return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Decode some of the dev set."""
+        encoded, lengths, _ = self.model.encoder(batch.features, batch.feature_lengths)
+        hypotheses = [self.tokenizer.decode(labels) for labels in greedy(self.model, encoded, lengths).hypotheses]
+        if batch.weight:  # else another device decodes them
+            self.dev_wer.update(hypotheses, batch.texts)
+
+    def on_validation_epoch_end(self) -> None:
+        """The word error rate of the whole dev set, over all devices."""
+        self.log("dev_wer", self.dev_wer.compute())
+        self.dev_wer.reset()
 
     def on_train_start(self) -> None:
         """Let the policy take up where it was: a checkpoint is written before the policy's change after that step."""
@@ -53,10 +70,6 @@ class TransducerModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let the policy change the model after the optimizer's step."""
         self.policy.project_(self.model, self.global_step)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch."""
-        return batch.to(device)
 
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up, then a cosine to 1 %."""
@@ -73,7 +86,10 @@ class TransducerModule(L.LightningModule):
             return max(0.5 * (1 + math.cos(math.pi * min(rest, 1.0))), 0.01)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
+        }
 
     def _ctc_weight(self, progress: float) -> float:
         if progress < self.schedule.ctc_only:
@@ -87,3 +103,8 @@ class TransducerModule(L.LightningModule):
             log_probabilities, batch.targets, frame_lengths, batch.target_lengths, BLANK, "none", zero_infinity=True
         )
         return losses.mean()  # per utterance, as the RNN-T loss
+
+
+def _seed(*parts: int) -> int:
+    """One seed from several whole numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])

@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import lightning as L
 import torch
 
 from qstudy.bits import BitMap, LayerShape
-from qstudy.data.batches import BatchSampler, collate
+from qstudy.data.batches import collate
 from qstudy.data.cache import mean_std
+from qstudy.data.sampler import BatchSampler
 from qstudy.errors import UserError
 from qstudy.files import content_hash, read_json
 from qstudy.hardware.accelerator import load_accelerator
@@ -25,12 +26,13 @@ from qstudy.quant.policies import build_policy
 from qstudy.recognizer import describe, pack, recognizer_from_packed
 from qstudy.training.assets import Assets, label_count, make_corpus, open_assets
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.devices import join
 from qstudy.training.evaluation import by_utterance, recognize, score
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.precision import check_precision
-from qstudy.training.record import RECORD_FILE, environment, headline, write_record
-from qstudy.training.tracking import Tracker
+from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
+from qstudy.training.tracking import start_tracking
 
 CALIBRATION_BATCHES = 8
 SAMPLES = 12  # transcripts kept in a record
@@ -67,7 +69,7 @@ def price(config: RunConfig) -> Price:
 
 def prepare(config: RunConfig) -> None:
     """Make what all runs of a study share: corpus, feature caches, float baseline."""
-    check_precision(config)
+    check_precision(config, config.trainer.accelerator)
     open_assets(config)
     float_baseline(config)
 
@@ -85,7 +87,9 @@ def float_baseline(config: RunConfig) -> Path:
     parts = {key: to_dict(own)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
     identity = content_hash(manifest.read_text(encoding="utf-8"), parts)
     folder = Path(own.cache) / "baselines" / identity
-    with _lock(folder.with_suffix(".lock")):
+    devices = join(config.trainer)
+    with _lock(folder.with_suffix(".lock")) if devices.is_global_zero else nullcontext():
+        devices.barrier()  # from here on nobody else makes it: all of our processes see the same
         if not (folder / RECORD_FILE).exists():
             run(own, folder, name=f"float-{identity[:8]}")
     return folder
@@ -115,20 +119,27 @@ def run(
     Returns:
         The record, as written.
     """
-    check_precision(config)
+    check_precision(config, config.trainer.accelerator)
+    devices = join(config.trainer)
     L.seed_everything(config.seed, verbose=False)
     cost = price(config)
-    assets = open_assets(config)
+    with devices.rank_zero_first():
+        assets = open_assets(config)
     baseline = None if config.from_scratch else float_baseline(config)
-    with Tracker(folder, study, name, to_dict(config), enabled=config.track) as tracker:
-        model, policy = _new_model(config, assets, baseline), build_policy(config.policy)
+    tracked = config.track and devices.is_global_zero
+    tracker = start_tracking(folder, study, name, to_dict(config), enabled=tracked)
+    with tracker or nullcontext():
+        model, policy = _new_model(config, assets, baseline).to(devices.device), build_policy(config.policy)
         policy.total_steps = config.schedule.steps
         policy.prepare(model)
         policy.calibrate(model, _passes(model, config, assets))
         trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
         if policy.trains:
-            module = TransducerModule(model, policy, config.schedule, assets.tokenizer.size)
-            trained = fit(module, config, assets, folder, name, tracker.log, report)
+            module = TransducerModule(model, policy, config.schedule, assets.tokenizer, config.seed)
+            trained = fit(module, config, assets, folder, name, tracker, report)
+        if not devices.is_global_zero:  # one process tells what came out
+            devices.barrier()
+            return read_record(folder / RECORD_FILE)
         model.cpu().eval()
         policy.project_(model, trained["steps"])
         header = describe(config.model, config.features, assets.tokenizer, config.policy)
@@ -154,7 +165,9 @@ def run(
             **(extra or {}),
         }
         record = write_record(folder, record)
-        tracker.finish(record, folder / MODEL_FILE)
+        if tracker:
+            tracker.finish(record, folder / MODEL_FILE)
+    devices.barrier()
     return record
 
 
@@ -186,9 +199,10 @@ def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT
 @torch.no_grad()
 def _passes(model: RNNT, config: RunConfig, assets: Assets) -> Iterator[None]:
     """Run the model over a few training batches, without augmentation."""
-    batches = BatchSampler(assets.train.lengths, config.schedule.batch_size, config.seed).batches(1)
+    schedule, device = config.schedule, next(model.buffers()).device
+    batches = BatchSampler(assets.train.lengths, schedule.batch_size, config.seed, schedule.batch_frames).batches(1)
     for indices in batches[:CALIBRATION_BATCHES]:
-        batch = collate(assets.train, indices)
+        batch = collate(assets.train, indices).to(device)
         model(batch.features, batch.feature_lengths, batch.targets)
         yield
 

@@ -3,10 +3,12 @@
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
 
 from qstudy.files import read_json, write_json
 from qstudy.training.record import headline
@@ -17,33 +19,47 @@ FINISH_S = 60.0  # an upload that hangs longer is left to `wandb sync`
 ID_FILE = "wandb.json"
 
 
-class Tracker:
-    """One run in W&B; every method is harmless when W&B is absent, away or broken.
+def start_tracking(
+    folder: Path, study: str | None, name: str, config: dict[str, Any], enabled: bool = True
+) -> "Tracker | None":
+    """Start a run in W&B; None if it is not wanted, or if W&B cannot (which is said).
+
+    Args:
+        folder: of the run: `studies/NAME/runs/RUN`, or any folder if there is no study.
+        study: W&B's group; None: none.
+        name: of the run.
+        config: the resolved run configuration.
+        enabled: False: do nothing at all.
+    """
+    if not enabled:
+        return None
+    try:
+        return Tracker(_new_run(folder, study, name, config))
+    except Exception as error:  # whatever W&B raises, the run is worth more
+        _go_on_without("start", error)
+        return None
+
+
+class Tracker(WandbLogger):
+    """Lightning's W&B logger for a run that has started; every method is harmless when W&B is away or breaks.
 
     Offline by default. Online if the environment variable WANDB_MODE says `online` and the user is logged in. The runs
     of a study lie together in `studies/NAME/wandb`, so that `wandb leet` shows them side by side.
     """
 
-    def __init__(
-        self, folder: Path, study: str | None, name: str, config: dict[str, Any], enabled: bool = True
-    ) -> None:
-        """Start the run in W&B.
+    def __init__(self, run: Any) -> None:
+        """Args: a run of W&B's."""
+        super().__init__(experiment=run, save_dir=run.dir, project=run.project, id=run.id)
 
-        Args:
-            folder: of the run: `studies/NAME/runs/RUN`, or any folder if there is no study.
-            study: W&B's group; None: none.
-            name: of the run.
-            config: the resolved run configuration.
-            enabled: False: do nothing at all.
-        """
-        self._run: Any = None
-        if enabled:
-            self._guard("start", lambda: self._start(folder, study, name, config))
+    @property
+    def experiment(self) -> Any:
+        """The run in W&B; None once it was closed or lost (Lightning's own logger would begin another)."""
+        return self._experiment
 
-    def log(self, values: dict[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics of an optimizer step. A resumed run is a second W&B folder of the same run, from its step on."""
-        if self._run is not None:
-            self._guard("log", lambda: self._run.log(values, step=step))
+        values = {name: value for name, value in metrics.items() if name != "epoch"}  # ours has none to speak of
+        self._guard("log", lambda run: run.log(values, step=step))
 
     def finish(self, record: dict[str, Any], model: Path) -> None:
         """Add what came out (summary, tables, the packed model) and close the run.
@@ -52,71 +68,77 @@ class Tracker:
             record: the run's record.
             model: the packed model, which becomes an artifact.
         """
-        if self._run is not None:
-            self._guard("finish", lambda: self._finish(record, model))
-            self._run = None
+        self._guard("finish", lambda run: _finish(run, record, model))
+        self._experiment = None
 
     def __enter__(self) -> "Tracker":
         """Track what happens in a `with` block: a run that an error or Ctrl-C ends is closed as crashed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._run is not None:
-            self._guard("close", lambda: self._run.finish(exit_code=1))
-            self._run = None
+        self._guard("close", lambda run: run.finish(exit_code=1))
+        self._experiment = None
 
-    def _start(self, folder: Path, study: str | None, name: str, config: dict[str, Any]) -> None:
-        os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", FLUSH_S)
-        import wandb  # here: the package is optional, and takes half a second
-
-        mode = _mode(wandb)
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            group=study,
-            name=name,
-            id=_identity(folder),
-            config=config,
-            dir=folder.resolve().parents[1] if study else folder.resolve(),
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(
-                console="off",  # two programs that rewrite the terminal's last line are one too many
-                silent=True,
-                reinit="create_new",
-                finish_timeout=FINISH_S,
-                x_save_requirements=False,
-                disable_git=True,
-            ),
-        )
-
-    def _finish(self, record: dict[str, Any], model: Path) -> None:
-        import wandb
-
-        layers: list[Any] = [[name, *bits.values()] for name, bits in record["bit_map"].items()]
-        names = list(next(iter(record["bit_map"].values()), {}))
-        samples: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in record.get("samples", [])]
-        self._run.log(
-            {
-                "layers": wandb.Table(columns=["layer", *names], data=layers),
-                "transcripts": wandb.Table(columns=["reference", "hypothesis"], data=samples),
-            }
-        )
-        for name, scores in record.get("metrics", {}).items():
-            self._run.summary[f"{name}_wer"] = scores["wer"]
-        self._run.summary.update(headline(record))
-        artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=headline(record))
-        artifact.add_file(str(model), policy="immutable")  # by reference: no second copy in the user's home
-        self._run.log_artifact(artifact)
-        self._run.finish()
-
-    def _guard(self, doing: str, act: Callable[[], None]) -> None:
-        """Do something with W&B; if it fails in any way, say so once and go on without it."""
+    def _guard(self, doing: str, act: Callable[[Any], None]) -> None:
+        """Do something with the run, if there is one; if that fails in any way, say so once and go on without it."""
+        if self._experiment is None:
+            return
         try:
-            act()
+            act(self._experiment)
         except Exception as error:  # whatever W&B raises, the run is worth more
-            self._run = None
-            print(f"W&B could not {doing} ({_sentence(error)}); the run goes on without it.", file=sys.stderr)
-            _forget_service()
+            self._experiment = None
+            _go_on_without(doing, error)
+
+
+def _new_run(folder: Path, study: str | None, name: str, config: dict[str, Any]) -> Any:
+    os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", FLUSH_S)
+    import wandb  # here: the package is optional, and takes half a second
+
+    mode = _mode(wandb)
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        group=study,
+        name=name,
+        id=_identity(folder),
+        config=config,
+        dir=folder.resolve().parents[1] if study else folder.resolve(),
+        mode=mode,
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(
+            console="off",  # two programs that rewrite the terminal's last line are one too many
+            silent=True,
+            reinit="create_new",
+            finish_timeout=FINISH_S,
+            x_save_requirements=False,
+            disable_git=True,
+        ),
+    )
+
+
+def _finish(run: Any, record: dict[str, Any], model: Path) -> None:
+    import wandb
+
+    layers: list[Any] = [[name, *bits.values()] for name, bits in record["bit_map"].items()]
+    names = list(next(iter(record["bit_map"].values()), {}))
+    samples: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in record.get("samples", [])]
+    run.log(
+        {
+            "layers": wandb.Table(columns=["layer", *names], data=layers),
+            "transcripts": wandb.Table(columns=["reference", "hypothesis"], data=samples),
+        }
+    )
+    for name, scores in record.get("metrics", {}).items():
+        run.summary[f"{name}_wer"] = scores["wer"]
+    run.summary.update(headline(record))
+    artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=headline(record))
+    artifact.add_file(str(model), policy="immutable")  # by reference: no second copy in the user's home
+    run.log_artifact(artifact)
+    run.finish()
+
+
+def _go_on_without(doing: str, error: Exception) -> None:
+    print(f"W&B could not {doing} ({_sentence(error)}); the run goes on without it.", file=sys.stderr)
+    _forget_service()
 
 
 def _mode(wandb: Any) -> Any:

@@ -1,0 +1,86 @@
+"""The LightningDataModule: batches padded and augmented by loader processes, the same however many there are."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from qstudy.data.augment import Augment
+from qstudy.data.batches import Batch, collate
+from qstudy.data.cache import FeatureSet
+from qstudy.data.sampler import Piece, PieceSampler, split
+
+EVALUATED = 64
+"""Utterances per batch where nothing is trained."""
+
+
+@dataclass
+class Pieces(Dataset[Batch]):
+    """A map-style dataset whose items are whole batches: `Piece` to `Batch`."""
+
+    features: FeatureSet
+    augment: Augment | None
+    seed: int
+
+    def __getitem__(self, piece: Piece) -> Batch:
+        augment = self.augment if piece.augmented else None
+        batch = collate(self.features, piece.indices, augment, self.seed, piece.epoch)
+        return replace(batch, weight=piece.weight)
+
+
+class SpeechData(L.LightningDataModule):
+    """Training batches from the trainer's step on, and the dev set; each device gets its share of both."""
+
+    def __init__(
+        self, train: FeatureSet, dev: FeatureSet, augment: Augment, pieces: PieceSampler, seed: int, workers: int
+    ) -> None:
+        """
+        Args:
+            train: utterances to train on.
+            dev: utterances to evaluate while training.
+            augment: of the training features.
+            pieces: the plan of the training; rank and step are filled in here.
+            seed: of the augmentation.
+            workers: loader processes per device; 0: batches are made by the training process.
+        """
+        super().__init__()
+        self.train, self.dev = train, dev
+        self.augment, self.pieces, self.seed, self.workers = augment, pieces, seed, workers
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches for ever, beginning where the trainer stands (after a resume: at its checkpoint)."""
+        assert self.trainer is not None
+        rank, ranks, step = self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step
+        pieces = replace(self.pieces, rank=rank, ranks=ranks, step=step)
+        return self._loader(Pieces(self.train, self.augment, self.seed), pieces)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The dev set; every device has as many batches, as the trainer requires: some perhaps of weight 0."""
+        assert self.trainer is not None
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        shares = [split(batch, ranks)[rank] for batch in evaluation_batches(self.dev.lengths)]
+        pieces = [Piece(indices, 0, False, weight) for indices, weight in shares]
+        return self._loader(Pieces(self.dev, None, self.seed), pieces)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch."""
+        return batch.to(device)
+
+    def _loader(self, dataset: Pieces, sampler: PieceSampler | list[Piece]) -> DataLoader[Batch]:
+        gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            dataset, batch_size=None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, pin_memory=gpu
+        )
+
+
+def evaluation_batches(lengths: np.ndarray) -> list[list[int]]:
+    """All utterances, those of similar length together."""
+    order = np.argsort(lengths, kind="stable").tolist()
+    return [order[i : i + EVALUATED] for i in range(0, len(order), EVALUATED)]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
