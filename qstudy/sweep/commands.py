@@ -9,7 +9,7 @@ from qstudy.errors import UserError
 from qstudy.files import write_text
 from qstudy.sweep.config import StudyConfig, load_study
 from qstudy.sweep.locks import try_lock
-from qstudy.sweep.pool import run_pool
+from qstudy.sweep.pool import run_pool, visible_gpus
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import corners, expand
 from qstudy.sweep.storage import load, open_storage, open_study
@@ -23,7 +23,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C
 
 def sweep(
     study: Path,
-    workers: int = 1,
+    workers: int | None = None,
     storage: str | None = None,
     trials: int | None = None,
     root: Path = Path("studies"),
@@ -35,12 +35,15 @@ def sweep(
 
     Args:
         study: YAML file of the study, e.g. sweeps/quickstart.yaml.
-        workers: processes on this machine; cores are divided among them.
+        workers: processes on this machine, each with a GPU of its own where there are any; cores are divided among
+            them. By default one per GPU, or one.
         storage: URL of a database that several machines share, e.g. postgresql://user:password@host/name; by default
             the environment variable QSTUDY_STORAGE, or SQLite in the study's folder.
         trials: trials to train; by default what the file says.
         root: folder of all studies.
     """
+    if workers is None:
+        workers = max(len(visible_gpus()), 1)
     if workers < 1:
         raise UserError(f"workers: {workers} must be 1 or more.")
     config = load_study(study, trials)

@@ -191,6 +191,11 @@ def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:
 def _resolved(study: StudyConfig) -> StudyConfig:
     """The same study with every default of its base spelled out, so that it can be compared and sent elsewhere."""
     base = config_from_dict(dict(study.base))
+    if (base.trainer.devices, base.trainer.num_nodes) != (1, 1):
+        raise UserError(
+            "base: trainer: a study trains every trial on one device, and several trials at once with --workers; leave"
+            " devices and num_nodes at 1."
+        )
     budgets = study.budgets
     if budgets.latency_ms is not None and budgets.accelerator is None:
         budgets = replace(budgets, accelerator=next(iter(base.accelerator), None))

@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import IO
 
+import torch
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -19,6 +20,7 @@ from qstudy.sweep.storage import STORAGE_VARIABLE
 from qstudy.sweep.summary import sentence
 from qstudy.training.record import COMMAND_VARIABLE, command
 
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 POLL_S = 1.0
 PATIENCE_S = 5.0  # after Ctrl-C the terminal has told the workers too; who was not told within this time is told by us
 USER_ERROR = 2  # exit code of a command that told its user what is wrong
@@ -32,10 +34,13 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
     """
     if queue.unfinished() and not queue.trials(TrialState.COMPLETE):
         _prepare(queue, storage)
+    gpus = visible_gpus()
     while queue.unfinished():
         before = len(_finished(queue))
         logs = [queue.folder / "logs" / f"worker-{index}.log" for index in range(workers)]
-        codes = _round(queue, [_start_logged(queue, log, workers, storage) for log in logs])
+        own = [gpus[index % len(gpus)] if gpus else None for index in range(workers)]
+        started = zip(logs, own, strict=True)
+        codes = _round(queue, [_start_logged(queue, log, workers, storage, gpu) for log, gpu in started])
         for log, code in zip(logs, codes, strict=True):
             if code == USER_ERROR:
                 raise UserError(f"{_last_line(log)} (worker log: {log})")
@@ -56,17 +61,33 @@ def _prepare(queue: Queue, storage: str | None) -> None:
         sys.exit(code)  # it has said why
 
 
-def _start_logged(queue: Queue, log: Path, workers: int, storage: str | None) -> Popen[bytes]:
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine that the environment lets us see, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get(GPUS_VARIABLE)
+    count = torch.cuda.device_count()  # asks the driver, and leaves the GPUs to the workers
+    return [name.strip() for name in named.split(",")][:count] if named else [str(index) for index in range(count)]
+
+
+def _start_logged(queue: Queue, log: Path, workers: int, storage: str | None, gpu: str | None) -> Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return _start(queue, workers, storage, log=output)
+        return _start(queue, workers, storage, gpu=gpu, log=output)
 
 
-def _start(queue: Queue, share: int, storage: str | None, *options: str, log: IO[bytes] | None = None) -> Popen[bytes]:
-    """Start `qstudy worker` with 1/share of the cores."""
+def _start(
+    queue: Queue,
+    share: int,
+    storage: str | None,
+    *options: str,
+    gpu: str | None = None,
+    log: IO[bytes] | None = None,
+) -> Popen[bytes]:
+    """Start `qstudy worker` with 1/share of the cores, and with a GPU of its own, if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = {"OMP_NUM_THREADS": str(max(cores // share, 1)), COMMAND_VARIABLE: command(), **os.environ}
     environment.pop("WANDB_SERVICE", None)  # a W&B service of its own: ours ends with us
+    if gpu is not None:
+        environment[GPUS_VARIABLE] = gpu
     if storage is not None:
         environment[STORAGE_VARIABLE] = storage
     program = [sys.executable, "-m", "qstudy", "worker", "--study", queue.config.study]

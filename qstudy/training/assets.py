@@ -10,8 +10,9 @@ from typing import Any
 
 from qstudy.data.cache import FeatureSet
 from qstudy.data.manifest import read_manifest
-from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer
+from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
+from qstudy.files import content_hash, read_json, write_json
 from qstudy.named import build
 from qstudy.training.config import RunConfig
 
@@ -68,11 +69,15 @@ def make_corpus(config: RunConfig) -> None:
 
 
 def open_tokenizer(config: RunConfig) -> Tokenizer:
-    """The tokenizer that the configuration names; SentencePiece learns from the training texts."""
+    """The tokenizer that the configuration names; SentencePiece learns from the training texts, once."""
 
     def sentencepiece(size: int) -> Tokenizer:
-        texts = [utterance.text for utterance in read_manifest(Path(config.data.train))]
-        return SentencePieceTokenizer.train(texts, size)
+        manifest = Path(config.data.train)
+        texts = [utterance.text for utterance in read_manifest(manifest)]
+        learned = Path(config.cache) / "tokenizers" / f"{content_hash(texts, size)}.json"
+        if not learned.exists():
+            write_json(learned, SentencePieceTokenizer.train(texts, size).to_dict())
+        return tokenizer_from_dict(read_json(learned))
 
     tokenizer: Tokenizer = build(
         config.tokenizer, {"characters": CharTokenizer, "sentencepiece": sentencepiece}, "tokenizer"

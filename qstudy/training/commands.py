@@ -9,6 +9,7 @@ from qstudy.errors import UserError
 from qstudy.files import content_hash, write_text
 from qstudy.load import load_recognizer
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.devices import join
 from qstudy.training.evaluation import recognize, score
 from qstudy.training.run import MODEL_FILE, run
 
@@ -24,6 +25,8 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     name = name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}"
     folder = out or Path("runs") / name
     record = run(config, folder, name=name)
+    if not join(config.trainer).is_global_zero:
+        return
     for label, scores in record["metrics"].items():
         low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
         print(f"{label}: WER {100 * scores['wer']:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")

@@ -1,5 +1,9 @@
 """The processes that train one model together, one per device: Lightning starts them and lets them talk."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -8,6 +12,13 @@ from lightning import Fabric
 
 from qstudy.errors import UserError
 from qstudy.training.config import TrainerConfig
+
+OUT_OF_PLACE = (
+    "does not have many workers",  # `data.workers` is the user's choice
+    "GPU available but not used",  # so is the accelerator
+    "was configured so validation will run",  # which is what `evaluate_every` asks for
+)
+"""Lightning's advice that does not fit here."""
 
 
 def join(trainer: TrainerConfig) -> Fabric:
@@ -25,8 +36,26 @@ def join(trainer: TrainerConfig) -> Fabric:
 @cache
 def _join(**settings: Any) -> Fabric:
     try:
-        fabric = Fabric(**settings)
-        fabric.launch()
+        with calm():
+            fabric = Fabric(**settings)
+            fabric.launch()
     except Exception as error:  # Lightning's own and torch's: each has its reasons
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     return fabric
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Keep back what Lightning tells of devices and some of its advice; other warnings are the user's business."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            for message in OUT_OF_PLACE:
+                warnings.filterwarnings("ignore", message=f".*{message}")
+            for logger in loggers:
+                logger.setLevel(logging.WARNING)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,11 +1,8 @@
 """The training loop: Lightning's Trainer over batches that a resumed run finds again."""
 
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
 from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
 from qstudy.training.config import RunConfig, TrainerConfig
-from qstudy.training.devices import join
+from qstudy.training.devices import calm, join
 from qstudy.training.module import TransducerModule
 from qstudy.training.precision import used_precision
 
@@ -33,12 +30,6 @@ Report = Callable[[int, float], None]
 
 LOG_EVERY = 20  # steps
 GPU_WORKERS = 4
-OUT_OF_PLACE = (
-    "does not have many workers",  # `data.workers` is the user's choice
-    "GPU available but not used",  # so is the accelerator
-    "was configured so validation will run",  # which is what `evaluate_every` asks for
-)
-"""Lightning's advice that does not fit here."""
 
 
 class Waiting(Profiler):
@@ -193,7 +184,7 @@ def fit(
     checkpoint = Checkpoint(folder, schedule.checkpoint_every, config, assets.tokenizer)
     callbacks: list[L.Callback] = [progress, checkpoint, *([DevReport(report)] if report else [])]
     callbacks += [LearningRateMonitor("step")] if logger else []
-    with _calm():
+    with calm():
         trainer = L.Trainer(
             **_devices(config.trainer),
             max_steps=schedule.steps,
@@ -250,18 +241,3 @@ def _devices(trainer: TrainerConfig) -> dict[str, Any]:
     several = join(trainer).world_size > 1
     strategy = "ddp_find_unused_parameters_true" if several and trainer.strategy == "auto" else trainer.strategy
     return {**asdict(trainer), "strategy": strategy}
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Keep back what Lightning tells of devices and some of its advice; other warnings are the user's business."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in OUT_OF_PLACE:
-                warnings.filterwarnings("ignore", message=f".*{message}")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -14,7 +14,7 @@ from qstudy.errors import UserError
 
 
 def librispeech(root: Path, out: Path) -> None:
-    """Turn LibriSpeech's layout into one manifest per subset (test-clean.jsonl ...).
+    """Turn LibriSpeech's layout into one manifest per subset (test-clean.jsonl ...); train.jsonl joins all for training.
 
     Args:
         root: LibriSpeech's folder, or one subset of it: SUBSET/SPEAKER/CHAPTER/*.trans.txt beside FLAC files.
@@ -31,6 +31,8 @@ def librispeech(root: Path, out: Path) -> None:
             zip(transcripts, chapters, strict=True), "librispeech", len(transcripts), disable=None
         ):
             subsets[path.parents[2].name] += chapter
+    if training := [item for name in sorted(subsets) if name.startswith("train-") for item in subsets[name]]:
+        subsets["train"] = training
     begin(out, list(subsets))
     finish(out, subsets, {"corpus": "librispeech"})
     print_summary(out)
