@@ -63,6 +63,15 @@ def test_librispeech_has_one_manifest_per_subset(libri, tmp_path, capsys):
         assert utterances[0].audio.resolve().is_relative_to(libri)
 
 
+def test_librispeech_joins_its_training_subsets(libri, tmp_path):
+    (libri / "dev-clean").rename(libri / "train-clean-100")
+    (libri / "test-other").rename(libri / "train-other-500")
+    librispeech(libri, tmp_path / "out")
+    parts = [read_manifest(tmp_path / "out" / f"{name}.jsonl") for name in ("train-clean-100", "train-other-500")]
+    joined = read_manifest(tmp_path / "out" / "train.jsonl")
+    assert [item.audio for item in joined] == [item.audio for part in parts for item in part]
+
+
 def test_one_subset_may_be_the_root(libri, tmp_path):
     librispeech(libri / "dev-clean", tmp_path / "out")
     librispeech(libri / "test-other", tmp_path / "out")

@@ -121,11 +121,11 @@ def run(
     """
     check_precision(config, config.trainer.accelerator)
     devices = join(config.trainer)
-    L.seed_everything(config.seed, verbose=False)
     cost = price(config)
     with devices.rank_zero_first():
         assets = open_assets(config)
     baseline = None if config.from_scratch else float_baseline(config)
+    L.seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
     tracked = config.track and devices.is_global_zero
     tracker = start_tracking(folder, study, name, to_dict(config), enabled=tracked)
     with tracker or nullcontext():

@@ -14,7 +14,7 @@ from qstudy.errors import UserError
 
 
 def librispeech(root: Path, out: Path) -> None:
-    """Turn LibriSpeech's layout into one manifest per subset (test-clean.jsonl ...); train.jsonl joins all for training.
+    """Turn LibriSpeech's layout into one manifest per subset (test-clean.jsonl ...), and train.jsonl: all of train-*.
 
     Args:
         root: LibriSpeech's folder, or one subset of it: SUBSET/SPEAKER/CHAPTER/*.trans.txt beside FLAC files.
