@@ -12,6 +12,8 @@ from qstudy.data.features import FeatureSettings
 from qstudy.errors import UserError
 from qstudy.model import ModelConfig
 
+Precision = Literal["auto", "bf16-mixed", "32-true"]
+
 
 @dataclass
 class DataConfig:
@@ -53,8 +55,9 @@ class Schedule:
     """The same in the second half."""
     augment_from: float = 0.1
     """Share of the steps before augmentation begins."""
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
-    """Arithmetic of the unquantized parts while training; evaluation is always float32."""
+    precision: Precision = "auto"
+    """Arithmetic of the unquantized parts while training; `auto`: bf16-mixed where the device multiplies in bfloat16,
+    else 32-true. Evaluation is always float32."""
     evaluate_every: int = 0
     """Steps between evaluations on the dev set while training; 0: only at the end."""
     checkpoint_every: int = 100

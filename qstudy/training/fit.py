@@ -21,6 +21,7 @@ from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
 from qstudy.training.config import RunConfig
 from qstudy.training.evaluation import recognize
 from qstudy.training.module import TransducerModule
+from qstudy.training.precision import used_precision
 
 Report = Callable[[int, float], None]
 """Called with (step, dev WER) while training; may raise to stop it."""
@@ -149,10 +150,11 @@ def fit(
         report: takes the dev WER while training; may raise to stop.
 
     Returns:
-        What the record says of the training: steps, step_ms, train_seconds, loss.
+        What the record says of the training: steps, step_ms, train_seconds, loss, precision.
     """
     _quiet()
     schedule = config.schedule
+    precision = used_precision(schedule.precision)
     mean = module.model.encoder.normalize.mean.cpu().numpy()
     batches = StepBatches(config, assets, Augment(config.augment, config.features, mean))
     progress = Progress(name, schedule.steps, log)
@@ -164,7 +166,7 @@ def fit(
     ]
     trainer = L.Trainer(
         max_steps=schedule.steps,
-        precision=schedule.precision,
+        precision=precision,
         gradient_clip_val=schedule.clip,
         callbacks=callbacks,
         default_root_dir=folder,
@@ -182,7 +184,7 @@ def fit(
         trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
     except Interrupted:
         raise KeyboardInterrupt from None
-    return progress.summary()
+    return {**progress.summary(), "precision": precision}
 
 
 def _ignore(step: int, wer: float) -> None:

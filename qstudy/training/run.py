@@ -28,6 +28,7 @@ from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.evaluation import by_utterance, recognize, score
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
+from qstudy.training.precision import check_precision
 from qstudy.training.record import RECORD_FILE, environment, headline, write_record
 from qstudy.training.tracking import Tracker
 
@@ -66,6 +67,7 @@ def price(config: RunConfig) -> Price:
 
 def prepare(config: RunConfig) -> None:
     """Make what all runs of a study share: corpus, feature caches, float baseline."""
+    check_precision(config)
     open_assets(config)
     float_baseline(config)
 
@@ -113,6 +115,7 @@ def run(
     Returns:
         The record, as written.
     """
+    check_precision(config)
     L.seed_everything(config.seed, verbose=False)
     cost = price(config)
     assets = open_assets(config)
@@ -122,7 +125,7 @@ def run(
         policy.total_steps = config.schedule.steps
         policy.prepare(model)
         policy.calibrate(model, _passes(model, config, assets))
-        trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None}
+        trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
         if policy.trains:
             module = TransducerModule(model, policy, config.schedule, assets.tokenizer.size)
             trained = fit(module, config, assets, folder, name, tracker.log, report)

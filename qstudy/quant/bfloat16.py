@@ -1,0 +1,41 @@
+"""Whether a device computes in bfloat16, and whether that is worth it."""
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from qstudy.quant.kernels.ir import FEATURES
+
+
+@cache
+def computes(kind: str) -> bool:
+    """Whether an LSTM can be trained under bfloat16 autocast on a kind of device (`cpu`, `cuda`), however slowly."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return kind == "cpu" and _lstm_step_succeeds()
+
+
+@cache
+def multiplies(kind: str) -> bool:
+    """Whether the device multiplies bfloat16 itself: elsewhere each product is emulated, slower than in float32.
+
+    On a processor both are asked for. The instruction, because oneDNN emulates it on any AVX-512 (2.6 times slower than
+    float32); a trial, because oneDNN may be held to older instructions than the processor has, and then has no LSTM.
+    """
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not FEATURES.isdisjoint({"avx512bf16", "amx-bf16"}) and computes(kind)
+
+
+def _lstm_step_succeeds() -> bool:
+    """Forward and backward of one tiny LSTM step on the processor; leaves the random numbers to come alone."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        lstm = nn.LSTM(8, 8, device="cpu")
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = lstm(torch.zeros(2, 1, 8, device="cpu"))[0]
+            outputs.float().sum().backward()
+        except RuntimeError:  # oneDNN: could not create a primitive
+            return False
+    return True

@@ -1,0 +1,67 @@
+"""`precision`: bfloat16 where the device multiplies in it, one sentence where it is asked for in vain."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import run_config
+
+from qstudy.files import read_json
+from qstudy.quant import bfloat16
+from qstudy.training.precision import used_precision
+from qstudy.training.run import run
+
+ROOT = Path(__file__).parents[1]
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def as_avx2(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run python in a process whose oneDNN knows AVX2 alone: without an LSTM in bfloat16."""
+    environment = os.environ | AVX2 | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+
+
+def test_auto_is_float32_where_onednn_has_no_bfloat16() -> None:
+    said = "from qstudy.training.precision import used_precision; print(used_precision('auto', 'cpu'))"
+    done = as_avx2("-c", said)
+    assert (done.returncode, done.stdout.strip()) == (0, "32-true"), done.stderr
+
+
+def test_what_the_device_lacks_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    data = ["--data.train", str(corpus / "train.jsonl"), "--data.dev", str(corpus / "dev.jsonl")]
+    make = ["--data.make", f"{{corpus: commands, out: {corpus}, train: 4, dev: 2, test: 2}}"]
+    options = ["--training.precision", "bf16-mixed", "--policy", "{name: fake_qat}", "--out", str(tmp_path / "run")]
+    done = as_avx2("-m", "qstudy", "train", *data, *make, *options)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "bf16-mixed" in done.stderr
+    assert "precision: auto" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_record_says_what_auto_was(corpus: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, tmp_path, training={"precision": "auto", "steps": 2})
+    record = run(config, tmp_path / "run", name="float")
+    assert record["precision"] == used_precision("auto")
+    written = read_json(tmp_path / "run" / "record.json")
+    assert written["config"]["training"]["precision"] == "auto"  # so that a study is one study on every machine
+
+
+@pytest.mark.skipif(not bfloat16.computes("cpu"), reason="needs a processor with an LSTM in bfloat16")
+def test_what_is_asked_for_is_used() -> None:
+    assert used_precision("bf16-mixed", "cpu") == "bf16-mixed"
+    assert used_precision("32-true", "cpu") == "32-true"
+
+
+def test_trying_leaves_random_numbers_alone() -> None:
+    bfloat16.computes.cache_clear()
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with torch.no_grad():  # as while calibrating
+        bfloat16.computes("cpu")
+    assert torch.equal(torch.rand(3), expected)
