@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -40,6 +40,7 @@ def computed(x: NDArray[np.uint8], indices: NDArray[np.uint8], table: NDArray[np
 @example((640, 700), 8, "greatest", "least", 0)  # the largest sums: 255 * -128 each
 @example((1, 1), 3, "greatest", "greatest", 0)
 def test_equal_to_numpy(shape: tuple[int, int], bits: int, x_kind: str, w_kind: str, seed: int) -> None:
+    assume(bits in gemv.WIDTHS)  # an example's may have no kernel on this processor
     generator = np.random.default_rng(seed)
     if bits == 8:
         low, high = {"least": (-128, -127), "greatest": (127, 128)}.get(w_kind, (-128, 128))

@@ -1,5 +1,6 @@
 """Whether a device computes in bfloat16, and whether that is worth it."""
 
+import logging
 from functools import cache
 
 import torch
@@ -26,6 +27,24 @@ def multiplies(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return not FEATURES.isdisjoint({"avx512bf16", "amx-bf16"}) and computes(kind)
+
+
+def gradient_dtype(asked: torch.dtype, device: torch.device) -> torch.dtype:
+    """In which type a backward pass multiplies: float32 instead of bfloat16 where that would be emulated."""
+    if asked != torch.bfloat16 or multiplies(device.type):
+        return asked
+    _say(device.type)
+    return torch.float32
+
+
+@cache
+def _say(kind: str) -> None:
+    """Once in a process."""
+    logging.getLogger(__name__).warning(
+        "gradient: bfloat16 would be emulated on this device (%s), several times slower than float32: the backward"
+        " pass multiplies in float32.",
+        kind,
+    )
 
 
 def _lstm_step_succeeds() -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
 from qstudy.quant.products import input_gradient, weight_gradient
 from qstudy.quant.recurrence.steps import Steps, integer_steps, last_state, step_gradients
@@ -40,7 +41,7 @@ def integer_linear(
         weight: (H, D).
         bias: (H,) float32 or None.
         grid: of x.
-        gradient: in which the backward pass multiplies, float32 or bfloat16.
+        gradient: in which the backward pass multiplies: float32, or bfloat16 where the device does so itself.
 
     Returns:
         (..., H) float32.
@@ -48,7 +49,7 @@ def integer_linear(
     operands = (x.float(), weight.values, bias)
     if not wants_gradient(operands):
         return _linear_forward(grid.codes(operands[0]), weight, bias, grid)
-    return _IntegerLinear.apply(*operands, weight, grid, gradient)
+    return _IntegerLinear.apply(*operands, weight, grid, gradient_dtype(gradient, x.device))
 
 
 def integer_lstm(
@@ -74,7 +75,7 @@ def integer_lstm(
         bias: sum of both biases (4H,) float32.
         input_grid: of x.
         hidden_grid: of h; symmetric.
-        gradient: in which the backward pass multiplies, float32 or bfloat16.
+        gradient: in which the backward pass multiplies: float32, or bfloat16 where the device does so itself.
 
     Returns:
         Outputs (B, T, H) float32, not snapped, and the state after the last frame.
@@ -82,7 +83,8 @@ def integer_lstm(
     operands = (x.float(), state[0][0], state[1][0], w_input.values, w_hidden.values, bias)
     grids = (input_grid, hidden_grid)
     if wants_gradient(operands):
-        y, h, c = _IntegerLSTM.apply(*operands, w_input, w_hidden, grids, gradient)
+        dtype = gradient_dtype(gradient, x.device)
+        y, h, c = _IntegerLSTM.apply(*operands, w_input, w_hidden, grids, dtype)
     else:
         codes = input_grid.codes(operands[0].transpose(0, 1))
         steps = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, grids)

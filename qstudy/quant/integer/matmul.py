@@ -1,7 +1,12 @@
 """The real integer matrix product."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
+
+from qstudy.jit import on_threads
+from qstudy.quant.kernels import gemm, products, usable
 
 EXACT_FLOAT32 = 2**24 // 2**14
 """Columns up to which every sum of products of int8 is a whole number that float32 holds, in whatever order."""
@@ -19,8 +24,10 @@ def integer_matmul(x: Tensor, weight: Tensor) -> Tensor:
     """
     flat = x.reshape(-1, x.shape[-1])
     narrow = x.dtype == weight.dtype == torch.int8
-    if narrow and served(flat):
+    if narrow and library_takes(flat):
         product = torch._int_mm(flat, weight.t())
+    elif narrow and usable(flat, weight):
+        product = _by_kernel(flat, weight)
     elif narrow and flat.shape[1] <= EXACT_FLOAT32:
         with torch.autocast(x.device.type, enabled=False):
             product = (flat.float() @ weight.t().float()).int()
@@ -31,10 +38,33 @@ def integer_matmul(x: Tensor, weight: Tensor) -> Tensor:
     return product.reshape(*x.shape[:-1], len(weight))
 
 
-def served(x: Tensor) -> bool:
+def library_takes(x: Tensor) -> bool:
     """Whether `torch._int_mm` multiplies x (N, D) int8 exactly.
 
-    torch 2.12 multiplies a single column by whatever lies in memory; without VNNI its library adds pairs of products
-    in 16 bits, which saturate; on GPUs it refuses many shapes.
+    torch 2.12 multiplies a single column by whatever lies in memory; on GPUs it refuses many shapes.
     """
-    return x.device.type == "cpu" and x.shape[1] > 1 and torch.cpu._is_vnni_supported()
+    return x.device.type == "cpu" and x.shape[1] > 1 and _library_is_exact()
+
+
+@cache
+def _library_is_exact() -> bool:
+    """Without VNNI, torch's library adds pairs of products in 16 bits, which saturate: tried with the largest ones.
+
+    The processor's flags do not tell, because the library may be held to older instructions than the processor has.
+    """
+    x = torch.tensor([[127], [-128]], dtype=torch.int8, device="cpu").repeat(16, 64)
+    return torch.equal(torch._int_mm(x, x.t()), x.int() @ x.int().t())
+
+
+def _by_kernel(x: Tensor, weight: Tensor) -> Tensor:
+    """x (N, D) int8 times weight (H, D) int8 transposed: (N, H) int32."""
+    packed = gemm.pack(weight)
+    start = torch.zeros(len(packed) * gemm.BLOCK, dtype=torch.int32)
+    start[: len(weight)] = weight.sum(1, dtype=torch.int32) * -products.OFFSET
+    out = torch.empty(len(x), len(weight), dtype=torch.int32)
+    arrays = [each.numpy() for each in (x.contiguous(), packed, start, out)]
+    if len(x) <= products.GROUP:
+        products.integers(*arrays, 0, 1)
+    else:
+        on_threads(products.integers, *arrays)
+    return out

@@ -1,4 +1,4 @@
-"""Large float products beside the time loop: all frames of a batch at once, rows spread over threads.
+"""Large products beside the time loop: all frames of a batch at once, rows spread over threads.
 
 torch would do them too, but its library takes twice as long on some processors, and wants the integers as floats in
 memory of their own; here they are converted on the way into the cache.
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qstudy.jit import compiled
 from qstudy.quant.kernels import cell, gemm, ir
-from qstudy.quant.kernels.gemm import BLOCK, multiply_f32, multiply_float
+from qstudy.quant.kernels.gemm import BLOCK, multiply_f32, multiply_float, multiply_s8
 
 Floats = NDArray[np.float32]
 
@@ -21,7 +21,46 @@ CHUNK = 256
 """Rows that are summed up at once for a gradient of weights."""
 STRIP = 8
 """Rows that are transposed together: whole pages apart, they share a few lines of the first-level cache."""
+OFFSET = 128
+"""Added to codes, because the kernel takes unsigned bytes."""
 USES = (ir, gemm, cell)
+
+
+@compiled(uses=USES)
+def integers(
+    x: NDArray[np.int8],
+    weight: NDArray[np.int32],
+    start: NDArray[np.int32],
+    out: NDArray[np.int32],
+    first: int,
+    count: int,
+) -> None:
+    """x (N, D) times packed int8 weights: written to out (N, H).
+
+    Args:
+        x: (N, D).
+        weight: what `gemm.pack` made of (H, D) int8.
+        start: -OFFSET times the sums of the weights' rows, (H padded to whole blocks,).
+        out: written.
+        first: number of this thread.
+        count: number of threads.
+    """
+    blocks, depth = weight.shape[0], weight.shape[1]
+    codes, sums = np.zeros((GROUP, 4 * depth), np.uint8), np.empty((GROUP, blocks * BLOCK), np.int32)
+    for group in range(GROUP * first, len(x), GROUP * count):
+        rows = min(GROUP, len(x) - group)
+        for row in range(rows):
+            source, shifted = x[group + row], codes[row]
+            for k in range(source.size):
+                shifted[k] = np.uint8(np.int32(source[k]) + OFFSET)
+        multiply_s8(
+            codes.ctypes.data, 4 * depth, weight.ctypes.data, depth,
+            start.ctypes.data, 0, sums.ctypes.data, 4 * blocks * BLOCK, blocks, rows,
+        )  # fmt: skip
+        for row in range(rows):
+            total, target = sums[row], out[group + row]
+            for j in range(target.size):
+                target[j] = total[j]
 
 
 @compiled(uses=USES)

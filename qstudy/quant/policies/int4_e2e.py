@@ -71,7 +71,7 @@ class Int4E2E(NativeInt):
             edges: bits of the first and of the last layer with inputs; None: as `layers` says.
             decay: factor of the penalty on PACT's squared clips.
             freeze_step: ranges of `max` stop moving at this step; None: never.
-            gradient: type in which the backward pass multiplies: `float32` or `bfloat16`.
+            gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` where the device has it.
 
         Raises:
             UserError: a quantizer or width that does not exist.

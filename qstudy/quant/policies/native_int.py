@@ -46,7 +46,8 @@ class NativeInt(GriddedPolicy):
             layers: ordered glob patterns over layer names -> widths.
             activation_start: activations stay in float, only watched, before this step (weights first).
             freeze_step: activation ranges stop moving at this step; None: never.
-            gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` (faster, less precise).
+            gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` (faster, less precise) where
+                the device has it.
             weight_range: where weight grids end: `max` of the row, the paper's; or `mse`, the share of it at which the
                 baseline's squared error is least. Below 4 bits `max` leaves nearly all weights in the middle level.
 
