@@ -142,16 +142,3 @@ def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
     except Exception as error:  # a damaged pickle can raise anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error
-
-
-def export(checkpoint: Path, out: Path) -> None:
-    """Pack a checkpoint: what the device gets.
-
-    Args:
-        checkpoint: a run's `last.ckpt`.
-        out: the packed model to write, e.g. model.qst.
-    """
-    packed = pack_checkpoint(checkpoint)
-    packed.save(out)
-    print(f"{out}: {packed.size_bytes:,} bytes of tensors, {out.stat().st_size:,} with the header.")
-    print(f"Next: qstudy transcribe {out} some.wav")

@@ -7,10 +7,8 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from qstudy.data.augment import AugmentSettings
-from qstudy.data.features import FeatureSettings
 from qstudy.errors import UserError
-from qstudy.model import ModelConfig
+from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig
 
 
 @dataclass
@@ -89,7 +87,8 @@ class RunConfig:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     """What is done to training features."""
     policy: dict[str, Any] = field(default_factory=lambda: {"name": "float"})
-    """`{name: float | ptq | fake_qat | mixed | encoder_only | file.Class, **options}`."""
+    """`{name: NAME, **options}`: float, ptq, fake_qat, native_int, s8bqat, accelerator_aware, int4_e2e, mixed,
+    encoder_only, or a class of your own as file.Class."""
     training: Schedule = field(default_factory=Schedule)
     """Training from scratch: the float baseline."""
     finetune: Schedule = field(default_factory=_finetune)

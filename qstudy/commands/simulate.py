@@ -62,7 +62,7 @@ def simulate(
     else:
         _print(reports, operators, speech)
     if plot is not None:
-        from qstudy.simulate_plots import write_plot
+        from qstudy.commands.simulate_plots import write_plot
 
         write_plot(reports, [machine for _, machine in pairs], plot)
 
