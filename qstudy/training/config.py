@@ -40,7 +40,7 @@ class Schedule:
     warmup: float = 0.1
     """Share of the steps before the peak."""
     weight_decay: float = 0.0
-    """AdamW's."""
+    """Weight decay of AdamW."""
     clip: float = 2.0
     """Largest norm of the gradient."""
     ctc_only: float = 0.12
@@ -102,7 +102,7 @@ class RunConfig:
     track: bool = True
     """Mirror the run in Weights & Biases (offline unless you are logged in)."""
     seed: int = 0
-    """Of weights, batches and augmentation."""
+    """Seed of weights, batches and augmentation."""
 
     @property
     def from_scratch(self) -> bool:
