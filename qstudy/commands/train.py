@@ -14,11 +14,14 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
         out: Folder of the run; by default runs/NAME.
         name: Of the run; by default the policy and a hash of the configuration.
     """
-    from qstudy.training.run import MODEL_FILE, run
+    from qstudy.training.baseline import publish
+    from qstudy.training.record import MODEL_FILE
+    from qstudy.training.run import run
 
     name = name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}"
     folder = out or Path("runs") / name
     record = run(config, folder, name=name)
+    publish(config, folder)
     for label, scores in record["metrics"].items():
         low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
         print(f"{label}: WER {100 * scores['wer']:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")

@@ -15,8 +15,9 @@ from qstudy.sweep.space import corners, expand
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import print_summary
 from qstudy.sweep.worker import work
+from qstudy.training.price import price
 from qstudy.training.record import command
-from qstudy.training.run import prepare, price
+from qstudy.training.run import prepare
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 

@@ -29,7 +29,7 @@ class Checkpoint(L.Callback):
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
         self.path = folder / "last.ckpt"
         self.every = every
-        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict()}
+        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict(), "start": config.start_identity}
         self._interrupted = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -90,7 +90,8 @@ def steps_done(path: Path, config: RunConfig) -> int:
         UserError: it is damaged, or of a run that another configuration made.
     """
     checkpoint, saved = _read(path)
-    now, then = to_dict(config), to_dict(saved)
+    now = {**to_dict(config), "start": config.start_identity}
+    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start)}
     schedule = "training" if config.from_scratch else "finetune"
     fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule)
     if changed := [field for field in fields if now[field] != then[field]]:

@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from qstudy.errors import UserError
+from qstudy.files import file_hash
 from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig
 
 
@@ -92,9 +93,11 @@ class RunConfig:
     training: Schedule = field(default_factory=Schedule)
     """Training from scratch: the float baseline."""
     finetune: Schedule = field(default_factory=_finetune)
-    """Training from the float baseline: everything else."""
-    start: Literal["scratch", "baseline"] | None = None
-    """Where training starts; by default scratch for the policy `float`, the float baseline for all others."""
+    """Training from the float baseline or a model file: everything else."""
+    start: str | None = None
+    """Where training starts: `scratch`, `baseline` (a float model of this configuration, trained on first use), or a
+    model file (.ckpt or .qst, of any widths) of the same features, tokenizer and model. By default scratch for the
+    policy `float`, the float baseline for all others."""
     accelerator: list[str] = field(default_factory=lambda: ["edge_nna"])
     """Accelerators whose latency is simulated: profile names or files."""
     cache: str = "cache"
@@ -103,6 +106,32 @@ class RunConfig:
     """Mirror the run in Weights & Biases (offline unless you are logged in)."""
     seed: int = 0
     """Seed of weights, batches and augmentation."""
+
+    def __post_init__(self) -> None:
+        if self.start not in (None, "scratch", "baseline") and not self.start.endswith((".ckpt", ".qst")):
+            raise UserError(f"start: {self.start!r} is neither scratch nor baseline nor a model file (.ckpt or .qst).")
+
+    @property
+    def start_file(self) -> Path | None:
+        """The model file that training starts from, if it is one."""
+        return None if self.start in (None, "scratch", "baseline") else Path(self.start)
+
+    @property
+    def start_identity(self) -> str | None:
+        """What training starts from: the hash of the model file's content, or the word that stands there.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        if self.start_file is None:
+            return self.start
+        try:
+            return file_hash(self.start_file)
+        except OSError as error:
+            raise UserError(
+                f"start: there is no model file {self.start_file} ({error.strerror}); put it there, or train the float "
+                "baseline anew: `qstudy sweep ... --fresh`, `qstudy train ... --start baseline`."
+            ) from error
 
     @property
     def from_scratch(self) -> bool:
