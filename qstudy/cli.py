@@ -8,14 +8,14 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from qstudy import __version__, allocator, threads
 from qstudy.errors import UserError
 
 
 class Command(NamedTuple):
-    """A subcommand; the function is imported only when it is called."""
+    """A subcommand; its function's module is imported when it is called, what the function needs when it runs."""
 
     function: str
     """`module:function`."""
@@ -30,13 +30,15 @@ COMMANDS = {
     "data digits": Command("qstudy.data.corpora.digits:digits", "connected digits from the Free Spoken Digit Dataset"),
     "data librispeech": Command("qstudy.data.corpora.librispeech:librispeech", "manifests of LibriSpeech's layout"),
     "data ljspeech": Command("qstudy.data.corpora.ljspeech:ljspeech", "manifests of LJSpeech's layout"),
-    "train": Command("qstudy.training.commands:train", "train one model under one policy; goes on where it stopped"),
-    "evaluate": Command("qstudy.training.commands:evaluate", "word error rate of a model on a manifest", ("model",)),
-    "export": Command("qstudy.training.checkpoint:export", "pack a checkpoint for the device", ("checkpoint",)),
-    "transcribe": Command("qstudy.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
-    "simulate": Command("qstudy.simulate:simulate", "latency and traffic on a described accelerator", ("model",)),
-    "sweep": Command("qstudy.sweep.commands:sweep", "run or continue a study", ("study",)),
-    "worker": Command("qstudy.sweep.commands:worker", "one more worker for a study, on any machine"),
+    "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
+    "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
+    "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
+    "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
+    "simulate": Command(
+        "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
+    ),
+    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",)),
+    "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine"),
     "report": Command("analysis.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }
 
@@ -87,18 +89,19 @@ def _call(name: str, command: Command, arguments: list[str]) -> None:
     module, _, attribute = command.function.partition(":")
     try:
         function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
+        parser = options_of(name, function, command.positional)
+        function(**_values(parser, parser.parse_args(arguments), function))
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("qstudy", "analysis"):
             raise
         raise UserError(
             f"`qstudy {name}` needs the package {error.name}; install it with pip install 'qstudy[all]'."
         ) from error
-    parser = _parser(name, function, command.positional)
-    function(**_values(parser, parser.parse_args(arguments), function))
 
 
-def _parser(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
+def options_of(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
     """Options from the signature; a dataclass becomes `--config` and one option per field, a bool a switch."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a configuration's fields
     documented = docstring_parser.parse(inspect.getdoc(function) or "")
     described = {p.arg_name: p.description for p in documented.params}
     parser = ArgumentParser(

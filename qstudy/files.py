@@ -57,6 +57,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it may be truncated.") from error
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_hash(*parts: Any) -> str:
     """Hash JSON-able values (16 hexadecimal digits): equal contents, equal name."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from qstudy.bits import BitMap
-from qstudy.data.features import FeatureSettings, Filterbank, FilterbankStream, extract
+from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.decode.greedy import GreedyState, greedy
 from qstudy.errors import UserError
-from qstudy.model import RNNT, ModelConfig
+from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
+from qstudy.settings import FeatureSettings, ModelConfig
 
 
 class Recognizer:

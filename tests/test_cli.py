@@ -1,5 +1,6 @@
 """The command line: what goes wrong is one sentence on stderr and exit code 2; what goes right is what was promised."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -8,17 +9,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jiwer
 import pytest
 import yaml
 from tiny import filled, packed, run_config, talkative
 
-from qstudy.cli import COMMANDS, main
-from qstudy.training.assets import open_assets
-from qstudy.training.config import load_config, to_dict
+from qstudy.cli import COMMANDS, main, options_of
+from qstudy.commands.train import train
+from qstudy.training.config import RunConfig, to_dict
 
 ROOT = Path(__file__).parents[1]
+SECTIONS: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +183,7 @@ def test_full_disk(config: Path, corpus: Path, tmp_path: Path, capfd: pytest.Cap
     """While a checkpoint is written, a packed model, hypotheses: a sentence, and no half file."""
     out = tmp_path / "run"
     train = ["train", "--config", str(config), "--out", str(out), "--training.checkpoint_every", "1"]
-    open_assets(load_config(config))  # the feature cache is there already
+    main([*train, "--out", str(tmp_path / "first")])  # features and compiled functions are in their caches already
     with full_disk(30_000):
         assert str(out / "last.ckpt") in complaint(train, capfd)
     assert list(out.iterdir()) == []
@@ -250,6 +253,51 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said.startswith(f"usage: qstudy {name} ")
     for parameter in COMMANDS[name].positional:
         assert parameter in said
+
+
+def test_every_field_of_a_configuration_has_help() -> None:
+    """The prose beneath a field, and its default."""
+    parser = options_of("train", train, ())
+    names = {field.name for field in dataclasses.fields(RunConfig)} - SECTIONS.keys()
+    names |= {f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)}
+    helped = {action.dest: action.help for action in parser._actions}
+    for name in names:
+        assert helped[name], name
+    said = parser.format_help()
+    assert "Steps between checkpoints: what a killed run loses at" in said
+    assert "(type: float, default: 0.007)" in said
+
+
+TORCHLESS = """
+import sys
+from qstudy.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as error:
+    print(error.code, file=sys.stderr)
+print(sorted({"torch", "lightning", "numba", "optuna"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["trian"],
+        ["train", "--colour", "red"],
+        ["train", "--data.train", "a", "--data.dev", "b", "--training.step", "5"],
+        ["evaluate", "--json"],
+        ["sweep", "sweeps/smoke.yaml", "--worker", "2"],
+        *([*name.split(), "--help"] for name in COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_answers_do_not_wait_for_torch(arguments: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", TORCHLESS, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] in ("0", "2"), done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

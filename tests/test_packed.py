@@ -23,9 +23,11 @@ from qstudy.errors import UserError
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.load import load_recognizer
 from qstudy.model import RNNT
+from qstudy.quant.arithmetics.gridded import GriddedArithmetic
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import PackedModel, fill_packed
+from qstudy.quant.packed import PackedModel, fill_float, fill_packed
+from qstudy.recognizer import recognizer_from_packed
 
 WEIGHTS = [2, 3, 4, 5, 6, 7, 8, 16]
 NAMES = list(quantizable(talkative()))
@@ -296,3 +298,36 @@ def test_code_named_in_a_model_file_is_not_run(tmp_path: Path) -> None:
     device.save(tmp_path / "model.qst")
     with pytest.raises(UserError, match=r"os\.system"):
         load_recognizer(tmp_path / "model.qst")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"name": "ptq", "layers": {"*": {"weight": 16}}},
+        {"name": "ptq", "layers": {"*": {"weight": 5, "activation": 8}}},
+        {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8, "granularity": "group", "group": 5}}},
+        {"name": "fake_qat", "layers": {"*": {"activation": 8}}},
+        {"name": "fake_qat", "layers": {"*": {"weight": 8, "activation": 16}}},
+        {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}},
+        {"name": "s8bqat", "layers": {"*": {"weight": 4, "activation": 8}}},
+        {"name": "accelerator_aware", "layers": {"*": {"weight": 8, "activation": 8}}},
+        {"name": "int4_e2e", "layers": {"*": {"weight": 4, "activation": 4}}},
+    ],
+    ids=lambda policy: f"{policy['name']} {policy['layers']['*']}",
+)
+def test_a_packed_model_becomes_float_again(policy: dict[str, Any]) -> None:
+    """Its weights are those that training snapped to their grids."""
+    network = talkative()
+    stored = packed(network, filled(network, policy))
+    again = talkative(seed=9)
+    fill_float(again, recognizer_from_packed(stored).model)
+    assert torch.equal(again.encoder.normalize.mean, network.encoder.normalize.mean)
+    floats = quantizable(again)
+    for name, layer in quantizable(network).items():
+        assert isinstance(layer.arithmetic, GriddedArithmetic)
+        for grid, matrix, found in zip(
+            layer.arithmetic.weights, layer.matrices(), floats[name].matrices(), strict=True
+        ):
+            torch.testing.assert_close(found, grid(matrix), rtol=1e-6, atol=0)
+        bias, found_bias = layer.bias_vector(), floats[name].bias_vector()
+        assert bias is found_bias is None or torch.equal(bias, found_bias)

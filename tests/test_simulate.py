@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from test_workload import SIZES
 
 from qstudy.bits import resolve
+from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
-from qstudy.simulate import simulate
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ import yaml
 from optuna.trial import TrialState
 from sweep_helpers import make_config, measure, open_queue, start_victim
 
+from qstudy.commands.sweep import sweep
+from qstudy.commands.worker import worker
 from qstudy.errors import UserError
-from qstudy.sweep.commands import check, sweep, worker
+from qstudy.locks import locked
 from qstudy.sweep.config import load_study
-from qstudy.sweep.locks import locked
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.queue import OUTCOME, Queue
+from qstudy.sweep.study import check
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
 from qstudy.training.record import read_records
@@ -201,7 +203,7 @@ def test_a_hopeless_trial_is_stopped_and_says_why(
         return {"metrics": {"dev": {"wer": wer}}, "size_bytes": 1}
 
     monkeypatch.setattr("qstudy.sweep.objective.run", pretend)
-    monkeypatch.setattr("qstudy.sweep.commands.prepare", lambda config: None)
+    monkeypatch.setattr("qstudy.sweep.study.prepare", lambda config: None)
     sweep(small(pruning={"startup": 2}), root=tmp_path / "studies")
     found = study_of(tmp_path / "studies" / "small").trials
     assert [trial.user_attrs[OUTCOME] for trial in found] == ["trained", "trained", "stopped"]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from qstudy.sweep.commands import sweep
+from qstudy.commands.sweep import sweep
 from qstudy.training.record import headline, read_records
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,8 @@ from qstudy.quant.policies import POLICIES, QuantPolicy
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.run import float_baseline, price, run
+from qstudy.training.price import price
+from qstudy.training.run import float_baseline, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

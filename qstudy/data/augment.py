@@ -5,73 +5,17 @@ The tail of silence behind an utterance stays silent, because it does so when th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
-from qstudy.data.features import SILENCE, FeatureSettings, Filterbank, mel_edges_hz
-from qstudy.errors import UserError
-
-Range = tuple[float, float]
+from qstudy.data.features import SILENCE, Filterbank, mel_edges_hz
+from qstudy.settings import AugmentSettings, FeatureSettings, Range
 
 _NATS = np.log(10) / 10  # natural logarithm of a power, per decibel
 _NOISE_S = 20  # seconds of white noise to cut from
 _CURVES = 4  # cosines that a random channel is the sum of
 _CLOSE = 1e-3  # interpolating between silent bins may miss silence by a rounding
-
-
-@dataclass(frozen=True)
-class AugmentSettings:
-    """How often and how far; a probability of 0 switches a change off. Defaults suit few speakers."""
-
-    speed: float = 0.8
-    """Probability of another speed."""
-    speed_range: Range = (0.8, 1.25)
-    """Factor of the speed; the voice's pitch stays."""
-    warp: float = 0.8
-    """Probability of another length of the vocal tract (all frequencies scaled)."""
-    warp_range: Range = (0.8, 1.25)
-    """Factor of the frequencies; children are at 1.2 of their parents."""
-    channel: float = 0.7
-    """Probability of another microphone or room: a smooth curve over the mel bins."""
-    channel_db: float = 4.0
-    """Standard deviation of the curve's tilt; its faster cosines have less."""
-    gain: float = 0.8
-    """Probability of another loudness."""
-    gain_range_db: Range = (-15.0, 10.0)
-    """Change of loudness, dB."""
-    noise: float = 0.5
-    """Probability of stationary noise: white to brown."""
-    noise_snr_db: Range = (5.0, 35.0)
-    """Signal-to-noise ratio, dB, of powers summed over mel bins."""
-    babble: float = 0.2
-    """Probability of other utterances in the background."""
-    babble_snr_db: Range = (10.0, 30.0)
-    """Signal-to-babble ratio, dB."""
-    babble_voices: int = 3
-    """Utterances that are mixed."""
-    bin_masks: int = 2
-    """SpecAugment: bands of mel bins that are hidden."""
-    bin_mask_share: float = 0.15
-    """Widest band, as a share of all bins."""
-    frame_masks: int = 2
-    """SpecAugment: spans of time that are hidden."""
-    frame_mask_ms: float = 100.0
-    """Longest span; much longer ones hide whole digits."""
-    mask: float = 0.6
-    """Probability of each mask."""
-
-    def __post_init__(self) -> None:
-        for name in ("speed", "warp", "channel", "gain", "noise", "babble", "mask", "bin_mask_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"augment: {name} {getattr(self, name)} must lie between 0 and 1.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == Range and value[0] > value[1]:
-                raise UserError(f"augment: {field.name} {value} must begin with the smaller number.")
-        if min(self.speed_range[0], self.warp_range[0]) <= 0:
-            raise UserError("augment: speed_range and warp_range must be above 0.")
 
 
 class Augment:

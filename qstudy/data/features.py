@@ -5,72 +5,19 @@ was cut into chunks nor on how a library orders its sums, and 16-bit integers ho
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qstudy.errors import UserError
+from qstudy.settings import FeatureSettings
 
 STEPS = 1024
 """Features are multiples of 1 / STEPS."""
 SILENCE = round(math.log(np.finfo(np.float32).eps) * STEPS) / STEPS
 """The smallest feature (Kaldi's floor, log of float32's epsilon): what digital silence looks like."""
 BLOCK = 1024  # frames computed at a time: bounds the memory that an hour of audio needs
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """What decides the features; stored with every model."""
-
-    sample_rate: int = 16000
-    """Samples per second; other audio is resampled."""
-    bins: int = 40
-    """Mel bins per frame."""
-    window_ms: float = 25.0
-    """Length of the Hann window."""
-    hop_ms: float = 10.0
-    """Distance between frames."""
-    preemphasis: float = 0.97
-    """Each sample minus this times the one before it."""
-    low_hz: float = 0.0
-    """Lower edge of the lowest mel bin."""
-    high_hz: float = 8000.0
-    """Upper edge of the highest mel bin."""
-    tail_ms: float = 300.0
-    """Silence put after an utterance, in which a late model emits its last word."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low_hz < self.high_hz <= self.sample_rate / 2:
-            raise UserError(
-                f"features: low_hz {self.low_hz} and high_hz {self.high_hz} must satisfy "
-                f"0 <= low_hz < high_hz <= {self.sample_rate / 2} (half of sample_rate)."
-            )
-        if not 0 < self.hop_ms <= self.window_ms or self.hop < 1:
-            raise UserError(f"features: hop_ms {self.hop_ms} must be above 0 and at most window_ms {self.window_ms}.")
-        if self.bins < 3 or self.tail_ms < 0:
-            raise UserError(f"features: bins {self.bins} must be 3 or more, tail_ms {self.tail_ms} 0 or more.")
-
-    @property
-    def window(self) -> int:
-        """Samples per window."""
-        return int(self.sample_rate * self.window_ms / 1000)
-
-    @property
-    def hop(self) -> int:
-        """Samples between frames."""
-        return int(self.sample_rate * self.hop_ms / 1000)
-
-    @property
-    def tail(self) -> int:
-        """Samples of silence after an utterance."""
-        return int(self.sample_rate * self.tail_ms / 1000)
-
-    @property
-    def tail_frames(self) -> int:
-        """Frames that the tail adds."""
-        return self.tail // self.hop
 
 
 def mel_from_hz(hz: np.ndarray) -> np.ndarray:

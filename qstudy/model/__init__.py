@@ -1,5 +1,6 @@
 """The common RNN-T, built from `quant`'s layers."""
 
-from qstudy.model.rnnt import RNNT, ModelConfig
+from qstudy.model.rnnt import RNNT
+from qstudy.settings import ModelConfig
 
 __all__ = ["RNNT", "ModelConfig"]

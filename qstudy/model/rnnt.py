@@ -1,7 +1,6 @@
 """The recurrent neural network transducer: encoder, predictor, joiner (Graves 2012, arXiv 1211.3711)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,21 +12,10 @@ from qstudy.model.normalize import Normalize
 from qstudy.model.predictor import LSTMPredictor, Predictor, StatelessPredictor
 from qstudy.named import build
 from qstudy.quant.layers import Quantizable
+from qstudy.settings import ModelConfig
 
 ENCODERS = {"lstm": LSTMEncoder}
 PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
-
-
-@dataclass
-class ModelConfig:
-    """Which parts the model is made of; each is `{name: ..., **options}`, or an import path of the user's own class."""
-
-    encoder: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
-    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout)."""
-    predictor: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
-    """Predictor: `lstm` (embedding, hidden) or `stateless` (embedding, hidden, context)."""
-    joiner: dict[str, Any] = field(default_factory=dict)
-    """Joiner: hidden."""
 
 
 class RNNT(nn.Module):

@@ -43,6 +43,10 @@ class Arithmetic(nn.Module, ABC):
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         """Rows of weight (V, D) at ids (...): (..., D) float32."""
 
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        """The layer's weights in float, (rows, columns) each: its own `matrices`, if it has them."""
+        return matrices
+
     @abstractmethod
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""

@@ -153,3 +153,22 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     _missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected:
         raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")
+
+
+@torch.no_grad()
+def fill_float(model: nn.Module, source: nn.Module) -> None:
+    """Give a freshly built float model the weights of one with filled slots, packed or not: integers become floats.
+
+    Args:
+        model: of the same layers, slots empty.
+        source: as `fill_packed` or a training leaves it.
+    """
+    owners = quantizable(source)
+    for name, layer in quantizable(model).items():
+        owner = owners[name]
+        matrices = owner.matrices()
+        floats = matrices if owner.arithmetic is None else owner.arithmetic.float_matrices(matrices)
+        layer.set_float(floats, owner.bias_vector())
+    constants = dict(source.named_buffers())
+    for name, buffer in model.named_buffers():
+        buffer.copy_(constants[name])

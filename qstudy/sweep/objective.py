@@ -15,8 +15,9 @@ from qstudy.files import content_hash, write_text
 from qstudy.sweep.queue import ATTEMPTS, CHANGES, IDENTITY, Queue
 from qstudy.sweep.space import suggest
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.record import RECORD_FILE, environment, headline, read_record, write_record
-from qstudy.training.run import MODEL_FILE, Price, describe_price, price, run
+from qstudy.training.price import Price, describe_price, price
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, environment, headline, read_record, write_record
+from qstudy.training.run import run
 from qstudy.training.tracking import start_tracking
 
 MOST_ATTEMPTS = 10

@@ -34,7 +34,7 @@ class Checkpoint(L.Callback):
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
         self.path = folder / "last.ckpt"
         self.every = every
-        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict()}
+        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict(), "start": config.start_identity}
         self._interrupted = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -95,7 +95,8 @@ def steps_done(path: Path, config: RunConfig) -> int:
         UserError: it is damaged, or of a run that another configuration made.
     """
     checkpoint, saved = _read(path)
-    now, then = to_dict(config), to_dict(saved)
+    now = {**to_dict(config), "start": config.start_identity}
+    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start)}
     schedule = "training" if config.from_scratch else "finetune"
     fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule)
     if changed := [field for field in fields if now[field] != then[field]]:
@@ -147,16 +148,3 @@ def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
     except Exception as error:  # a damaged pickle can raise anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error
-
-
-def export(checkpoint: Path, out: Path) -> None:
-    """Pack a checkpoint: what the device gets.
-
-    Args:
-        checkpoint: a run's `last.ckpt`.
-        out: the packed model to write, e.g. model.qst.
-    """
-    packed = pack_checkpoint(checkpoint)
-    packed.save(out)
-    print(f"{out}: {packed.size_bytes:,} bytes of tensors, {out.stat().st_size:,} with the header.")
-    print(f"Next: qstudy transcribe {out} some.wav")

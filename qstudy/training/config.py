@@ -7,10 +7,9 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from qstudy.data.augment import AugmentSettings
-from qstudy.data.features import FeatureSettings
 from qstudy.errors import UserError
-from qstudy.model import ModelConfig
+from qstudy.files import file_hash
+from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig
 
 Precision = Literal["auto", "bf16-mixed", "32-true"]
 
@@ -74,7 +73,7 @@ class Schedule:
     warmup: float = 0.1
     """Share of the steps before the peak."""
     weight_decay: float = 0.0
-    """AdamW's."""
+    """Weight decay of AdamW."""
     clip: float = 2.0
     """Largest norm of the gradient."""
     ctc_only: float = 0.12
@@ -122,15 +121,18 @@ class RunConfig:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     """What is done to training features."""
     policy: dict[str, Any] = field(default_factory=lambda: {"name": "float"})
-    """`{name: float | ptq | fake_qat | mixed | encoder_only | file.Class, **options}`."""
+    """`{name: NAME, **options}`: float, ptq, fake_qat, native_int, s8bqat, accelerator_aware, int4_e2e, mixed,
+    encoder_only, or a class of your own as file.Class."""
     training: Schedule = field(default_factory=Schedule)
     """Training from scratch: the float baseline."""
     finetune: Schedule = field(default_factory=_finetune)
-    """Training from the float baseline: everything else."""
+    """Training from the float baseline or a model file: everything else."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Devices."""
-    start: Literal["scratch", "baseline"] | None = None
-    """Where training starts; by default scratch for the policy `float`, the float baseline for all others."""
+    start: str | None = None
+    """Where training starts: `scratch`, `baseline` (a float model of this configuration, trained on first use), or a
+    model file (.ckpt or .qst, of any widths) of the same features, tokenizer and model. By default scratch for the
+    policy `float`, the float baseline for all others."""
     accelerator: list[str] = field(default_factory=lambda: ["edge_nna"])
     """Accelerators whose latency is simulated: profile names or files."""
     cache: str = "cache"
@@ -138,7 +140,33 @@ class RunConfig:
     track: bool = True
     """Mirror the run in Weights & Biases (offline unless you are logged in)."""
     seed: int = 0
-    """Of weights, batches and augmentation."""
+    """Seed of weights, batches and augmentation."""
+
+    def __post_init__(self) -> None:
+        if self.start not in (None, "scratch", "baseline") and not self.start.endswith((".ckpt", ".qst")):
+            raise UserError(f"start: {self.start!r} is neither scratch nor baseline nor a model file (.ckpt or .qst).")
+
+    @property
+    def start_file(self) -> Path | None:
+        """The model file that training starts from, if it is one."""
+        return None if self.start in (None, "scratch", "baseline") else Path(self.start)
+
+    @property
+    def start_identity(self) -> str | None:
+        """What training starts from: the hash of the model file's content, or the word that stands there.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        if self.start_file is None:
+            return self.start
+        try:
+            return file_hash(self.start_file)
+        except OSError as error:
+            raise UserError(
+                f"start: there is no model file {self.start_file} ({error.strerror}); put it there, or train the float "
+                "baseline anew: `qstudy sweep ... --fresh`, `qstudy train ... --start baseline`."
+            ) from error
 
     @property
     def from_scratch(self) -> bool:

@@ -13,6 +13,11 @@ from qstudy.data.module import evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.decode.greedy import greedy
 from qstudy.model import RNNT
+from qstudy.quant.packed import PackedModel
+from qstudy.recognizer import recognizer_from_packed
+from qstudy.training.assets import Assets
+
+SAMPLES = 12  # transcripts kept in a record
 
 
 @torch.no_grad()
@@ -69,3 +74,23 @@ def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
     """
     errors, words = utterance_errors(features.texts, hypotheses)
     return {"errors": " ".join(map(str, errors)), "words": " ".join(map(str, words))}
+
+
+def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
+    """What a record says of a finished model: the packed one's scores on every set, the training model's on dev beside
+    them, to tell whether the two agree."""
+    served = recognizer_from_packed(packed).model
+    metrics, edits, samples = {}, {}, {}
+    for name, features in assets.evaluated.items():
+        texts, seconds = recognize(served, features, assets.tokenizer, name)
+        metrics[name] = score(features, texts, seconds)
+        edits[name] = by_utterance(features, texts)
+        pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
+        samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
+    texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
+    return {
+        "metrics": metrics,
+        "utterances": edits,
+        "training_model_wer": score(assets.dev, texts, seconds)["wer"],
+        "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
+    }

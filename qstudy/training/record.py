@@ -20,6 +20,7 @@ from qstudy.files import read_json, write_json
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
+MODEL_FILE = "model.qst"  # beside it
 STATES = ("complete", "pruned", "failed")
 COMMAND_VARIABLE = "QSTUDY_COMMAND"  # what the user typed, for the workers that it started
 PACKAGES = ("qstudy", "torch", "torchaudio", "lightning", "numpy", "optuna", "wandb")

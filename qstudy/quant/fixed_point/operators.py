@@ -79,7 +79,7 @@ def shift_right(x: Tensor, shift: Tensor | int, rounding: str) -> Tensor:
 
 def requantize(accumulator: Tensor, words: Tensor, rounding: str) -> Tensor:
     """Accumulators (..., H) int32 to int16's range, int64, by one word (`requantization`) per column or for all."""
-    multiplier, shift = words >> 8 & (2**MULTIPLIER_BITS - 1), words & 0xFF
+    multiplier, shift = _multiplier_and_shift(words)
     return saturate(shift_right(accumulator.long() * multiplier.long(), shift.long(), rounding))
 
 
@@ -93,6 +93,16 @@ def requantization(factor: Tensor) -> Tensor:
     multiplier = torch.where(carried & (shift > 0), multiplier / 2, multiplier).clamp(max=2**MULTIPLIER_BITS - 1)
     shift = torch.where(carried, (shift - 1).clamp(min=0), shift)
     return (multiplier.long() << 8 | shift.long()).to(torch.uint32).view(torch.int32)
+
+
+def factors(words: Tensor) -> Tensor:
+    """The factors (H,) float64 that the words (H,) int32 of `requantization` stand for."""
+    multiplier, shift = _multiplier_and_shift(words)
+    return torch.ldexp(multiplier.double(), -shift)
+
+
+def _multiplier_and_shift(words: Tensor) -> tuple[Tensor, Tensor]:
+    return words >> 8 & (2**MULTIPLIER_BITS - 1), words & 0xFF
 
 
 def to_fixed(x: Tensor, fraction: int) -> Tensor:

@@ -18,6 +18,10 @@ class ServedArithmetic(Arithmetic):
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "ServedArithmetic":
         """Make it from the layer's tensors in the packed file, by their names without the layer's."""
 
+    @abstractmethod
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        """The weights that the file's integers stand for, (rows, columns) float32 each; the layer itself has none."""
+
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take what the training arithmetic's `settings` put into the header; most have nothing to say."""
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bitpack import unpack
-from qstudy.quant.fixed_point.lstm import final_state, lstm_operands, run_lstm
+from qstudy.quant.fixed_point.lstm import final_state, hidden_step, lstm_operands, run_lstm, weight_scale
 from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, to_fixed, to_float
 from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
 from qstudy.quant.serving.base import ServedArithmetic
@@ -51,6 +52,14 @@ class FixedPointServed(ServedArithmetic):
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         self.spec = FixedPoint(**settings)
+
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        if self.scale_0.dtype is not torch.int32:
+            return [self.values_0 * self.scale_0.view(-1, 1)]
+        # an LSTM: its scales are words that take products to gates
+        steps: list[Tensor | float] = [self._grid().step, hidden_step(self.bits)]
+        scales = [weight_scale(w, step, self.spec) for w, step in zip((self.scale_0, self.scale_1), steps, strict=True)]
+        return [v * scale.view(-1, 1) for v, scale in zip((self.values_0, self.values_1), scales, strict=True)]
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         grid = self._grid()

@@ -34,6 +34,7 @@ class GroupedServed(ServedArithmetic):
         for index, (values, scale) in enumerate(matrices):
             self.register_buffer(f"values_{index}", values)
             self.register_buffer(f"scale_{index}", scale)
+        self.count = len(matrices)
         self.register_buffer("grids", grids)
         self.bits = bits
 
@@ -41,6 +42,9 @@ class GroupedServed(ServedArithmetic):
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "GroupedServed":
         matrices = [_unpack_matrix(tensors, index, size, bits) for index, size in enumerate(shape.matrices)]
         return cls(matrices, tensors.get("activation"), bits)
+
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        return [self._floats(index) for index in range(self.count)]
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = self._product(0, x)
@@ -68,12 +72,15 @@ class GroupedServed(ServedArithmetic):
     def _matrix(self, index: int) -> tuple[Tensor, Tensor | None]:
         return getattr(self, f"values_{index}"), getattr(self, f"scale_{index}")
 
+    def _floats(self, index: int) -> Tensor:
+        values, scale = self._matrix(index)
+        return values.float() if scale is None else values.float() * spread(scale, self.bits.group, values.shape)
+
     def _product(self, index: int, x: Tensor) -> Tensor:
         """x (..., columns) times the transposed matrix (rows, columns): (..., rows) float32."""
         values, scale = self._matrix(index)
         if self.grids is None:  # the matrix becomes float for the length of this call
-            floats = values.float()
-            return x @ (floats if scale is None else floats * spread(scale, self.bits.group, values.shape)).t()
+            return x @ self._floats(index).t()
         step, zero_point = self.grids[min(index, len(self.grids) - 1)]
         codes = Grid(step, zero_point, self.bits.activation).codes(x)
         if scale is None:

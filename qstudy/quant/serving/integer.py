@@ -48,6 +48,9 @@ class IntegerServed(ServedArithmetic):
         matrices = [kind(tensors, index, size, bits) for index, size in enumerate(shape.matrices)]
         return cls(matrices, unpack_grids(tensors, bits), tensors.get("bias"))
 
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.rows is not None and self.rows.takes(x):
             return self.rows(x)

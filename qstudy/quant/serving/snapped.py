@@ -31,6 +31,9 @@ class SnappedServed(ServedArithmetic):
         matrices = [tensors[f"{index}.float"] for index in range(len(shape.matrices))]
         return cls(matrices, unpack_grids(tensors, bits))
 
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        return list(self.buffers())
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._snap(x), self.values_0, bias)
 

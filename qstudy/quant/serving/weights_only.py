@@ -25,6 +25,7 @@ class WeightsOnlyServed(ServedArithmetic):
 
     def __init__(self, matrices: Sequence[StoredMatrix]) -> None:
         super().__init__()
+        self.count = len(matrices)
         for index, matrix in enumerate(matrices):
             self.register_buffer(f"values_{index}", matrix.values)
             self.register_buffer(f"scale_{index}", matrix.scale)
@@ -32,6 +33,10 @@ class WeightsOnlyServed(ServedArithmetic):
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "WeightsOnlyServed":
         return cls([StoredMatrix(tensors, index, size, bits) for index, size in enumerate(shape.matrices)])
+
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        pairs = [(getattr(self, f"values_{i}"), getattr(self, f"scale_{i}")) for i in range(self.count)]
+        return [values * scale.view(-1, 1) for values, scale in pairs]
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = _multiply(x, self.values_0, self.scale_0)

@@ -2,12 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from qstudy.data.audio import read_audio
-from qstudy.load import load_recognizer
-from qstudy.recognizer import Recognizer, RecognizerStream
+    from qstudy.recognizer import Recognizer
 
 STREAM_MS = 100  # a microphone's worth of samples at a time
 
@@ -20,6 +20,11 @@ def transcribe(model: Path, audio: list[Path], stream: bool = False) -> None:
         audio: Sound files, any sample rate.
         stream: Feed the sound in pieces of 100 ms, as a microphone would, and show the text as it grows.
     """
+    import torch
+
+    from qstudy.data.audio import read_audio
+    from qstudy.load import load_recognizer
+
     recognizer = load_recognizer(model)
     for path in audio:
         samples = torch.from_numpy(read_audio(path, recognizer.features.sample_rate))
@@ -27,7 +32,9 @@ def transcribe(model: Path, audio: list[Path], stream: bool = False) -> None:
         print(text if len(audio) == 1 else f"{path}: {text}")
 
 
-def _stream(recognizer: Recognizer, samples: torch.Tensor) -> str:
+def _stream(recognizer: "Recognizer", samples: "Tensor") -> str:
+    from qstudy.recognizer import RecognizerStream
+
     stream = RecognizerStream(recognizer)
     size = int(recognizer.features.sample_rate * STREAM_MS / 1000)
     for piece in samples.split(size):

@@ -1,38 +1,11 @@
-"""`qstudy train` and `qstudy evaluate`."""
+"""`qstudy evaluate`."""
 
 import json as json_format
 from pathlib import Path
 from typing import Literal
 
-from qstudy.data.cache import FeatureSet
 from qstudy.errors import UserError
-from qstudy.files import content_hash, write_text
-from qstudy.load import load_recognizer
-from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.devices import join
-from qstudy.training.evaluation import recognize, score
-from qstudy.training.run import MODEL_FILE, run
-
-
-def train(config: RunConfig, out: Path | None = None, name: str | None = None) -> None:
-    """Train one model under one policy; the same command goes on where it stopped.
-
-    Args:
-        config: YAML file with any of the fields below; later options override it.
-        out: Folder of the run; by default runs/NAME.
-        name: Of the run; by default the policy and a hash of the configuration.
-    """
-    name = name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}"
-    folder = out or Path("runs") / name
-    record = run(config, folder, name=name)
-    if not join(config.trainer).is_global_zero:
-        return
-    for label, scores in record["metrics"].items():
-        low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
-        print(f"{label}: WER {100 * scores['wer']:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")
-    latency = ", ".join(f"{value['latency_ms']:.2f} ms on {key}" for key, value in record["latency"].items())
-    print(f"{folder / MODEL_FILE}: {record['size_bytes']:,} bytes; simulated latency {latency}")
-    print(f"Next: qstudy transcribe {folder / MODEL_FILE} some.wav")
+from qstudy.files import write_text
 
 
 def evaluate(
@@ -55,6 +28,10 @@ def evaluate(
         cache: Folder of the feature cache.
         skip_broken: Leave out utterances with broken audio or text, instead of stopping.
     """
+    from qstudy.data.cache import FeatureSet
+    from qstudy.load import load_recognizer
+    from qstudy.training.evaluation import recognize, score
+
     recognizer = load_recognizer(model)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):

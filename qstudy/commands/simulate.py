@@ -62,7 +62,7 @@ def simulate(
     else:
         _print(reports, operators, speech)
     if plot is not None:
-        from qstudy.simulate_plots import write_plot
+        from qstudy.commands.simulate_plots import write_plot
 
         write_plot(reports, [machine for _, machine in pairs], plot)
 
@@ -106,7 +106,7 @@ def _from_yaml(path: Path) -> tuple[Any, Any, int]:
         sizes = load_sizes(path)
         return sizes.shapes, sizes.bit_map, sizes.beam
     from qstudy.training.config import load_config
-    from qstudy.training.run import price as price_run
+    from qstudy.training.price import price as price_run
 
     priced = price_run(load_config(path))
     return priced.shapes, priced.bit_map, 1

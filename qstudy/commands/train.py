@@ -1,0 +1,33 @@
+"""`qstudy train`."""
+
+from pathlib import Path
+
+from qstudy.files import content_hash
+from qstudy.training.config import RunConfig, to_dict
+
+
+def train(config: RunConfig, out: Path | None = None, name: str | None = None) -> None:
+    """Train one model under one policy; the same command goes on where it stopped.
+
+    Args:
+        config: YAML file with any of the fields below; later options override it.
+        out: Folder of the run; by default runs/NAME.
+        name: Of the run; by default the policy and a hash of the configuration.
+    """
+    from qstudy.training.baseline import publish
+    from qstudy.training.devices import join
+    from qstudy.training.record import MODEL_FILE
+    from qstudy.training.run import run
+
+    name = name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}"
+    folder = out or Path("runs") / name
+    record = run(config, folder, name=name)
+    publish(config, folder)
+    if not join(config.trainer).is_global_zero:
+        return
+    for label, scores in record["metrics"].items():
+        low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
+        print(f"{label}: WER {100 * scores['wer']:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")
+    latency = ", ".join(f"{value['latency_ms']:.2f} ms on {key}" for key, value in record["latency"].items())
+    print(f"{folder / MODEL_FILE}: {record['size_bytes']:,} bytes; simulated latency {latency}")
+    print(f"Next: qstudy transcribe {folder / MODEL_FILE} some.wav")

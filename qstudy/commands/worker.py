@@ -1,0 +1,21 @@
+"""`qstudy worker`."""
+
+from pathlib import Path
+
+
+def worker(study: str, storage: str | None = None, root: Path = Path("studies"), prepare_only: bool = False) -> None:
+    """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
+
+    Corpus and float baseline are looked for where the study says (`data`, `cache`), and made if they are missing: share
+    those folders among machines, so that all trials start from the same baseline.
+
+    Args:
+        study: name of the study.
+        storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
+            study's folder.
+        root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
+        prepare_only: make what all trials share (corpus, feature cache, float baseline), and end.
+    """
+    from qstudy.sweep.study import join_study
+
+    join_study(study, root / study, storage, prepare_only)

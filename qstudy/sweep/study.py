@@ -1,0 +1,97 @@
+"""A study from beginning to end: checked, then worked on by one process or several, then summed up."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from qstudy.errors import UserError
+from qstudy.files import write_text
+from qstudy.locks import try_lock
+from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.pool import run_pool, visible_gpus
+from qstudy.sweep.queue import Queue
+from qstudy.sweep.space import corners, expand
+from qstudy.sweep.storage import load, open_storage, open_study
+from qstudy.sweep.summary import print_summary
+from qstudy.sweep.worker import work
+from qstudy.training.price import price
+from qstudy.training.record import command
+from qstudy.training.run import prepare
+
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+
+def check(config: StudyConfig) -> None:
+    """Build and price the whole grid and some of the space, so that mistakes show before anything is trained.
+
+    Raises:
+        UserError: a field, layer pattern, policy or accelerator that does not exist.
+    """
+    for name, candidates in (("grid", expand(config.grid)), ("space", corners(config.space))):
+        for changes in candidates:
+            try:
+                config.budgets.costs(price(config.run_of(changes)))
+            except UserError as error:
+                raise UserError(f"{name}: {changes}: {error}") from error
+
+
+def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: str | None) -> None:
+    """Run a study in its folder, or go on with it, until as many trials as it asks for were trained.
+
+    Several workers run as processes of their own, by default one per GPU.
+
+    Raises:
+        UserError: it runs already on this machine, or it was begun with other fields.
+        SystemExit: it was interrupted.
+    """
+    lock = try_lock(folder / ".locks" / "sweep")
+    if lock is None:
+        raise UserError(
+            f"The study {config.study!r} is already running here; wait for it, or add a worker to it with "
+            f"`qstudy worker --study {config.study}`."
+        )
+    with lock:
+        try:
+            _sweep(config, folder, workers or max(len(visible_gpus()), 1), storage)
+        except KeyboardInterrupt as error:
+            print(f"\nInterrupted; nothing is lost. Go on with: {command()}", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from error
+
+
+def join_study(study: str, folder: Path, storage: str | None, prepare_only: bool) -> None:
+    """Work on a study that someone began; `prepare_only`: only make what all of its trials share.
+
+    Raises:
+        UserError: the storage does not know the study.
+        SystemExit: it was interrupted.
+    """
+    database = open_storage(storage, folder, create=False)
+    config, handle = load(database, study)
+    prepare(config.base_run)
+    if prepare_only:
+        return
+    try:
+        work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
+    except KeyboardInterrupt as error:
+        print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from error
+
+
+def _sweep(config: StudyConfig, folder: Path, workers: int, storage: str | None) -> None:
+    database = open_storage(storage, folder)
+    queue = Queue(open_study(database, config, folder), database, config, folder)
+    write_text(folder / "study.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    queue.recover()
+    queue.plan()
+    if queue.unfinished():
+        print(
+            f"Study {config.study}: {queue.done()} of {config.wanted} trials done; all of it goes to {folder}.",
+            flush=True,
+        )
+    if workers > 1:
+        run_pool(queue, workers, storage)
+    elif queue.unfinished():
+        prepare(config.base_run)
+        work(queue)
+    print_summary(config, queue.trials(), folder)

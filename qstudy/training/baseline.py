@@ -1,0 +1,154 @@
+"""The float model that quantized training starts from: trained once or given as a file, scored on the run's own sets.
+
+A baseline is a folder `CACHE/baselines/HASH` with `record.json` and a float `model.qst`, as a run leaves them. Its name
+is what it was made from: contents, not paths. Scores on other sets than those it was trained beside are a folder of
+their own, so that nothing is trained twice and no score is of another study's sets.
+"""
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from qstudy.errors import UserError
+from qstudy.files import content_hash, file_hash, read_json, replacing
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.locks import locked
+from qstudy.recognizer import describe, pack
+from qstudy.training.assets import make_corpus, open_assets
+from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.devices import join
+from qstudy.training.evaluation import evaluate
+from qstudy.training.price import describe_price, price
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, environment, headline, write_record
+from qstudy.training.start import read_start
+
+Train = Callable[..., dict[str, Any]]
+"""`qstudy.training.run.run`: trains a configuration in a folder."""
+SCORED = "scored"  # a baseline's entry: the hash of the sets and accelerators that its scores are of
+
+
+def find_baseline(config: RunConfig, train: Train) -> Path:
+    """The folder of the float model that `config` starts from; made on first use, then found by its hash.
+
+    Several processes may ask at once: one makes it, the others wait.
+
+    Args:
+        config: the run that starts from it.
+        train: trains the baseline if nothing is given as `config.start`.
+
+    Raises:
+        UserError: a manifest or the given model file is missing, or the file does not fit the run.
+    """
+    start = str(config.start_identity)  # a missing file shows before a corpus is made
+    make_corpus(config)
+    if config.start_file is not None:
+        return _scored(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
+    own = _from_scratch(config)
+    folder = _folder(own)
+    _make(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={SCORED: _sets(own)}))
+    record = read_json(folder / RECORD_FILE)
+    if record.get(SCORED) == _sets(config):
+        return folder
+    return _scored(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record["run"], config)
+
+
+def publish(config: RunConfig, folder: Path) -> None:
+    """Let a finished run, if it trained a float model from scratch, be the baseline of runs with the same settings."""
+    if config.policy.get("name") != "float" or not config.from_scratch:
+        return
+    target = _folder(_from_scratch(config))
+
+    def copy() -> None:
+        if not join(config.trainer).is_global_zero:
+            return
+        with replacing(target / MODEL_FILE) as temporary:
+            shutil.copyfile(folder / MODEL_FILE, temporary)
+        write_record(target, {**read_json(folder / RECORD_FILE), SCORED: _sets(config)})
+
+    _make(target, config, copy)
+
+
+def baseline_summary(folder: Path | None) -> dict[str, Any] | None:
+    """What a run's record says of its baseline."""
+    if folder is None:
+        return None
+    record = read_json(folder / RECORD_FILE)
+    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "utterances", "latency")}
+    return {"id": record["run"], "wer": headline(record)["wer"], **kept}
+
+
+def _scored(file: Path, identity: str, name: str, config: RunConfig) -> Path:
+    """The folder with a model file's float model and its scores on the run's sets."""
+    own = replace(config, policy={"name": "float"}, start=str(file))
+    parts = {key: to_dict(own)[key] for key in ("features", "tokenizer", "model")}
+    folder = Path(own.cache) / "baselines" / content_hash(identity, _sets(own), parts)
+    _make(folder, own, lambda: _score(own, folder, name))
+    return folder
+
+
+def _score(config: RunConfig, folder: Path, name: str) -> None:
+    """Pack the start file's model in float, evaluate it, and write the record of a run that did not train."""
+    if not join(config.trainer).is_global_zero:
+        return
+    assert config.start_file is not None
+    assets = open_assets(config)
+    model = read_start(config.start_file, config, assets.tokenizer)
+    cost = price(config)
+    packed = pack(model, cost.bit_map, describe(config.model, config.features, assets.tokenizer, config.policy))
+    packed.save(folder / MODEL_FILE)
+    record = {
+        "run": name,
+        "state": "complete",
+        "policy": config.policy["name"],
+        "config": to_dict(config),
+        **describe_price(cost),
+        **evaluate(model, packed, assets),
+        "file_bytes": (folder / MODEL_FILE).stat().st_size,
+        "seed": config.seed,
+        SCORED: _sets(config),
+        **environment(),
+    }
+    write_record(folder, record)
+
+
+def _from_scratch(config: RunConfig) -> RunConfig:
+    return replace(config, policy={"name": "float"}, start="scratch")
+
+
+def _folder(config: RunConfig) -> Path:
+    """Where a float model trained under this configuration lies: by all that its weights depend on."""
+    parts = {key: to_dict(config)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
+    return Path(config.cache) / "baselines" / content_hash(_manifest("data.train", config.data.train), parts)
+
+
+def _sets(config: RunConfig) -> str:
+    """A hash of all that a baseline's scores depend on beside its weights."""
+    manifests = {"dev": config.data.dev, **config.data.test}
+    contents = [(name, _manifest(f"data: {name}", path)) for name, path in manifests.items()]
+    return content_hash(
+        contents, config.data.skip_broken, [asdict(load_accelerator(name)) for name in config.accelerator]
+    )
+
+
+def _manifest(field: str, path: str) -> str:
+    """The hash of a manifest's content."""
+    try:
+        return file_hash(Path(path))
+    except OSError as error:
+        raise UserError(f"{field}: there is no manifest {path}; make the corpus with `qstudy data`.") from error
+
+
+def _make(folder: Path, config: RunConfig, make: Callable[[], object]) -> None:
+    """Make a baseline unless it is there; of several runs one does it, the others wait.
+
+    The processes of one run, one per device, are in this together: the first holds the lock for all of them.
+    """
+    devices = join(config.trainer)
+    with locked(folder.with_suffix(".lock")) if devices.is_global_zero else nullcontext():
+        devices.barrier()  # from here on no other run can make it, so that all of our processes see the same
+        if not (folder / RECORD_FILE).exists():
+            make()
+    devices.barrier()

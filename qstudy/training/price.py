@@ -1,0 +1,58 @@
+"""What a run costs, known before it is trained: bytes and simulated latency."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qstudy.bits import BitMap, LayerShape
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.size import layer_bytes, size_bytes
+from qstudy.hardware.workload import workload
+from qstudy.model import RNNT
+from qstudy.quant.policies import build_policy
+from qstudy.training.assets import label_count
+from qstudy.training.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a configuration costs; known before training."""
+
+    bit_map: BitMap
+    shapes: list[LayerShape]
+    size_bytes: int
+    """Bytes of the packed model's tensors."""
+    latency: dict[str, dict[str, Any]]
+    """Per accelerator, the simulator's totals."""
+
+
+def price(config: RunConfig) -> Price:
+    """Size and latency of the configured model under its policy; milliseconds, no training, no audio.
+
+    Raises:
+        UserError: a pattern that matches nothing, an unknown policy or accelerator.
+    """
+    with torch.device("meta"):
+        model = RNNT(config.model, config.features.bins, config.features.hop_ms, label_count(config))
+    shapes = model.shapes()
+    bit_map = build_policy(config.policy).bit_map(shapes)
+    latency = {
+        name: simulate(workload(shapes, bit_map), load_accelerator(name)).summary() for name in config.accelerator
+    }
+    return Price(bit_map, shapes, size_bytes(shapes, bit_map), latency)
+
+
+def describe_price(cost: Price) -> dict[str, Any]:
+    """The record's entries that are known before training."""
+    layers = {
+        shape.name: {
+            "kind": shape.kind,
+            "parameters": shape.parameters,
+            "bytes": layer_bytes(shape, cost.bit_map[shape.name]) if shape.matrices else 4 * shape.vectors,
+        }
+        for shape in cost.shapes
+    }
+    bit_map = {name: bits.to_dict() for name, bits in cost.bit_map.items()}
+    return {"bit_map": bit_map, "layers": layers, "size_bytes": cost.size_bytes, "latency": cost.latency}

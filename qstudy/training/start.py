@@ -1,0 +1,87 @@
+"""A model file as the start of a training: its weights in float, if they fit the run."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qstudy.data.tokenizer import Tokenizer
+from qstudy.errors import UserError
+from qstudy.model import RNNT
+from qstudy.model.joiner import Joiner
+from qstudy.model.rnnt import ENCODERS, PREDICTORS
+from qstudy.quant.packed import PackedModel, fill_float, fill_packed
+from qstudy.training.checkpoint import load_checkpoint
+from qstudy.training.config import RunConfig
+
+PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "encoder": ENCODERS,
+    "predictor": PREDICTORS,
+    "joiner": {"joiner": Joiner},
+}
+FREE = ("model.encoder.dropout",)  # matters while training only
+
+
+class Given(NamedTuple):
+    """What a model file holds."""
+
+    features: dict[str, Any]
+    model: dict[str, Any]
+    tokenizer: dict[str, Any]
+    weigh: Callable[[RNNT], RNNT]
+    """From a freshly built model of these settings to one with the file's weights, slots filled."""
+
+
+def read_start(path: Path, config: RunConfig, tokenizer: Tokenizer) -> RNNT:
+    """The float model that a checkpoint or a packed model of any widths stands for.
+
+    Args:
+        path: the file.
+        config: the run that starts from it.
+        tokenizer: the run's.
+
+    Raises:
+        UserError: the file is missing, damaged, or of other features, another tokenizer or model; the fields are named.
+    """
+    given = _READERS[path.suffix](path)
+    there = _settings(given.features, given.model, given.tokenizer)
+    here = _settings(asdict(config.features), asdict(config.model), tokenizer.to_dict())
+    differing = [name for name in {**here, **there} if there.get(name) != here.get(name) and name not in FREE]
+    if differing:
+        named = [f"{n} ({there.get(n)} there, {here.get(n)} here)" if "." in n else n for n in differing]
+        raise UserError(f"start: {path} does not fit this run, which differs in {', '.join(named)}; change either.")
+    sizes = (config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
+    model = RNNT(*sizes)
+    fill_float(model, given.weigh(RNNT(*sizes)))
+    return model.eval()
+
+
+def _settings(features: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """All that must be the same, by name, defaults spelled out."""
+    settings = {f"features.{name}": value for name, value in features.items()}
+    for part, known in PARTS.items():
+        options = {"name": part, **model[part]}
+        if maker := known.get(options["name"]):
+            parameters = inspect.signature(maker).parameters.values()
+            options = {p.name: p.default for p in parameters if p.default is not p.empty} | options
+        settings |= {f"model.{part}.{name}": value for name, value in options.items()}
+    return {**settings, "tokenizer": tokenizer}
+
+
+def _from_packed(path: Path) -> Given:
+    packed = PackedModel.load(path)
+
+    def weigh(model: RNNT) -> RNNT:
+        fill_packed(model, packed)
+        return model
+
+    return Given(packed.header["features"], packed.header["model"], packed.header["tokenizer"], weigh)
+
+
+def _from_checkpoint(path: Path) -> Given:
+    source, _policy, config, tokenizer = load_checkpoint(path)
+    return Given(asdict(config.features), asdict(config.model), tokenizer.to_dict(), lambda _fresh: source)
+
+
+_READERS = {".qst": _from_packed, ".ckpt": _from_checkpoint}

@@ -1,0 +1,191 @@
+"""The float baseline: trained once or given as a file, and scored on the sets at hand."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny import run_config
+
+from qstudy.cli import main
+from qstudy.errors import UserError
+from qstudy.files import read_json
+from qstudy.model import RNNT
+from qstudy.quant.packed import PackedModel, fill_float, fill_packed
+from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.run import float_baseline, run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[1]
+PTQ: dict[str, Any] = {"name": "ptq", "layers": {"*": {"weight": 8}}}
+
+
+@pytest.fixture(scope="module")
+def float_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a float run: `model.qst`, `last.ckpt`, `record.json`."""
+    work = tmp_path_factory.mktemp("float")
+    run(run_config(corpus, work), work / "run", name="float")
+    return work / "run"
+
+
+@pytest.fixture(scope="module")
+def eight_bits(corpus: Path, float_run: Path) -> Path:
+    """The same model packed at eight bits."""
+    work = float_run.parent
+    run(run_config(corpus, work, policy=PTQ, start=str(float_run / "last.ckpt")), work / "ptq", name="ptq")
+    return work / "ptq" / "model.qst"
+
+
+def folders(work: Path) -> list[str]:
+    return sorted(path.parent.name for path in (work / "cache" / "baselines").glob("*/record.json"))
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return PackedModel.load(path).tensors
+
+
+def test_a_checkpoint_as_start_is_the_float_model(corpus: Path, float_run: Path, tmp_path: Path) -> None:
+    folder = float_baseline(run_config(corpus, tmp_path, policy=PTQ, start=str(float_run / "last.ckpt")))
+    before, after = tensors(float_run / "model.qst"), tensors(folder / "model.qst")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    first, second = read_json(float_run / "record.json"), read_json(folder / "record.json")
+    assert first["metrics"]["dev"]["wer"] == second["metrics"]["dev"]["wer"]
+    assert first["utterances"] == second["utterances"]
+    assert first["size_bytes"] == second["size_bytes"]
+
+
+def test_a_packed_model_as_start_is_what_its_integers_say(corpus: Path, eight_bits: Path, tmp_path: Path) -> None:
+    data = {"test": {"other": str(corpus / "test.jsonl")}}
+    config = run_config(corpus, tmp_path, policy=PTQ, start=str(eight_bits), data=data)
+    record = run(config, tmp_path / "run", name="ptq")
+    (folder,) = folders(tmp_path)
+    baseline = read_json(tmp_path / "cache" / "baselines" / folder / "record.json")
+    assert record["baseline"]["id"] == baseline["run"]
+    assert baseline["run"].startswith("model-")
+    assert list(record["baseline"]["metrics"]) == ["dev", "other"]
+    assert record["baseline"]["size_bytes"] == baseline["size_bytes"] > 3 * record["size_bytes"]
+
+    model = config.model, config.features.bins, config.features.hop_ms, 29
+    served, again = RNNT(*model), RNNT(*model)
+    fill_packed(served, PackedModel.load(eight_bits))
+    fill_float(again, served)
+    found = tensors(tmp_path / "cache" / "baselines" / folder / "model.qst")
+    assert torch.equal(found["encoder.lstm.0.0.float"], again.encoder.lstm[0].weight_ih_l0)
+    # rounding what is rounded already changes nothing
+    assert torch.equal(
+        tensors(eight_bits)["encoder.lstm.0.0.codes"], tensors(tmp_path / "run/model.qst")["encoder.lstm.0.0.codes"]
+    )
+
+
+def test_contents_count_not_paths(corpus: Path, float_run: Path, eight_bits: Path, tmp_path: Path) -> None:
+    file = tmp_path / "start.qst"
+    file.write_bytes(eight_bits.read_bytes())
+    config = run_config(corpus, tmp_path, policy=PTQ, start=str(file))
+    assert float_baseline(config) == float_baseline(run_config(corpus, tmp_path, policy=PTQ, start=str(eight_bits)))
+    file.write_bytes((float_run / "model.qst").read_bytes())
+    float_baseline(config)
+    assert len(folders(tmp_path)) == 2
+
+
+def test_a_run_does_not_go_on_from_another_start(
+    corpus: Path, float_run: Path, eight_bits: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "start.qst"
+    file.write_bytes(eight_bits.read_bytes())
+    config = run_config(corpus, tmp_path, policy={**PTQ, "name": "fake_qat"}, start=str(file))
+    run(config, tmp_path / "run", name="qat")
+    (tmp_path / "run" / "record.json").unlink()
+    run(config, tmp_path / "run", name="qat")  # killed before its record: it goes on
+    file.write_bytes((float_run / "model.qst").read_bytes())
+    with pytest.raises(UserError, match=r"last\.ckpt is of a run with another start"):
+        run(config, tmp_path / "run", name="qat")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {"joiner": {"hidden": 24}}}, r"model\.joiner\.hidden \(16 there, 24 here\)"),
+        ({"model": {"encoder": {"name": "lstm", "hidden": 24, "layers": 2}}}, r"encoder\.layers \(1 there, 2 here\)"),
+        ({"features": {"hop_ms": 12.5}}, r"features\.hop_ms \(10\.0 there, 12\.5 here\)"),
+        ({"tokenizer": {"name": "characters", "alphabet": " 'abcdefghijklmnopqrstuvwxyz-"}}, "in tokenizer;"),
+    ],
+    ids=["joiner", "encoder", "features", "tokenizer"],
+)
+def test_a_start_that_does_not_fit(
+    corpus: Path, float_run: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    config = run_config(corpus, tmp_path, policy=PTQ, start=str(float_run / "model.qst"), **changes)
+    with pytest.raises(UserError, match=named):
+        float_baseline(config)
+    assert folders(tmp_path) == []
+
+
+def test_dropout_and_defaults_are_no_difference(corpus: Path, float_run: Path, tmp_path: Path) -> None:
+    encoder = {"name": "lstm", "hidden": 24, "layers": 1, "stack": 3, "reduction": 3, "running_mean": 0, "dropout": 0.1}
+    config = run_config(corpus, tmp_path, policy=PTQ, start=str(float_run / "model.qst"), model={"encoder": encoder})
+    assert (float_baseline(config) / "model.qst").exists()
+
+
+def test_a_start_that_is_not_there(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"start: there is no model file gone\.qst .*--fresh.*--start baseline"):
+        float_baseline(run_config(corpus, tmp_path, policy=PTQ, start="gone.qst"))
+
+
+def test_other_sets_are_scored_anew_without_training(corpus: Path, tmp_path: Path) -> None:
+    trained = float_baseline(run_config(corpus, tmp_path))
+    written = (trained / "model.qst").stat().st_mtime_ns
+    other = run_config(
+        corpus, tmp_path, data={"dev": str(corpus / "test.jsonl"), "test": {"new": str(corpus / "dev.jsonl")}}
+    )
+    scored = float_baseline(other)
+    assert scored != trained
+    assert float_baseline(other) == scored
+    assert float_baseline(run_config(corpus, tmp_path)) == trained
+    assert (trained / "model.qst").stat().st_mtime_ns == written
+    before, after = (read_json(folder / "record.json") for folder in (trained, scored))
+    assert before["run"] == after["run"]
+    assert list(after["metrics"]) == ["dev", "new"]
+    assert after["metrics"]["new"]["wer"] == before["metrics"]["dev"]["wer"]
+    assert after["metrics"]["dev"]["words"] != before["metrics"]["dev"]["words"]
+    assert all(torch.equal(tensors(trained / "model.qst")[k], v) for k, v in tensors(scored / "model.qst").items())
+
+
+def written_yaml(config: RunConfig, path: Path) -> str:
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    return str(path)
+
+
+def test_a_float_model_that_was_trained_is_the_baseline(corpus: Path, tmp_path: Path) -> None:
+    """`qstudy train`, then a policy with the same settings: one training from scratch."""
+    config = written_yaml(run_config(corpus, tmp_path), tmp_path / "run.yaml")
+    main(["train", "--config", config, "--out", str(tmp_path / "float"), "--name", "mine"])
+    (folder,) = folders(tmp_path)
+    assert (tmp_path / "float/model.qst").read_bytes() == (
+        tmp_path / "cache/baselines" / folder / "model.qst"
+    ).read_bytes()
+    main(["train", "--config", config, "--out", str(tmp_path / "ptq"), "--policy", json.dumps(PTQ)])
+    assert folders(tmp_path) == [folder]
+    assert read_json(tmp_path / "ptq/record.json")["baseline"]["id"] == "mine"
+
+
+def test_many_ask_and_one_trains(corpus: Path, tmp_path: Path) -> None:
+    config = written_yaml(run_config(corpus, tmp_path, policy=PTQ), tmp_path / "run.yaml")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "qstudy", "train", "--config", config, "--out"]
+    outs = [tmp_path / "first", tmp_path / "second"]
+    started = [
+        subprocess.Popen([*command, str(out)], env=environment, stderr=subprocess.PIPE, text=True) for out in outs
+    ]
+    said = "".join(process.communicate()[1] for process in started)
+    assert [process.returncode for process in started] == [0, 0], said
+    assert said.count("step 12/12") == 1, said
+    first, second = (read_json(out / "record.json") for out in outs)
+    assert first["baseline"] == second["baseline"]
+    assert len(folders(tmp_path)) == 1
