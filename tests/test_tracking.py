@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import run_config
 
 from qstudy.training.record import headline
+from qstudy.training.run import run
 from qstudy.training.tracking import Tracker, start_tracking
 
 wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
@@ -184,3 +186,16 @@ def _services() -> list[int]:
     found: list[Any] = [pid for pid in children if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert found
     return [int(pid) for pid in found]
+
+
+def test_a_training_logs_its_curves(corpus: Path, tmp_path: Path) -> None:
+    """Through Lightning: the loss and the learning rate every 20 steps, the dev set's errors when it is evaluated."""
+    schedule = {"steps": 40, "evaluate_every": 30}
+    run(run_config(corpus, tmp_path, training=schedule, track=True), tmp_path / "float", name="float")
+    (folder,) = (tmp_path / "float").glob("wandb/offline-run-*")
+    records = [json.loads(line) for line in inspect(folder).splitlines()]
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    steps = {name: [item["_step"] for item in history if name in item] for name in ("loss", "learning_rate", "dev_wer")}
+    assert steps == {"loss": [19, 39], "learning_rate": [19, 39], "dev_wer": [29]}  # Lightning counts from 0
+    assert not any("epoch" in item for item in history)
+    assert json.loads(inspect(folder, "--summary"))["state"] == "finished"
