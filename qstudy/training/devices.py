@@ -17,6 +17,7 @@ OUT_OF_PLACE = (
     "does not have many workers",  # `data.workers` is the user's choice
     "GPU available but not used",  # so is the accelerator
     "was configured so validation will run",  # which is what `evaluate_every` asks for
+    "treespec, LeafSpec",  # Lightning's own use of torch
 )
 """Lightning's advice that does not fit here."""
 
