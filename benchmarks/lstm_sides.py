@@ -11,17 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qstudy.quant import bfloat16
 from qstudy.quant.kernels import SWITCH
 from qstudy.quant.layers import LSTM
 from qstudy.quant.policies import build_policy
 
+BF16_GRADIENTS = "native W8A8, bf16 gradients"
+IN_FLOAT32 = "" if bfloat16.multiplies("cpu") else " (in float32: this processor would emulate bfloat16)"
+"""Of the gradients that are to be in bfloat16."""
+NO_BF16 = "" if bfloat16.computes("cpu") else "this processor has none"
 W8, W8A8 = {"weight": 8}, {"weight": 8, "activation": 8}
 NATIVE = {"name": "native_int", "layers": {"*": W8A8}}
 POLICIES: dict[str, dict[str, Any]] = {
     "fake W8": {"name": "fake_qat", "layers": {"*": W8}},
     "fake W8A8": {"name": "fake_qat", "layers": {"*": W8A8}},
     "native W8A8": NATIVE,
-    "native W8A8, bf16 gradients": NATIVE | {"gradient": "bfloat16"},
+    BF16_GRADIENTS: NATIVE | {"gradient": "bfloat16"},
     "native W8A8, torch only": NATIVE,
 }
 """Ours, by the name of their row."""
@@ -67,10 +72,9 @@ def quick_sides(batch: int, frames: int, size: int) -> dict[str, Step]:
     torch.manual_seed(0)
     x = torch.randn(batch, frames, size, requires_grad=True)
     layer = LSTM(size, size)
-    sides: dict[str, Step] = {
-        "float": partial(layer_step, layer, x),
-        "nn.LSTM bf16": partial(layer_step, layer, x, autocast=True),
-    }
+    sides: dict[str, Step] = {"float": partial(layer_step, layer, x)}
+    if not NO_BF16:
+        sides["nn.LSTM bf16"] = partial(layer_step, layer, x, autocast=True)
     for name, policy in POLICIES.items():
         model = quantized(nn.Sequential(layer), policy, lambda model: model(x))[0]
         sides[name] = partial(layer_step, model, x, without_kernels=name in PORTABLE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.row import Row
 from benchmarks.serving_peers import PEERS, Plain, Stream, streams
-from benchmarks.timing import milliseconds
+from benchmarks.timing import milliseconds, refusal
 from qstudy.jit import compiled
 from qstudy.model.rnnt import RNNT, ModelConfig
 from qstudy.quant.packed import fill_packed, pack_model
@@ -55,13 +55,20 @@ def size_rows(hidden: int) -> Iterable[Row]:
     model = recognizer(hidden)
     ours = {name: packed(hidden, *width) for name, width in WIDTHS.items()}
     weights = {name: matrix_bytes(model, bits) for name, (_, bits) in WIDTHS.items()}
-    sides: dict[str, Stream] = {**streams(plain(model)), **{name: stream(each) for name, each in ours.items()}}
+    frame = torch.zeros(1, 1, STACK * BINS)
+    peers = streams(plain(model))
+    why_not = dict.fromkeys(PEERS, NO_ONNX) | {name: refusal(lambda p=peer: p(frame)) for name, peer in peers.items()}
+    sides: dict[str, Stream] = {name: peer for name, peer in peers.items() if not why_not[name]}
+    sides |= {name: stream(each) for name, each in ours.items()}
     sides |= {f"floor {name}": reading(size) for name, size in weights.items()}
     for frames, names in CALLS.items():
-        yield from call_rows(hidden, frames, frame_us(sides, frames), {name: weights[name] for name in names})
+        times = frame_us(sides, frames)
+        yield from call_rows(hidden, frames, times, {name: weights[name] for name in names}, why_not)
 
 
-def call_rows(hidden: int, frames: int, times: Mapping[str, float], weights: Mapping[str, int]) -> Iterable[Row]:
+def call_rows(
+    hidden: int, frames: int, times: Mapping[str, float], weights: Mapping[str, int], why_not: Mapping[str, str]
+) -> Iterable[Row]:
     """Of one hidden size and so many frames per call."""
     peers = {name: times.get(name) for name in PEERS}
     fastest = min((name for name, time in peers.items() if time), key=lambda name: peers[name] or 0)
@@ -76,7 +83,7 @@ def call_rows(hidden: int, frames: int, times: Mapping[str, float], weights: Map
                 theirs=peers[peer],
                 floor_is="read",
                 floor=times[f"floor {name}"],
-                skipped=NO_ONNX if peers[peer] is None else "",
+                skipped=why_not[peer],
             )
 
 

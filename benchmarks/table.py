@@ -19,7 +19,7 @@ LEGEND = (
     "Its memory: peak above the logits, each side in a process of its own; floor: the gradient of the logits.",
     "LSTM step, B x T x H: one layer, forward and backward, D = H; floor: nn.LSTM in float32.",
     "Training step, utterances x length: the digits recognizer: forward, loss, backward, AdamW; ours and float",
-    "bf16 under bf16 autocast, as training runs; floor: the same in float32.",
+    "bf16 under bf16 autocast where the processor multiplies it, as training runs; floor: the same in float32.",
     "W8: weights of 8 bits; W8A8: also inputs and hidden states; fake: policy fake_qat, native: native_int.",
     "Brevitas is set to match; torch.ao is its quantizable LSTM with its default settings for 8 bits.",
     "torch only: without our kernels, as on a GPU (QSTUDY_PORTABLE=1).",

@@ -18,6 +18,15 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     return {name: statistics.median(each[WARM_UP:] or each) for name, each in times.items()}
 
 
+def refusal(side: Callable[[], object]) -> str:
+    """Why a peer cannot be measured on this processor: the first sentence of its error; empty if it can."""
+    try:
+        side()
+    except RuntimeError as error:  # torch's, for an instruction or an engine that is not there
+        return f"does not run on this processor: {str(error).splitlines()[0].partition('. ')[0]}"
+    return ""
+
+
 def milliseconds(side: Callable[[], object]) -> float:
     """The time of one call."""
     start = time.perf_counter()

@@ -1,12 +1,6 @@
 """The kernels of one-row products equal NumPy to the bit, with whatever instructions the processor has."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -68,28 +62,3 @@ def test_arranging_keeps_every_bit_once(shape: tuple[int, int], bits: int, seed:
     assert arranged.nbytes * 8 == padded_rows * padded_columns * bits
     assert padded_rows - shape[0] < gemv.ROWS
     assert padded_columns - shape[1] < 4 * len(gemv.FIELDS[bits])
-
-
-OTHER = """
-import numpy as np
-from qstudy.quant.kernels import gemv, ir
-import test_gemv
-assert ir.LANES == {lanes} and not ir.VNNI
-for bits in gemv.WIDTHS:
-    for shape in ((1, 1), (130, 67)):
-        test_gemv.test_equal_to_numpy.hypothesis.inner_test(shape, bits, "mixed", "mixed", 5)
-"""
-
-
-@pytest.mark.parametrize(("features", "lanes"), [("+avx,+avx2,+fma", 8), ("", 8)], ids=["AVX2", "plain"])
-def test_processors_without_vnni(features: str, lanes: int) -> None:
-    """numba compiles for an older processor, in a process of its own."""
-    machine = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", OTHER.format(lanes=lanes)],
-        env={**os.environ, **machine, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

@@ -1,12 +1,10 @@
 """`precision`: bfloat16 where the device multiplies in it, one sentence where it is asked for in vain."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processors import on_x86, python_on
 from tiny import run_config
 
 from qstudy.files import read_json
@@ -14,28 +12,21 @@ from qstudy.quant import bfloat16
 from qstudy.training.precision import used_precision
 from qstudy.training.run import run
 
-ROOT = Path(__file__).parents[1]
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "CUDA_VISIBLE_DEVICES": ""}
 
-
-def as_avx2(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run python in a process whose oneDNN knows AVX2 alone: without an LSTM in bfloat16."""
-    environment = os.environ | AVX2 | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
-
-
+@on_x86
 def test_auto_is_float32_where_onednn_has_no_bfloat16() -> None:
     said = "from qstudy.training.precision import used_precision; print(used_precision('auto', 'cpu'))"
-    done = as_avx2("-c", said)
+    done = python_on("AVX2", "-c", said)
     assert (done.returncode, done.stdout.strip()) == (0, "32-true"), done.stderr
 
 
+@on_x86
 def test_what_the_device_lacks_is_said_before_anything_is_made(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     data = ["--data.train", str(corpus / "train.jsonl"), "--data.dev", str(corpus / "dev.jsonl")]
     make = ["--data.make", f"{{corpus: commands, out: {corpus}, train: 4, dev: 2, test: 2}}"]
     options = ["--training.precision", "bf16-mixed", "--policy", "{name: fake_qat}", "--out", str(tmp_path / "run")]
-    done = as_avx2("-m", "qstudy", "train", *data, *make, *options)
+    done = python_on("AVX2", "-m", "qstudy", "train", *data, *make, *options)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "bf16-mixed" in done.stderr

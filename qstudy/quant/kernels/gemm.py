@@ -122,7 +122,7 @@ OPERANDS = {
 }
 """Types of one word of a row, of a vector of weights, of a vector of sums."""
 MULTIPLY: dict[Kind, Callable[..., ir.Value]] = {
-    "f32": lambda b, total, x, y: ir.fma(b, x, y, total),
+    "f32": lambda b, total, x, y: ir.multiply_add(b, x, y, total),
     "s8": ir.dot_u8_s8,
     "bf16": ir.dot_bf16,
 }
