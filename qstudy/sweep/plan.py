@@ -15,9 +15,10 @@ from qstudy.training.config import RunConfig
 from qstudy.training.price import price
 from qstudy.training.record import RECORD_FILE
 
-# Seconds of one core, measured on an AMD EPYC of 2025: what a laptop has, within a factor of two.
-UTTERANCE_S = 0.025  # synthesize or join one, and its features
+# Seconds of one core, from the records in reports/policies/ (AMD EPYC): what a laptop has, within a factor of two.
+UTTERANCE_S = 0.012  # synthesize or join one, and its features
 FLOAT_STEP_S, QUANTIZED_STEP_S = 2.3e-9, 4.0e-9  # per parameter and utterance of a batch
+LEAST_STEP_S = 0.02
 SCORING_S = 10.0  # start a trial, pack its model, recognize a few hundred utterances
 CORES = 2
 
@@ -103,4 +104,4 @@ def _trial_s(run: RunConfig) -> float:
 def _step_s(run: RunConfig, unit: float) -> float:
     """One optimizer step on one core."""
     parameters = sum(prod(matrix) for shape in price(run).shapes for matrix in shape.matrices)
-    return unit * parameters * run.schedule.batch_size
+    return LEAST_STEP_S + unit * parameters * run.schedule.batch_size
