@@ -328,7 +328,7 @@ def test_the_studies_that_come_with_the_project_can_run(file: Path) -> None:
     assert config.study == file.stem
     assert config.wanted >= {
         "smoke": 5,
-        "quickstart": 6,
+        "quickstart": 10,
         "digits": 15,
         "policies-digits": 66,
         "policies-commands": 66,

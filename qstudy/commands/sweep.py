@@ -11,6 +11,7 @@ def sweep(
     storage: str | None = None,
     trials: int | None = None,
     root: Path = Path("studies"),
+    fresh: bool = False,
 ) -> None:
     """Run a study, or go on with an interrupted one.
 
@@ -25,12 +26,13 @@ def sweep(
             the environment variable QSTUDY_STORAGE, or SQLite in the study's folder.
         trials: trials to train; by default what the file says.
         root: folder of all studies.
+        fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers: {workers} must be 1 or more.")
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
 
-    config = load_study(study, trials)
+    config = load_study(study, trials, fresh)
     check(config)
     run_study(config, root / config.study, workers, storage)

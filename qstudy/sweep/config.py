@@ -128,8 +128,8 @@ class StudyConfig:
         return [f.name for f in fields(self) if f.name not in free and getattr(self, f.name) != getattr(other, f.name)]
 
 
-def load_study(path: Path, trials: int | None = None) -> StudyConfig:
-    """Read a study's YAML file; `trials` overrides its own.
+def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> StudyConfig:
+    """Read a study's YAML file; `trials` overrides its own, `fresh` trains a baseline where a model file is given.
 
     `like: other.yaml` takes the fields that the file does not name from another study. `base: run.yaml` takes the base
     from a run configuration; `base: {from: run.yaml, finetune: {steps: 200}}` changes some of its fields.
@@ -142,7 +142,7 @@ def load_study(path: Path, trials: int | None = None) -> StudyConfig:
         values["trials"] = trials
     try:
         study = study_from_dict(values)
-        return _resolved(study)
+        return _resolved(study, fresh)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -188,7 +188,7 @@ def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:
     return StudyConfig(**given)
 
 
-def _resolved(study: StudyConfig) -> StudyConfig:
+def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
     """The same study with every default of its base spelled out, so that it can be compared and sent elsewhere."""
     base = config_from_dict(dict(study.base))
     if (base.trainer.devices, base.trainer.num_nodes) != (1, 1):
@@ -196,6 +196,8 @@ def _resolved(study: StudyConfig) -> StudyConfig:
             "base: trainer: a study trains every trial on one device, and several trials at once with --workers; leave"
             " devices and num_nodes at 1."
         )
+    if fresh and base.start_file is not None:
+        base = replace(base, start="baseline")
     budgets = study.budgets
     if budgets.latency_ms is not None and budgets.accelerator is None:
         budgets = replace(budgets, accelerator=next(iter(base.accelerator), None))

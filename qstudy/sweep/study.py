@@ -9,6 +9,7 @@ from qstudy.errors import UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
 from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.plan import print_plan
 from qstudy.sweep.pool import run_pool, visible_gpus
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import corners, expand
@@ -85,10 +86,7 @@ def _sweep(config: StudyConfig, folder: Path, workers: int, storage: str | None)
     queue.recover()
     queue.plan()
     if queue.unfinished():
-        print(
-            f"Study {config.study}: {queue.done()} of {config.wanted} trials done; all of it goes to {folder}.",
-            flush=True,
-        )
+        print_plan(config, folder, queue.done())
     if workers > 1:
         run_pool(queue, workers, storage)
     elif queue.unfinished():

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import io
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +57,26 @@ def make_corpus(config: RunConfig) -> None:
     options = dict(config.data.make)
     if not options or Path(config.data.train).exists():
         return
-    corpus = options.pop("corpus", None)
-    if corpus not in CORPORA:
-        raise UserError(f"data.make.corpus: {corpus!r} is not one of {', '.join(CORPORA)}.")
-    maker = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
+    corpus = str(options.pop("corpus", None))
+    maker = corpus_maker(corpus)
     paths = {name for name, p in inspect.signature(maker).parameters.items() if p.annotation is Path}
     values: dict[str, Any] = {key: Path(value) if key in paths else value for key, value in options.items()}
     said = io.StringIO()
     with redirect_stdout(said):
         build({"name": corpus, **values}, {corpus: maker}, "data.make")
     print(said.getvalue().partition("Next:")[0].rstrip())  # the corpus's hint what to do next is for who asked for it
+
+
+def corpus_maker(corpus: str) -> Callable[..., None]:
+    """The function that makes a corpus, as `qstudy data` calls it.
+
+    Raises:
+        UserError: there is no such corpus.
+    """
+    if corpus not in CORPORA:
+        raise UserError(f"data.make.corpus: {corpus!r} is not one of {', '.join(CORPORA)}.")
+    maker: Callable[..., None] = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
+    return maker
 
 
 def open_tokenizer(config: RunConfig) -> Tokenizer:

@@ -46,8 +46,7 @@ def find_baseline(config: RunConfig, train: Train) -> Path:
     make_corpus(config)
     if config.start_file is not None:
         return _scored(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
-    own = _from_scratch(config)
-    folder = _folder(own)
+    own, folder = _from_scratch(config), trained_folder(config)
     _make(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={SCORED: _sets(own)}))
     record = read_json(folder / RECORD_FILE)
     if record.get(SCORED) == _sets(config):
@@ -55,11 +54,21 @@ def find_baseline(config: RunConfig, train: Train) -> Path:
     return _scored(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record["run"], config)
 
 
+def trained_folder(config: RunConfig) -> Path:
+    """Where the float model trained under a configuration lies, or will: named by all that its weights depend on.
+
+    Raises:
+        UserError: there is no training manifest.
+    """
+    parts = {key: to_dict(config)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
+    return Path(config.cache) / "baselines" / content_hash(_manifest("data.train", config.data.train), parts)
+
+
 def publish(config: RunConfig, folder: Path) -> None:
     """Let a finished run, if it trained a float model from scratch, be the baseline of runs with the same settings."""
     if config.policy.get("name") != "float" or not config.from_scratch:
         return
-    target = _folder(_from_scratch(config))
+    target = trained_folder(config)
 
     def copy() -> None:
         if not join(config.trainer).is_global_zero:
@@ -116,12 +125,6 @@ def _score(config: RunConfig, folder: Path, name: str) -> None:
 
 def _from_scratch(config: RunConfig) -> RunConfig:
     return replace(config, policy={"name": "float"}, start="scratch")
-
-
-def _folder(config: RunConfig) -> Path:
-    """Where a float model trained under this configuration lies: by all that its weights depend on."""
-    parts = {key: to_dict(config)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
-    return Path(config.cache) / "baselines" / content_hash(_manifest("data.train", config.data.train), parts)
 
 
 def _sets(config: RunConfig) -> str:

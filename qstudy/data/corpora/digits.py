@@ -91,7 +91,11 @@ def find_recordings(root: Path) -> list[Path]:
     Raises:
         UserError: no such folder, or no such file.
     """
-    require_folder(root, "recordings named {digit}_{speaker}_{index}.wav")
+    require_folder(
+        root,
+        "the Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset): put it there, or name its "
+        "folder (`qstudy data digits --root`, in a run's configuration data.make.root)",
+    )
     folder = next((path for path in (root, root / "recordings") if any(path.glob("[0-9]_*_*.wav"))), root)
     files = sorted(path for path in folder.rglob("*.wav") if _NAME.fullmatch(path.name))
     if not files:

@@ -1,0 +1,107 @@
+"""What a study is about to do and about how long that takes, told before it begins."""
+
+import inspect
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+from qstudy.quant.policies import build_policy
+from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.space import corners, expand
+from qstudy.training.assets import corpus_maker
+from qstudy.training.baseline import trained_folder
+from qstudy.training.config import RunConfig
+from qstudy.training.price import price
+from qstudy.training.record import RECORD_FILE
+
+# Seconds of one core, from the records in reports/policies/ (AMD EPYC): what a laptop has, within a factor of two.
+UTTERANCE_S = 0.012  # synthesize or join one, and its features
+FLOAT_STEP_S, QUANTIZED_STEP_S = 2.3e-9, 4.0e-9  # per parameter and utterance of a batch
+LEAST_STEP_S = 0.02
+SCORING_S = 10.0  # start a trial, pack its model, recognize a few hundred utterances
+CORES = 2
+
+
+class Part(NamedTuple):
+    """One line of a plan."""
+
+    name: str
+    what: str
+    seconds: float
+    """0: it is there already."""
+
+
+def print_plan(config: StudyConfig, folder: Path, done: int) -> None:
+    """Print what a study will make, what is there already, and about how long each part takes.
+
+    Args:
+        config: the study.
+        folder: where all of it goes.
+        done: trials that have ended.
+
+    Raises:
+        UserError: its start file is missing.
+    """
+    parts = [_corpus(config.base_run), _baseline(config.base_run), _trials(config, done)]
+    whole = duration(sum(part.seconds for part in parts))
+    print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")
+    print("\n".join(_lines(parts)), flush=True)
+
+
+def duration(seconds: float) -> str:
+    """About so long: `20 s`, `4 min`, `1.5 h`."""
+    if seconds < 50:
+        return f"about {max(round(seconds, -1), 10):.0f} s"
+    if seconds < 5400:
+        return f"about {max(round(seconds / 60), 1)} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def _lines(parts: Sequence[Part]) -> list[str]:
+    width = max(len(part.what) for part in parts)
+    times = [duration(part.seconds) if part.seconds else "done" for part in parts]
+    return [f"  {part.name:<9} {part.what:<{width}}  {time}" for part, time in zip(parts, times, strict=True)]
+
+
+def _corpus(run: RunConfig) -> Part:
+    made = Path(run.data.train).exists()
+    folder = Path(run.data.train).parent
+    if made or not run.data.make:
+        return Part("corpus", f"{folder} is there" if made else f"{run.data.train} (missing)", 0)
+    options = dict(run.data.make)
+    defaults = inspect.signature(corpus_maker(str(options.get("corpus")))).parameters
+    counts = [options.get(split, defaults[split].default) for split in ("train", "dev", "test") if split in defaults]
+    return Part("corpus", f"make {sum(counts):,} utterances in {folder}", sum(counts) * UTTERANCE_S / CORES)
+
+
+def _baseline(run: RunConfig) -> Part:
+    """A run that trains from scratch needs none, but the others of its study do."""
+    if run.start_file is not None:
+        identity = str(run.start_identity)[:8]
+        return Part("baseline", f"{run.start_file} ({identity}), scored on this study's sets", SCORING_S)
+    if Path(run.data.train).exists() and (trained_folder(run) / RECORD_FILE).exists():
+        return Part("baseline", f"{trained_folder(run)} is there", 0)
+    seconds = run.training.steps * _step_s(run, FLOAT_STEP_S) / CORES
+    return Part("baseline", f"train a float model, {run.training.steps:,} steps", seconds + SCORING_S)
+
+
+def _trials(config: StudyConfig, done: int) -> Part:
+    """The grid's trials, then the space's, whose first corner stands for all of them."""
+    changes = expand(config.grid)[: config.wanted]
+    changes += corners(config.space)[:1] * (config.wanted - len(changes))
+    runs = [config.run_of(each) for each in changes[done:]]
+    steps = max((run.schedule.steps for run in runs), default=0)
+    what = f"{config.wanted} of up to {steps:,} steps" + (f", {done} done" if done else "")
+    return Part("trials", what, sum(_trial_s(run) for run in runs) / CORES)
+
+
+def _trial_s(run: RunConfig) -> float:
+    steps = run.schedule.steps if build_policy(run.policy).trains else 0
+    return steps * _step_s(run, QUANTIZED_STEP_S) + SCORING_S
+
+
+def _step_s(run: RunConfig, unit: float) -> float:
+    """One optimizer step on one core."""
+    parameters = sum(prod(matrix) for shape in price(run).shapes for matrix in shape.matrices)
+    return LEAST_STEP_S + unit * parameters * run.schedule.batch_size
