@@ -37,6 +37,7 @@ COMMANDS = {
     "simulate": Command("qstudy.simulate:simulate", "latency and traffic on a described accelerator", ("model",)),
     "sweep": Command("qstudy.sweep.commands:sweep", "run or continue a study", ("study",)),
     "worker": Command("qstudy.sweep.commands:worker", "one more worker for a study, on any machine"),
+    "cache": Command("qstudy.cache:cache", "list, verify and prune what runs keep: features and float baselines"),
     "report": Command("analysis.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }
 

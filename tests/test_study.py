@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 from sweep_helpers import make_config, measure, open_queue, start_victim
 
 from qstudy.errors import UserError
+from qstudy.locks import locked
 from qstudy.sweep.commands import check, sweep, worker
 from qstudy.sweep.config import load_study
-from qstudy.sweep.locks import locked
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.queue import OUTCOME, Queue
 from qstudy.sweep.worker import work

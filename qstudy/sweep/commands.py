@@ -7,8 +7,8 @@ import yaml
 
 from qstudy.errors import UserError
 from qstudy.files import write_text
+from qstudy.locks import try_lock
 from qstudy.sweep.config import StudyConfig, load_study
-from qstudy.sweep.locks import try_lock
 from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import corners, expand

@@ -21,8 +21,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from qstudy.files import content_hash
+from qstudy.locks import is_held, locked, try_lock
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.locks import is_held, locked, try_lock
 from qstudy.sweep.samplers import make_sampler
 from qstudy.sweep.space import expand, size
 
