@@ -1,22 +1,20 @@
-"""Locks that end with the process that holds them, however it dies."""
+"""Locks that end with the process that holds them, however it dies. A lock file's time is when it was last taken."""
 
 import fcntl
+import logging
+import os
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+log = logging.getLogger(__name__)
 
 
 def try_lock(path: Path) -> IO[str] | None:
     """Take the lock at `path` if it is free; closing the file, or the end of the process, lets it go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
+    return _take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_held(path: Path) -> bool:
@@ -28,9 +26,52 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`, waiting for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(path: Path, waiting: str = "") -> Iterator[None]:
+    """Hold the lock at `path`, waiting for it; the sentence `waiting` is logged if somebody else holds it."""
+    file = try_lock(path)
+    if file is None and waiting:
+        log.warning(waiting)
+    with file or _wait(path) as held:
+        os.utime(held.fileno())
         yield
+
+
+def hold(path: Path, owner: object) -> None:
+    """Share the lock at `path`, an existing file, as long as `owner` lives: nobody can take it alone meanwhile.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    weakref.finalize(owner, os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    with suppress(OSError):  # what belongs to others may be read, but not marked as used
+        os.utime(path)
+
+
+def _wait(path: Path) -> IO[str]:
+    file = _take(path, fcntl.LOCK_EX)
+    if file is None:
+        raise AssertionError("a lock that waits is always taken")
+    return file
+
+
+def _take(path: Path, operation: int) -> IO[str] | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("a")
+        try:
+            fcntl.flock(file, operation)
+        except BlockingIOError:
+            file.close()
+            return None
+        if _is_at(file, path):
+            return file
+        file.close()  # whoever held it has removed it
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,13 +1,12 @@
-"""Feature cache: exact, quick to open again, and believed only when whole; built by several, killed, damaged."""
+"""Feature cache: exact, quick to open again, and believed only when whole; damaged, shared, pickled."""
 
 import json
 import os
+import pickle
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,8 @@ import torch
 from qstudy.data.audio import read_audio
 from qstudy.data.cache import FeatureSet, mean_std
 from qstudy.data.features import FeatureSettings, Filterbank, extract
+from qstudy.data.manifest import read_manifest
+from qstudy.data.store import verify
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
 
@@ -47,20 +48,21 @@ def opened(manifest: Path, skip_broken: bool = False) -> FeatureSet:
 
 
 def stores(manifest: Path) -> list[Path]:
-    return [path for path in (manifest.parent / "cache").iterdir() if path.is_dir()]
+    return [path for path in (manifest.parent / "cache").glob("[!.]*") if path.is_dir()]
 
 
 def assert_equal(features: FeatureSet, others: FeatureSet) -> None:
-    assert features.texts == others.texts
+    assert list(features.texts) == list(others.texts)
+    assert list(features.labels) == list(others.labels)
     for item in range(len(others)):
         np.testing.assert_array_equal(features.frames(item), others.frames(item))
 
 
 def test_exactly_what_extract_makes(manifest: Path) -> None:
     features = opened(manifest)
-    assert features.texts == TEXTS
-    assert features.labels == [CharTokenizer().encode(text) for text in TEXTS]
-    for item, utterance in enumerate(features.utterances):
+    assert list(features.texts) == TEXTS
+    assert list(features.labels) == [CharTokenizer().encode(text) for text in TEXTS]
+    for item, utterance in enumerate(read_manifest(manifest)):
         whole = extract(Filterbank(SETTINGS), torch.from_numpy(read_audio(utterance.audio)))
         assert features.frames(item).dtype == np.float32
         np.testing.assert_array_equal(features.frames(item), whole.numpy())
@@ -70,11 +72,35 @@ def test_exactly_what_extract_makes(manifest: Path) -> None:
 
 def test_opened_again_without_decoding(manifest: Path) -> None:
     first = opened(manifest)
-    for utterance in first.utterances:  # same size and time, no sound
+    for utterance in read_manifest(manifest):  # same size and time, no sound
         status = utterance.audio.stat()
         utterance.audio.write_bytes(bytes(status.st_size))
         os.utime(utterance.audio, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert_equal(opened(manifest), first)
+
+
+def test_every_sound_file_is_read_once(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: Counter[str] = Counter()
+
+    class Counted(soundfile.SoundFile):  # type: ignore[misc]
+        def __init__(self, file: Path, *arguments: Any) -> None:
+            read[Path(file).name] += 1
+            super().__init__(file, *arguments)
+
+    monkeypatch.setattr(soundfile, "SoundFile", Counted)
+    opened(manifest)
+    assert read == {f"{number}.wav": 1 for number in range(5)}
+
+
+def test_pickled_as_paths(manifest: Path) -> None:
+    features = opened(manifest)
+    content = pickle.dumps(features)
+    assert len(content) < 1000
+    assert len(content) < features.stored(0).nbytes
+    again = pickle.loads(content)
+    assert_equal(again, features)
+    np.testing.assert_array_equal(again.lengths, features.lengths)
+    np.testing.assert_array_equal(mean_std(again), mean_std(features))
 
 
 def test_mean_and_deviation(manifest: Path) -> None:
@@ -102,28 +128,25 @@ def test_any_change_is_another_cache(manifest: Path, change: str) -> None:
     assert len(stores(manifest)) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "no features", "no index", "not json", "other index", "empty"])
+DAMAGES = ["cut", "no features", "no index", "cut index", "flipped index", "nothing", "flipped labels", "cut labels"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_noticed_and_mended(manifest: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     whole = [opened(manifest).frames(item).copy() for item in range(5)]
     (store,) = stores(manifest)
-    data, index = store / "features.i16", store / "index.json"
-    if damage == "cut":
-        data.write_bytes(data.read_bytes()[:-160])
-    elif damage == "flip":
-        content = bytearray(data.read_bytes())
-        content[1000] ^= 1
-        data.write_bytes(content)
-    elif damage == "other index":
-        entry = json.loads(index.read_text())
-        entry["index"]["lines"].reverse()
-        index.write_text(json.dumps(entry))
-    elif damage == "not json":
-        index.write_text(index.read_text()[:50])
-    elif damage == "empty":
+    how, _, what = damage.partition(" ")
+    name = {"index": "index.*", "labels": "labels-*"}.get(what, "features.i16")
+    (file,) = store.glob(name)
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[:-160])
+    elif how == "flipped":
+        flip(file)
+    elif how == "nothing":
         shutil.rmtree(store)
         store.mkdir()
     else:
-        (data if damage == "no features" else index).unlink()
+        file.unlink()
     again = opened(manifest)
     assert "is damaged" in caplog.text
     for item, frames in enumerate(whole):
@@ -131,6 +154,21 @@ def test_damage_is_noticed_and_mended(manifest: Path, damage: str, caplog: pytes
     caplog.clear()
     opened(manifest)
     assert not caplog.text
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+
+
+def test_every_feature_is_verified_on_demand(manifest: Path) -> None:
+    opened(manifest)
+    (store,) = stores(manifest)
+    verify(store)
+    flip(store / "features.i16")
+    with pytest.raises(UserError, match=r"is damaged \(the checksum of features\.i16 differs\)"):
+        verify(store)
 
 
 def test_broken_utterances(manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +183,7 @@ def test_broken_utterances(manifest: Path, caplog: pytest.LogCaptureFixture) -> 
     assert not stores(manifest)
     for _ in range(2):
         caplog.clear()
-        assert opened(manifest, skip_broken=True).texts == TEXTS
+        assert list(opened(manifest, skip_broken=True).texts) == TEXTS
         assert all(f"{manifest}:{line}: " in caplog.text for line in (6, 7, 8))
     with pytest.raises(UserError, match="'4'"):  # also from the cache
         opened(manifest)
@@ -155,8 +193,13 @@ def test_the_tokenizer_may_change(manifest: Path) -> None:
     opened(manifest)
     other = CharTokenizer(" efghinorstuvwx")
     features = FeatureSet.open(manifest, SETTINGS, CharTokenizer("thre"), manifest.parent / "cache", skip_broken=True)
-    assert features.texts == ["three"]
-    assert FeatureSet.open(manifest, SETTINGS, other, manifest.parent / "cache").labels != opened(manifest).labels
+    assert list(features.texts) == ["three"]
+    assert list(features.labels) == [[1, 2, 3, 4, 4]]
+    mean, std = mean_std(features)  # of this utterance alone
+    np.testing.assert_allclose(mean, features.frames(0).astype(np.float64).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(std, features.frames(0).astype(np.float64).std(0).clip(2), rtol=1e-5)
+    labels = FeatureSet.open(manifest, SETTINGS, other, manifest.parent / "cache").labels
+    assert list(labels) != list(opened(manifest).labels)
     assert len(stores(manifest)) == 1
     with pytest.raises(UserError, match="outside"):
         FeatureSet.open(manifest, SETTINGS, CharTokenizer("x"), manifest.parent / "cache", skip_broken=True)
@@ -166,46 +209,3 @@ def test_folder_that_cannot_be_written(manifest: Path) -> None:
     (manifest.parent / "file").touch()
     with pytest.raises(UserError, match="Cannot write the feature cache"):
         FeatureSet.open(manifest, SETTINGS, CharTokenizer(), manifest.parent / "file" / "cache")
-
-
-OPEN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from qstudy.data.cache import FeatureSet
-from qstudy.data.features import FeatureSettings
-from qstudy.data.tokenizer import CharTokenizer
-features = FeatureSet.open(Path(sys.argv[1]), FeatureSettings(), CharTokenizer(), Path(sys.argv[2]))
-print(len(features), float(features.frames(len(features) - 1).sum()))
-"""
-
-
-def opener(manifest: Path) -> "subprocess.Popen[str]":
-    """Another process that opens the manifest's features."""
-    command = [
-        sys.executable,
-        "-c",
-        OPEN,
-        str(manifest),
-        str(manifest.parent / "cache"),
-        str(Path(__file__).parents[1]),
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_killed_builder_and_two_at_once(manifest: Path) -> None:
-    line = {"audio_filepath": "long.wav", "duration": 8, "text": "one"}
-    soundfile.write(manifest.parent / "long.wav", np.random.default_rng(0).standard_normal(128_000) * 0.1, 16000)
-    written(manifest, [line] * 128)
-    killed = opener(manifest)
-    cache = manifest.parent / "cache"
-    while not (started := list(cache.glob(".*.tmp/features.i16"))) or not started[0].stat().st_size:
-        assert killed.poll() is None
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not list(cache.glob("[!.]*/index.json"))
-    both = [opener(manifest), opener(manifest)]
-    answers = [process.communicate()[0] for process in both]
-    assert answers[0] == answers[1] == f"128 {float(opened(manifest).frames(127).sum())}\n"
-    assert len(stores(manifest)) == 1

@@ -1,13 +1,16 @@
 """The check before training, on real broken files: every problem is named by file and line, sound lines survive."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from qstudy.data.audio import write_flac
-from qstudy.data.check import check_manifest, require_sound
+from qstudy.data.cache import FeatureSet
+from qstudy.data.check import Problem, require_sound
+from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
 
@@ -54,27 +57,42 @@ BROKEN = {
 }
 
 
+def opened(path, skip_broken=False):
+    return FeatureSet.open(path, FeatureSettings(), CharTokenizer(), path.parent / "cache", skip_broken)
+
+
 @pytest.mark.parametrize(("bad", "message"), BROKEN.values(), ids=BROKEN)
-def test_every_kind_of_problem_has_file_and_line(manifest, bad, message):
-    path = manifest(line(), bad, line("stereo.wav", 0.5))
-    utterances, problems = check_manifest(path, CharTokenizer())
-    assert [item.source for item in utterances] == [f"{path}:1", f"{path}:3"]
-    assert [problem.source for problem in problems] == [f"{path}:2"]
-    assert message in problems[0].message
-    assert f"{path}:" not in problems[0].message
-
-
-def test_without_a_tokenizer_any_text_will_do(manifest):
-    assert check_manifest(manifest(line(text="hello 2 you")))[1] == []
-
-
-def test_all_problems_are_listed_in_order_but_few_are_shown(manifest):
-    path = manifest(*(bad for bad, _ in BROKEN.values()), line())
-    utterances, problems = check_manifest(path, CharTokenizer())
-    assert len(utterances) == 1
-    assert [problem.source for problem in problems] == [f"{path}:{i}" for i in range(1, 12)]
+def test_every_kind_of_problem_has_file_and_line(manifest, bad, message, caplog):
+    path = manifest(line(text="one"), bad, line("stereo.wav", 0.5, "two"))
     with pytest.raises(UserError) as error:
-        require_sound(path, problems, shown=3)
+        opened(path)
+    assert "1 of its lines cannot be used" in str(error.value)
+    complaint = str(error.value).splitlines()[1]
+    assert complaint.startswith(f"  {path}:2: ")
+    assert message in complaint
+    assert complaint.count(f"{path}:") == 1
+    assert list(opened(path, skip_broken=True).texts) == ["one", "two"]
+    assert f"Left out: {complaint.strip()}" in caplog.text
+
+
+def test_what_needs_no_audio_is_told_first_and_all_in_order(manifest):
+    """A long manifest is read for hours: nobody should wait so long for a typo."""
+    path = manifest(*(bad for bad, _ in BROKEN.values()), line())
+    with pytest.raises(UserError) as error:
+        opened(path)
+    quick = [1, 2, 3, 10, 11]
+    assert [int(text.split(":")[1]) for text in str(error.value).splitlines()[1:]] == quick
+    assert not list((path.parent / "cache").glob(".*"))  # no audio was read
+    path = manifest(*(bad for number, (bad, _) in enumerate(BROKEN.values(), 1) if number not in quick), line())
+    with pytest.raises(UserError) as error:
+        opened(path)
+    assert [int(text.split(":")[1]) for text in str(error.value).splitlines()[1:]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_few_problems_are_shown():
+    path = Path("train.jsonl")
+    with pytest.raises(UserError) as error:
+        require_sound(path, [Problem(number, "is bad") for number in range(1, 12)], shown=3)
     assert str(error.value).count("\n  ") == 4
     assert "11 of its lines" in str(error.value)
     assert "and 8 more" in str(error.value)
@@ -83,4 +101,4 @@ def test_all_problems_are_listed_in_order_but_few_are_shown(manifest):
 
 def test_an_empty_manifest_is_an_error(manifest):
     with pytest.raises(UserError, match="is empty"):
-        check_manifest(manifest())
+        opened(manifest())

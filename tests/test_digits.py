@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from checked import checked
 
 from qstudy.data.audio import resample
-from qstudy.data.check import check_manifest
 from qstudy.data.corpora.digits import WORDS, digits
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.manifest import read_manifest
-from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -76,8 +75,7 @@ def test_strings_have_3_to_7_digits_one_speaker_and_are_in_one_split(dataset, tm
     digits(dataset, tmp_path, train=100, dev=30, test=30)
     texts = {}
     for split in SIZES:
-        utterances, problems = check_manifest(tmp_path / f"{split}.jsonl", CharTokenizer())
-        assert problems == []
+        utterances = checked(tmp_path / f"{split}.jsonl")
         texts[split] = [item.text for item in utterances]
         assert {len(text.split()) for text in texts[split]} == {3, 4, 5, 6, 7}
         assert {word for text in texts[split] for word in text.split()} == set(WORDS)
@@ -136,7 +134,7 @@ def test_the_real_dataset(tmp_path, capsys):
     digits(SHARED / "data" / "fsdd", tmp_path, train=20, dev=10, test=10)
     assert "train.jsonl" in capsys.readouterr().out
     for split, count in (("train", 20), ("dev", 10), ("test", 10)):
-        utterances, problems = check_manifest(tmp_path / f"{split}.jsonl", CharTokenizer())
-        assert (len(utterances), problems) == (count, [])
+        utterances = checked(tmp_path / f"{split}.jsonl")
+        assert len(utterances) == count
         assert {item.speaker for item in utterances} == {"george", "jackson", "lucas", "nicolas", "yweweler"}
         assert {soundfile.info(item.audio).samplerate for item in utterances} == {8000}

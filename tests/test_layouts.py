@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from checked import checked
 
-from qstudy.data.check import check_manifest
 from qstudy.data.corpora.digits import WORDS
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.librispeech import librispeech
 from qstudy.data.corpora.ljspeech import ljspeech
 from qstudy.data.corpora.text import normalize
 from qstudy.data.manifest import read_manifest
-from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -56,8 +55,8 @@ def test_librispeech_has_one_manifest_per_subset(libri, tmp_path, capsys):
     librispeech(libri, tmp_path / "out")
     assert "test-other.jsonl" in capsys.readouterr().out
     for subset, speaker, count in (("dev-clean", "11", 3), ("test-other", "22", 5)):
-        utterances, problems = check_manifest(tmp_path / "out" / f"{subset}.jsonl", CharTokenizer())
-        assert (len(utterances), problems) == (count, [])
+        utterances = checked(tmp_path / "out" / f"{subset}.jsonl")
+        assert len(utterances) == count
         assert {item.speaker for item in utterances} == {speaker}
         assert utterances[0].text == "it's sentence a"
         assert utterances[0].audio.resolve().is_relative_to(libri)
@@ -95,8 +94,8 @@ def test_librispeech_names_what_is_broken(libri, tmp_path):
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 def test_real_librispeech(tmp_path):
     librispeech(SHARED / "data" / "LibriSpeech", tmp_path)
-    utterances, problems = check_manifest(tmp_path / "test-clean.jsonl", CharTokenizer())
-    assert (len(utterances), problems) == (4, [])
+    utterances = checked(tmp_path / "test-clean.jsonl")
+    assert len(utterances) == 4
     assert utterances[2].text == "he could wait no longer"
     assert utterances[2].duration == pytest.approx(2.085)
 
@@ -108,8 +107,8 @@ def test_ljspeech_is_split_by_name_whatever_the_order_of_its_lines(lj, tmp_path)
     ljspeech(lj, tmp_path / "b", dev=2, test=1)
     names = {}
     for split, count in (("train", 5), ("dev", 2), ("test", 1)):
-        utterances, problems = check_manifest(tmp_path / "a" / f"{split}.jsonl", CharTokenizer())
-        assert (len(utterances), problems) == (count, [])
+        utterances = checked(tmp_path / "a" / f"{split}.jsonl")
+        assert len(utterances) == count
         names[split] = {item.audio.stem for item in utterances}
         assert (tmp_path / "a" / f"{split}.jsonl").read_text() == (tmp_path / "b" / f"{split}.jsonl").read_text()
     assert set.union(*names.values()) == set("01234567")

@@ -1,11 +1,12 @@
 """Manifests: what is written is read back, and every malformed line is named."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from qstudy.data.manifest import Utterance, read_manifest, write_manifest
+from qstudy.data.manifest import Utterance, manifest_lines, read_manifest, stamps, write_manifest
 from qstudy.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -84,6 +85,16 @@ def test_missing_empty_and_binary_manifests(tmp_path):
     (tmp_path / "sound.jsonl").write_bytes(b"RIFF\xff\xfe\x00")
     with pytest.raises(UserError, match=r"sound\.jsonl is not UTF-8"):
         read_manifest(tmp_path / "sound.jsonl")
+
+
+def test_stamps_tell_size_and_time_of_what_is_there(tmp_path):
+    (tmp_path / "a.wav").write_bytes(bytes(123))
+    os.utime(tmp_path / "a.wav", ns=(5, 7_000_000_011))
+    texts = [json.dumps({"audio_filepath": name}) for name in ("a.wav", str(tmp_path / "a.wav"), "b.wav", 3, "\0")]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join([*texts, "[1]", "{", "{}"]))
+    found = stamps(path, manifest_lines(path))
+    assert found.tolist() == [[123, 7_000_000_011]] * 2 + [[-1, -1]] * 6
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")

@@ -56,11 +56,16 @@ def duration(path: Path) -> float:
         return float(file.frames / file.samplerate)
 
 
+def require_file(path: Path) -> None:
+    """Raise UserError unless `path` is a file."""
+    if not path.is_file():
+        raise UserError(f"The audio file {path} does not exist.")
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[soundfile.SoundFile]:
     """The open sound file; what libsndfile says about a broken one becomes a UserError."""
-    if not path.is_file():
-        raise UserError(f"The audio file {path} does not exist.")
+    require_file(path)
     try:
         with soundfile.SoundFile(path) as file:
             yield file

@@ -1,17 +1,22 @@
 """A manifest as a set of features and labels, ready for training."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from qstudy.data.check import Problem, require_sound
+from qstudy.data.build import build
+from qstudy.data.check import require_sound, text_problems
+from qstudy.data.columns import Integers, Table, Texts
 from qstudy.data.features import STEPS, FeatureSettings
-from qstudy.data.manifest import Utterance, manifest_lines, parse_line
-from qstudy.data.store import line_number, open_store
+from qstudy.data.labels import labels_path, write_labels
+from qstudy.data.manifest import Line, manifest_lines
+from qstudy.data.store import Store, lock_path, read_problems, store_key
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
+from qstudy.locks import locked
 
 _LEAST_STD = 2.0
 
@@ -19,33 +24,31 @@ log = logging.getLogger(__name__)
 
 
 class FeatureSet:
-    """The utterances of a manifest with their features and labels."""
+    """The utterances of a manifest with their features and labels.
 
-    def __init__(
-        self,
-        utterances: list[Utterance],
-        labels: list[list[int]],
-        starts: np.ndarray,
-        lengths: np.ndarray,
-        features: np.ndarray,
-        settings: FeatureSettings,
-    ) -> None:
+    Everything lies in files that are mapped: processes share the memory, and a pickled set is two paths.
+    """
+
+    def __init__(self, store: Store, labels: Table, settings: FeatureSettings) -> None:
         """Put the parts together; `open` is what callers want.
 
         Args:
-            utterances: one per item.
-            labels: of each utterance's text.
-            starts: (items,) int64, the first frame of each utterance among `features`.
-            lengths: (items,) int64, frames of each utterance.
-            features: (all frames, bins) int16 in steps of 1 / STEPS.
+            store: features and texts.
+            labels: what `write_labels` made of the texts.
             settings: how the features were made.
         """
-        self.utterances = utterances
-        self.texts = [utterance.text for utterance in utterances]
-        self.labels = labels
-        self.lengths = lengths
+        items = labels["items"]
         self.settings = settings
-        self._starts, self._features = starts, features
+        self.texts: Sequence[str] = Texts(store.index, "texts", items)
+        self.labels: Sequence[list[int]] = Integers(labels, "labels")
+        self.lengths: np.ndarray = store.index["lengths"][items]  # (items,) int64, frames
+        self.sums: np.ndarray = labels["sums"]  # (bins,) int64, of all stored features
+        self.squares: np.ndarray = labels["squares"]
+        self._starts = (store.index["lengths"].cumsum() - store.index["lengths"])[items]
+        self._store, self._labels = store, labels
+
+    def __reduce__(self) -> tuple[type["FeatureSet"], tuple[Store, Table, FeatureSettings]]:
+        return FeatureSet, (self._store, self._labels, self.settings)
 
     @classmethod
     def open(
@@ -62,34 +65,26 @@ class FeatureSet:
             manifest: JSON lines (`qstudy.data.manifest`).
             settings: of the filterbank.
             tokenizer: makes the labels.
-            cache_dir: folder of all caches; several processes may use it at once.
+            cache_dir: folder of all caches; several processes may use it at once: one computes, the others wait.
             skip_broken: leave broken utterances out, with a warning, instead of raising.
 
         Raises:
-            UserError: broken utterances (the first ten are listed with file and line), no sound one, no manifest, or a
-                cache folder that cannot be written.
+            UserError: broken utterances (the first ten are listed with file and line; those that can be told without
+                reading audio come first), no sound one, no manifest, or a cache folder that cannot be written.
         """
-        parsed = _parse(manifest)
-        index, features = open_store(cache_dir, manifest, list(parsed.values()), settings, skip_broken)
-        problems = [Problem(f"{manifest}:{line}", message) for line, message in index.problems]
-        labels: dict[int, list[int]] = {}
-        for item, line in enumerate(index.lines):
-            try:
-                labels[item] = tokenizer.encode(parsed[line].text)
-            except UserError as error:
-                problems.append(Problem(parsed[line].source, str(error)))
-        if not skip_broken or not labels:
+        lines = manifest_lines(manifest)
+        folder = cache_dir / store_key(manifest, lines, settings)
+        store = _stored(folder, settings) or _build(folder, manifest, lines, settings, tokenizer, skip_broken)
+        labels = _labels(store, tokenizer)
+        problems = [*store.problems, *read_problems(labels)]
+        if not skip_broken or not len(labels["items"]):
             require_sound(manifest, problems)
         for problem in problems:
-            log.warning("Left out: %s", problem)
-        kept = np.array(list(labels))
-        starts = np.cumsum([0, *index.lengths])[kept]
-        lengths = np.array(index.lengths)[kept]
-        utterances = [parsed[index.lines[item]] for item in labels]
-        return cls(utterances, list(labels.values()), starts, lengths, features, settings)
+            log.warning("Left out: %s:%d: %s", manifest, problem.line, problem.message)
+        return cls(store, labels, settings)
 
     def __len__(self) -> int:
-        return len(self.utterances)
+        return len(self.lengths)
 
     @property
     def duration_s(self) -> float:
@@ -99,7 +94,7 @@ class FeatureSet:
     def stored(self, item: int) -> np.ndarray:
         """(frames, bins) int16 features of one utterance, in steps of 1 / STEPS."""
         start = self._starts[item]
-        return self._features[start : start + self.lengths[item]]
+        return self._store.frames[start : start + self.lengths[item]]
 
     def frames(self, item: int) -> np.ndarray:
         """(frames, bins) float32 features of one utterance: exactly what `extract` makes of its audio."""
@@ -112,24 +107,58 @@ def mean_std(features: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
     The deviation is at least 2 (9 dB; speech has 3 to 4), so that bins which are always silent, in audio that was once
     sampled at 8 kHz, are not amplified.
     """
-    total = np.zeros(features.settings.bins, dtype=np.int64)
-    squares = np.zeros(features.settings.bins, dtype=np.int64)
-    for item in tqdm(range(len(features)), desc="statistics", unit="utt", disable=None, leave=False, delay=2):
-        stored = features.stored(item).astype(np.int64)
-        total += stored.sum(0)
-        squares += np.einsum("td,td->d", stored, stored)
     count = int(features.lengths.sum())
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
+    mean = features.sums / count
+    std = np.sqrt(features.squares / count - mean**2)
     return (mean / STEPS).astype(np.float32), np.maximum(std / STEPS, _LEAST_STD).astype(np.float32)
 
 
-def _parse(manifest: Path) -> dict[int, Utterance]:
-    """Every well-formed line by its number; the check names the others."""
-    parsed = {}
-    for source, line in manifest_lines(manifest):
-        try:
-            parsed[line_number(source)] = parse_line(line, source, manifest.parent)
-        except UserError:
-            continue  # `open_store` hashes the whole manifest, so this line cannot hide behind an old check
-    return parsed
+def _stored(folder: Path, settings: FeatureSettings) -> Store | None:
+    """A whole store, else None."""
+    if not folder.exists():
+        return None
+    try:
+        return Store(folder, settings.bins)
+    except UserError as error:
+        log.warning("The feature cache %s It is built again.", error)
+        return None
+
+
+def _build(
+    folder: Path, manifest: Path, lines: Sequence[Line], settings: FeatureSettings, tokenizer: Tokenizer, skip: bool
+) -> Store:
+    """Build a store, unless another process just did."""
+    with _locked(folder):
+        if store := _stored(folder, settings):
+            return store
+        if not skip:  # at once, not after hours
+            require_sound(manifest, text_problems(manifest, lines, tokenizer))
+        build(folder, manifest, lines, settings, skip)
+        return Store(folder, settings.bins)
+
+
+def _labels(store: Store, tokenizer: Tokenizer) -> Table:
+    path = labels_path(store.folder, tokenizer)
+    if not path.exists():
+        with _locked(store.folder):
+            if not path.exists():
+                write_labels(path, store, tokenizer)
+    try:
+        return Table(path)
+    except UserError as error:
+        log.warning("%s It is written again.", error)
+        path.unlink()
+        return _labels(store, tokenizer)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Build alone; the system lets go when a builder dies."""
+    try:
+        with locked(lock_path(folder), "Waiting for another process, which computes the same features."):
+            yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"Cannot write the feature cache {folder.parent}: {reason}; free space or choose another folder."
+        ) from error

@@ -1,90 +1,63 @@
-"""The check before training: every line of a manifest, its sound file, its text; problems listed by file and line."""
+"""The check before training: what makes a line of a manifest unusable, told by file and line."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from qstudy.data.audio import read_native
-from qstudy.data.manifest import Utterance, manifest_lines, parse_line
+from qstudy.data.audio import read_native, require_file
+from qstudy.data.manifest import Line, Utterance, parse_line
+from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
-
-if TYPE_CHECKING:  # the tokenizer brings torch's neighbours along, which a check need not load
-    from qstudy.data.tokenizer import Tokenizer
 
 SHORTEST = 0.1  # seconds; less holds no word
 _TOLERANCE = 0.1  # seconds, or 2 % if that is more, by which a manifest's duration may be off
-_THREADS = 2
 
 
 @dataclass(frozen=True)
 class Problem:
     """Why one line cannot be trained on."""
 
-    source: str
-    """`path/train.jsonl:17`."""
+    line: int
+    """Its number in the manifest."""
     message: str
     """One sentence."""
 
-    def __str__(self) -> str:
-        return f"{self.source}: {self.message}"
+
+def text_problems(manifest: Path, lines: Sequence[Line], tokenizer: Tokenizer) -> list[Problem]:
+    """What can be told without reading audio: malformed lines, texts outside the tokenizer's labels, missing files."""
+    found = []
+    for line in tqdm(lines, desc="check", unit="line", disable=None, leave=False, delay=2):
+        try:
+            utterance = checked_line(manifest, line)
+            tokenizer.encode(utterance.text)
+            require_file(utterance.audio)
+        except UserError as error:
+            found.append(problem(manifest, line, error))
+    return found
 
 
-def check_manifest(path: Path, tokenizer: "Tokenizer | None" = None) -> tuple[list[Utterance], list[Problem]]:
-    """Read a manifest, decode every sound file and encode every text.
-
-    Args:
-        path: The manifest.
-        tokenizer: Texts must lie inside its alphabet; None: any text will do.
-
-    Returns:
-        The sound utterances and the problems, both in the manifest's order; every line is in exactly one of them.
+def checked_line(manifest: Path, line: Line) -> Utterance:
+    """The utterance of a line.
 
     Raises:
-        UserError: the manifest itself is missing or empty.
+        UserError: the line is malformed, or its text is empty.
     """
-    lines = list(manifest_lines(path))
-    with ThreadPoolExecutor(_THREADS) as pool:  # libsndfile decodes outside Python's lock
-        found = pool.map(partial(_check_line, folder=path.parent, tokenizer=tokenizer), lines)
-        results = list(tqdm(found, f"check {path.name}", len(lines), disable=None, unit="file", leave=False))
-    utterances = [item for item in results if isinstance(item, Utterance)]
-    return utterances, [item for item in results if isinstance(item, Problem)]
-
-
-def require_sound(path: Path, problems: Sequence[Problem], shown: int = 10) -> None:
-    """Raise UserError that lists the first `shown` problems of the manifest `path`, if there are any."""
-    if not problems:
-        return
-    listed = "\n".join(f"  {problem}" for problem in problems[:shown])
-    more = f"\n  ... and {len(problems) - shown} more" if len(problems) > shown else ""
-    mend = "mend them, or set skip_broken to leave them out"
-    raise UserError(f"{path}: {len(problems)} of its lines cannot be used; {mend}.\n{listed}{more}")
-
-
-def _check_line(numbered: tuple[str, str], folder: Path, tokenizer: "Tokenizer | None") -> Utterance | Problem:
-    source, line = numbered
-    try:
-        utterance = parse_line(line, source, folder)
-        _check_text(utterance.text, tokenizer)
-        _check_audio(utterance)
-    except UserError as error:
-        return Problem(source, str(error).removeprefix(f"{source}: "))
+    utterance = parse_line(line, manifest)
+    if not utterance.text:
+        raise UserError("text is empty; every utterance needs its words.")
     return utterance
 
 
-def _check_text(text: str, tokenizer: "Tokenizer | None") -> None:
-    if not text:
-        raise UserError("text is empty; every utterance needs its words.")
-    if tokenizer is not None:
-        tokenizer.encode(text)
+def checked_audio(utterance: Utterance) -> tuple[np.ndarray, int]:
+    """Read an utterance's sound file: samples, float32 (N,), and their rate, Hz.
 
-
-def _check_audio(utterance: Utterance) -> None:
+    Raises:
+        UserError: the file cannot be read (`read_native`), is too short or silent, or lasts longer or shorter than the
+            manifest says.
+    """
     samples, rate = read_native(utterance.audio)
     seconds = len(samples) / rate
     if seconds < SHORTEST:
@@ -95,3 +68,19 @@ def _check_audio(utterance: Utterance) -> None:
         raise UserError(f"The audio file {utterance.audio} is silent: every sample is zero.")
     if abs(seconds - utterance.duration) > max(_TOLERANCE, 0.02 * seconds):
         raise UserError(f"duration says {utterance.duration:g} s, but {utterance.audio} lasts {seconds:.2f} s.")
+    return samples, rate
+
+
+def problem(manifest: Path, line: Line, error: UserError) -> Problem:
+    """What an error says of a line."""
+    return Problem(line.number, str(error).removeprefix(f"{manifest}:{line.number}: "))
+
+
+def require_sound(manifest: Path, problems: Sequence[Problem], shown: int = 10) -> None:
+    """Raise UserError that lists the first `shown` problems of a manifest, if there are any."""
+    if not problems:
+        return
+    listed = "\n".join(f"  {manifest}:{problem.line}: {problem.message}" for problem in problems[:shown])
+    more = f"\n  ... and {len(problems) - shown} more" if len(problems) > shown else ""
+    mend = "mend them, or set skip_broken to leave them out"
+    raise UserError(f"{manifest}: {len(problems)} of its lines cannot be used; {mend}.\n{listed}{more}")

@@ -8,10 +8,12 @@ other fields are ignored.
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from qstudy.errors import UserError
 from qstudy.files import write_text
@@ -33,13 +35,22 @@ class Utterance:
     """`path/train.jsonl:17`, for error messages."""
 
 
+class Line(NamedTuple):
+    """One line of a manifest."""
+
+    number: int
+    """From 1 on."""
+    text: str
+    """Not blank; whether it is well-formed is for `parse_line` to say."""
+
+
 def read_manifest(path: Path) -> list[Utterance]:
     """Read every line of a manifest; no audio is opened (`qstudy.data.check` does that).
 
     Raises:
         UserError: the file is missing or empty, or a line is malformed; the message names file and line.
     """
-    return [parse_line(line, source, path.parent) for source, line in manifest_lines(path)]
+    return [parse_line(line, path) for line in manifest_lines(path)]
 
 
 def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
@@ -49,31 +60,41 @@ def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
     write_text(path, "".join(f"{json.dumps(_entry(item, folder), ensure_ascii=False)}\n" for item in utterances))
 
 
-def manifest_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (`path:number`, line) for every line that is not blank.
+def manifest_lines(path: Path) -> list[Line]:
+    """Every line that is not blank.
 
     Raises:
         UserError: the manifest is missing, unreadable, or has no lines.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); a manifest is JSON lines.") from error
     except OSError as error:
         raise UserError(f"Cannot read the manifest {path}: {error.strerror or error}.") from error
-    if not any(line.strip() for line in lines):
+    lines = [Line(number, text) for number, text in enumerate(texts, 1) if text and not text.isspace()]
+    if not lines:
         raise UserError(f"The manifest {path} is empty; it needs one JSON object per line.")
-    return ((f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    return lines
 
 
-def parse_line(line: str, source: str, folder: Path) -> Utterance:
-    """Turn one line into an utterance; paths are relative to `folder`.
+def stamps(path: Path, lines: Sequence[Line]) -> np.ndarray:
+    """(lines, 2) int64: size and time (ns) of each line's sound file; -1 where there is none.
+
+    As quick as can be, since every run does it: neither utterances nor paths are made.
+    """
+    return np.array([_stamp(line.text, str(path.parent)) for line in lines], np.int64)
+
+
+def parse_line(line: Line, manifest: Path) -> Utterance:
+    """Turn one line of a manifest into an utterance; paths are relative to the manifest's folder.
 
     Raises:
-        UserError: not a JSON object, or a field is missing or of the wrong kind; the message starts with `source`.
+        UserError: not a JSON object, or a field is missing or of the wrong kind; the message starts with `path:line`.
     """
+    source = f"{manifest}:{line.number}"
     try:
-        entry = json.loads(line)
+        entry = json.loads(line.text)
     except json.JSONDecodeError as error:
         raise UserError(f"{source}: not valid JSON ({error.msg}, column {error.colno}).") from error
     if not isinstance(entry, dict):
@@ -87,12 +108,20 @@ def parse_line(line: str, source: str, folder: Path) -> Utterance:
         raise UserError(f"{source}: audio_filepath is empty; it must name a sound file.")
     speaker = entry.get("speaker")
     return Utterance(
-        audio=folder / audio,
+        audio=manifest.parent / audio,
         duration=_seconds(entry, source),
         text=" ".join(_string(entry, "text", source).lower().split()),
         speaker=None if speaker is None else str(speaker),
         source=source,
     )
+
+
+def _stamp(text: str, folder: str) -> tuple[int, int]:
+    try:
+        status = os.stat(os.path.join(folder, json.loads(text)["audio_filepath"]))  # noqa: PTH116, PTH118
+    except (OSError, ValueError, TypeError, KeyError):
+        return -1, -1  # the check says why
+    return status.st_size, status.st_mtime_ns
 
 
 def _entry(utterance: Utterance, folder: Path) -> dict[str, Any]:

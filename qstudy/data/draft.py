@@ -1,0 +1,147 @@
+"""A store that is being written, and goes on where a killed writer was.
+
+`cache_dir/.KEY.partial/` holds `store/`, which becomes `cache_dir/KEY/` when it is whole, and `journal.jsonl`: one line
+for each block of the manifest whose features are written, with their checksum. Who goes on trusts what agrees with it.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from qstudy.data.check import Problem
+from qstudy.data.store import FEATURES, bin_sums
+
+_JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """One line of the manifest."""
+
+    line: int
+    """Its number."""
+    frames: np.ndarray
+    """(frames, bins) int16 features; no frame if there is a problem."""
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """What became of some lines of the manifest: each is either among `lines` or among `problems`."""
+
+    lines: list[int]
+    """Numbers of the sound ones."""
+    lengths: list[int]
+    """Their frames."""
+    problems: list[tuple[int, str]]
+    """Number and reason of the others."""
+    checksum: int
+    """CRC-32 of all features up to here."""
+
+
+class Draft:
+    """The caller holds the store's lock."""
+
+    def __init__(self, folder: Path, bins: int) -> None:
+        """Go on with what is in `folder`, or begin."""
+        self.folder, self.store = folder, folder / "store"
+        self.store.mkdir(parents=True, exist_ok=True)
+        self.blocks: list[Block] = []
+        self.checksum = 0
+        self.sums, self.squares = np.zeros((2, bins), np.int64)
+        self._features, self._journal = _opened(self.store / FEATURES), _opened(folder / _JOURNAL)
+        self._resume()
+
+    @property
+    def done(self) -> int:
+        """How many lines of the manifest are behind us."""
+        return sum(len(block.lines) + len(block.problems) for block in self.blocks)
+
+    @property
+    def lines(self) -> list[int]:
+        """Numbers of the sound lines."""
+        return [line for block in self.blocks for line in block.lines]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of the sound lines."""
+        return [length for block in self.blocks for length in block.lengths]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the others."""
+        return [Problem(line, message) for block in self.blocks for line, message in block.problems]
+
+    def add(self, computed: Sequence[Computed]) -> None:
+        """Write one block: features first, then the journal's line that vouches for them."""
+        frames = np.concatenate([item.frames for item in computed])
+        sound = [item for item in computed if item.problem is None]
+        block = Block(
+            lines=[item.line for item in sound],
+            lengths=[len(item.frames) for item in sound],
+            problems=[(item.problem.line, item.problem.message) for item in computed if item.problem is not None],
+            checksum=zlib.crc32(frames.data, self.checksum),
+        )
+        for file, content in ((self._features, frames.data), (self._journal, _encoded(block))):
+            file.write(content)
+            file.flush()
+        self._count(block, frames)
+
+    def close(self) -> None:
+        """Let the files go; the features are on the disk then, whatever happens to the machine."""
+        with self._features, self._journal:
+            os.fsync(self._features.fileno())
+
+    def _resume(self) -> None:
+        """Count the blocks that are whole, and cut off what is behind them."""
+        whole = 0
+        for line in self._journal:
+            if not self._accept(line):
+                break
+            whole += len(line)
+        _cut(self._journal, whole)
+        _cut(self._features, sum(self.lengths) * len(self.sums) * np.dtype(np.int16).itemsize)
+
+    def _accept(self, line: bytes) -> bool:
+        """Count a block if the journal's line is whole and the features agree with it."""
+        if (block := _decoded(line)) is None:
+            return False
+        values = np.fromfile(self._features, np.int16, sum(block.lengths) * len(self.sums))
+        if zlib.crc32(values.data, self.checksum) != block.checksum:
+            return False
+        self._count(block, values.reshape(-1, len(self.sums)))
+        return True
+
+    def _count(self, block: Block, frames: np.ndarray) -> None:
+        sums, squares = bin_sums(frames)
+        self.sums, self.squares = self.sums + sums, self.squares + squares
+        self.checksum = block.checksum
+        self.blocks.append(block)
+
+
+def _opened(path: Path) -> BinaryIO:
+    path.touch()
+    return path.open("r+b")
+
+
+def _encoded(block: Block) -> bytes:
+    return json.dumps(asdict(block)).encode() + b"\n"
+
+
+def _decoded(line: bytes) -> Block | None:
+    """The block of a line of the journal; None if it was being written when the build stopped."""
+    try:
+        return Block(**json.loads(line)) if line.endswith(b"\n") else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _cut(file: BinaryIO, size: int) -> None:
+    file.truncate(size)
+    file.seek(size)

@@ -1,0 +1,153 @@
+"""Building a feature store: interrupted in every way it goes on, and ends as if nothing had happened."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from qstudy.data.cache import FeatureSet
+from qstudy.data.draft import Draft
+from qstudy.data.features import FeatureSettings
+from qstudy.data.tokenizer import CharTokenizer
+
+LINES = 320
+
+OPEN = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+if sys.argv[4:]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
+from qstudy.data.cache import FeatureSet
+from qstudy.data.features import FeatureSettings
+from qstudy.data.tokenizer import CharTokenizer
+features = FeatureSet.open(Path(sys.argv[1]), FeatureSettings(), CharTokenizer(), Path(sys.argv[2]), skip_broken=True)
+print(len(features), float(features.frames(len(features) - 1).sum()))
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Five blocks of noise; two of its files are broken."""
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", generator.standard_normal(8000 + 800 * number) * 0.1, 16000)
+    entries = [
+        {"audio_filepath": f"{i % 4}.wav", "duration": 0.5 + 0.05 * (i % 4), "text": "one"} for i in range(LINES)
+    ]
+    entries[10]["audio_filepath"] = entries[150]["audio_filepath"] = "gone.wav"
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    return path
+
+
+def opener(manifest: Path, *size_limit: int) -> "subprocess.Popen[str]":
+    """Another process that opens the manifest's features; no file of its may become larger than `size_limit`."""
+    arguments = [manifest, manifest.parent / "cache", Path(__file__).parents[1], *size_limit]
+    command = [sys.executable, "-c", OPEN, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def opened(manifest: Path, cache: str) -> FeatureSet:
+    return FeatureSet.open(manifest, FeatureSettings(), CharTokenizer(), manifest.parent / cache, skip_broken=True)
+
+
+def journal(manifest: Path) -> bytes:
+    """What an unfinished build has written so far."""
+    found = list((manifest.parent / "cache").glob(".*.partial/journal.jsonl"))
+    return found[0].read_bytes() if found else b""
+
+
+def interrupt(manifest: Path, how: signal.Signals) -> bytes:
+    """Stop a builder as soon as it has finished some blocks, but not all; returns its journal."""
+    victim = opener(manifest)
+    while journal(manifest).count(b"\n") < 2:
+        assert victim.poll() is None, victim.communicate()
+        time.sleep(0.002)
+    victim.send_signal(how)
+    victim.communicate()
+    assert journal(manifest).count(b"\n") < LINES // 64
+    assert not list((manifest.parent / "cache").glob("[!.]*/"))  # whole or absent
+    return journal(manifest)
+
+
+def assert_as_if_never_interrupted(manifest: Path) -> None:
+    """Every file of the store equals that of another cache, which was built in one go; nothing else is left."""
+    opened(manifest, "cache")
+    opened(manifest, "untouched")
+    store, expected = (list((manifest.parent / name).glob("[!.]*/")) for name in ("cache", "untouched"))
+    assert [folder.name for folder in store] == [folder.name for folder in expected]
+    names = sorted(path.name for path in expected[0].iterdir())
+    assert sorted(path.name for path in store[0].iterdir()) == names
+    assert len(names) == 4
+    for name in names:
+        assert (store[0] / name).read_bytes() == (expected[0] / name).read_bytes(), name
+    assert not list((manifest.parent / "cache").glob(".*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_build_goes_on(manifest: Path, how: signal.Signals, caplog: pytest.LogCaptureFixture) -> None:
+    before = interrupt(manifest, how)
+    opened(manifest, "cache")
+    done = 64 * before.count(b"\n")
+    assert f"{done} of {LINES} lines are done" in caplog.text
+    assert_as_if_never_interrupted(manifest)
+
+
+def test_a_full_disk_is_one_sentence_and_the_build_goes_on(manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
+    error = opener(manifest, 1_000_000).communicate()[1].splitlines()[-1]
+    assert "UserError: Cannot write the feature cache" in error
+    assert "File too large; free space or choose another folder." in error
+    assert journal(manifest)
+    assert_as_if_never_interrupted(manifest)
+    assert "lines are done" in caplog.text
+
+
+@pytest.mark.parametrize("loss", ["features lost", "features changed", "journal torn", "tail of no block"])
+def test_what_a_crash_left_is_believed_as_far_as_it_agrees(manifest: Path, loss: str) -> None:
+    interrupt(manifest, signal.SIGKILL)
+    (partial,) = (manifest.parent / "cache").glob(".*.partial")
+    features, lines = partial / "store" / "features.i16", partial / "journal.jsonl"
+    first = sum(json.loads(lines.read_bytes().splitlines()[0])["lengths"]) * 80  # bytes of the first block
+    content = features.read_bytes()
+    if loss == "features lost":
+        features.write_bytes(content[: first + 1000])
+    elif loss == "features changed":
+        features.write_bytes(content[: first + 1000] + bytes(len(content) - first - 1000))
+    elif loss == "journal torn":
+        lines.write_bytes(lines.read_bytes()[: len(lines.read_bytes().splitlines()[0]) + 20])
+    else:
+        features.write_bytes(content[:first] + b"\1" * 999)
+        lines.write_bytes(lines.read_bytes().splitlines(keepends=True)[0])
+    draft = Draft(partial, FeatureSettings().bins)
+    draft.close()
+    assert draft.done == 64
+    assert features.stat().st_size == first
+    assert_as_if_never_interrupted(manifest)
+
+
+def test_what_was_computed_survives_the_complaint_about_the_rest(
+    manifest: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(manifest.parent / "gone.wav", np.zeros(8000), 16000)  # silent: only the audio tells
+    with pytest.raises(Exception, match="2 of its lines cannot be used"):
+        FeatureSet.open(manifest, FeatureSettings(), CharTokenizer(), manifest.parent / "cache")
+    assert len(opened(manifest, "cache")) == LINES - 2
+    assert f"{LINES} of {LINES} lines are done" in caplog.text
+    assert_as_if_never_interrupted(manifest)
+
+
+def test_one_builds_the_others_wait(manifest: Path) -> None:
+    processes = [opener(manifest) for _ in range(3)]
+    answers = [process.communicate() for process in processes]
+    features = opened(manifest, "cache")
+    last = float(features.frames(len(features) - 1).sum())
+    assert [answer for answer, _ in answers] == [f"{LINES - 2} {last}\n"] * 3
+    assert sum("Waiting for another process" in errors for _, errors in answers) in (1, 2)  # who came late found it
+    assert_as_if_never_interrupted(manifest)
