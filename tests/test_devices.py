@@ -86,7 +86,7 @@ def test_passes_divide_a_step_and_change_rounding_only(corpus: Path, shared_fold
     assert first["steps"] == second["steps"] == 30
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2, 4])
 def test_loader_processes_change_nothing(corpus: Path, shared_folder: Path, tmp_path: Path, workers: int) -> None:
     alone = run_config(corpus, shared_folder, training={**SCHEDULE, "steps": 12})
     helped = run_config(corpus, shared_folder, training={**SCHEDULE, "steps": 12}, data={"workers": workers})
