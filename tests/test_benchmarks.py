@@ -1,8 +1,11 @@
 """The benchmarks compare like with like, and say what they found."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 
-from benchmarks import table
+from benchmarks import data, table
 from benchmarks.problem import Problem, floor, ours, torchaudio_loss
 from benchmarks.row import Row
 from benchmarks.timing import SLOW_MS, interleaved
@@ -46,3 +49,9 @@ def test_table_and_json_hold_every_row() -> None:
     assert "`python -m benchmarks`" in text
     assert table.terminal([ROW]).row_count == 1
     assert table.json([ROW], machine)["rows"][0]["ratio"] == 12.5
+
+
+def test_features_of_the_peer_are_ours(tmp_path: Path) -> None:
+    manifest = data.corpus(tmp_path / "corpus", 2, seconds=0.3)
+    features = data.opened(manifest, tmp_path / "cache")
+    np.testing.assert_allclose(features.frames(1), data.kaldi(data.paths(manifest)[1]), atol=1e-3, rtol=0)

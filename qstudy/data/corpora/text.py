@@ -9,7 +9,7 @@ _DROPPED = re.compile(r"[^a-z0-9' ]")
 
 
 def normalize(text: str) -> str:
-    """Lower-case, without accents and punctuation; digits stay: the check before training asks to spell them out."""
+    """Lower-case, without accents and punctuation; digits stay (the check before training names them)."""
     plain = unicodedata.normalize("NFKD", text.translate(_REPLACED)).lower()
     spaced = re.sub(r"\s", " ", plain)
     return " ".join(_OUTER_APOSTROPHE.sub(" ", _DROPPED.sub("", spaced)).split())
