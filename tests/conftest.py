@@ -33,6 +33,14 @@ def corpus(shared_folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that torch has here."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums in one order, as in a subprocess with OMP_NUM_THREADS=1."""

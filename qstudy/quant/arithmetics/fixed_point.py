@@ -11,7 +11,8 @@ from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_words, hidden_step, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.grids import ActivationGrid, Codes, WeightGrid
-from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
+from qstudy.quant.integer.accumulator import Grid, record, rescale
+from qstudy.quant.integer.matmul import integer_matmul
 
 
 class _FixedPointLinear(torch.autograd.Function):
@@ -20,7 +21,7 @@ class _FixedPointLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, codes: Tensor, step: Tensor, matrix: Codes) -> Tensor:
         ctx.save_for_backward(x, weight)
-        accumulator = accumulate(codes, torch.zeros((), device=x.device), matrix.integers)
+        accumulator = integer_matmul(codes, matrix.integers)
         record(accumulator)
         return rescale(accumulator, step, matrix.scale.flatten())
 

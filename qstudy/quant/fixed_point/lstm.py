@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, hidden_codes
-from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, factors, requantization, to_fixed, to_float
-from qstudy.quant.integer.accumulator import accumulate, record, recording
+from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, requantization, to_fixed, to_float
+from qstudy.quant.integer.accumulator import record, recording
+from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.recurrence.steps import recurrence_gradients
 
 
@@ -32,11 +33,6 @@ def gate_words(scale: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
     """
     factor = scale.double() * torch.as_tensor(step, device=scale.device).double() * 2.0**spec.gate_fraction
     return requantization(factor)
-
-
-def weight_scale(words: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
-    """The weights' scale, float32, that `gate_words` made words of, to 24 bits."""
-    return (factors(words) / (torch.as_tensor(step).double() * 2.0**spec.gate_fraction)).float()
 
 
 def lstm_operands(
@@ -72,8 +68,7 @@ def run_lstm(codes: Tensor, h: Tensor, c: Tensor, operands: LSTMOperands) -> Cel
     """
     frames = len(codes)
     constants = operands.constants
-    zero = torch.zeros((), device=codes.device)
-    inputs = accumulate(codes, zero, operands.w_input).int()
+    inputs = integer_matmul(codes, operands.w_input).int()
     trace = CellTrace(
         torch.empty(inputs.shape, dtype=torch.int16, device=codes.device),
         c.new_empty(frames + 1, *c.shape),
@@ -84,7 +79,7 @@ def run_lstm(codes: Tensor, h: Tensor, c: Tensor, operands: LSTMOperands) -> Cel
     trace.codes[0] = hidden_codes(h, constants.bits, constants.spec.rounding)
     kept = torch.empty_like(inputs) if recording() else None
     for t in range(frames):
-        hidden = accumulate(trace.codes[t], zero, operands.w_hidden).int()
+        hidden = integer_matmul(trace.codes[t], operands.w_hidden).int()
         cell_step(t, inputs[t], hidden, constants, trace)
         if kept is not None:
             kept[t] = hidden

@@ -37,12 +37,13 @@ class QuantPolicy(ABC):
         """How `layer` computes at these widths; asked only for layers with something to quantize."""
 
     def prepare(self, model: nn.Module) -> None:
-        """Fill the slots."""
+        """Fill the slots, on the device where each layer lies."""
         layers = quantizable(model)
         bit_map = self.bit_map(layer.shape(name) for name, layer in layers.items())
         for name, layer in layers.items():
             bits = bit_map[name]
-            layer.arithmetic = self.arithmetic(layer, bits) if bits.quantized else None
+            device = layer.matrices()[0].device
+            layer.arithmetic = self.arithmetic(layer, bits).to(device) if bits.quantized else None
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:  # noqa: B027
         """Fit grids to the trained model before fine-tuning; each step of `passes` runs the model over one batch."""
