@@ -35,7 +35,7 @@ demo:
 	@echo
 	@echo "Look at the report:  reports/quickstart/index.html"
 	@echo "Browse the runs:     cd studies/quickstart && ../../$(BIN)/wandb leet"
-	@echo "Recognize speech:    $(BIN)/qstudy transcribe MODEL corpora/commands/test/000000.flac   (MODEL: the best one, named above)"
+	@echo "Recognize speech:    $(BIN)/qstudy transcribe MODEL corpora/commands/test/000000.flac   (MODEL: the best packed model, named above)"
 
 test: setup
 	$(BIN)/ruff check .

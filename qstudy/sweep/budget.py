@@ -8,7 +8,7 @@ from qstudy.errors import UserError
 
 
 class Priced(Protocol):
-    """What a configuration costs (`qstudy.training.run.Price`)."""
+    """What a configuration costs (`qstudy.training.price.Price`)."""
 
     @property
     def size_bytes(self) -> int:

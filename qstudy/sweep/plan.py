@@ -90,10 +90,10 @@ def _trials(config: StudyConfig, done: int) -> Part:
     """The grid's trials, then the space's, whose first corner stands for all of them."""
     changes = expand(config.grid)[: config.wanted]
     changes += corners(config.space)[:1] * (config.wanted - len(changes))
-    runs = [config.run_of(each) for each in changes[done:]]
-    steps = max((run.schedule.steps for run in runs), default=0)
+    runs = [config.run_of(each) for each in changes]
+    steps = max(run.schedule.steps for run in runs)
     what = f"{config.wanted} of up to {steps:,} steps" + (f", {done} done" if done else "")
-    return Part("trials", what, sum(_trial_s(run) for run in runs) / CORES)
+    return Part("trials", what, sum(_trial_s(run) for run in runs[done:]) / CORES)
 
 
 def _trial_s(run: RunConfig) -> float:
