@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, hidden_codes
-from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, requantization, to_fixed, to_float
+from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, factors, requantization, to_fixed, to_float
 from qstudy.quant.integer.accumulator import record, recording
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.recurrence.steps import recurrence_gradients
@@ -33,6 +33,11 @@ def gate_words(scale: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
     """
     factor = scale.double() * torch.as_tensor(step, device=scale.device).double() * 2.0**spec.gate_fraction
     return requantization(factor)
+
+
+def weight_scale(words: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
+    """The weights' scale, float32, that `gate_words` made words of, to 24 bits."""
+    return (factors(words) / (torch.as_tensor(step).double() * 2.0**spec.gate_fraction)).float()
 
 
 def lstm_operands(
