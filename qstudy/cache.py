@@ -72,6 +72,8 @@ def remove_unused(entry: Entry, before: float) -> list[Removed]:
                 return []
             locks.enter_context(lock)
         doomed = [*_leftovers(folder), *folder.rglob(".*.tmp")]
+        if entry.state == "whole":  # its draft is of no use any more
+            doomed.append(draft_path(folder))
         if entry.state == DAMAGED or entry.last_used < before:
             doomed += [path for path in (folder, draft_path(folder)) if path.exists()]
         removed = [_remove(path) for path in doomed if path.exists()]

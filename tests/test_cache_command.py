@@ -130,11 +130,13 @@ def test_leftovers_of_killed_processes_go(folder: Path, capsys: pytest.CaptureFi
     (features / ".0123.tmp" / "features.i16").write_bytes(bytes(100))
     (features / "4567.lock").touch()
     (train / ".labels-1.safetensors.99999.tmp").write_bytes(bytes(1000))
+    (features / f".{train.name}.partial").mkdir()  # killed just after its store got its name
     (features / ".89ab.partial").mkdir()  # of today: somebody may go on with it
     result = listed(folder, capsys, prune=True)
     assert result["freed_bytes"] == 1100
     assert not list(folder.rglob("*.tmp"))
     assert not (features / "4567.lock").exists()
+    assert not (features / f".{train.name}.partial").exists()
     states = {Path(entry["folder"]).name: entry["state"] for entry in result["entries"]}
     assert states.pop("89ab") == "unfinished"
     assert set(states.values()) == {"whole"}
