@@ -66,7 +66,7 @@ def outcome(policy: dict[str, Any], device: torch.device) -> tuple[float, Tensor
     loss.backward()
     wanted = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     assert all(each.device.type == device.type for each in [*wanted, *model.buffers()])
-    return float(loss), torch.cat([each.flatten() for each in wanted]).cpu()
+    return loss.item(), torch.cat([each.flatten() for each in wanted]).cpu()
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -96,7 +96,7 @@ def test_loss(device: torch.device, reduction: str) -> None:
     lengths = torch.tensor([9, 7, 3]), torch.tensor([5, 2, 0])
     results = []
     for kind, dtype in ((device, torch.float32), (CPU, torch.float64)):
-        x = logits.to(kind, dtype).requires_grad_()
+        x = logits.to(kind, dtype).clone().requires_grad_()
         losses = rnnt_loss(x, *(each.to(kind) for each in (targets, *lengths)), blank=0, reduction=reduction)
         losses.sum().backward()
         assert x.grad is not None
@@ -127,5 +127,5 @@ def test_steps_of_training_lower_the_loss(name: str, device: torch.device) -> No
         loss.backward()
         optimizer.step()
         policy.project_(model, step)
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
