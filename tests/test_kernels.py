@@ -212,7 +212,7 @@ class Problem:
         weight, bias = torch.from_numpy(self.weight), torch.from_numpy(self.bias)
         scales = (torch.from_numpy(self.scales[0]), torch.from_numpy(self.scales[1]))
         with recorded_accumulators() as record:
-            steps = recurrence_kernels.integer_steps(inputs, h, c, weight, scales, bias, self.grid)
+            steps = recurrence_kernels.integer_steps(inputs, self.grid.codes(h), c, weight, scales, bias, self.grid)
         return [each.numpy() for each in (*steps, *record)]
 
     def expected(self) -> tuple[NDArray[Any], ...]:

@@ -10,6 +10,7 @@ from qstudy.quant.layers import LSTM
 from qstudy.quant.recurrence.steps import quantized_recurrence
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (2, 1, 4), (9, 2, 3), (17, 3, 8)]  # T, B, H
+STEP = torch.tensor(1 / 127)
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 
@@ -41,7 +42,7 @@ def arguments(shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_outputs_and_gradients_are_those_of_the_loop(shape: tuple[int, int, int], high: int) -> None:
     ours, theirs = arguments(shape, torch.float64), arguments(shape, torch.float64)
-    y = quantized_recurrence(*ours, 1 / high, high)
+    y = quantized_recurrence(*ours, torch.tensor(1 / high, dtype=torch.float64), high)
     expected = reference(*theirs, 1 / high, high)
     upstream = [torch.randn_like(part) for part in y]
     torch.autograd.backward(y, upstream)
@@ -55,7 +56,7 @@ def test_outputs_and_gradients_are_those_of_the_loop(shape: tuple[int, int, int]
 @pytest.mark.parametrize("used", [0, 1, 2], ids=["outputs", "last h", "last c"])
 def test_gradient_of_each_output_alone(used: int) -> None:
     ours, theirs = arguments((6, 2, 4), torch.float64), arguments((6, 2, 4), torch.float64)
-    quantized_recurrence(*ours, 1 / 7, 7)[used].square().sum().backward()
+    quantized_recurrence(*ours, torch.tensor(1 / 7, dtype=torch.float64), 7)[used].square().sum().backward()
     reference(*theirs, 1 / 7, 7)[used].square().sum().backward()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
@@ -63,15 +64,15 @@ def test_gradient_of_each_output_alone(used: int) -> None:
 
 def test_outputs_in_float32() -> None:
     values = [value.detach() for value in arguments((25, 4, 16))]
-    for mine, other in zip(quantized_recurrence(*values, 1 / 127, 127), reference(*values, 1 / 127, 127), strict=True):
+    for mine, other in zip(quantized_recurrence(*values, STEP, 127), reference(*values, 1 / 127, 127), strict=True):
         torch.testing.assert_close(mine, other, atol=2e-2, rtol=0)  # a tie rounded the other way is one step of a gate
 
 
 def test_a_sequence_in_two_parts() -> None:
     inputs, h, c, weight = (value.detach() for value in arguments((10, 2, 5)))
-    whole = quantized_recurrence(inputs, h, c, weight, 1 / 127, 127)
-    first = quantized_recurrence(inputs[:4], h, c, weight, 1 / 127, 127)
-    second = quantized_recurrence(inputs[4:], *first[1:], weight, 1 / 127, 127)
+    whole = quantized_recurrence(inputs, h, c, weight, STEP, 127)
+    first = quantized_recurrence(inputs[:4], h, c, weight, STEP, 127)
+    second = quantized_recurrence(inputs[4:], *first[1:], weight, STEP, 127)
     assert torch.equal(torch.cat([first[0], second[0]]), whole[0])
     assert torch.equal(second[2], whole[2])
 

@@ -25,7 +25,7 @@ class FakeArithmetic(GriddedArithmetic):
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
             return self._recurred(y, state[0]), (h, c)
         grid, bias = self.hidden, b_input + b_hidden
-        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, float(grid.scale), grid.high)
+        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, grid.scale.detach(), grid.high)
         return self._recurred(y, state[0]), after
 
 

@@ -13,12 +13,14 @@ from torch import Tensor
 SWITCH = "QSTUDY_PORTABLE"
 
 
-def usable(*tensors: Tensor) -> bool:
-    """Whether the loops here can take these tensors: on the CPU, float32 or integers of 8 and 32 bits.
+def switched_off() -> bool:
+    """Whether the environment variable QSTUDY_PORTABLE=1 wants everything in torch alone."""
+    return os.environ.get(SWITCH, "0") not in ("", "0")
 
-    The environment variable QSTUDY_PORTABLE=1 says no to all: everything then runs in torch, as it does on a GPU.
-    """
-    if os.environ.get(SWITCH, "0") not in ("", "0"):
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the loops here can take these tensors: on the CPU, float32 or integers of 8 and 32 bits."""
+    if switched_off():
         return False
     served = (torch.float32, torch.int8, torch.uint8, torch.int32)
     return all(tensor.device.type == "cpu" and tensor.dtype in served for tensor in tensors)

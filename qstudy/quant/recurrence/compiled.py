@@ -14,7 +14,7 @@ from qstudy.quant.products import bits
 
 
 def float_steps(
-    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, reuse: bool
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, reuse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `recurrence.float_steps`: gates, cells, snapped hidden states, outputs."""
     frames, batch, size = inputs.shape
@@ -33,7 +33,7 @@ def float_steps(
 
 def integer_steps(
     accumulators: Tensor,
-    h: Tensor,
+    first: Tensor,
     c: Tensor,
     codes: Tensor,
     scales: tuple[Tensor, Tensor],
@@ -46,7 +46,7 @@ def integer_steps(
     gates = accumulators.view(torch.float32)  # each row is read before it is written
     cells, outputs = torch.empty(frames + 1, batch, size // 4), torch.empty(frames, batch, size // 4)
     hidden = torch.empty(frames + 1, batch, size // 4, dtype=torch.int8)
-    cells[0], hidden[0] = c, grid.codes(h)
+    cells[0], hidden[0] = c, first
     products = torch.empty((frames if recording() else 0, batch, size), dtype=torch.int32)
     packed = gemm.pack(codes)
     start = torch.zeros(len(packed) * gemm.BLOCK, dtype=torch.int32)

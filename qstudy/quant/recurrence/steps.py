@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from qstudy.quant.grids import bounds, integer_type
 from qstudy.quant.integer.accumulator import Grid
-from qstudy.quant.kernels import usable
 from qstudy.quant.products import affine, input_gradient, weight_gradient
-from qstudy.quant.recurrence import compiled as kernels
-from qstudy.quant.recurrence import portable
+from qstudy.quant.recurrence import loops
 
 
 class Steps(NamedTuple):
@@ -31,7 +30,7 @@ class Steps(NamedTuple):
 
 
 def quantized_recurrence(
-    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, gradient: torch.dtype | None = None
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, gradient: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM whose hidden state is snapped to a grid before each product with the hidden weights.
 
@@ -40,7 +39,7 @@ def quantized_recurrence(
         h: initial hidden state (B, H) float32.
         c: initial cell state (B, H) float32.
         weight: hidden weights (4H, H) float32, as quantized as they are to be.
-        scale: step of the hidden state's grid.
+        scale: step of the hidden state's grid ().
         high: greatest integer of the hidden state's grid.
         gradient: in which the backward pass multiplies; None: the dtype of `inputs`.
 
@@ -56,7 +55,7 @@ def quantized_lstm(
     w_input: Tensor,
     w_hidden: Tensor,
     bias: Tensor,
-    scale: float,
+    scale: Tensor,
     high: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One LSTM layer in float whose hidden state is snapped to a grid before each product with the hidden weights.
@@ -67,7 +66,7 @@ def quantized_lstm(
         w_input: (4H, D) float32, as quantized as they are to be; gates in torch's order.
         w_hidden: (4H, H) float32.
         bias: sum of both biases (4H,) float32.
-        scale: step of the hidden state's grid.
+        scale: step of the hidden state's grid ().
         high: greatest integer of the hidden state's grid.
 
     Returns:
@@ -78,11 +77,10 @@ def quantized_lstm(
 
 
 def float_steps(
-    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, reuse: bool = False
+    inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, reuse: bool = False
 ) -> Steps:
     """The forward pass of `quantized_recurrence`; `reuse`: the gates may overwrite the inputs."""
-    loops = kernels if usable(inputs, h, c, weight) else portable
-    return Steps(*loops.float_steps(inputs, h, c, weight, scale, high, reuse))
+    return Steps(*loops(inputs, h, c, weight).float_steps(inputs, h, c, weight, scale, high, reuse))
 
 
 def last_state(steps: Steps, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,8 +109,11 @@ def integer_steps(
         bias: (4H,) float32.
         grid: of the hidden state; symmetric.
     """
-    loops = kernels if usable(accumulators, h, c, codes, bias) and grid.bits <= 8 else portable
-    return Steps(*loops.integer_steps(accumulators, h, c, codes, scales, bias, grid))
+    high = bounds(grid.bits)[1]
+    first = torch.round(h / grid.step).clamp_(-high, high).to(integer_type(grid.bits))
+    with torch.autocast(h.device.type, enabled=False):
+        by = loops(accumulators, first, c, codes, bias)
+        return Steps(*by.integer_steps(accumulators, first, c, codes, scales, bias, grid))
 
 
 def step_gradients(
@@ -134,8 +135,7 @@ def step_gradients(
     Returns:
         Gradients of the gates' pre-activations (T, B, 4H) and of the initial h and c, (B, H) each.
     """
-    loops = kernels if usable(gates, cells, weight) else portable
-    return loops.step_gradients(gates, cells, weight, upstream, gradient)
+    return loops(gates, cells, weight).step_gradients(gates, cells, weight, upstream, gradient)
 
 
 def recurrence_gradients(
@@ -183,7 +183,7 @@ class _QuantizedLSTM(torch.autograd.Function):
         w_input: Tensor,
         w_hidden: Tensor,
         bias: Tensor,
-        scale: float,
+        scale: Tensor,
         high: int,
     ) -> Any:
         with torch.autocast(x.device.type, enabled=False):
@@ -210,7 +210,7 @@ class _QuantizedLSTM(torch.autograd.Function):
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: float, high: int, gradient: torch.dtype
+        ctx: Any, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, gradient: torch.dtype
     ) -> Any:
         with torch.autocast(inputs.device.type, enabled=False):
             steps = float_steps(inputs, h, c, weight, scale, high)
@@ -220,6 +220,7 @@ class _Recurrence(torch.autograd.Function):
         return y.transpose(0, 1), last_h, last_c
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
         gates, cells, snapped, weight = ctx.saved_tensors
         return (*recurrence_gradients(gates, cells, snapped, weight, y, h, c, ctx.gradient), None, None, None)

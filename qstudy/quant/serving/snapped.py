@@ -39,7 +39,7 @@ class SnappedServed(ServedArithmetic):
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         gates = F.linear(self._snap(x).transpose(0, 1), self.values_0, weights[2] + weights[3]).contiguous()
-        step, high = float(self.grids[1].step), self.grids[1].bounds()[1]
+        step, high = self.grids[1].step, self.grids[1].bounds()[1]
         y, h, c = quantized_recurrence(gates, state[0][0], state[1][0], self.values_1, step, high)
         return y.transpose(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
