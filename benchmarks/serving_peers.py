@@ -7,6 +7,7 @@ call it in inference mode.
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,7 @@ class Plain(nn.Module):
 
 def streams(model: Plain) -> dict[str, Stream]:
     """Every peer that is installed, by name."""
-    found = {"torch float32": torch_stream(model), "torch.ao int8": torch_stream(dynamic_int8(model))}
+    found = {"torch float32": torch_stream(model), "torch.ao int8": lazily(lambda: torch_stream(dynamic_int8(model)))}
     if find_spec("onnxruntime") and find_spec("onnx"):
         with TemporaryDirectory() as folder:
             graph, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
@@ -56,6 +57,12 @@ def dynamic_int8(model: Plain) -> nn.Module:
         warnings.simplefilter("ignore")  # it is to move to torchao one day
         quantized: nn.Module = torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=torch.qint8)
     return quantized
+
+
+def lazily(make: Callable[[], Stream]) -> Stream:
+    """A stream that is made when it is first called: there may be no engine for it on this processor."""
+    made = cache(make)
+    return lambda x: made()(x)
 
 
 def torch_stream(model: nn.Module) -> Stream:
