@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import data, loss, memory, qat, serving, simulator, table
+from benchmarks import data, gpu, loss, memory, qat, serving, simulator, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -15,6 +15,7 @@ from qstudy.files import write_json, write_text
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "loss": loss.rows,
     "qat": qat.rows,
+    "gpu": gpu.rows,
     "serving": serving.rows,
     "memory": memory.rows,
     "simulator": simulator.rows,
