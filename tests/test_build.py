@@ -14,7 +14,10 @@ import soundfile
 from qstudy.data.cache import FeatureSet
 from qstudy.data.draft import Draft
 from qstudy.data.features import FeatureSettings
+from qstudy.data.manifest import manifest_lines
+from qstudy.data.store import lock_path, store_key
 from qstudy.data.tokenizer import CharTokenizer
+from qstudy.locks import locked
 
 LINES = 320
 
@@ -26,6 +29,8 @@ if sys.argv[4:]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 from qstudy.data.cache import FeatureSet
 from qstudy.data.features import FeatureSettings
+from qstudy.data.manifest import manifest_lines
+from qstudy.data.store import lock_path, store_key
 from qstudy.data.tokenizer import CharTokenizer
 features = FeatureSet.open(Path(sys.argv[1]), FeatureSettings(), CharTokenizer(), Path(sys.argv[2]), skip_broken=True)
 print(len(features), float(features.frames(len(features) - 1).sum()))
@@ -144,10 +149,14 @@ def test_what_was_computed_survives_the_complaint_about_the_rest(
 
 
 def test_one_builds_the_others_wait(manifest: Path) -> None:
-    processes = [opener(manifest) for _ in range(3)]
+    key = store_key(manifest, manifest_lines(manifest), FeatureSettings())
+    with locked(lock_path(manifest.parent / "cache" / key)):  # so that they are all there before the first one builds
+        processes = [opener(manifest) for _ in range(3)]
+        for process in processes:
+            assert process.stderr is not None
+            assert "Waiting for another process" in process.stderr.readline()
     answers = [process.communicate() for process in processes]
     features = opened(manifest, "cache")
     last = float(features.frames(len(features) - 1).sum())
     assert [answer for answer, _ in answers] == [f"{LINES - 2} {last}\n"] * 3
-    assert sum("Waiting for another process" in errors for _, errors in answers) in (1, 2)  # who came late found it
     assert_as_if_never_interrupted(manifest)

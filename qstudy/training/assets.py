@@ -14,6 +14,7 @@ from qstudy.data.manifest import read_manifest
 from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
 from qstudy.files import content_hash, read_json, write_json
+from qstudy.locks import locked
 from qstudy.named import build
 from qstudy.training.config import RunConfig
 
@@ -55,8 +56,15 @@ def open_assets(config: RunConfig) -> Assets:
 def make_corpus(config: RunConfig) -> None:
     """Make the corpus if its training manifest is missing and the configuration says how."""
     options = dict(config.data.make)
-    if not options or Path(config.data.train).exists():
+    train = Path(config.data.train)
+    if not options or train.exists():
         return
+    with locked(train.with_name(f"{train.name}.lock"), "Waiting for another process, which makes the same corpus."):
+        if not train.exists():
+            _make_corpus(options)
+
+
+def _make_corpus(options: dict[str, Any]) -> None:
     corpus = str(options.pop("corpus", None))
     maker = corpus_maker(corpus)
     paths = {name for name, p in inspect.signature(maker).parameters.items() if p.annotation is Path}

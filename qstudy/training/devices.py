@@ -31,18 +31,34 @@ def join(trainer: TrainerConfig) -> Fabric:
     Raises:
         UserError: there are no such devices, or they cannot be started.
     """
-    return _join(**asdict(trainer))
+    with _told(), calm():
+        return _launched(**asdict(trainer))
+
+
+def check_devices(trainer: TrainerConfig) -> None:
+    """Raise UserError unless there are such devices; starts nothing."""
+    with _told(), calm():
+        _fabric(**asdict(trainer))
 
 
 @cache
-def _join(**settings: Any) -> Fabric:
+def _fabric(**settings: Any) -> Fabric:
+    return Fabric(**settings)
+
+
+@cache
+def _launched(**settings: Any) -> Fabric:
+    fabric = _fabric(**settings)
+    fabric.launch()
+    return fabric
+
+
+@contextmanager
+def _told() -> Iterator[None]:
     try:
-        with calm():
-            fabric = Fabric(**settings)
-            fabric.launch()
+        yield
     except Exception as error:  # Lightning's own and torch's: each has its reasons
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-    return fabric
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from qstudy.recognizer import describe, pack
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.devices import join
+from qstudy.training.devices import check_devices, join
 from qstudy.training.evaluation import evaluate
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
@@ -67,10 +67,9 @@ def run(
         The record, as written.
     """
     check_precision(config, config.trainer.accelerator)
+    check_devices(config.trainer)
+    cost, assets = price(config), open_assets(config)  # bad input is told by one process, before there are more
     devices = join(config.trainer)
-    cost = price(config)
-    with devices.rank_zero_first():
-        assets = open_assets(config)
     baseline = None if config.from_scratch else float_baseline(config)
     L.seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
     tracked = config.track and devices.is_global_zero
