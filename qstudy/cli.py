@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -59,13 +60,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on where it stopped.", file=sys.stderr)
+        _say("\nInterrupted; the same command goes on where it stopped.")
         sys.exit(130)
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"qstudy: {message}", file=sys.stderr)
+    _say(f"qstudy: {message}")
     sys.exit(2)
+
+
+def _say(message: str) -> None:
+    """Tell the user, once: of several processes that train one model together, the first speaks."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(message, file=sys.stderr)
 
 
 def _command_name(arguments: list[str]) -> str:

@@ -75,7 +75,7 @@ def offset(b: IRBuilder, address: Value, count: Value | int, size: int) -> Value
 
 
 def multiply_add(b: IRBuilder, x: Value, y: Value, total: Value) -> Value:
-    """total + x * y, float32; rounded once where the processor has the instruction: to call one is 30 times slower."""
+    """total + x * y, float32; rounded once where the processor has the instruction: elsewhere that would be a call."""
     name = f"llvm.fmuladd.v{LANES}f32"
     return b.call(function(b, name, FLOATS, [FLOATS] * 3), [x, y, total])
 
