@@ -15,9 +15,9 @@ from qstudy.training.config import RunConfig
 from qstudy.training.price import price
 from qstudy.training.record import RECORD_FILE
 
-# Seconds of one core, from the records in reports/policies/ (AMD EPYC): what a laptop has, within a factor of two.
+# Seconds of one core, from records of two AMD EPYCs, one 1.6 times faster: what a laptop has, within a factor of two.
 UTTERANCE_S = 0.012  # synthesize or join one, and its features
-FLOAT_STEP_S, QUANTIZED_STEP_S = 2.3e-9, 4.0e-9  # per parameter and utterance of a batch
+FLOAT_STEP_S, QUANTIZED_STEP_S = 3.5e-9, 5.5e-9  # per parameter and utterance of a batch
 LEAST_STEP_S = 0.02
 SCORING_S = 10.0  # start a trial, pack its model, recognize a few hundred utterances
 CORES = 2
