@@ -19,19 +19,23 @@ def double(values, first, step):
     for i in range(first, values.size, step):
         values[i] *= 2
 
-values = np.arange(10.0)
-on_threads(double, values)
-assert values.tolist() == [2.0 * i for i in range(10)]
-print(sum(double.stats.cache_hits.values()))
+def main():
+    values = np.arange(10.0)
+    on_threads(double, values)
+    assert values.tolist() == [2.0 * i for i in range(10)]
+    print(sum(double.stats.cache_hits.values()))
 """
+# `main` runs when the module is there: numba's compiling thread imports it, and would wait for the thread that does so
 
 
 def run_module(folder: Path, **environment: str) -> str:
-    """Import the module above from `folder` in a fresh process; returns what it prints."""
+    """Run `main` of the module above, from `folder`, in a fresh process; returns what it prints."""
     (folder / "loops.py").write_text(MODULE)
     root = str(Path(__file__).parents[1])
     variables = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{root}", "OMP_NUM_THREADS": "2"} | environment
-    done = subprocess.run([sys.executable, "-c", "import loops"], env=variables, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import loops; loops.main()"], env=variables, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
