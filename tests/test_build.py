@@ -19,7 +19,7 @@ from qstudy.data.store import lock_path, store_key
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.locks import locked
 
-LINES = 320
+LINES = 1280  # blocks enough that a builder is still at work when its interrupter gets to it
 
 OPEN = """
 import resource, sys
@@ -39,7 +39,7 @@ print(len(features), float(features.frames(len(features) - 1).sum()))
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Five blocks of noise; two of its files are broken."""
+    """Twenty blocks of noise; two of its files are broken."""
     generator = np.random.default_rng(0)
     for number in range(4):
         soundfile.write(tmp_path / f"{number}.wav", generator.standard_normal(8000 + 800 * number) * 0.1, 16000)
