@@ -1,5 +1,6 @@
 """Building a feature store: interrupted in every way it goes on, and ends as if nothing had happened."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from qstudy.data.store import lock_path, store_key
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.locks import locked
 
-LINES = 1280  # blocks enough that a builder is still at work when its interrupter gets to it
+LINES = 640  # blocks enough that a builder is still at work when its interrupter gets to it
 
 OPEN = """
 import resource, sys
@@ -39,7 +40,7 @@ print(len(features), float(features.frames(len(features) - 1).sum()))
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Twenty blocks of noise; two of its files are broken."""
+    """Ten blocks of noise; two of its files are broken."""
     generator = np.random.default_rng(0)
     for number in range(4):
         soundfile.write(tmp_path / f"{number}.wav", generator.standard_normal(8000 + 800 * number) * 0.1, 16000)
@@ -56,7 +57,8 @@ def opener(manifest: Path, *size_limit: int) -> "subprocess.Popen[str]":
     """Another process that opens the manifest's features; no file of its may become larger than `size_limit`."""
     arguments = [manifest, manifest.parent / "cache", Path(__file__).parents[1], *size_limit]
     command = [sys.executable, "-c", OPEN, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background do not
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
 
 
 def opened(manifest: Path, cache: str) -> FeatureSet:
