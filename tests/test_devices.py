@@ -66,7 +66,7 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_kill(
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     (folder,) = (tmp_path / "cache" / "baselines").glob("*/")
-    assert losses(folder) == pytest.approx(losses(tmp_path / "one"), rel=1e-6, abs=1e-4)
+    assert losses(folder) == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-4)
     said = finish(start(config, tmp_path / "two"))
     assert said.count("Next:") == 1
     finish(start(config, tmp_path / "straight"))
