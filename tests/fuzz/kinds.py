@@ -1,0 +1,9 @@
+"""The kinds of cases."""
+
+from . import audio, checkpoint, manifest, options, packed, profile, records, run, sizes, study
+from .case import Maker
+
+KINDS: dict[str, Maker] = {
+    module.__name__.rpartition(".")[2]: module.make
+    for module in (packed, checkpoint, manifest, audio, run, study, profile, sizes, records, options)
+}

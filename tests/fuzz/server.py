@@ -1,0 +1,176 @@
+"""Runs commands one by one, each in a forked child of a process that has imported everything.
+
+A child has a limit of time and of memory, its own folder, and an audit hook that notes code which no input may start.
+"""
+
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CANARY = "fuzz_canary"  # in the name of every file that only injected code would make
+MODULES = ("fuzz_evil", "this", "antigravity")  # imported by injected names alone
+SHELLS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
+SPACE = 4 << 30  # bytes of address space beyond what the imports took
+SHOWN = 20_000  # characters of output that are kept
+
+IMPORTS = (
+    "analysis.report", "qstudy.commands.evaluate", "qstudy.commands.export", "qstudy.commands.simulate",
+    "qstudy.commands.simulate_plots", "qstudy.commands.train", "qstudy.commands.transcribe", "qstudy.data.cache",
+    "qstudy.load", "qstudy.sweep.study", "qstudy.training.baseline", "qstudy.training.checkpoint",
+    "qstudy.training.run",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    """Exit code; negative: the signal that ended it."""
+    out: str
+    err: str
+    seconds: float
+    grown_bytes: int
+    """Resident memory at its peak, beyond what the imports took."""
+    ran: list[str]
+    """Code that no input may start."""
+    timed_out: bool
+
+
+class Server:
+    """The process that forks; a context manager."""
+
+    def __init__(self, limit_s: float = 20.0) -> None:
+        self.limit_s = limit_s
+
+    def __enter__(self) -> "Server":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+                       "NO_COLOR": "1", "COLUMNS": "200", "WANDB_MODE": "disabled"}  # fmt: skip
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz.server"], cwd=ROOT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.wait()
+
+    def run(
+        self, argv: Sequence[str], folder: Path, entry: str = "qstudy.cli:main", limit_s: float | None = None
+    ) -> Outcome:
+        """Call `entry` (`module:function`) with `argv` in `folder`; its output goes to files beside the folder."""
+        request = {"argv": list(argv), "folder": str(folder), "entry": entry, "limit_s": limit_s or self.limit_s}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return Outcome(**json.loads(self._process.stdout.readline()))  # type: ignore[union-attr]
+
+
+def plan_only(argv: list[str]) -> None:
+    """`qstudy` without what a sweep does after its plan stands."""
+    study = importlib.import_module("qstudy.sweep.study")
+    for name in ("prepare", "work", "run_pool"):
+        assert hasattr(study, name)
+        setattr(study, name, lambda *_, **__: None)
+    importlib.import_module("qstudy.cli").main(argv)
+
+
+def _serve() -> None:
+    for module in IMPORTS:
+        importlib.import_module(module)
+    for line in sys.stdin:
+        print(json.dumps(asdict(_forked(**json.loads(line)))), flush=True)
+
+
+def _forked(argv: list[str], folder: str, entry: str, limit_s: float) -> Outcome:
+    begin, base = time.monotonic(), _resident()
+    logs = {name: Path(f"{folder}.{name}") for name in ("out", "err", "ran")}
+    child = os.fork()
+    if not child:
+        _child(argv, folder, entry, logs)
+    ready, _, _ = select.select([watched := os.pidfd_open(child)], [], [], limit_s)
+    os.close(watched)
+    if not ready:
+        os.kill(child, signal.SIGUSR1)  # faulthandler tells where it hangs
+        time.sleep(0.3)
+    _kill_group(child)
+    _, status, used = os.wait4(child, 0)
+    texts = {name: path.read_text("utf-8", "replace")[-SHOWN:] for name, path in logs.items()}
+    return Outcome(
+        code=os.waitstatus_to_exitcode(status), out=texts["out"], err=texts["err"], ran=texts["ran"].splitlines(),
+        seconds=time.monotonic() - begin, grown_bytes=max(0, used.ru_maxrss * 1024 - base), timed_out=not ready,
+    )  # fmt: skip
+
+
+def _kill_group(child: int) -> None:
+    """End what hangs, and whatever a command left behind."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has not come so far as to have a group, or is gone
+        os.kill(child, signal.SIGKILL)
+
+
+def _child(argv: list[str], folder: str, entry: str, logs: dict[str, Path]) -> None:
+    """Never returns."""
+    import faulthandler
+    import traceback
+
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        for stream, path in ((0, Path(os.devnull)), (1, logs["out"]), (2, logs["err"])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+        faulthandler.register(signal.SIGUSR1)
+        faulthandler.enable()
+        space = _address_space() + SPACE
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        module, _, function = entry.partition(":")
+        call = getattr(importlib.import_module(module), function)
+        sys.argv = ["qstudy", *argv]
+        sys.addaudithook(_audit(os.open(logs["ran"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
+        call(argv)
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1 if exit_.code else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code & 0xFF)
+
+
+def _audit(log: int) -> Any:
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "import":
+            started = arguments[0] in MODULES
+        else:
+            started = event in SHELLS or (event == "subprocess.Popen" and CANARY in str(arguments))
+        if started:
+            os.write(log, f"{event} {arguments!r:.200}\n".encode("utf-8", "replace"))
+
+    return hook
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    _serve()
