@@ -94,7 +94,7 @@ def _new(random: Random, how: str, old: Any) -> Any:
         case "longer":
             return [*old, *old[-1:]] or [1]
         case "deep":
-            return random.choice([deep(50), deep(990), {"a": deep(200)}])
+            return random.choice([deep(50), deep(300), {"a": deep(100)}])
     return None
 
 

@@ -1,5 +1,6 @@
 """The command line's options."""
 
+import os
 import shutil
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ from .originals import ROOT, Originals
 NUMBERS = ["-1", "0", "x", "1.5", "nan", "inf", "", " ", "\u0663", "8\u00b2", "1" * 5000, str(10**30), "0x10", "1_000", "1e3",
            "true", "null", "[1]", "{}", "--", "-", "\x00"]  # fmt: skip
 WORDS = ["", " ", "zzz", "3", "null", "[]", "{}", "os.system", "../../x", "\x1b[31m", "x" * 5000, "\ud800", "--", "a\nb", "\u0663"]
-PATHS = ["", ".", "..", "/", "/dev/null", "/dev/full", "nowhere/x", "x" * 300, "\ud800", "-", "~", "a\x00b", "/proc/x/y", "model.qst",
+PATHS = ["", ".", "..", "fifo", "/dev/null/x", "nowhere/x", "x" * 300, "\ud800", "-", "~", "a\x00b", "/proc/x/y", "model.qst",
          "run.yaml", "http://127.0.0.1:9/x"]  # fmt: skip
 BITS = ["w4", "a8", "w4a", "wa", "w9a8", "w4a8,", "zzz=w4a8", "*=w\u0664a8", "w\u00b2a8", "w-4a8", "w4a8=w4a8", "=", ",", "w04a08", "W4A8 ",
         "w4a8w4a8", "encoder.*=", "*=*", "w" + "4" * 5000 + "a8", "w1a1", "w4.0a8", "[=w4a8"]  # fmt: skip
@@ -28,7 +29,7 @@ OPTIONS: dict[str, list[Option]] = {
         ("--decode", WORDS, ()), ("--manifest", PATHS, ()), ("--hypotheses", PATHS, WORDS), ("--cache", PATHS, tuple(PATHS)),
         ("--skip_broken", ["x"], ()),
     ],
-    "export": [("--out", PATHS, ("nowhere/x", "x", "-", "~", "http://127.0.0.1:9/x"))],
+    "export": [("--out", PATHS, ("nowhere/x", "-", "~", "http://127.0.0.1:9/x", "model.qst"))],
     "report": [("--split", WORDS, ()), ("--out", PATHS, tuple(PATHS)), ("--also", PATHS, ())],
     "sweep": [
         ("--workers", NUMBERS, (*SOME, "null")), ("--trials", NUMBERS, (*SOME, "null")), ("--root", PATHS, tuple(PATHS)),
@@ -47,7 +48,7 @@ OPTIONS: dict[str, list[Option]] = {
         ("--trainer.accelerator", WORDS, ()), ("--trainer.strategy", WORDS, ()), ("--cache", PATHS, tuple(PATHS)),
         ("--data.workers", ["-1", "x", "1.5", "nan", ""], ()), ("--training.precision", WORDS, ()), ("--augment", WORDS, ("{}", "null")),
     ],
-    "cache": [("--folder", PATHS, tuple(PATHS)), ("--cache", PATHS, tuple(PATHS)), ("--zzz", WORDS, ()), ("--prune", ["x"], ())],
+    "cache": [("--days", NUMBERS, ("0", "1.5", "1e3", "1_000", "0x10", *SOME)), ("--cache", PATHS, tuple(PATHS)), ("--zzz", WORDS, ()), ("--prune", ["x"], ())],
     "data commands": [
         ("--train", NUMBERS[:12], ()), ("--dev", NUMBERS[:12], ()), ("--seed", NUMBERS, SOME), ("--processes", NUMBERS[:11], ()),
         ("--out", PATHS, tuple(PATHS)),
@@ -62,6 +63,7 @@ def make(random: Random, originals: Originals, folder: Path) -> Attempt:
     """A command whose other options are fine."""
     shutil.copy(originals.folder / "fake_qat.qst", folder / "model.qst")
     shutil.copy(originals.folder / "run.yaml", folder / "run.yaml")
+    os.mkfifo(folder / "fifo")
     command = random.choice(list(OPTIONS))
     option, values, fine = random.choice(OPTIONS[command])
     value = random.choice(values)

@@ -41,8 +41,9 @@ class Bench:
 
     def run(self, case: Case, keep: bool = False) -> tuple[Finding | None, int]:
         """Run one case; what was found, and the exit code. Its files stay with `keep`."""
-        folder = self.folder / f"{case.kind}-{case.seed}"
-        shutil.rmtree(folder, ignore_errors=True)
+        root = self.folder / f"{case.kind}-{case.seed}"
+        shutil.rmtree(root, ignore_errors=True)
+        folder = root / "a" / "b" / "c"  # `..` stays in the case's own
         folder.mkdir(parents=True)
         attempt = KINDS[case.kind](case.random, self.sound, folder)
         outcome = self.server.run(attempt.argv, folder, attempt.entry)
@@ -51,9 +52,7 @@ class Bench:
             print(json.dumps({"folder": str(folder), "argv": attempt.argv, "what": attempt.what}, indent=1))
             print(f"exit code {outcome.code}, {outcome.seconds:.1f} s, {outcome.grown_bytes >> 20} MiB\n{outcome.out}{outcome.err}")
             return finding, outcome.code
-        shutil.rmtree(folder, ignore_errors=True)
-        for log in ("out", "err", "ran"):
-            Path(f"{folder}.{log}").unlink(missing_ok=True)
+        shutil.rmtree(root, ignore_errors=True)
         return finding, outcome.code
 
     def tally(self, cases: Iterable[Case]) -> Tally:
@@ -71,7 +70,8 @@ class Bench:
 @contextmanager
 def bench(folder: Path, limit_s: float = 20.0) -> Iterator[Bench]:
     """Make the sound files in `folder`."""
-    with Server(limit_s) as server:
+    folder.mkdir(parents=True, exist_ok=True)
+    with Server(folder, limit_s) as server:
         yield Bench(folder, server, originals.make(folder / "originals", server))
 
 

@@ -1,8 +1,10 @@
 """Runs commands one by one, each in a forked child of a process that has imported everything.
 
-A child has a limit of time and of memory, its own folder, and an audit hook that notes code which no input may start.
+A child has a limit of time and of memory, its own folder, and an audit hook that notes code which no input may start
+and refuses to change files elsewhere: who fuzzes as root would lose more than a run.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -21,6 +23,10 @@ ROOT = Path(__file__).parents[2]
 CANARY = "fuzz_canary"  # in the name of every file that only injected code would make
 MODULES = ("fuzz_evil", "this", "antigravity")  # imported by injected names alone
 SHELLS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
+           "shutil.rmtree", "shutil.move")  # fmt: skip
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+WRITABLE = (str(Path.home() / ".cache"), str(Path.home() / ".config"), "/dev/shm")
 SPACE = 4 << 30  # bytes of address space beyond what the imports took
 SHOWN = 20_000  # characters of output that are kept
 
@@ -51,12 +57,13 @@ class Outcome:
 class Server:
     """The process that forks; a context manager."""
 
-    def __init__(self, limit_s: float = 20.0) -> None:
-        self.limit_s = limit_s
+    def __init__(self, folder: Path, limit_s: float = 20.0) -> None:
+        """Commands may change files below `folder` alone."""
+        self.folder, self.limit_s = folder, limit_s
 
     def __enter__(self) -> "Server":
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                       "NO_COLOR": "1", "COLUMNS": "200", "WANDB_MODE": "disabled"}  # fmt: skip
+                       "NO_COLOR": "1", "TMPDIR": str(self.folder), "COLUMNS": "200", "WANDB_MODE": "disabled"}  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.server"], cwd=ROOT, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -71,7 +78,8 @@ class Server:
         self, argv: Sequence[str], folder: Path, entry: str = "qstudy.cli:main", limit_s: float | None = None
     ) -> Outcome:
         """Call `entry` (`module:function`) with `argv` in `folder`; its output goes to files beside the folder."""
-        request = {"argv": list(argv), "folder": str(folder), "entry": entry, "limit_s": limit_s or self.limit_s}
+        request = {"argv": list(argv), "folder": str(folder), "entry": entry, "limit_s": limit_s or self.limit_s,
+                   "base": str(self.folder)}  # fmt: skip
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return Outcome(**json.loads(self._process.stdout.readline()))  # type: ignore[union-attr]
 
@@ -92,12 +100,12 @@ def _serve() -> None:
         print(json.dumps(asdict(_forked(**json.loads(line)))), flush=True)
 
 
-def _forked(argv: list[str], folder: str, entry: str, limit_s: float) -> Outcome:
-    begin, base = time.monotonic(), _resident()
+def _forked(argv: list[str], folder: str, entry: str, limit_s: float, base: str) -> Outcome:
+    begin, resident = time.monotonic(), _resident()
     logs = {name: Path(f"{folder}.{name}") for name in ("out", "err", "ran")}
     child = os.fork()
     if not child:
-        _child(argv, folder, entry, logs)
+        _child(argv, folder, entry, logs, base)
     ready, _, _ = select.select([watched := os.pidfd_open(child)], [], [], limit_s)
     os.close(watched)
     if not ready:
@@ -108,7 +116,7 @@ def _forked(argv: list[str], folder: str, entry: str, limit_s: float) -> Outcome
     texts = {name: path.read_text("utf-8", "replace")[-SHOWN:] for name, path in logs.items()}
     return Outcome(
         code=os.waitstatus_to_exitcode(status), out=texts["out"], err=texts["err"], ran=texts["ran"].splitlines(),
-        seconds=time.monotonic() - begin, grown_bytes=max(0, used.ru_maxrss * 1024 - base), timed_out=not ready,
+        seconds=time.monotonic() - begin, grown_bytes=max(0, used.ru_maxrss * 1024 - resident), timed_out=not ready,
     )  # fmt: skip
 
 
@@ -120,7 +128,7 @@ def _kill_group(child: int) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-def _child(argv: list[str], folder: str, entry: str, logs: dict[str, Path]) -> None:
+def _child(argv: list[str], folder: str, entry: str, logs: dict[str, Path], base: str) -> None:
     """Never returns."""
     import faulthandler
     import traceback
@@ -139,7 +147,7 @@ def _child(argv: list[str], folder: str, entry: str, logs: dict[str, Path]) -> N
         module, _, function = entry.partition(":")
         call = getattr(importlib.import_module(module), function)
         sys.argv = ["qstudy", *argv]
-        sys.addaudithook(_audit(os.open(logs["ran"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)))
+        sys.addaudithook(_audit(os.open(logs["ran"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), base))
         call(argv)
         code = 0
     except SystemExit as exit_:
@@ -152,16 +160,31 @@ def _child(argv: list[str], folder: str, entry: str, logs: dict[str, Path]) -> N
         os._exit(code & 0xFF)
 
 
-def _audit(log: int) -> Any:
+def _audit(log: int, base: str) -> Any:
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        os.write(log, f"{event} {arguments!r:.200}\n".encode("utf-8", "replace"))
+
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "import":
-            started = arguments[0] in MODULES
-        else:
-            started = event in SHELLS or (event == "subprocess.Popen" and CANARY in str(arguments))
-        if started:
-            os.write(log, f"{event} {arguments!r:.200}\n".encode("utf-8", "replace"))
+            if arguments[0] in MODULES:
+                note(event, arguments)
+        elif event in SHELLS or (event == "subprocess.Popen" and CANARY in str(arguments)):
+            note(event, arguments)
+            raise PermissionError(f"{event} is not for fuzzers")
+        elif (event == "open" and (arguments[2] or 0) & WRITING) or event in CHANGES:
+            changed = arguments[:2] if event in ("os.rename", "os.link", "shutil.move") else arguments[:1]
+            if not all(_writable(path, base) for path in changed):
+                raise PermissionError(errno.EPERM, "not for fuzzers", str(changed[-1]))
 
     return hook
+
+
+def _writable(path: Any, base: str) -> bool:
+    """Whether a path may be changed: it is one of ours, a cache, or no path at all but an open file."""
+    if isinstance(path, int) or path is None:
+        return True
+    real = os.path.realpath(os.fsdecode(path))
+    return real.startswith((base, *WRITABLE)) or "__pycache__" in real or real == os.devnull
 
 
 def _resident() -> int:

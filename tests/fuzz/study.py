@@ -28,7 +28,7 @@ WORDS: dict[str, list[Any]] = {
              {"policy": {"name": "ptq", "layers": {f"encoder.lstm.{i % 2}" + "*" * (i // 2): {"weight": [2, 3, 4, 8] * 4}
                                                    for i in range(14)}}},
              {"seed": list(range(100_000))}, {"policy": [{"name": "ptq"}, 3]}, {"policy": "ptq"}, {"policy": [None]},
-             {"policy": {"name": "ptq", "layers": "x"}}, {"data": {"train": ["a", "b"]}}, {"training": [1]}, {3: [1]},
+             {"policy": {"name": "ptq", "layers": "x"}}, {"training": [1]}, {3: [1]},
              {"policy": {"name": "ptq", "layers": {"*": {"weight": [[4]]}}}}, {"policy": {"name": "ptq", "layers": {"*": [1]}}}],
 }  # fmt: skip
 WORDS["space"] = WORDS["grid"]
