@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-NAN, INFINITY = float("nan"), float("inf")
+from .values import values
+
 Path = tuple[str | int, ...]
 
-EXTREMES: list[Any] = [NAN, INFINITY, -INFINITY, -1, -7, 0, 0.5, -0.5, 10**9, 2**31, 2**63, 10**30, 1e308, 1e-320]
-NAMES = ["os.system", "posix.system", "subprocess.run", "subprocess.Popen", "fuzz_evil.E", "fuzz_evil", "this.s",
-         "builtins.exec", "__main__.x", ".", "..", "a..b", "qstudy.cli.main", "antigravity.x"]  # fmt: skip
-TEXTS = ["", " ", "x" * 100_000, "a\x00b", "../../x", "/dev/zero", "\u0663\u0664", "8\u00b2", "nan", "1e400", "\x1b[31mred",
-         "a\nb", "$(touch fuzz_canary)", "<script>fuzz_canary()</script>", "\\input{fuzz_canary}", "%s{0}{x}", "=1+1",
-         "\ufeffx", "\u202etxt", "-", "null", "1" * 5000]  # fmt: skip
+COMMON = values("common")
 
 
 @dataclass(frozen=True)
@@ -79,15 +75,17 @@ def _change(random: Random, path: Path, old: Any) -> Change:
 def _new(random: Random, how: str, old: Any) -> Any:
     match how:
         case "type":
-            return random.choice([value for value in _OTHERS if _sort(value) != _sort(old)])
+            return random.choice([value for value in COMMON["others"] if _sort(value) != _sort(old)])
         case "number":
-            return random.choice([value for value in EXTREMES if value != old])
+            return random.choice([value for value in COMMON["numbers"] if value != old])
         case "text":
-            return random.choice(TEXTS)
+            return random.choice(COMMON["texts"])
         case "name":
-            return random.choice(NAMES)
+            return random.choice(COMMON["names"])
         case "unknown":
-            key = random.choice(["zzz", "", "self", "name ", "__class__", "class_path", "init_args", "Weight", "\u0663"])
+            key = random.choice(
+                ["zzz", "", "self", "name ", "__class__", "class_path", "init_args", "Weight", "\u0663"]
+            )
             return {**old, key: random.choice([1, "x", None, [], {}])}
         case "shorter":
             return old[:-1]
@@ -117,9 +115,6 @@ def _applied(value: Any, change: Change) -> Any:
     return value
 
 
-_OTHERS: list[Any] = [None, True, "x", "", [], ["x"], [[]], [1, 2], {}, {"a": 1}, 3, 1.5, {"name": "x"}]
-
-
 def _sort(value: Any) -> str:
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
 
@@ -138,7 +133,9 @@ def bytes_changed(random: Random, content: bytes) -> tuple[bytes, str]:
             for _ in range(random.choice([1, 1, 3, 20])):
                 changed[min(len(changed) - 1, start + random.randrange(40))] ^= 1 << random.randrange(8)
         case "overwritten":
-            changed[start : start + 8] = random.choice([b"\xff" * 8, b"\0" * 8, random.randbytes(8), b"\x7f" + b"\xff" * 7])
+            changed[start : start + 8] = random.choice(
+                [b"\xff" * 8, b"\0" * 8, random.randbytes(8), b"\x7f" + b"\xff" * 7]
+            )
         case "lengthened":
             changed += random.randbytes(random.choice([1, 100, 10_000]))
         case "removed":

@@ -50,7 +50,8 @@ class Bench:
         finding = judge(case, attempt, outcome, folder)
         if keep:
             print(json.dumps({"folder": str(folder), "argv": attempt.argv, "what": attempt.what}, indent=1))
-            print(f"exit code {outcome.code}, {outcome.seconds:.1f} s, {outcome.grown_bytes >> 20} MiB\n{outcome.out}{outcome.err}")
+            print(f"exit code {outcome.code}, {outcome.seconds:.1f} s, {outcome.grown_bytes >> 20} MiB")
+            print(f"{outcome.out}{outcome.err}")
             return finding, outcome.code
         shutil.rmtree(root, ignore_errors=True)
         return finding, outcome.code

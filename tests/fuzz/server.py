@@ -23,19 +23,46 @@ ROOT = Path(__file__).parents[2]
 CANARY = "fuzz_canary"  # in the name of every file that only injected code would make
 MODULES = ("fuzz_evil", "this", "antigravity")  # imported by injected names alone
 SHELLS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
-CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
-           "shutil.rmtree", "shutil.move")  # fmt: skip
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",  # threads do not survive a fork
+    "OPENBLAS_NUM_THREADS": "1",
+    "NO_COLOR": "1",
+    "COLUMNS": "200",
+    "WANDB_MODE": "disabled",
+}
+CHANGES = (
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "shutil.rmtree",
+    "shutil.move",
+)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 WRITABLE = (str(Path.home() / ".cache"), str(Path.home() / ".config"), "/dev/shm")
 SPACE = 4 << 30  # bytes of address space beyond what the imports took
 SHOWN = 20_000  # characters of output that are kept
 
 IMPORTS = (
-    "analysis.report", "qstudy.commands.evaluate", "qstudy.commands.export", "qstudy.commands.simulate",
-    "qstudy.commands.simulate_plots", "qstudy.commands.train", "qstudy.commands.transcribe", "qstudy.data.cache",
-    "qstudy.load", "qstudy.sweep.study", "qstudy.training.baseline", "qstudy.training.checkpoint",
+    "analysis.report",
+    "qstudy.commands.evaluate",
+    "qstudy.commands.export",
+    "qstudy.commands.simulate",
+    "qstudy.commands.simulate_plots",
+    "qstudy.commands.train",
+    "qstudy.commands.transcribe",
+    "qstudy.data.cache",
+    "qstudy.load",
+    "qstudy.sweep.study",
+    "qstudy.training.baseline",
+    "qstudy.training.checkpoint",
     "qstudy.training.run",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -57,17 +84,15 @@ class Outcome:
 class Server:
     """The process that forks; a context manager."""
 
-    def __init__(self, folder: Path, limit_s: float = 20.0) -> None:
-        """Commands may change files below `folder` alone."""
-        self.folder, self.limit_s = folder, limit_s
+    def __init__(self, folder: Path, limit_s: float = 20.0, imports: Sequence[str] = IMPORTS) -> None:
+        """Commands find `imports` imported, and may change files below `folder` alone."""
+        self.folder, self.limit_s, self.imports = folder, limit_s, imports
 
     def __enter__(self) -> "Server":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                       "NO_COLOR": "1", "TMPDIR": str(self.folder), "COLUMNS": "200", "WANDB_MODE": "disabled"}  # fmt: skip
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.server"], cwd=ROOT, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "tests.fuzz.server", *self.imports]
+        environment = {**os.environ, **ENVIRONMENT, "TMPDIR": str(self.folder)}
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdin=pipe, stdout=pipe)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,8 +103,8 @@ class Server:
         self, argv: Sequence[str], folder: Path, entry: str = "qstudy.cli:main", limit_s: float | None = None
     ) -> Outcome:
         """Call `entry` (`module:function`) with `argv` in `folder`; its output goes to files beside the folder."""
-        request = {"argv": list(argv), "folder": str(folder), "entry": entry, "limit_s": limit_s or self.limit_s,
-                   "base": str(self.folder)}  # fmt: skip
+        request: dict[str, Any] = {"argv": list(argv), "folder": str(folder), "base": str(self.folder)}
+        request |= {"entry": entry, "limit_s": limit_s or self.limit_s}
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return Outcome(**json.loads(self._process.stdout.readline()))  # type: ignore[union-attr]
 
@@ -94,7 +119,7 @@ def plan_only(argv: list[str]) -> None:
 
 
 def _serve() -> None:
-    for module in IMPORTS:
+    for module in sys.argv[1:]:
         importlib.import_module(module)
     for line in sys.stdin:
         print(json.dumps(asdict(_forked(**json.loads(line)))), flush=True)
@@ -115,9 +140,14 @@ def _forked(argv: list[str], folder: str, entry: str, limit_s: float, base: str)
     _, status, used = os.wait4(child, 0)
     texts = {name: path.read_text("utf-8", "replace")[-SHOWN:] for name, path in logs.items()}
     return Outcome(
-        code=os.waitstatus_to_exitcode(status), out=texts["out"], err=texts["err"], ran=texts["ran"].splitlines(),
-        seconds=time.monotonic() - begin, grown_bytes=max(0, used.ru_maxrss * 1024 - resident), timed_out=not ready,
-    )  # fmt: skip
+        code=os.waitstatus_to_exitcode(status),
+        out=texts["out"],
+        err=texts["err"],
+        ran=texts["ran"].splitlines(),
+        seconds=time.monotonic() - begin,
+        grown_bytes=max(0, used.ru_maxrss * 1024 - resident),
+        timed_out=not ready,
+    )
 
 
 def _kill_group(child: int) -> None:

@@ -80,8 +80,14 @@ def _message(attempt: Attempt, outcome: Outcome):  # type: ignore[no-untyped-def
 def _scripts(folder: Path) -> list[str]:
     """Markup of the input's that a reader's program would run."""
     found = []
-    for pattern, live in (("*.html", f"<script>{CANARY}"), ("*.svg", f"<script>{CANARY}"), ("*.tex", f"\\input{{{CANARY}")):
-        found += [f"{path.name} has {live}" for path in folder.rglob(pattern) if live in path.read_text("utf-8", "replace")]
+    for pattern, live in (
+        ("*.html", f"<script>{CANARY}"),
+        ("*.svg", f"<script>{CANARY}"),
+        ("*.tex", f"\\input{{{CANARY}"),
+    ):
+        found += [
+            f"{path.name} has {live}" for path in folder.rglob(pattern) if live in path.read_text("utf-8", "replace")
+        ]
     return found
 
 
@@ -113,7 +119,11 @@ def _last_line(text: str) -> str:
 
 def _exception(err: str) -> str:
     """The line that names the exception; its message may go on for several."""
-    named = re.findall(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Warning|Diverged|Exit|Interrupted|Unsupported)\b.*)$", err, re.MULTILINE)
+    named = re.findall(
+        r"^(?:[\w.]+(?:Error|Exception|Interrupt|Warning|Diverged|Exit|Interrupted|Unsupported)\b.*)$",
+        err,
+        re.MULTILINE,
+    )
     return (named or [_last_line(err)])[-1][:300]
 
 

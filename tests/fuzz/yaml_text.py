@@ -38,7 +38,7 @@ def rewritten(random: Random, value: dict[str, Any]) -> tuple[bytes, str, bool]:
         "alias bomb": (BOMB.encode() + text.encode(), True),
         "alias bomb inside": (BOMB.encode() + f"{key}: *m\n".encode() + _without(value, key), True),
         "deep": (text.encode() + b"zzz: " + b"[" * 20_000 + b"]" * 20_000, True),
-        "deep mapping": (f"{key}: ".encode() + b"{a: " * 5000 + b"1" + b"}" * 5000 + b"\n" + _without(value, key), True),
+        "deep mapping": (f"{key}: {'{a: ' * 5000}1{'}' * 5000}\n".encode() + _without(value, key), True),
         "python tag": (text.encode() + b"zzz: !!python/object/apply:os.system ['touch fuzz_canary']\n", True),
         "unknown tag": (text.encode() + b"zzz: !foo bar\n", True),
         "unknown alias": (text.encode() + b"zzz: *nowhere\n", True),
@@ -53,7 +53,7 @@ def rewritten(random: Random, value: dict[str, Any]) -> tuple[bytes, str, bool]:
         "list key": (text.encode() + b"? [a, b]\n: 1\n", True),
         "long integer": (text.encode() + b"zzz: " + b"9" * 5000 + b"\n", True),
         "again": ((first + "\n" + text).encode(), True),
-    }  # fmt: skip
+    }
     how = random.choice(list(ways))
     content, invalid = ways[how]
     return content, f"text {how}", invalid

@@ -5,14 +5,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from .case import Attempt
-from .mutate import bytes_changed, mutated
-from .originals import Originals
+from ..case import Attempt
+from ..mutate import bytes_changed, mutated
+from ..originals import Originals
+from ..values import values
 
-TEXTS = ["[" * 100_000, "null", "[]", "3", "{}", '{"schema": 1}', '{"schema": 99}', "{", "NaN", "1" * 5000, "\x00", '"x"']
-PREFER = ("run", "study", "metrics", "bit_map", "layers", "latency", "budgets", "samples", "policy", "state", "reason", "baseline",
-          "seed", "size_bytes", "edits")  # fmt: skip
-PLACES: list[tuple[str, ...]] = [("run",), ("study",), ("policy",), ("reason",), ("commit",), ("command",), ("machine", "processor")]
+TABLE = values("records")
 
 
 def make(random: Random, originals: Originals, folder: Path) -> Attempt:
@@ -30,7 +28,7 @@ def _written(random: Random, records: list[Any]) -> tuple[str, bytes]:
 
 def _field(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
     index = random.randrange(len(records))
-    records[index], change = mutated(random, records[index], PREFER)
+    records[index], change = mutated(random, records[index], tuple(TABLE["prefer"]))
     if random.random() < 0.2:
         name, value = f"runs/{index}/record.json", json.dumps(records[index]).encode()
         return name, value, f"alone {change}"
@@ -39,23 +37,20 @@ def _field(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
 
 def _markup(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
     """Text that a browser or LaTeX would run."""
-    text = random.choice(["<script>fuzz_canary()</script>", "\\input{fuzz_canary}", "</style><script>fuzz_canary()</script>",
-                          "\"><script>fuzz_canary()</script>", "$x$ _ & % # { } ~ ^ \\", "a" * 3000, "../../fuzz_canary",
-                          "\x1b[31m", "$\\frac{$", "\ud800", "\x00"])  # fmt: skip
-    place = random.choice(PLACES)
+    text, place = random.choice(TABLE["markup"]), random.choice(TABLE["places"]).split(".")
     for record in records:
         inner = record
         for key in place[:-1]:
             inner = inner.get(key) or {}
         inner[place[-1]] = text
-        if place == ("study",) or random.random() < 0.3:
+        if place == ["study"] or random.random() < 0.3:
             for sample in record.get("samples") or []:
-                sample.update({key: text for key in sample})
+                sample.update(dict.fromkeys(sample, text))
     return *_written(random, records), f"{'.'.join(place)} markup {text[:20]!r}"
 
 
 def _line(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
-    text = random.choice(TEXTS)
+    text = random.choice(TABLE["lines"])
     lines = [json.dumps(record) for record in records] if random.random() < 0.7 else []
     return "records.jsonl", "\n".join([*lines, text]).encode(), f"line {text[:20]!r}"
 

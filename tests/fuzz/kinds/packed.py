@@ -12,9 +12,9 @@ import safetensors.numpy
 
 from qstudy.files import content_hash
 
-from .case import Attempt
-from .mutate import Change, bytes_changed, mutated
-from .originals import Originals
+from ..case import Attempt
+from ..mutate import Change, bytes_changed, mutated
+from ..originals import Originals
 
 Tensors = dict[str, np.ndarray]
 FILE = "model.qst"
@@ -34,14 +34,16 @@ def make(random: Random, originals: Originals, folder: Path) -> Attempt:
 def command(random: Random, originals: Originals, model: str) -> list[str]:
     """Something that reads a model."""
     sound, manifest = str(random.choice(originals.sounds)), str(originals.corpus / "test.jsonl")
-    return random.choice([
-        ["transcribe", model, sound],
-        ["transcribe", model, sound],
-        ["transcribe", model, sound, "--stream"],
-        ["evaluate", model, "--manifest", manifest, "--json"],
-        ["simulate", model, "--json"],
-        ["simulate", model],
-    ])  # fmt: skip
+    return random.choice(
+        [
+            ["transcribe", model, sound],
+            ["transcribe", model, sound],
+            ["transcribe", model, sound, "--stream"],
+            ["evaluate", model, "--manifest", manifest, "--json"],
+            ["simulate", model, "--json"],
+            ["simulate", model],
+        ]
+    )
 
 
 def read(content: bytes) -> tuple[dict[str, Any], Tensors]:
@@ -70,7 +72,8 @@ def _bytes(random: Random, content: bytes) -> tuple[bytes, str, bool]:
 def _text(random: Random, content: bytes) -> tuple[bytes, str, bool]:
     """Headers that are hard to parse."""
     _, tensors = read(content)
-    text = random.choice(["[" * 100_000, '{"a":' * 50_000, "", "[]", "null", "{}", "NaN", "1" * 5000, '"x"', '{"format": 1}'])
+    deep = ["[" * 100_000, '{"a":' * 50_000, "1" * 5000]
+    text = random.choice([*deep, "", "[]", "null", "{}", "NaN", '"x"', '{"format": 1}'])
     return safetensors.numpy.save(tensors, {"qstudy": text}), f"header {text[:10]}", True
 
 
@@ -104,8 +107,24 @@ def _nonsense(change: Change) -> bool:
     return change.how in ("type", "name", "unknown")
 
 
-_FREE = ("dropout", "running_mean", "reduction", "tail_ms", "low_hz", "preemphasis", "every_ms", "per_label", "share",
-         "frames", "context", "heads", "group", "accumulator", "hop_ms", "window_ms")  # fmt: skip
+_FREE = (
+    "dropout",
+    "running_mean",
+    "reduction",
+    "tail_ms",
+    "low_hz",
+    "preemphasis",
+    "every_ms",
+    "per_label",
+    "share",
+    "frames",
+    "context",
+    "heads",
+    "group",
+    "accumulator",
+    "hop_ms",
+    "window_ms",
+)
 
 
 def _tensors(random: Random, content: bytes) -> tuple[bytes, str, bool]:
@@ -114,14 +133,15 @@ def _tensors(random: Random, content: bytes) -> tuple[bytes, str, bool]:
     name = random.choice(sorted(tensors))
     tensor, kind = tensors[name], name.rpartition(".")[2]
     floats = tensor.dtype == np.float32
-    how = random.choice(["dropped", "added", "renamed", "shorter", "longer", "type", "shape", "empty", "scalar"]
-                        + ["not a number"] * 4 * floats)  # fmt: skip
+    ways = ["dropped", "added", "renamed", "shorter", "longer", "type", "shape", "empty", "scalar"]
+    how = random.choice(ways + ["not a number"] * 4 * floats)
     match how:
         case "dropped":
             del tensors[name]
         case "added":
             prefix = random.choice([name.rpartition(".")[0], "zzz", "encoder", name])
-            tensors[f"{prefix}.{random.choice(['zzz', 'bias', '7.codes', '0.float', 'activation'])}"] = np.ones(3, np.float32)
+            suffix = random.choice(["zzz", "bias", "7.codes", "0.float", "activation"])
+            tensors[f"{prefix}.{suffix}"] = np.ones(3, np.float32)
         case "renamed":
             tensors[random.choice(["zzz", name + ".x", ""])] = tensors.pop(name)
         case "shorter":

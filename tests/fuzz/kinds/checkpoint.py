@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from ..case import Attempt
+from ..fields import nonsense
+from ..mutate import bytes_changed, mutated, put
+from ..originals import Originals
 from . import packed
-from .case import Attempt
-from .fields import nonsense
-from .mutate import bytes_changed, mutated, put
-from .originals import Originals
 
 FILE = "last.ckpt"
 COMMAND = "touch fuzz_canary"
@@ -30,11 +30,30 @@ CODE: list[dict[str, Any]] = [
     {"class_path": "fuzz_evil.E"},
     {"name": {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "fuzz_canary"]}}},
 ]
-PLACES: list[tuple[str, ...]] = [
-    ("policy",), ("model", "encoder"), ("model", "predictor"), ("model", "joiner"), ("tokenizer",), ("data", "make"),
-    ("model",), ("training",), ("trainer",), ("trainer", "strategy"), ("augment",), ("features",),
-    ("policy", "base"), ("policy", "layers", "*"), ("policy", "weight_range"),
-]  # fmt: skip
+CALLS: list[tuple[Any, ...]] = [
+    (os.system, COMMAND),
+    (exec, "open('fuzz_canary', 'w').close()"),
+    (eval, "__import__('os').system('touch fuzz_canary')"),
+    (open, "fuzz_canary", "w"),
+    (__import__, "fuzz_evil"),
+]
+PLACES = [
+    "policy",
+    "model.encoder",
+    "model.predictor",
+    "model.joiner",
+    "tokenizer",
+    "data.make",
+    "model",
+    "training",
+    "trainer",
+    "trainer.strategy",
+    "augment",
+    "features",
+    "policy.base",
+    "policy.layers.*",
+    "policy.weight_range",
+]
 
 
 class Reduced:
@@ -71,7 +90,7 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 def _code(random: Random, path: Path) -> tuple[bytes, str, bool]:
     """Code named where a part's name belongs."""
-    place, code = random.choice(PLACES), random.choice(CODE)
+    place, code = tuple(random.choice(PLACES).split(".")), random.choice(CODE)
     checkpoint = _loaded(path)
     if place[0] == "tokenizer":  # the trained one; the configuration's is not used again
         checkpoint["qstudy"]["tokenizer"] = code
@@ -106,8 +125,8 @@ def _state(random: Random, path: Path) -> tuple[bytes, str, bool]:
     state = checkpoint["state_dict"]
     name = random.choice(sorted(key for key in state if key.startswith("model.")))
     tensor = state[name]
-    hows = ["dropped", "added", "shape", "empty", "type", "no tensor"] + ["not a number"] * 4 * tensor.is_floating_point()
-    how = random.choice(hows)
+    ways = ["dropped", "added", "shape", "empty", "type", "no tensor"]
+    how = random.choice(ways + ["not a number"] * 4 * tensor.is_floating_point())
     match how:
         case "dropped":
             del state[name]
@@ -126,7 +145,8 @@ def _state(random: Random, path: Path) -> tuple[bytes, str, bool]:
             state[name] = tensor.clone()
             state[name].view(-1)[:1] = value
             how += f" ({value})"
-    weights = name.endswith(("weight", "bias")) or how in ("dropped", "added", "shape", "empty", "no tensor")
+    structure = how in ("dropped", "added", "shape", "empty", "no tensor")
+    weights = structure or name.rpartition(".")[2].startswith(("weight", "bias"))
     return _saved(checkpoint), f"tensor {how}: {name.rpartition('.')[2]}", weights
 
 
@@ -146,18 +166,26 @@ def _archive(random: Random, path: Path) -> tuple[bytes, str, bool]:
             if name == chosen:
                 if how == "missing":
                     continue
-                content = {"empty": b"", "damaged": bytes_changed(random, content or b"x")[0], "huge": bytes(200 << 20),
-                           "other": b"\x80\x02cos\nsystem\n."}[how]  # fmt: skip
+                content = _member(random, how, content)
             new.writestr(name, content)
-    return buffer.getvalue(), f"member {how}: {'data.pkl' if chosen.endswith('pkl') else 'tensor'}", how in ("missing", "empty")
+    what = "data.pkl" if chosen.endswith("pkl") else "tensor"
+    return buffer.getvalue(), f"member {how}: {what}", how in ("missing", "empty")
+
+
+def _member(random: Random, how: str, content: bytes) -> bytes:
+    match how:
+        case "damaged":
+            return bytes_changed(random, content or b"x")[0]
+        case "huge":
+            return bytes(200 << 20)
+        case "other":
+            return b"\x80\x02cos\nsystem\n."
+    return b""
 
 
 def _pickled(random: Random, path: Path) -> tuple[bytes, str, bool]:
     """Objects that run code when they are unpickled, in an archive or in a bare pickle."""
-    evil = Reduced(*random.choice([
-        (os.system, COMMAND), (exec, "open('fuzz_canary', 'w').close()"), (eval, "__import__('os').system('touch fuzz_canary')"),
-        (open, "fuzz_canary", "w"), (__import__, "fuzz_evil"),
-    ]))  # fmt: skip
+    evil = Reduced(*random.choice(CALLS))
     checkpoint = _loaded(path)
     key = random.choice(["qstudy", "global_step", "hyper_parameters", "state_dict"])
     checkpoint[key] = evil

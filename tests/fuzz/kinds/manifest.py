@@ -6,21 +6,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from .case import Attempt
-from .mutate import bytes_changed, mutated
-from .originals import Originals
+from ..case import Attempt
+from ..mutate import bytes_changed, mutated
+from ..originals import Originals
+from ..values import values
 
 FILE = "my.jsonl"
-TEXTS = [
-    "[" * 100_000, '{"audio_filepath": ' * 20_000, '{"duration": ' + "1" * 5000 + "}", "null", "[]", '"x"', "3", "{", "{}",
-    '{"a": 1}', "NaN", "\ufeff{}", "\x00", '{"audio_filepath": "\\ud800", "duration": 1, "text": "a"}',
-    '{"audio_filepath": "a\\u0000b", "duration": 1, "text": "a"}', '{"audio_filepath": "x", "duration": 1e400, "text": "a"}',
-    '{"audio_filepath": "x", "duration": 1, "text": "\\u001b[31mred"}', "\x1b[2J", "\x85{}", "{'a': 1}",
-    '{"audio_filepath": "' + "x" * 5000 + '", "duration": 1, "text": "a"}',
-]  # fmt: skip
-PATHS = ["", ".", "..", "/", "/dev/zero", "/dev/stdin", "/proc/self/mem", "fifo", "x" * 300, "a\x00b", "~/x.flac", "\ud800",
-         "http://127.0.0.1:9/x.flac", "my.jsonl", "\x1b[31m"]  # fmt: skip
-WORDS = ["", " ", "\n", "\u00e4", "a\x00", "\ud800", "A" * 100_000, "\u0663", "\x1b[31mred", "a\u2028b", "\U0001f600", "a  b"]
+TABLE = values("manifest")
 
 
 def make(random: Random, originals: Originals, folder: Path) -> Attempt:
@@ -34,13 +26,15 @@ def make(random: Random, originals: Originals, folder: Path) -> Attempt:
     content, what, invalid = make_one(random, entries)
     (folder / FILE).write_bytes(content)
     model = str(originals.folder / "fake_qat.qst")
-    argv, strict = random.choice([
-        (["evaluate", model, "--manifest", FILE], True),
-        (["evaluate", model, "--manifest", FILE, "--json"], True),
-        (["evaluate", model, "--manifest", FILE, "--skip_broken"], False),
-        (["simulate", model, "--manifest", FILE, "--json"], False),
-        (["train", "--config", str(originals.folder / "run.yaml"), "--data.train", FILE, "--out", "o"], True),
-    ])  # fmt: skip
+    argv, strict = random.choice(
+        [
+            (["evaluate", model, "--manifest", FILE], True),
+            (["evaluate", model, "--manifest", FILE, "--json"], True),
+            (["evaluate", model, "--manifest", FILE, "--skip_broken"], False),
+            (["simulate", model, "--manifest", FILE, "--json"], False),
+            (["train", "--config", str(originals.folder / "run.yaml"), "--data.train", FILE, "--out", "o"], True),
+        ]
+    )
     return Attempt(argv, f"{argv[0]} {what}", invalid and strict, named=FILE)
 
 
@@ -53,13 +47,15 @@ def _field(random: Random, entries: list[Any]) -> tuple[bytes, str, bool]:
     index = random.randrange(len(entries))
     field = random.choice(["audio_filepath", "duration", "text", "other"])
     if field == "audio_filepath" and random.random() < 0.7:
-        entries[index][field] = random.choice(PATHS)
+        entries[index][field] = random.choice(TABLE["paths"])
         return _dumped(entries), f"path {entries[index][field]!r:.30}", True
     if field == "text" and random.random() < 0.7:
-        entries[index][field] = random.choice(WORDS)
+        entries[index][field] = random.choice(TABLE["texts"])
         return _dumped(entries), f"text {entries[index][field]!r:.30}", not entries[index][field].isascii()
     if field == "other":
-        entries[index] |= random.choice([{"offset": 1}, {"speaker": []}, {"speaker": "\ud800"}, {"lang": {}}, {"offset": "x"}])
+        more: dict[str, Any] = {"offset": random.choice([1, "x"]), "speaker": random.choice([[], "\ud800"]), "lang": {}}
+        key = random.choice(list(more))
+        entries[index][key] = more[key]
         return _dumped(entries), f"field {list(entries[index])[-1]}", False
     changed, change = mutated(random, {field: entries[index][field]})
     entries[index] = {**{key: value for key, value in entries[index].items() if key != field}, **changed}
@@ -69,7 +65,7 @@ def _field(random: Random, entries: list[Any]) -> tuple[bytes, str, bool]:
 
 def _line(random: Random, entries: list[Any]) -> tuple[bytes, str, bool]:
     """A line of another kind."""
-    text = random.choice(TEXTS)
+    text = random.choice(TABLE["lines"])
     lines = [json.dumps(entry) for entry in entries]
     lines.insert(random.randrange(len(lines) + 1), text)
     return "\n".join(lines).encode("utf-8"), f"line {text[:30]!r}", bool(text.strip())

@@ -10,16 +10,28 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from .case import Attempt
-from .mutate import bytes_changed
-from .originals import Originals
+from ..case import Attempt
+from ..mutate import bytes_changed
+from ..originals import Originals
 
-FORMATS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "float.wav": ("WAV", "FLOAT")}
+FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "float.wav": ("WAV", "FLOAT"),
+}
 NUMBERS = (0, 1, 2, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 WAV_FIELDS = {  # offset and struct format of each
-    "size": (4, "<I"), "chunk": (16, "<I"), "format": (20, "<H"), "channels": (22, "<H"), "rate": (24, "<I"),
-    "bytes per second": (28, "<I"), "block": (32, "<H"), "bits": (34, "<H"), "data size": (40, "<I"),
-}  # fmt: skip
+    "size": (4, "<I"),
+    "chunk": (16, "<I"),
+    "format": (20, "<H"),
+    "channels": (22, "<H"),
+    "rate": (24, "<I"),
+    "bytes per second": (28, "<I"),
+    "block": (32, "<H"),
+    "bits": (34, "<H"),
+    "data size": (40, "<I"),
+}
 
 
 def make(random: Random, originals: Originals, folder: Path) -> Attempt:

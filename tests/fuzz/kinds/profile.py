@@ -3,10 +3,10 @@
 from pathlib import Path
 from random import Random
 
-from . import yaml_text
-from .case import Attempt
-from .mutate import Change, mutated
-from .originals import Originals
+from .. import yaml_text
+from ..case import Attempt
+from ..mutate import Change, mutated
+from ..originals import Originals
 
 FILE = "mine.yaml"
 MAY_BE_ZERO = ("sram_kib", "_pj", "_pj_per_byte", "latency_us")

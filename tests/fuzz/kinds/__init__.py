@@ -1,7 +1,7 @@
 """The kinds of cases."""
 
+from ..case import Maker
 from . import audio, checkpoint, manifest, options, packed, profile, records, run, sizes, study
-from .case import Maker
 
 KINDS: dict[str, Maker] = {
     module.__name__.rpartition(".")[2]: module.make
