@@ -90,6 +90,8 @@ def make(folder: Path, server: Server) -> Originals:
         argv = ["train", "--config", str(folder / "run.yaml"), "--out", str(folder / "runs" / name)]
         start = ["--start", "scratch" if name == "float" else str(folder / "float.qst")]
         _must(server, folder, [*argv, *start, "--policy", json.dumps(POLICIES[name])])
+    manifest, cache = str(originals.corpus / "test.jsonl"), str(folder / "cache")
+    _must(server, folder, ["evaluate", str(folder / "float.qst"), "--manifest", manifest, "--cache", cache])
     return originals
 
 

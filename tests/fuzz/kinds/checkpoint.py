@@ -14,22 +14,11 @@ from ..case import Attempt
 from ..fields import nonsense
 from ..mutate import bytes_changed, mutated, put
 from ..originals import Originals
+from ..values import values
 from . import packed
 
 FILE = "last.ckpt"
 COMMAND = "touch fuzz_canary"
-CODE: list[dict[str, Any]] = [
-    {"name": "os.system", "command": COMMAND},
-    {"name": "posix.system", "command": COMMAND},
-    {"name": "subprocess.run", "args": ["touch", "fuzz_canary"]},
-    {"name": "subprocess.Popen", "args": ["touch", "fuzz_canary"]},
-    {"name": "subprocess.getoutput", "cmd": COMMAND},
-    {"name": "fuzz_evil.E"},
-    {"name": "this.s"},
-    {"class_path": "os.system", "init_args": {"command": COMMAND}},
-    {"class_path": "fuzz_evil.E"},
-    {"name": {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "fuzz_canary"]}}},
-]
 CALLS: list[tuple[Any, ...]] = [
     (os.system, COMMAND),
     (exec, "open('fuzz_canary', 'w').close()"),
@@ -37,23 +26,7 @@ CALLS: list[tuple[Any, ...]] = [
     (open, "fuzz_canary", "w"),
     (__import__, "fuzz_evil"),
 ]
-PLACES = [
-    "policy",
-    "model.encoder",
-    "model.predictor",
-    "model.joiner",
-    "tokenizer",
-    "data.make",
-    "model",
-    "training",
-    "trainer",
-    "trainer.strategy",
-    "augment",
-    "features",
-    "policy.base",
-    "policy.layers.*",
-    "policy.weight_range",
-]
+TABLE = values("checkpoint")
 
 
 class Reduced:
@@ -90,7 +63,7 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 def _code(random: Random, path: Path) -> tuple[bytes, str, bool]:
     """Code named where a part's name belongs."""
-    place, code = tuple(random.choice(PLACES).split(".")), random.choice(CODE)
+    place, code = tuple(random.choice(TABLE["places"]).split(".")), random.choice(TABLE["code"])
     checkpoint = _loaded(path)
     if place[0] == "tokenizer":  # the trained one; the configuration's is not used again
         checkpoint["qstudy"]["tokenizer"] = code
