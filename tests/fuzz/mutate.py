@@ -48,6 +48,11 @@ def mutated(random: Random, value: Any, prefer: tuple[str, ...] = ()) -> tuple[A
     return _applied(value, change), change
 
 
+def shuffled(random: Random, value: dict[str, Any]) -> dict[str, Any]:
+    """The same fields in another order."""
+    return dict(random.sample(list(value.items()), len(value)))
+
+
 def put(value: Any, path: Path, new: Any) -> Any:
     """A copy of a value with another one in the place `path`, which is made where it is missing."""
     value = copy.deepcopy(value)

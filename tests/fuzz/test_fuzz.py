@@ -94,7 +94,11 @@ def test_verdicts(changes: dict[str, object], attempt: dict[str, object], expect
     assert verdict(replace(REFUSED, **changes), folder, **attempt) == expected  # type: ignore[arg-type]
 
 
-MARKUP = {"index.html": "<p><script>fuzz_canary()</script>", "a.tex": r"\input{fuzz_canary}"}
+MARKUP = {
+    "index.html": "<p><script>fuzz_canary()</script>",
+    "a.tex": r"\input{fuzz_canary}",
+    "a.csv": "a,=F(fuzz_canary)",
+}
 
 
 @pytest.mark.parametrize(("name", "text"), MARKUP.items())

@@ -9,6 +9,12 @@ from .server import CANARY, Outcome
 
 MOST_BYTES = 2 << 30
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")  # what a terminal might obey
+LIVE = {
+    ".html": re.compile(f"<script>{CANARY}"),
+    ".svg": re.compile(f"<script>{CANARY}"),
+    ".tex": re.compile(rf"\\input{{{CANARY}"),
+    ".csv": re.compile(rf"(?m)(?:^|,)\"?=\w+\({CANARY}"),
+}
 _OURS = re.compile(r'File ".*?/((?:qstudy|analysis)/\S+?\.py)", line \d+, in (\S+)')
 
 
@@ -33,7 +39,7 @@ def judge(case: Case, attempt: Attempt, outcome: Outcome, folder: Path) -> Findi
 
 def _complaints(attempt: Attempt, outcome: Outcome, folder: Path):  # type: ignore[no-untyped-def]
     """(verdict, detail, cause), the worst first."""
-    ran = outcome.ran + [f"made {path.name}" for path in folder.rglob(f"*{CANARY}*")] + _scripts(folder)
+    ran = outcome.ran + [f"made {path.name}" for path in folder.rglob(CANARY)] + _scripts(folder)
     if ran:
         yield "code run", ran[0], _gist(attempt.what)
     if ".." not in attempt.argv and (strays := _strays(folder)):
@@ -78,17 +84,13 @@ def _message(attempt: Attempt, outcome: Outcome):  # type: ignore[no-untyped-def
 
 
 def _scripts(folder: Path) -> list[str]:
-    """Markup of the input's that a reader's program would run."""
-    found = []
-    for pattern, live in (
-        ("*.html", f"<script>{CANARY}"),
-        ("*.svg", f"<script>{CANARY}"),
-        ("*.tex", f"\\input{{{CANARY}"),
-    ):
-        found += [
-            f"{path.name} has {live}" for path in folder.rglob(pattern) if live in path.read_text("utf-8", "replace")
-        ]
-    return found
+    """Text of the input's that a reader's program would run."""
+    texts = [
+        (path, path.read_text("utf-8", "replace"))
+        for path in folder.rglob("*")
+        if path.suffix in LIVE and path.is_file()
+    ]
+    return [f"{path.name} has {found[0]}" for path, text in texts if (found := LIVE[path.suffix].search(text))]
 
 
 def _strays(folder: Path) -> list[str]:

@@ -51,50 +51,52 @@ def make(random: Random, originals: Originals, folder: Path) -> Attempt:
     return Attempt(argv, f"{what} ({name})", invalid, named=FILE)
 
 
-def _saved(checkpoint: Any) -> bytes:
+def saved(checkpoint: Any) -> bytes:
+    """The bytes of a checkpoint."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     return buffer.getvalue()
 
 
-def _loaded(path: Path) -> dict[str, Any]:
+def loaded(path: Path) -> dict[str, Any]:
+    """What it holds."""
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _code(random: Random, path: Path) -> tuple[bytes, str, bool]:
     """Code named where a part's name belongs."""
     place, code = tuple(random.choice(TABLE["places"]).split(".")), random.choice(TABLE["code"])
-    checkpoint = _loaded(path)
+    checkpoint = loaded(path)
     if place[0] == "tokenizer":  # the trained one; the configuration's is not used again
         checkpoint["qstudy"]["tokenizer"] = code
     else:
         checkpoint = put(checkpoint, ("qstudy", "config", *place), code)
     used = place != ("data", "make")  # is not made again
-    return _saved(checkpoint), f"{'.'.join(place)}: {code.get('name', 'class_path')}", used
+    return saved(checkpoint), f"{'.'.join(place)}: {code.get('name', 'class_path')}", used
 
 
 def _config(random: Random, path: Path) -> tuple[bytes, str, bool]:
-    checkpoint = _loaded(path)
+    checkpoint = loaded(path)
     config, change = mutated(random, checkpoint["qstudy"]["config"], ("model", "policy", "features", "tokenizer"))
     checkpoint["qstudy"]["config"] = config
     used = change.path[0] != "tokenizer"  # the trained one lies beside the configuration
-    return _saved(checkpoint), f"config {change}", used and nonsense(change)
+    return saved(checkpoint), f"config {change}", used and nonsense(change)
 
 
 def _entries(random: Random, path: Path) -> tuple[bytes, str, bool]:
     """Other entries of the file: ours and Lightning's."""
-    checkpoint = _loaded(path)
+    checkpoint = loaded(path)
     if random.random() < 0.5:
         checkpoint["qstudy"], change = mutated(random, checkpoint["qstudy"], ("tokenizer",))
-        return _saved(checkpoint), f"entry {change}", False
+        return saved(checkpoint), f"entry {change}", False
     key = random.choice(["qstudy", "state_dict", "global_step"])
     new = random.choice([None, [], {}, "x", -1, float("nan"), 10**30, {"tokenizer": 3}, torch.ones(3), [{}]])
     checkpoint[key] = new
-    return _saved(checkpoint), f"{key}: {new!r:.20}", key != "global_step" or isinstance(new, str | list | dict)
+    return saved(checkpoint), f"{key}: {new!r:.20}", key != "global_step" or isinstance(new, str | list | dict)
 
 
 def _state(random: Random, path: Path) -> tuple[bytes, str, bool]:
-    checkpoint = _loaded(path)
+    checkpoint = loaded(path)
     state = checkpoint["state_dict"]
     name = random.choice(sorted(key for key in state if key.startswith("model.")))
     tensor = state[name]
@@ -120,7 +122,7 @@ def _state(random: Random, path: Path) -> tuple[bytes, str, bool]:
             how += f" ({value})"
     structure = how in ("dropped", "added", "shape", "empty", "no tensor")
     weights = structure or name.rpartition(".")[2].startswith(("weight", "bias"))
-    return _saved(checkpoint), f"tensor {how}: {name.rpartition('.')[2]}", weights
+    return saved(checkpoint), f"tensor {how}: {name.rpartition('.')[2]}", weights
 
 
 def _bytes(random: Random, path: Path) -> tuple[bytes, str, bool]:
@@ -159,9 +161,9 @@ def _member(random: Random, how: str, content: bytes) -> bytes:
 def _pickled(random: Random, path: Path) -> tuple[bytes, str, bool]:
     """Objects that run code when they are unpickled, in an archive or in a bare pickle."""
     evil = Reduced(*random.choice(CALLS))
-    checkpoint = _loaded(path)
+    checkpoint = loaded(path)
     key = random.choice(["qstudy", "global_step", "hyper_parameters", "state_dict"])
     checkpoint[key] = evil
     content: Any = random.choice([checkpoint, evil, [evil]])
     bare = random.random() < 0.4
-    return pickle.dumps(content) if bare else _saved(content), f"pickle {'bare' if bare else key}", True
+    return pickle.dumps(content) if bare else saved(content), f"pickle {'bare' if bare else key}", True

@@ -22,7 +22,8 @@ def make(random: Random, originals: Originals, folder: Path) -> Attempt:
     return Attempt(["report", "study", "--out", "out"], what)
 
 
-def _written(random: Random, records: list[Any]) -> tuple[str, bytes]:
+def written(random: Random, records: list[Any]) -> tuple[str, bytes]:
+    """A report's copy of its records: file and content."""
     return "records.jsonl", "\n".join(json.dumps(record) for record in records).encode()
 
 
@@ -32,7 +33,7 @@ def _field(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
     if random.random() < 0.2:
         name, value = f"runs/{index}/record.json", json.dumps(records[index]).encode()
         return name, value, f"alone {change}"
-    return *_written(random, records), str(change)
+    return *written(random, records), str(change)
 
 
 def _markup(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
@@ -46,7 +47,7 @@ def _markup(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
         if place == ["study"] or random.random() < 0.3:
             for sample in record.get("samples") or []:
                 sample.update(dict.fromkeys(sample, text))
-    return *_written(random, records), f"{'.'.join(place)} markup {text[:20]!r}"
+    return *written(random, records), f"{'.'.join(place)} markup {text[:20]!r}"
 
 
 def _line(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
@@ -56,5 +57,5 @@ def _line(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
 
 
 def _bytes(random: Random, records: list[Any]) -> tuple[str, bytes, str]:
-    content, what = bytes_changed(random, _written(random, records)[1])
+    content, what = bytes_changed(random, written(random, records)[1])
     return "records.jsonl", content, what
