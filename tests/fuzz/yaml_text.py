@@ -19,6 +19,7 @@ def rewritten(random: Random, value: dict[str, Any]) -> tuple[bytes, str, bool]:
     """The text of a mapping with something done to it; whether it must be refused."""
     text = yaml.safe_dump(value, sort_keys=False)
     key = random.choice(list(value))
+    named = key not in ("name", "source")  # these take any text
     first = text.split("\n", 1)[0]
     ways: dict[str, tuple[bytes, bool]] = {
         "not UTF-8": (text.encode() + b"# \xff\xfe\n", True),
@@ -44,9 +45,9 @@ def rewritten(random: Random, value: dict[str, Any]) -> tuple[bytes, str, bool]:
         "unknown alias": (text.encode() + b"zzz: *nowhere\n", True),
         "merge": (text.encode() + b"<<: 3\n", True),
         "merge recursion": (b"a: &r\n  <<: *r\n" + text.encode(), True),
-        "date": (f"{key}: 2020-01-01\n".encode() + _without(value, key), True),
-        "binary": (f"{key}: !!binary aGVsbG8=\n".encode() + _without(value, key), True),
-        "set": (f"{key}: !!set {{a, b}}\n".encode() + _without(value, key), True),
+        "date": (f"{key}: 2020-01-01\n".encode() + _without(value, key), False),
+        "binary": (f"{key}: !!binary aGVsbG8=\n".encode() + _without(value, key), named),
+        "set": (f"{key}: !!set {{a, b}}\n".encode() + _without(value, key), named),
         "sexagesimal": (f"{key}: 1:30\n".encode() + _without(value, key), False),
         "numeric key": (text.encode() + b"3: 1\n", True),
         "null key": (text.encode() + b"? \n: 1\n", True),

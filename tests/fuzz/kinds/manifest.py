@@ -51,7 +51,11 @@ def _field(random: Random, entries: list[Any]) -> tuple[bytes, str, bool]:
         return _dumped(entries), f"path {entries[index][field]!r:.30}", True
     if field == "text" and random.random() < 0.7:
         entries[index][field] = random.choice(TABLE["texts"])
-        return _dumped(entries), f"text {entries[index][field]!r:.30}", not entries[index][field].isascii()
+        return (
+            _dumped(entries),
+            f"text {entries[index][field]!r:.30}",
+            any(not each.isascii() and not each.isspace() for each in entries[index][field]),
+        )
     if field == "other":
         more: dict[str, Any] = {"offset": random.choice([1, "x"]), "speaker": random.choice([[], "\ud800"]), "lang": {}}
         key = random.choice(list(more))

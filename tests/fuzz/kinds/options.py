@@ -13,7 +13,7 @@ from ..values import values
 from . import study
 
 TABLE = values("options")
-LARGE = 13  # from this one on, the numbers of the list NUMBERS are some program's way to write a whole number
+LARGE = 11  # from this one on, the numbers of the list NUMBERS are some program's way to write a whole number
 
 
 def make(random: Random, originals: Originals, folder: Path) -> Attempt:
