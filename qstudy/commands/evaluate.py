@@ -16,6 +16,7 @@ def evaluate(
     hypotheses: Path | None = None,
     cache: Path = Path("cache"),
     skip_broken: bool = False,
+    trust: Path | None = None,
 ) -> None:
     """Word and character error rates of a model on a manifest.
 
@@ -27,12 +28,15 @@ def evaluate(
         hypotheses: File to write the recognized texts to, one JSON line per utterance.
         cache: Folder of the feature cache.
         skip_broken: Leave out utterances with broken audio or text, instead of stopping.
+        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
     from qstudy.data.cache import FeatureSet
     from qstudy.load import load_recognizer
+    from qstudy.named import trusting
     from qstudy.training.evaluation import recognize, score
 
-    recognizer = load_recognizer(model)
+    with trusting(trust):
+        recognizer = load_recognizer(model)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")
