@@ -1,11 +1,21 @@
 """What a model hears, what it is made of, how its training data are changed: plain data that imports without torch."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from qstudy.checks import number, share, shown, span, text, whole
 from qstudy.errors import UserError
 
 Range = tuple[float, float]
+
+
+def named_part(where: str, value: Any) -> None:
+    """Raise UserError unless `value` is `{name: ..., **options}`."""
+    if not isinstance(value, Mapping):
+        hint = f"{{name: {value}}}" if isinstance(value, str) and value.isidentifier() else "{name: NAME}"
+        raise UserError(f"{where}: {shown(value)} must be a mapping, e.g. {hint}.")
+    text(f"{where}.name", value.get("name"))
 
 
 @dataclass(frozen=True)
@@ -30,15 +40,21 @@ class FeatureSettings:
     """Silence put after an utterance, in which a late model emits its last word."""
 
     def __post_init__(self) -> None:
+        whole("sample_rate", self.sample_rate, 1000, 192_000)
+        whole("bins", self.bins, 3, 512)
+        number("window_ms", self.window_ms, 1, 250)
+        number("hop_ms", self.hop_ms, 1, 250)
+        share("preemphasis", self.preemphasis)
+        number("low_hz", self.low_hz, 0, 96_000)
+        number("high_hz", self.high_hz, 0, 96_000)
+        number("tail_ms", self.tail_ms, 0, 10_000)
         if not 0 <= self.low_hz < self.high_hz <= self.sample_rate / 2:
             raise UserError(
-                f"features: low_hz {self.low_hz} and high_hz {self.high_hz} must satisfy "
+                f"low_hz {self.low_hz} and high_hz {self.high_hz} must satisfy "
                 f"0 <= low_hz < high_hz <= {self.sample_rate / 2} (half of sample_rate)."
             )
-        if not 0 < self.hop_ms <= self.window_ms or self.hop < 1:
-            raise UserError(f"features: hop_ms {self.hop_ms} must be above 0 and at most window_ms {self.window_ms}.")
-        if self.bins < 3 or self.tail_ms < 0:
-            raise UserError(f"features: bins {self.bins} must be 3 or more, tail_ms {self.tail_ms} 0 or more.")
+        if self.hop_ms > self.window_ms:
+            raise UserError(f"hop_ms {self.hop_ms} must be at most window_ms {self.window_ms}.")
 
     @property
     def window(self) -> int:
@@ -71,6 +87,11 @@ class ModelConfig:
     """Predictor: `lstm` (embedding, hidden) or `stateless` (embedding, hidden, context)."""
     joiner: dict[str, Any] = field(default_factory=dict)
     """Joiner: hidden."""
+
+    def __post_init__(self) -> None:
+        named_part("encoder", self.encoder)
+        named_part("predictor", self.predictor)
+        named_part("joiner", {"name": "joiner", **self.joiner})
 
 
 @dataclass(frozen=True)
@@ -116,11 +137,13 @@ class AugmentSettings:
 
     def __post_init__(self) -> None:
         for name in ("speed", "warp", "channel", "gain", "noise", "babble", "mask", "bin_mask_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"augment: {name} {getattr(self, name)} must lie between 0 and 1.")
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.type == Range and value[0] > value[1]:
-                raise UserError(f"augment: {each.name} {value} must begin with the smaller number.")
-        if min(self.speed_range[0], self.warp_range[0]) <= 0:
-            raise UserError("augment: speed_range and warp_range must be above 0.")
+            share(name, getattr(self, name))
+        for name in ("speed_range", "warp_range"):
+            span(name, getattr(self, name), 0.1, 10)
+        for name in ("gain_range_db", "noise_snr_db", "babble_snr_db"):
+            span(name, getattr(self, name), -200, 200)
+        number("channel_db", self.channel_db, 0, 100)
+        number("frame_mask_ms", self.frame_mask_ms, 0, 100_000)
+        whole("babble_voices", self.babble_voices, 1, 100)
+        for name in ("bin_masks", "frame_masks"):
+            whole(name, getattr(self, name), 0, 100)

@@ -4,6 +4,7 @@ import json as json_format
 import time
 from pathlib import Path
 
+from qstudy.checks import number
 from qstudy.errors import UserError
 
 DAY_S = 86400
@@ -22,6 +23,7 @@ def cache(
         days: How long something must have been unused to be removed.
         json: Print one JSON object instead of tables.
     """
+    number("days", days, 0, 100_000)
     from tqdm import tqdm
 
     from qstudy.cache import DAMAGED, entries, parts_of, print_cache, remove_unused, verified

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from qstudy.errors import UserError
+from qstudy.checks import whole
+
+MOST_WORKERS = 1024
 
 
 def sweep(
@@ -28,8 +30,8 @@ def sweep(
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"workers: {workers} must be 1 or more.")
+    if workers is not None:
+        whole("workers", workers, 1, MOST_WORKERS)
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
 

@@ -2,16 +2,32 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
+from qstudy.checks import MOST_SEED, choice, number, share, text, whole
 from qstudy.errors import UserError
 from qstudy.files import file_hash
-from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig
+from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig, named_part
+from qstudy.typed import fill
+from qstudy.yaml_file import load_yaml as load_yaml
+
+__all__ = [
+    "DataConfig",
+    "RunConfig",
+    "Schedule",
+    "TrainerConfig",
+    "config_from_dict",
+    "load_config",
+    "load_yaml",
+    "to_dict",
+]
 
 Precision = Literal["auto", "bf16-mixed", "32-true"]
+
+MOST_STEPS = 100_000_000
+MOST_UTTERANCES = 1_000_000
+"""In a batch."""
+MOST_WORKERS = 256
 
 
 @dataclass
@@ -33,8 +49,14 @@ class DataConfig:
     cores are busy anyway, 4 per GPU."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"data.workers: {self.workers} must be 0 or more.")
+        text("train", self.train)
+        text("dev", self.dev)
+        for name, manifest in self.test.items():
+            text(f"test.{name}", manifest)
+            if name == "dev" or not name.strip():
+                raise UserError(f"test: {name!r} cannot name a test set: `dev` is the set of choices; take another.")
+        if self.workers is not None:
+            whole("workers", self.workers, 0, MOST_WORKERS)
 
 
 @dataclass
@@ -53,6 +75,13 @@ class TrainerConfig:
     parameters go without a gradient, because CTC alone trains the encoder at first."""
     accelerator: str = "auto"
     """`gpu`, `cpu`, or `auto` for the best one there is."""
+
+    def __post_init__(self) -> None:
+        whole("num_nodes", self.num_nodes, 1, 10_000)
+        for name in ("strategy", "accelerator"):
+            text(name, getattr(self, name))
+        if not isinstance(self.devices, str):
+            whole("devices", self.devices, -1, 10_000)
 
 
 @dataclass
@@ -93,11 +122,20 @@ class Schedule:
     """Steps between checkpoints: what a killed run loses at most."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "batch_frames", "accumulate", "checkpoint_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"training.{name}: {getattr(self, name)} must be 1 or more.")
-        if not self.learning_rate > 0:
-            raise UserError(f"training.learning_rate: {self.learning_rate} must be above 0.")
+        whole("steps", self.steps, 1, MOST_STEPS)
+        whole("batch_size", self.batch_size, 1, MOST_UTTERANCES)
+        if self.batch_frames is not None:
+            whole("batch_frames", self.batch_frames, 1, 10**9)
+        whole("accumulate", self.accumulate, 1, MOST_UTTERANCES)
+        whole("evaluate_every", self.evaluate_every, 0, MOST_STEPS)
+        whole("checkpoint_every", self.checkpoint_every, 1, MOST_STEPS)
+        number("learning_rate", self.learning_rate, 0, 100, above=True)
+        for name in ("warmup", "ctc_only", "augment_from", "weight_decay"):
+            share(name, getattr(self, name))
+        number("clip", self.clip, 0, 1e9, above=True)
+        for name in ("ctc_weight", "ctc_late"):
+            number(name, getattr(self, name), 0, 1000)
+        choice("precision", self.precision, get_args(Precision))
 
 
 def _finetune() -> Schedule:
@@ -143,6 +181,14 @@ class RunConfig:
     """Seed of weights, batches and augmentation."""
 
     def __post_init__(self) -> None:
+        named_part("policy", self.policy)
+        named_part("tokenizer", self.tokenizer)
+        if not isinstance(self.accelerator, list) or not self.accelerator:
+            raise UserError(f"accelerator: {self.accelerator!r} is not a list of at least one accelerator: [edge_nna].")
+        for name in self.accelerator:
+            text("accelerator", name)
+        text("cache", self.cache)
+        whole("seed", self.seed, 0, MOST_SEED)
         if self.start not in (None, "scratch", "baseline") and not self.start.endswith((".ckpt", ".qst")):
             raise UserError(f"start: {self.start!r} is neither scratch nor baseline nor a model file (.ckpt or .qst).")
 
@@ -179,27 +225,16 @@ class RunConfig:
         return self.training if self.from_scratch else self.finetune
 
 
-def parser() -> ArgumentParser:
-    """A parser of run configurations: every field is an option, `--config` takes YAML files."""
-    result = ArgumentParser(exit_on_error=False)
-    result.add_argument("--config", action="config", help="YAML file with any of the fields below.")
-    result.add_class_arguments(RunConfig, as_group=False)
-    return result
-
-
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
-    """Check and fill a configuration.
+    """Check and fill a configuration; nothing that stands in it is imported.
 
     Raises:
-        UserError: an unknown field or a value of the wrong type, by name.
+        UserError: an unknown field or a wrong value, by name.
     """
-    reader = parser()
     try:
-        namespace = reader.parse_object(values)
-        namespace.pop("config", None)
-        return RunConfig(**vars(reader.instantiate(namespace)))
-    except (ArgumentError, TypeError) as error:
-        raise UserError(f"Run configuration: {' '.join(str(error).split())}") from error
+        return fill(RunConfig, values)
+    except UserError as error:
+        raise UserError(f"Run configuration: {error}") from error
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -209,23 +244,6 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> RunConfi
         UserError: the file is missing or not YAML, a field is unknown or wrong.
     """
     return config_from_dict({**load_yaml(path), **(overrides or {})})
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
-
-    Raises:
-        UserError: the file is missing or not a YAML mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a YAML mapping of fields.")
-    return values
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
