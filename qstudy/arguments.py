@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from qstudy.errors import UserError
-from qstudy.typed import fill, type_hints, updated
+from qstudy.fields import Text, fill, type_hints, updated
 from qstudy.yaml_file import load_yaml, parse_yaml
 
 CONFIG = "--config"
@@ -28,12 +28,12 @@ def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> t
     rest, configured = list(arguments), {}
     for parameter, kind in hints.items():
         if is_dataclass(kind):
-            values, rest = _take(cast(type, kind), rest)
+            values, rest = _take(kind, rest)
             configured[parameter] = fill(cast(type[Any], kind), values)
     return configured, rest
 
 
-def _take(kind: type, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _take(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The values of one configuration, and the arguments that are none of its options."""
     values: dict[str, Any] = {}
     rest, left = [], iter(arguments)
@@ -62,7 +62,7 @@ def _changes(kind: Any, values: Mapping[str, Any], path: Sequence[str], option: 
         text: YAML, or the text itself where the field is one.
     """
     if not path:
-        return text if kind is str else parse_yaml(text, option)
+        return text if kind is str or kind == Text else parse_yaml(text, option)
     name, *deeper = path
     section = is_dataclass(kind)
     inner = type_hints(kind).get(name, Any) if section else (*get_args(kind), Any, Any)[1]

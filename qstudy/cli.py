@@ -132,6 +132,9 @@ def options_of(name: str, function: Callable[..., None], positional: tuple[str, 
         if is_dataclass(kind):
             parser.add_argument(CONFIG, help=_described(function).get(parameter))
             parser.add_class_arguments(kind, as_group=False)
+    for action in parser._actions:  # help names types, without their limits
+        if hint := vars(action).get("_typehint"):
+            vars(action)["_typehint"] = get_type_hints(type("", (), {"__annotations__": {"field": hint}}))["field"]
     return parser
 
 

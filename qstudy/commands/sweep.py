@@ -1,10 +1,13 @@
 """`qstudy sweep`."""
 
 from pathlib import Path
+from typing import Annotated
 
-from qstudy.checks import whole
+from annotated_types import Ge, Le
 
-MOST_WORKERS = 1024
+from qstudy.typed import checked
+
+Workers = Annotated[int, Ge(1), Le(1024)]
 
 
 def sweep(
@@ -30,8 +33,7 @@ def sweep(
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
     """
-    if workers is not None:
-        whole("workers", workers, 1, MOST_WORKERS)
+    checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
 
