@@ -43,15 +43,17 @@ def fill(cls: type[T], values: Any, where: str = "") -> T:
         raise UserError(f"{said} must be a mapping with the fields {', '.join(hints)}.")
     if unknown := [str(name) for name in values if name not in hints]:
         raise UserError(f"{dotted(where, unknown[0][:60])}: there is no such field; fields are {', '.join(hints)}.")
-    sections: dict[str, Any] = {name: {} for name in required if is_dataclass(hints[name])}  # lack a field themselves
+    sections = {name: section for name, hint in hints.items() if (section := _section(hint))}
+    lacking: dict[str, Any] = {name: {} for name in required if name in sections}  # a field of theirs
     filled = {
-        name: fill(hints[name], value, dotted(where, name)) if is_dataclass(hints[name]) else value
-        for name, value in {**sections, **values}.items()
+        name: fill(sections[name], value, dotted(where, name)) if name in sections and value is not None else value
+        for name, value in {**lacking, **values}.items()
     }
     if missing := [name for name in required if name not in filled]:
         raise UserError(f"{dotted(where, missing[0])}: this field is missing.")
-    plain = {name: value for name, value in filled.items() if not is_dataclass(hints[name])}
-    filled |= {name: checked(hints[name], value, dotted(where, name)) for name, value in plain.items()}
+    for name, value in filled.items():
+        if name not in sections or value is None:
+            filled[name] = checked(hints[name], value, dotted(where, name))
     try:
         return cls(**filled)
     except UserError as error:  # the class knows its fields' names, not its own
@@ -61,7 +63,7 @@ def fill(cls: type[T], values: Any, where: str = "") -> T:
 def check_fields(instance: Any) -> None:
     """Raise UserError unless a dataclass's fields have the types and limits that it declares; for `__post_init__`."""
     for name, hint in type_hints(instance.__class__).items():
-        if not is_dataclass(hint):
+        if not _section(hint):
             checked(hint, getattr(instance, name), name)
 
 
@@ -69,8 +71,8 @@ def updated(cls: Any, values: Mapping[str, Any], changes: Any) -> dict[str, Any]
     """`values` with `changes`, as a later file changes an earlier one: sections (dataclasses) field by field."""
     merged, hints = dict(values), type_hints(cls)
     for name, value in changes.items():
-        there, section = merged.get(name, {}), hints.get(name)
-        if is_dataclass(section) and isinstance(value, Mapping) and isinstance(there, Mapping):
+        there, section = merged.get(name, {}), _section(hints.get(name))
+        if section and isinstance(value, Mapping) and isinstance(there, Mapping):
             value = updated(section, there, value)
         merged[name] = value
     return merged
@@ -85,6 +87,12 @@ def type_hints(cls: Any) -> dict[str, Any]:
 def dotted(where: str, name: str) -> str:
     """The name of a field inside another."""
     return f"{where}.{name}" if where else name
+
+
+def _section(hint: Any) -> Any:
+    """The dataclass that a field holds, perhaps among other things; None: it holds none."""
+    kinds = (hint, *typing.get_args(hint))
+    return next((each for each in kinds if isinstance(each, type) and is_dataclass(each)), None)
 
 
 def _required(cls: Any) -> list[str]:
