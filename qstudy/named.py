@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,7 +50,14 @@ def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], wh
     for option, value in options.items():
         if option in hints:
             checked(hints[option], value, f"{what}.{option}")
-    return part(*given, **options)
+    try:
+        return part(*given, **options)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if name in known:
+            raise
+        raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
 
 
 @contextmanager
@@ -90,9 +98,18 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
         sys.path.insert(0, folder)
     try:
         part: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{what}: {name!r} cannot be imported ({error}); {choices}.") from error
+        inspect.signature(part)
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UserError(f"{what}: {name!r} cannot be imported ({_told(error)}); {choices}.") from error
     return part
+
+
+def _told(error: BaseException) -> str:
+    """What the user's code raised and where, on one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
+    said = " ".join(str(error).split())[:300]
+    return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
 
 
 def _folder(name: str, module: str, what: str) -> str:

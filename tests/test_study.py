@@ -275,7 +275,10 @@ def test_a_storage_that_is_away_is_an_error_without_its_password(tmp_path: Path)
         ({"grid": None, "space": None}, "a study needs a `space`"),
         ({"space": {"policy": {"name": "mixed"}}, "trials": None}, "trials: say how many"),
         ({"trials": 0}, "trials: 0 should be greater than or equal to 1"),
-        ({"budgets": {"bytes": 3}}, "budgets.bytes: there is no such field; fields are size_bytes, latency_ms, accelerator"),
+        (
+            {"budgets": {"bytes": 3}},
+            "budgets.bytes: there is no such field; fields are size_bytes, latency_ms, accelerator",
+        ),
         ({"budgets": {"size_bytes": -3}}, "budgets.size_bytes: -3 should be greater than 0"),
         ({"sampler": "bayes"}, "sampler.name: 'bayes' is not one of tpe, random, nsga2"),
         ({"sampler": {"name": "tpe", "seed": "x"}}, "sampler.seed: 'x' should be a valid integer"),
