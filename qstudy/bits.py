@@ -14,6 +14,15 @@ from qstudy.typed import Count, Share, Size
 FLOAT = 32  # this width means "no quantization"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
 PLACEMENTS = ("accelerator", "products", "cpu")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "weight": WIDTHS,
+    "activation": WIDTHS,
+    "accumulator": (32,),
+    "grid": ("uniform", "codebook"),
+    "granularity": ("channel", "tensor", "group"),
+    "placement": PLACEMENTS,
+}
+"""Field of `LayerBits` -> the values that it may have; 4.0 is not 4."""
 WHOLE_ROW = 2**31 - 1  # more columns than any matrix has
 
 
@@ -70,7 +79,7 @@ class LayerBits:
     activation: int = FLOAT
     """Bits per activation (inputs; for an LSTM the hidden state too)."""
     accumulator: int = 32
-    """Bits of the accumulator of a matrix product."""
+    """Bits of the accumulator of a matrix product: 32, as all of them have here."""
     grid: str = "uniform"
     """Where the levels lie: `uniform`, or `codebook` (a table of 2**weight entries of 8 bits)."""
     granularity: str = "channel"
@@ -82,14 +91,12 @@ class LayerBits:
     error-prone operators (an LSTM's sigmoids, tanhs and element-wise products) on the CPU."""
 
     def __post_init__(self) -> None:
-        for field in ("weight", "activation"):
-            if getattr(self, field) not in WIDTHS:
-                raise UserError(f"{field}: {getattr(self, field)!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
-        for field, choices in (("grid", ("uniform", "codebook")), ("granularity", ("channel", "tensor", "group")),
-                               ("placement", PLACEMENTS)):  # fmt: skip
-            if getattr(self, field) not in choices:
-                raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
-        if not isinstance(self.group, int) or not 0 < self.group < WHOLE_ROW:
+        for field, choices in CHOICES.items():
+            value = getattr(self, field)
+            if type(value) is not type(choices[0]) or value not in choices:
+                unit = " bits" if field in ("weight", "activation", "accumulator") else ""
+                raise UserError(f"{field}: {value!r}{unit} is not one of {', '.join(map(str, choices))}.")
+        if type(self.group) is not int or not 0 < self.group < WHOLE_ROW:
             raise UserError(f"group: {self.group!r} is not a positive number of columns.")
 
     @property
@@ -134,7 +141,7 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
         if not isinstance(values, Mapping) or (unknown := set(values) - known):
             wrong = "is not a mapping" if not isinstance(values, Mapping) else f"has the unknown field {min(unknown)!r}"
             raise UserError(f"layers: {pattern!r} {wrong}; fields are {', '.join(sorted(known))}.")
-        matches = [name for name in names if fnmatchcase(name, pattern)]
+        matches = [name for name in names if fnmatchcase(name, str(pattern))]
         if not matches:
             raise UserError(f"layers: the pattern {pattern!r} matches no layer; layers are {', '.join(names)}.")
         for name in matches:

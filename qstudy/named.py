@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,7 +51,14 @@ def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], wh
     for option, value in options.items():
         if option in hints:
             checked(hints[option], value, f"{what}.{option}")
-    return part(*given, **options)
+    try:
+        return part(*given, **options)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if name in known:
+            raise
+        raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
 
 
 @contextmanager
@@ -99,9 +107,20 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
         found = importlib.import_module(module)
         _require_trusted(found, name)
         part: Callable[..., Any] = getattr(found, attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{what}: {name!r} cannot be imported ({error}); {choices}.") from error
+        inspect.signature(part)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UserError(f"{what}: {name!r} cannot be imported ({_told(error)}); {choices}.") from error
     return part
+
+
+def _told(error: BaseException) -> str:
+    """What the user's code raised and where, on one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
+    said = " ".join(str(error).split())[:300]
+    return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
 
 
 def _require_trusted(found: ModuleType, name: str) -> None:

@@ -1,8 +1,13 @@
 """`qstudy sweep`."""
 
 from pathlib import Path
+from typing import Annotated
 
-from qstudy.errors import UserError
+from annotated_types import Ge, Le
+
+from qstudy.typed import checked
+
+Workers = Annotated[int, Ge(1), Le(1024)]
 
 
 def sweep(
@@ -28,8 +33,7 @@ def sweep(
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"workers: {workers} must be 1 or more.")
+    checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
 
