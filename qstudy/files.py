@@ -10,6 +10,10 @@ from typing import Any
 
 from qstudy.errors import UserError
 
+NAME_BYTES = 100
+"""Longest safe name in UTF-8; what is put before and behind it still fits into the 255 that file systems allow."""
+_SEPARATORS = "/\\:"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -55,6 +59,35 @@ def read_json(path: Path) -> Any:
         raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it may be truncated.") from error
+
+
+def safe_name(text: str, field: str) -> str:
+    """`text`, if it can be the name of one file or folder anywhere and nothing more.
+
+    Args:
+        text: the name, from a user or a stranger.
+        field: what the message calls it, such as `study` or `--name`.
+
+    Raises:
+        UserError: it is empty or longer than NAME_BYTES, has a separator or a character that does not print, or begins
+            with a dot (hidden, or another folder) or a dash (an option).
+    """
+    if (
+        not text.isprintable()
+        or set(text) & set(_SEPARATORS)
+        or text.strip() != text
+        or text[:1] in ("", ".", "-")
+        or len(text.encode()) > NAME_BYTES
+    ):
+        raise UserError(
+            f"{field}: {_short(text)} cannot name a file; use letters, digits, _, - and . (at most {NAME_BYTES} bytes, "
+            "no separator, no . or - at the beginning)."
+        )
+    return text
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def file_hash(path: Path) -> str:

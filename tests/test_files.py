@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qstudy.errors import UserError
-from qstudy.files import content_hash, read_json, replacing, write_json, write_text
+from qstudy.files import content_hash, read_json, replacing, safe_name, write_json, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -63,3 +63,36 @@ def test_equal_contents_have_equal_hashes() -> None:
     assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1})
     assert content_hash({"a": 1}) != content_hash({"a": 2})
     assert len(content_hash("x")) == 16
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/etc/x",
+        "a\\b",
+        "C:x",
+        "a\0b",
+        "a\nb",
+        "-rf",
+        ".hidden",
+        " a",
+        "a ",
+        "x" * 101,
+        "\ud800",
+    ],
+    ids=ascii,
+)
+def test_what_could_leave_its_folder_is_no_name(name: str) -> None:
+    with pytest.raises(UserError, match=r"^study: '.*' cannot name a file; use letters") as caught:
+        safe_name(name, "study")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["digits", "trial-0001-ptq", "my run 2", "größe", "a..b", "x" * 100])
+def test_names(name: str) -> None:
+    assert safe_name(name, "study") == name
