@@ -17,6 +17,7 @@ import torch
 
 from qstudy.errors import UserError
 from qstudy.files import read_json, write_json
+from qstudy.secrets import masked_arguments
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
@@ -38,9 +39,8 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """What the user typed, without passwords."""
-    typed = os.environ.get(COMMAND_VARIABLE) or shlex.join(["qstudy", *sys.argv[1:]])
-    return re.sub(r"(\w+://[^:/@\s]+):[^@\s]+@", r"\1:***@", typed)
+    """What the user typed, without passwords; for a worker, what was typed where it was started."""
+    return os.environ.get(COMMAND_VARIABLE) or shlex.join(["qstudy", *masked_arguments(sys.argv[1:])])
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
