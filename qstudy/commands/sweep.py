@@ -23,7 +23,8 @@ def sweep(
         workers: processes on this machine, each with a GPU of its own where there are any; cores are divided among
             them. By default one per GPU, or one.
         storage: URL of a database that several machines share, e.g. postgresql://user:password@host/name; by default
-            the environment variable QSTUDY_STORAGE, or SQLite in the study's folder.
+            the environment variable QSTUDY_STORAGE (better: process lists show a command's arguments to everyone on
+            the machine), or SQLite in the study's folder.
         trials: trials to train; by default what the file says.
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).

@@ -11,8 +11,8 @@ def worker(study: str, storage: str | None = None, root: Path = Path("studies"),
 
     Args:
         study: name of the study.
-        storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
-            study's folder.
+        storage: URL of its database; by default the environment variable QSTUDY_STORAGE (better: process lists show a
+            command's arguments to everyone on the machine), or the SQLite file in the study's folder.
         root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
         prepare_only: make what all trials share (corpus, feature cache, float baseline), and end.
     """
