@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from qstudy.errors import UserError
 
 NAME_BYTES = 100
 """Longest safe name in UTF-8; what is put before and behind it still fits into the 255 that file systems allow."""
-_SEPARATORS = "/\\:"
+_NAME = re.compile(r"\w[\w.,+=-]*")
 
 
 @contextmanager
@@ -20,8 +21,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        UserError: the disk is full, or the folder cannot be written, or a folder is there already.
     """
+    if path.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder; name a file.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing to remove, or what failed above fails here too
             temporary.unlink()
+
+
+def require_other(out: Path, option: str, *inputs: Path) -> None:
+    """Raise UserError if writing `out` would replace one of the files that are read, by whatever name or link."""
+    for path in inputs:
+        if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
+            raise UserError(f"{option}: {out} is what is read ({path}); name another file.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,26 +72,20 @@ def read_json(path: Path) -> Any:
 
 
 def safe_name(text: str, field: str) -> str:
-    """`text`, if it can be the name of one file or folder anywhere and nothing more.
+    """`text`, if it can be the name of one file or folder, in whatever it is written: a shell, a page, a table.
 
     Args:
         text: the name, from a user or a stranger.
         field: what the message calls it, such as `study` or `--name`.
 
     Raises:
-        UserError: it is empty or longer than NAME_BYTES, has a separator or a character that does not print, or begins
-            with a dot (hidden, or another folder) or a dash (an option).
+        UserError: it is empty or longer than NAME_BYTES, begins with a dot (hidden, or another folder) or a dash (an
+            option), or has a separator or another character with a meaning of its own.
     """
-    if (
-        not text.isprintable()
-        or set(text) & set(_SEPARATORS)
-        or text.strip() != text
-        or text[:1] in ("", ".", "-")
-        or len(text.encode()) > NAME_BYTES
-    ):
+    if not _NAME.fullmatch(text) or len(text.encode()) > NAME_BYTES:
         raise UserError(
-            f"{field}: {_short(text)} cannot name a file; use letters, digits, _, - and . (at most {NAME_BYTES} bytes, "
-            "no separator, no . or - at the beginning)."
+            f"{field}: {_short(text)} cannot name a file: use letters, digits and _ - . , + =, begin with a letter or "
+            f"a digit, and stay within {NAME_BYTES} bytes."
         )
     return text
 

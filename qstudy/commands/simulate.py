@@ -12,6 +12,7 @@ from rich.text import Text
 from qstudy.bits import FLOAT, BitMap, LayerShape, described, resolve
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
+from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
 from qstudy.hardware.simulator import OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
@@ -49,6 +50,8 @@ def simulate(
         operators: one row per operator instead of one per layer.
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
     """
+    if plot is not None:
+        require_other(plot, "--plot", model, Path(accelerator), *filter(None, [manifest, compare and Path(compare)]))
     speech = _speech(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     work = _load(model, bits, beam)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from qstudy.files import safe_name
+
 
 def worker(study: str, storage: str | None = None, root: Path = Path("studies"), prepare_only: bool = False) -> None:
     """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
@@ -18,4 +20,4 @@ def worker(study: str, storage: str | None = None, root: Path = Path("studies"),
     """
     from qstudy.sweep.study import join_study
 
-    join_study(study, root / study, storage, prepare_only)
+    join_study(study, root / safe_name(study, "--study"), storage, prepare_only)
