@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qstudy.errors import UserError
 from qstudy.files import file_hash, read_json, replacing, write_json
@@ -39,9 +40,9 @@ def _own(folder: Path) -> list[Hashes]:
     path = folder / MANIFEST
     if not path.exists():
         return []
-    manifest = read_json(path)
-    found = [manifest.get("files"), manifest.get("before", {})] if isinstance(manifest, dict) else [None]
-    if not all(isinstance(hashes, dict) for hashes in found):
+    manifest: Any = read_json(path)
+    found: list[Any] = [manifest.get("files"), manifest.get("before", {})] if isinstance(manifest, dict) else []
+    if not found or not all(isinstance(hashes, dict) for hashes in found):
         raise UserError(f"--out: {path} was not written by `qstudy report`; move it, or name another folder.")
     return [{name: str(digest) for name, digest in hashes.items() if Path(name).name == name} for hashes in found]
 

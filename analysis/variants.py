@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from analysis.parse import mapping
+from analysis.fields import mapping
 from analysis.records import Run
 
 WIDTHS = ("name", "layers", "encoder", "decoder")

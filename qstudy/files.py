@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from qstudy.errors import UserError
 
 NAME_BYTES = 100
 """Longest safe name in UTF-8; what is put before and behind it still fits into the 255 that file systems allow."""
+DIGITS = 20
+"""Longest whole number in JSON: those of 64 bits."""
+DEPTH = 50
+"""Deepest nesting in JSON: far from what recursion can bear."""
 _NAME = re.compile(r"\w[\w.,+=-]*")
 
 
@@ -64,11 +69,69 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing, unreadable, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, source: str) -> Any:
+    """The value of a JSON text, whoever wrote it: what is ambiguous, or breaks who uses it later, is refused.
+
+    Args:
+        content: UTF-8.
+        source: where it comes from, for the message.
+
+    Raises:
+        UserError: it is not JSON or UTF-8, a key comes twice, a number is too large or none, or it is nested deeply.
+    """
+    try:
+        value = json.loads(
+            content.decode(), object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+        )
+        _check_depth(value)
+        if b"\\ud" in content.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise UserError(f"{source} is not UTF-8 text ({error.reason}).") from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it may be truncated.") from error
+        raise UserError(
+            f"{source} is not valid JSON (line {error.lineno}: {error.msg}); it may be truncated."
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{source} is not valid JSON: it is nested more than {DEPTH} times.") from error
+    except ValueError as error:
+        raise UserError(f"{source} is not valid JSON: {error}.") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {_short(next(key for key in keys if keys.count(key) > 1))} comes twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"the number {text[:DIGITS]}... has more than {DIGITS} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:DIGITS]} is no finite number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [inner for outer in level if isinstance(outer, dict | list)
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]  # fmt: skip
+    if level:
+        raise RecursionError
 
 
 def safe_name(text: str, field: str) -> str:

@@ -51,7 +51,8 @@ def simulate(
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
     """
     if plot is not None:
-        require_other(plot, "--plot", model, Path(accelerator), *filter(None, [manifest, compare and Path(compare)]))
+        others = [Path(name) for name in (accelerator, compare, manifest) if name is not None]
+        require_other(plot, "--plot", model, *others)
     speech = _speech(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     work = _load(model, bits, beam)
