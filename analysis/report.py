@@ -12,11 +12,11 @@ from analysis.compare import comparison
 from analysis.folder import write_report
 from analysis.page import page
 from analysis.pareto import best
-from analysis.section import MANY, names, sections, title
+from analysis.section import MANY, folder_name, names, sections
 from analysis.study import RECORDS, Study, load_studies
 from analysis.summary import facts, sentence
 from analysis.tables import Table, to_csv, to_latex, to_markdown
-from analysis.text import counted
+from analysis.text import counted, listed
 from qstudy.errors import UserError
 
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
@@ -35,8 +35,10 @@ def report(
     """
     others = [also] if isinstance(also, Path) else also or []
     studies = [*load_studies(study, split), *(one for folder in others for one in load_studies(folder))]
-    out = out or Path("reports") / title(studies)
+    out = out or Path("reports") / folder_name(studies)
     _require_whole(out, [study, *others], studies)
+    if len(set(names(studies))) < len(studies):
+        raise UserError(f"--also: two studies are called {listed(names(studies))}; their files would have equal names.")
     shown, shared = sections(studies), _shared(studies)
     tables = [*shared, *(table for section in shown for table in section.tables)]
     contents = {name: text.encode() for table in tables for name, text in _written(table).items()}

@@ -8,7 +8,7 @@ from typing import Any
 from analysis.fields import mapping
 from analysis.parse import parse_run, told_baseline
 from analysis.records import FLOAT, Run, Scores
-from analysis.text import counted
+from analysis.text import counted, slug
 from analysis.variants import with_variants
 from qstudy.errors import UserError
 from qstudy.files import parse_json, read_json
@@ -156,7 +156,7 @@ def _checked(folder: Path, runs: list[Run], problems: list[Problem], split: str 
         )
     if split is not None and split not in splits:
         raise UserError(f"split: no finished run in {folder} was scored on {split!r}; there are {', '.join(splits)}.")
-    named = next((run.study for run in runs if run.study), folder.resolve().name)
+    named = next((run.study for run in runs if run.study), slug(folder.resolve().name))
     chosen = split or splits[0]
     return Study(named, (*_told(runs, chosen, bare=chosen == splits[0]), *runs), chosen, tuple(problems))
 

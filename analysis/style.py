@@ -10,6 +10,8 @@ import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from analysis.text import one_line
+
 # Greys by role. The page swaps them for its own (dark mode), so nothing else may use the very same values.
 INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#ffffff"
 
@@ -39,6 +41,7 @@ SETTINGS: Any = {
     "legend.fontsize": 8,
     "figure.facecolor": PAPER,
     "figure.dpi": 100,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "path",
     "svg.hashsalt": "qstudy",
     "pdf.fonttype": 42,
@@ -139,7 +142,7 @@ class Picture:
 def _with_tips(svg: str, tips: dict[str, str]) -> str:
     """Put a `<title>` into every group that has a tip: browsers show it under the mouse."""
     for name, tip in tips.items():
-        text = tip.replace("&", "&amp;").replace("<", "&lt;")
+        text = one_line(tip).replace("&", "&amp;").replace("<", "&lt;")
         svg = svg.replace(f'<g id="{name}">', f'<g id="{name}"><title>{text}</title>')
     return re.sub(r"[ \t]+\n", "\n", svg)
 

@@ -50,7 +50,7 @@ def test_a_record_has_its_entries(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ['{"schema": 1, "ru', '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("text", ['{"schema": 1, "ru', '{"schema": 2}', "[]", '{"schema": 1}', "[" * 9999, "NaN"])
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "runs" / "trial-0000-ptq"
     folder.mkdir(parents=True)
