@@ -9,6 +9,7 @@ import pytest
 from analysis.folder import MANIFEST, write_report
 from qstudy.cli import main
 from qstudy.errors import UserError
+from qstudy.files import file_hash
 
 OLD, NEW = {"a.csv": b"old", "b.csv": b"old"}, {"a.csv": b"new", "c.csv": b"new"}
 
@@ -112,3 +113,13 @@ def test_rebuilding_in_place_loses_no_record(tmp_path: Path, capfd: pytest.Captu
         main(["report", str(tmp_path), "--out", f"{tmp_path}/."])
     assert "records.jsonl:4" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_the_committed_reports_can_be_rebuilt() -> None:
+    """Their files are what their manifests say, so that the next report may replace them."""
+    manifests = list((Path(__file__).parents[1] / "reports").glob(f"*/{MANIFEST}"))
+    assert len(manifests) >= 3
+    for path in manifests:
+        hashes = json.loads(path.read_text())["files"]
+        assert {name: file_hash(path.parent / name) for name in hashes} == hashes
+        assert {"index.html", "records.jsonl"} <= hashes.keys()
