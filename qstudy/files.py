@@ -68,6 +68,8 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing, unreadable, or not JSON.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
     try:
         content = path.read_bytes()
     except OSError as error:

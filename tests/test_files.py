@@ -1,6 +1,7 @@
 """Files are whole or absent."""
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -131,3 +132,11 @@ def test_json_at_its_limits(tmp_path: Path) -> None:
     value = [18446744073709551615, -1.5e300, {"größe 😀": [[[None]]]}]
     (tmp_path / "a.json").write_text(json.dumps(value))
     assert read_json(tmp_path / "a.json") == value
+
+
+def test_what_could_be_read_for_ever_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "zero", tmp_path):
+        with pytest.raises(UserError, match="is not a file"):
+            read_json(path)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny import filled, packed, talkative
 
 from qstudy.cli import main
@@ -42,11 +43,18 @@ def refusal(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A packed model of random weights."""
-    network = talkative()
-    packed(network, filled(network, {"name": "ptq", "layers": {"*": {"weight": 4}}})).save(tmp_path / "model.qst")
+    path, network = tmp_path_factory.mktemp("made") / "model.qst", talkative()
+    packed(network, filled(network, {"name": "ptq", "layers": {"*": {"weight": 4}}})).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def model(made: bytes, tmp_path: Path) -> Path:
+    """Its file."""
+    (tmp_path / "model.qst").write_bytes(made)
     return tmp_path / "model.qst"
 
 
@@ -106,3 +114,15 @@ def test_names_stay_in_their_folder(
     monkeypatch.chdir(tmp_path / "here")
     assert "cannot name a file" in refusal([*command, name], capfd)
     assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_study_is_not_replaced_by_its_resolved_copy(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")}
+    values = {"study": "toy", "base": {"data": data}, "grid": {"policy": {"name": "ptq"}}}
+    path = tmp_path / "toy" / "study.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(values))
+    assert "is what is read" in refusal(["sweep", str(path), "--root", str(tmp_path)], capfd)
+    assert yaml.safe_load(path.read_text()) == values

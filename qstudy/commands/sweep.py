@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from qstudy.errors import UserError
+from qstudy.files import require_other
 
 
 def sweep(
@@ -33,7 +34,10 @@ def sweep(
         raise UserError(f"workers: {workers} must be 1 or more.")
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
+    from qstudy.training.config import load_yaml
 
     config = load_study(study, trials, fresh)
+    if load_yaml(study).keys() != config.to_dict().keys():  # not the study's own copy, which has every field
+        require_other(root / config.study / "study.yaml", "--root", study)
     check(config)
     run_study(config, root / config.study, workers, storage)
