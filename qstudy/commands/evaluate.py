@@ -1,11 +1,13 @@
 """`qstudy evaluate`."""
 
 import json as json_format
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from qstudy.errors import UserError
-from qstudy.files import write_text
+from qstudy.files import require_other, write_text
 
 
 def evaluate(
@@ -35,6 +37,8 @@ def evaluate(
     from qstudy.named import trusting
     from qstudy.training.evaluation import recognize, score
 
+    if hypotheses is not None and hypotheses.exists():
+        require_other(hypotheses, "--hypotheses", model, manifest, *_sounds(manifest))
     with trusting(trust):
         recognizer = load_recognizer(model)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
@@ -55,3 +59,12 @@ def evaluate(
         f"{scores['deletions']} deletions in {scores['words']} words of {scores['utterances']} utterances; "
         f"real-time factor {scores['rtf']:.4f}"
     )
+
+
+def _sounds(manifest: Path) -> Iterator[Path]:
+    """The sound files of the lines that can be read; the others are told of later."""
+    from qstudy.data.manifest import manifest_lines, parse_line
+
+    for line in manifest_lines(manifest):
+        with suppress(UserError):
+            yield parse_line(line, manifest).audio

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from qstudy.files import require_other
+
 
 def export(checkpoint: Path, out: Path, trust: Path | None = None) -> None:
     """Pack a checkpoint: what the device gets.
@@ -14,6 +16,7 @@ def export(checkpoint: Path, out: Path, trust: Path | None = None) -> None:
     from qstudy.named import trusting
     from qstudy.training.checkpoint import pack_checkpoint
 
+    require_other(out, "--out", checkpoint)
     with trusting(trust):
         packed = pack_checkpoint(checkpoint)
     packed.save(out)

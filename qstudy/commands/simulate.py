@@ -12,6 +12,7 @@ from rich.text import Text
 from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
+from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
 from qstudy.hardware.simulator import OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
@@ -52,6 +53,9 @@ def simulate(
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
         trust: a Python file of yours whose classes a checkpoint may name; no other code is run for it.
     """
+    if plot is not None:
+        others = [Path(name) for name in (accelerator, compare, manifest) if name is not None]
+        require_other(plot, "--plot", model, *others)
     speech = _speech(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     with trusting(trust):
