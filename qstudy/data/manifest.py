@@ -173,9 +173,7 @@ def _string(entry: dict[str, Any], field: str, source: str) -> str:
 def _seconds(entry: dict[str, Any], source: str) -> float:
     value = _required(entry, "duration", source)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_S:
-        raise UserError(
-            f"{source}: duration must be a number of seconds (at most {LONGEST_S:g}), not {_shown(value)}."
-        )
+        raise UserError(f"{source}: duration must be a number of seconds, 0 to {LONGEST_S:g}, not {_shown(value)}.")
     return float(value)
 
 

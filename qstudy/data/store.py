@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch takes a second to import; who lists or verifies store
     from qstudy.data.features import FeatureSettings
 
 FEATURES, INDEX, USED = "features.i16", "index.safetensors", "used"
-_VERSION = 2  # raise it when features or files change their meaning
+_VERSION = 3  # raise it when features or files change their meaning
 _CHUNK = 1 << 24  # bytes read at a time to verify a file
 
 
