@@ -12,7 +12,7 @@ from torchmetrics.text import WordErrorRate
 
 from qstudy.data.batches import Batch
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.decode.greedy import greedy
+from qstudy.decode.greedy import greedy_labels
 from qstudy.loss import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictor import BLANK
@@ -53,10 +53,9 @@ class TransducerModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Decode some of the dev set."""
-        encoded, lengths, _ = self.model.encoder(batch.features, batch.feature_lengths)
-        hypotheses = [self.tokenizer.decode(labels) for labels in greedy(self.model, encoded, lengths).hypotheses]
+        found = greedy_labels(self.model, batch.features, batch.feature_lengths)
         if batch.weight:  # else another device decodes them
-            self.dev_wer.update(hypotheses, batch.texts)
+            self.dev_wer.update([self.tokenizer.decode(labels) for labels in found], batch.texts)
 
     def on_validation_epoch_end(self) -> None:
         """The word error rate of the whole dev set, over all devices."""
