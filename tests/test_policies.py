@@ -78,7 +78,7 @@ def test_float_leaves_every_slot_empty() -> None:
         ({"name": "fake_qat"}, ["policy", "'fake_qat'", "layers"]),
         (
             {"name": "fake_qat", "layers": {}, "weight_range": "min"},
-            ["policy.weight_range", "'min'", "max, mse, learned"],
+            ["policy.weight_range", "'min'", "mse, learned"],
         ),
         (
             {"name": "fake_qat", "layers": {}, "activation_range": "kl"},
