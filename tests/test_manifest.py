@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qstudy.data.manifest import Utterance, manifest_lines, read_manifest, stamps, write_manifest
+from qstudy.data.manifest import Utterance, identity, manifest_lines, read_manifest, stamps, write_manifest
 from qstudy.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -107,6 +107,19 @@ def test_stamps_tell_size_and_time_of_what_is_there(tmp_path):
     path.write_text("\n".join([*texts, "[1]", "{", "{}"]))
     found = stamps(path, manifest_lines(path))
     assert found.tolist() == [[123, 7_000_000_011]] * 2 + [[-1, -1]] * 6
+
+
+def test_the_identity_of_a_manifest_is_what_it_holds(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.flac").write_bytes(bytes(123))
+        (tmp_path / folder / "m.jsonl").write_text(json.dumps(GOOD))
+    first = identity(tmp_path / "a" / "m.jsonl")
+    assert identity(tmp_path / "b" / "m.jsonl") == first
+    (tmp_path / "b" / "a.flac").write_bytes(bytes(124))
+    assert identity(tmp_path / "b" / "m.jsonl") != first
+    (tmp_path / "a" / "m.jsonl").write_text(json.dumps({**GOOD, "text": "hallo"}))
+    assert identity(tmp_path / "a" / "m.jsonl") != first
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")

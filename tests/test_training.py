@@ -16,6 +16,7 @@ import yaml
 from tiny import run_config
 
 from qstudy.cli import main
+from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import Diverged, UserError
 from qstudy.files import read_json
 from qstudy.quant.packed import PackedModel
@@ -146,6 +147,23 @@ def test_another_configuration_does_not_go_on_from_this_one(corpus: Path, shared
     other = run_config(corpus, shared_folder, policy={**QAT, "weight_range": "max"})
     with pytest.raises(UserError, match=r"policy"):
         run(other, tmp_path, name="qat")
+
+
+def test_another_training_set_does_not_go_on_from_this_one(
+    corpus: Path, shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what it holds, not by its path."""
+    manifest = tmp_path / "train.jsonl"
+    write_manifest(manifest, read_manifest(corpus / "train.jsonl"))
+    config = run_config(corpus, shared_folder, data={"train": str(manifest)}, start="scratch")
+    run(config, tmp_path / "run", name="float")
+    write_manifest(manifest, read_manifest(manifest)[:-1])
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--config", str(path), "--out", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    assert "last.ckpt is of a run with another data.train; remove" in capsys.readouterr().err
 
 
 class Exploding(FakeQAT):

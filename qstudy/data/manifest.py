@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qstudy.errors import UserError
-from qstudy.files import write_text
+from qstudy.files import content_hash, write_text
 
 LONGEST_TEXT = 10_000
 """Characters of one utterance at most: more were said in an hour, or by nobody."""
@@ -90,6 +90,17 @@ def stamps(path: Path, lines: Sequence[Line]) -> np.ndarray:
     As quick as can be, since every run does it: neither utterances nor paths are made.
     """
     return np.array([_stamp(line.text, str(path.parent)) for line in lines], np.int64)
+
+
+def identity(path: Path) -> str:
+    """A hash of what a manifest says and of its sound files' sizes: equal for copies, wherever they lie.
+
+    Raises:
+        UserError: as `manifest_lines`.
+    """
+    lines = manifest_lines(path)
+    sizes = stamps(path, lines)[:, 0].tolist()
+    return content_hash([line.text for line in lines], sizes)
 
 
 def parse_line(line: Line, manifest: Path) -> Utterance:
