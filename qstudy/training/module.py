@@ -13,6 +13,7 @@ from torchmetrics.text import WordErrorRate
 from qstudy.data.batches import Batch
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.decode.greedy import greedy_labels
+from qstudy.errors import Diverged
 from qstudy.loss import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictor import BLANK
@@ -69,6 +70,25 @@ class TransducerModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let the policy change the model after the optimizer's step."""
         self.policy.project_(self.model, self.global_step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradient's norm, as Lightning does.
+
+        Raises:
+            Diverged: a gradient is no number, or a weight: integer arithmetic would make some number of it.
+        """
+        norms = {
+            "The gradient": nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf),
+            "A weight": nn.utils.get_total_norm(list(self.parameters())),
+        }
+        for what, norm in norms.items():
+            if not norm.isfinite():
+                raise Diverged(
+                    f"{what} became infinite or no number at step {self.global_step}; lower training.learning_rate or "
+                    "the policy's penalty, and start again."
+                )
 
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up, then a cosine to 1 %."""
