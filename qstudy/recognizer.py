@@ -11,7 +11,7 @@ from torch import Tensor
 from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
-from qstudy.decode.greedy import GreedyState, greedy
+from qstudy.decode.greedy import GreedyState, greedy, greedy_labels
 from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
@@ -34,8 +34,7 @@ class Recognizer:
     def transcribe(self, samples: Tensor) -> str:
         """Recognize a whole utterance: samples (N,) float32 in [-1, 1] at the features' sample rate."""
         frames = extract(self.filterbank, samples).unsqueeze(0)
-        encoded, lengths, _ = self.model.encoder(frames, torch.tensor([frames.shape[1]]))
-        return self.tokenizer.decode(greedy(self.model, encoded, lengths).hypotheses[0])
+        return self.tokenizer.decode(greedy_labels(self.model, frames, torch.tensor([frames.shape[1]]))[0])
 
 
 class RecognizerStream:

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from qstudy.data.manifest import identity
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
 from qstudy.files import replacing
@@ -24,6 +25,7 @@ from qstudy.recognizer import Recognizer, describe, pack
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
 KEY = "qstudy"  # our entry in Lightning's checkpoint
+DATA = "data.train"  # in it: what the training manifest held
 
 
 class Interrupted(BaseException):
@@ -40,7 +42,12 @@ class Checkpoint(L.Callback):
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
         self.path = folder / "last.ckpt"
         self.every = every
-        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict(), "start": config.start_identity}
+        self.description = {
+            "config": to_dict(config),
+            "tokenizer": tokenizer.to_dict(),
+            "start": config.start_identity,
+            DATA: identity(Path(config.data.train)),
+        }
         self._interrupted = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -101,10 +108,10 @@ def steps_done(path: Path, config: RunConfig) -> int:
         UserError: it is damaged, or of a run that another configuration made.
     """
     checkpoint, saved = _read(path)
-    now = {**to_dict(config), "start": config.start_identity}
-    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start)}
+    now = {**to_dict(config), "start": config.start_identity, DATA: identity(Path(config.data.train))}
+    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
     schedule = "training" if config.from_scratch else "finetune"
-    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule)
+    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule, DATA)
     if changed := [field for field in fields if now[field] != then[field]]:
         raise UserError(
             f"{path} is of a run with another {', '.join(changed)}; remove {path.parent} or choose another folder."

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
-from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts
+from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts, require_seed
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import distinct_sentences
 from qstudy.data.manifest import Utterance
@@ -84,6 +84,7 @@ def commands(
     """
     counts = {"train": train, "dev": dev, "test": test}
     require_counts(**counts)
+    require_seed(seed)
     if not 0 <= noisy <= 1:
         raise UserError(f"--noisy: {noisy} is not a share between 0 and 1.")
     recipe = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}

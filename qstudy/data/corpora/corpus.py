@@ -1,6 +1,6 @@
 """What every corpus that we make shares: when to make it, its manifests, and what the user is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.errors import UserError
 from qstudy.files import read_json, write_json
 
+MOST = 1_000_000
+"""Utterances of a split at most: more than 500 hours."""
 _RECIPE = "corpus.json"
 """Beside the manifests: what they were made from (the recipe), and `files`: everything that was ever written there."""
 
@@ -23,10 +25,16 @@ def require_folder(root: Path, what: str) -> None:
 
 
 def require_counts(**counts: int) -> None:
-    """Raise UserError unless every split gets at least one utterance."""
+    """Raise UserError unless every split gets at least one utterance, and no more than can be made."""
     for split, count in counts.items():
-        if count < 1:
-            raise UserError(f"--{split}: {count} utterances cannot be made; give at least 1.")
+        if not 1 <= count <= MOST:
+            raise UserError(f"--{split}: {count} utterances cannot be made; give 1 to {MOST}.")
+
+
+def require_seed(seed: int) -> None:
+    """Raise UserError unless `seed` is one."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed: {seed} must lie between 0 and {2**32 - 1}.")
 
 
 def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
@@ -34,6 +42,41 @@ def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
     made = _made(out) or {}
     present = all((out / f"{split}.jsonl").is_file() for split in made.get("manifests", ()))
     return present and {key: value for key, value in made.items() if key not in ("manifests", "files")} == recipe
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether somebody who made a corpus in `out` was stopped."""
+    made = _made(out)
+    return made is not None and "manifests" not in made
+
+
+def require_recipe(out: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a corpus that was made from other options than are asked for.
+
+    Args:
+        out: its folder; manifests that this program did not make are taken as they are.
+        options: all options of the corpus by name, and `corpus`; those that its recipe does not keep are free.
+
+    Raises:
+        UserError: an option differs.
+    """
+    made = _made(out) or {}
+    asked = {name: _KEPT_AS.get(name, _itself)(value) for name, value in options.items()}
+    changed = [name for name in made if name in asked and made[name] != asked[name]]
+    if changed:
+        there = ", ".join(f"{name} {made[name]} there, {asked[name]} here" for name in changed)
+        raise UserError(f"data.make: {out} holds a corpus of another recipe ({there}); choose another folder.")
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+_KEPT_AS: dict[str, Callable[[Any], Any]] = {
+    "root": lambda root: str(root.resolve()),
+    "unheard": lambda speakers: sorted(speakers or []),
+}
+"""How a recipe keeps an option, where not as it is."""
 
 
 def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
