@@ -42,7 +42,7 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")
     if os.getcwd() not in sys.path:  # noqa: PTH109  (sys.path holds strings)
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        sys.path.append(os.getcwd())  # noqa: PTH109  (last: what lies there must not stand in for what others need)
     try:
         part: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -17,6 +17,7 @@ from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.recognizer import Recognizer, describe, pack
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
+CHECKPOINT_FILE = "last.ckpt"
 KEY = "qstudy"  # our entry in Lightning's checkpoint
 
 
@@ -32,7 +33,7 @@ class Checkpoint(L.Callback):
     """
 
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
-        self.path = folder / "last.ckpt"
+        self.path = folder / CHECKPOINT_FILE
         self.every = every
         self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict(), "start": config.start_identity}
         self._interrupted = False
