@@ -29,7 +29,7 @@ from qstudy.sweep.samplers import make_sampler
 from qstudy.sweep.space import expand, size
 
 OUTCOME = "outcome"
-"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), or of `FREE`."""
+"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
 DROPPED = "dropped"
 FAILED = ("failed", "given_up")
 FREE = ("over_budget", "repeated", DROPPED)
