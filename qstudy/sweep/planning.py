@@ -54,6 +54,13 @@ class Plan:
                 self._connection.execute(insert(attributes), rows)
 
 
+def count(storage: RDBStorage, study_id: int, states: Sequence[TrialState]) -> int:
+    """How many of a study's trials are in these states; without reading the trials, of which there may be thousands."""
+    which = (trials.c.study_id == study_id) & trials.c.state.in_(states)
+    with storage.engine.connect() as connection:
+        return connection.execute(select(func.count()).where(which)).scalar_one()
+
+
 @contextmanager
 def planning(storage: RDBStorage, study_id: int) -> Iterator[Plan]:
     """Plan a study alone; what was planned is there when all of it is, or not at all.

@@ -209,6 +209,8 @@ def _state(queue: Queue) -> list[object]:
 
 def _tell(queue: Queue, told: set[int], bar: "tqdm[None]") -> set[int]:
     """Show the trials that ended since the last look."""
+    if queue.ended() == len(told):
+        return set()
     fresh = [trial for trial in _finished(queue) if trial.number not in told]
     for trial in fresh:
         tqdm.write(sentence(trial))

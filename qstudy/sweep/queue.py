@@ -24,7 +24,7 @@ from qstudy.files import content_hash
 from qstudy.locks import is_held, locked, try_lock
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.patience import PatientStorage
-from qstudy.sweep.planning import planning
+from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import make_sampler
 from qstudy.sweep.space import expand, size
 
@@ -89,7 +89,11 @@ class Queue:
 
     def unfinished(self) -> int:
         """How many trials wait or run, here or elsewhere."""
-        return len(self.trials(TrialState.WAITING, TrialState.RUNNING))
+        return self._count(TrialState.WAITING, TrialState.RUNNING)
+
+    def ended(self) -> int:
+        """How many trials have ended, those that do not count included."""
+        return self._count(TrialState.COMPLETE, TrialState.PRUNED)
 
     def done(self) -> int:
         """How many of the trials that the study was asked for have ended."""
@@ -186,6 +190,9 @@ class Queue:
         trial.set_user_attr(PLACE, self._place)
         trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
         return Claim(trial, lock, heartbeat)
+
+    def _count(self, *states: TrialState) -> int:
+        return self._storage.patiently(lambda: count(self._storage, self.study._study_id, states))
 
     def _set(self, trial: FrozenTrial, state: TrialState) -> bool:
         try:

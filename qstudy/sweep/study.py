@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
 from qstudy.errors import UserError
 from qstudy.files import write_text
@@ -32,7 +33,7 @@ def check(config: StudyConfig) -> None:
         UserError: a field, layer pattern, policy or accelerator that does not exist.
     """
     for name, candidates in (("grid", expand(config.grid)), ("space", corners(config.space))):
-        for changes in candidates:
+        for changes in tqdm(candidates, desc=f"checking the {name}", leave=False, disable=None):
             try:
                 config.budgets.costs(price(config.run_of(changes)))
             except UserError as error:
