@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import optuna
+import pytest
 from sweep_helpers import measure
 
 from qstudy.cli import main
@@ -34,6 +35,22 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
     if behave == "slowly":
         time.sleep(1)
     return outcome
+
+
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pools start this program in `folder`."""
+    here = Path(__file__)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{here.parents[1]}{os.pathsep}{here.parent}")
+    monkeypatch.setattr(pool, "PROGRAM", here)
+    monkeypatch.setattr(pool, "_prepare", lambda queue, storage: None)
+    monkeypatch.setattr(pool, "POLL_S", 0.2)
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Process ids, one for every trial that was begun."""
+    file = folder / "pids"
+    return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def patch() -> None:

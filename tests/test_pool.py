@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from optuna.trial import TrialState
+from pool_program import use, workers_of
 from sweep_helpers import SPACE, make_config, open_queue
 
 from qstudy.errors import UserError
@@ -28,17 +29,8 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder, and pools whose workers do what its file `behave` says."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
-    monkeypatch.setattr(pool, "PROGRAM", HERE / "pool_program.py")
-    monkeypatch.setattr(pool, "_prepare", lambda queue, storage: None)
-    monkeypatch.setattr(pool, "POLL_S", 0.2)
+    use(tmp_path, monkeypatch)
     return tmp_path
-
-
-def workers_of(folder: Path) -> list[int]:
-    file = folder / "pids"
-    return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def lives(pid: int) -> bool:

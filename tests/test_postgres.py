@@ -15,12 +15,14 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from pool_program import use, workers_of
 from sweep_helpers import make_config, measure, open_queue, start_victim
 from test_planning import first_sweeps
 
 from qstudy.errors import UserError
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.patience import PatientStorage
+from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.worker import work
 
@@ -133,6 +135,30 @@ def test_a_server_that_is_restarted_costs_nothing(
         back.join()
     assert queue.done() == 3
     assert capsys.readouterr().err.count("does not answer") == 1
+
+
+def test_a_pool_outlives_a_restart(
+    running: Server, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(tmp_path, monkeypatch)
+    (tmp_path / "behave").write_text("slowly")
+    config = make_config(trials=4, budgets=None, base={"data": {"train": "train.jsonl", "dev": "dev.jsonl"}})
+    queue = open_queue(tmp_path, config, server)
+
+    def restart() -> None:
+        while not workers_of(tmp_path):
+            time.sleep(0.05)
+        running.stop()
+        time.sleep(3)
+        running.start()
+
+    restarted = threading.Thread(target=restart)
+    restarted.start()
+    run_pool(queue, 2, server)
+    restarted.join()
+    assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 4
+    said = capsys.readouterr()
+    assert "takes its place" not in said.out + said.err
 
 
 def test_a_server_that_stays_away_is_one_sentence_without_its_password(

@@ -104,6 +104,7 @@ class Pool:
 
     def _stop(self) -> None:
         stop([seat.process for seat in self._seats])
+        self._queue.recover_soon()  # what one had no time to put back
 
 
 def run_pool(queue: Queue, workers: int, storage: str | None) -> None:

@@ -178,6 +178,11 @@ class Queue:
             self._set(trial, TrialState.WAITING)
         return len(dead)
 
+    def recover_soon(self) -> None:
+        """The same on the way out: what a storage that is away does not take, the next worker finds."""
+        with suppress(OptunaError, UserError), self._storage.hurried():
+            self.recover()
+
     def _is_dead(self, trial: FrozenTrial, silent: bool) -> bool:
         here = self._one_machine or trial.user_attrs.get(PLACE) == self._place
         return (here or silent) and not is_held(self._trial_lock(trial.number))
