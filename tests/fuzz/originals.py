@@ -1,6 +1,7 @@
 """The sound files that fuzzers damage: a corpus, models of every policy, checkpoints, configurations, records."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +80,8 @@ def make(folder: Path, server: Server) -> Originals:
         RuntimeError: a command that has nothing wrong with it failed.
     """
     originals = Originals(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     argv = ["data", "commands", "--out", str(originals.corpus), "--train", "8", "--dev", "2", "--test", "3"]
     _must(server, folder, [*argv, "--processes", "1"])
     outcome = server.run([str(folder)], folder, "tests.fuzz.originals:_models", PATIENCE_S)

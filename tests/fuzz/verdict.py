@@ -108,7 +108,7 @@ def _gist(what: str) -> str:
 
 def _place(err: str) -> str:
     """The innermost frame that is ours: in faulthandler's order that is the first, in a traceback the last."""
-    if hung := re.search(r"(?:Current thread|Thread) .*\n((?:  File .*\n?)+)", err):
+    if hung := re.search(r"Current thread .*\n((?:  File .*\n?)+)", err):
         frames = re.findall(r'File ".*?/((?:qstudy|analysis)/\S+?\.py)", line \d+ in (\S+)', hung[1])
         return " ".join(frames[0]) if frames else hung[1].splitlines()[0].strip()
     frames = _OURS.findall(err)
