@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+from pydantic import AllowInfNan
 
 from qstudy.errors import UserError
+from qstudy.typed import Count, Share, Size
 
 FLOAT = 32  # this width means "no quantization"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
@@ -22,6 +26,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 WHOLE_ROW = 2**31 - 1  # more columns than any matrix has
 
 
+Amount = Annotated[float, Ge(0), AllowInfNan(False)]
+
+
 @dataclass(frozen=True)
 class LayerShape:
     """What size and speed depend on, of one layer; no weights."""
@@ -30,26 +37,32 @@ class LayerShape:
     """Dotted name in the model: `encoder.lstm.0`."""
     kind: str
     """`linear`, `conv1d`, `depthwise`, `lstm`, `attention`, `embedding`, or `constant` (in float, never quantized)."""
-    matrices: tuple[tuple[int, int], ...] = ()
+    matrices: tuple[tuple[Size, Size], ...] = ()
     """Weight matrices (rows = output channels, columns = inputs): an LSTM has (4H, D) and (4H, H)."""
-    vectors: int = 0
+    vectors: Count = 0
     """Float32 numbers stored beside the matrices: biases, normalization."""
-    activations: int = 0
+    activations: Count = 0
     """Activation grids: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state), 0 for a table."""
-    every_ms: float | None = None
+    every_ms: Annotated[float, Gt(0), AllowInfNan(False)] | None = None
     """The layer runs once per this many milliseconds of audio; None: not driven by frames."""
-    per_label: float = 0.0
+    per_label: Amount = 0.0
     """Runs per emitted label, on top of those per frame (predictor: 1, joiner output: 1, encoder: 0)."""
-    share: float = 1.0
+    share: Share = 1.0
     """Share of its frames on which it runs (a branch of an amortized network)."""
-    frames: int = 1
+    frames: Size = 1
     """Frames that come in one go: a chunk, or the whole utterance of a layer that looks into the future."""
     after_end: bool = False
     """Waits for the end of the utterance (a bidirectional layer, a second pass)."""
-    context: int = 0
+    context: Count = 0
     """Frames that attention looks at."""
-    heads: int = 1
+    heads: Size = 1
     """Heads of attention."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
+            raise UserError(f"{self.name}: matrices: an LSTM has two per direction, not {len(self.matrices)}.")
+        if (self.kind == "constant") == bool(self.matrices):
+            raise UserError(f"{self.name}: matrices: a constant has none, every other layer has some.")
 
     @property
     def parameters(self) -> int:
@@ -103,16 +116,6 @@ class LayerBits:
 
 BitMap = dict[str, LayerBits]
 """Layer name -> widths, in the model's order: the single source for size, latency, search space and tables."""
-
-
-def described(header: Mapping[str, Any]) -> tuple[list[LayerShape], BitMap]:
-    """Layers and their widths, as the header of a packed model tells them: `shapes` and `bit_map`.
-
-    Raises:
-        KeyError, TypeError: the header lacks them, or they have other fields.
-    """
-    shapes = [LayerShape(**{**shape, "matrices": tuple(map(tuple, shape["matrices"]))}) for shape in header["shapes"]]
-    return shapes, {name: LayerBits(**fields) for name, fields in header["bit_map"].items()}
 
 
 BitPatterns = Mapping[str, Mapping[str, Any]]

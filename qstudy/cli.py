@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_pa
 from qstudy import __version__, allocator, threads
 from qstudy.arguments import CONFIG, read_configurations
 from qstudy.errors import UserError
+from qstudy.secrets import hide, masked_arguments, print_crash, take_storage
 from qstudy.yaml_file import Loader
 
 
@@ -28,6 +29,8 @@ class Command(NamedTuple):
     """One line for `qstudy --help`."""
     positional: tuple[str, ...] = ()
     """Parameters given without a name."""
+    takes_storage: bool = False
+    """Whether it has the option `--storage`."""
 
 
 COMMANDS = {
@@ -42,8 +45,8 @@ COMMANDS = {
     "simulate": Command(
         "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
     ),
-    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",)),
-    "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine"),
+    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
+    "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),
     "report": Command("analysis.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }
@@ -55,8 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     threads.tune()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_name(arguments)
+    command, rest = COMMANDS[name], arguments[len(name.split()) :]
+    if command.takes_storage:
+        rest = take_storage(rest)
+    sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
+    sys.excepthook = print_crash
     try:
-        _call(name, COMMANDS[name], arguments[len(name.split()) :])
+        _call(name, command, rest)
     except UserError as error:
         _fail(str(error))
     except ArgumentError as error:
@@ -69,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _say(f"qstudy: {message}")
+    _say(f"qstudy: {hide(message)}")
     sys.exit(2)
 
 

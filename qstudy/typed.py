@@ -3,16 +3,21 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from qstudy.errors import UserError
 
-T = TypeVar("T")
+Size = Annotated[int, Ge(1), Le(2**31 - 1)]
+Count = Annotated[int, Ge(0), Le(2**31 - 1)]
+Few = Annotated[int, Ge(1), Le(1000)]
+Width = Annotated[int, Ge(1), Le(2**16)]
+Share = Annotated[float, Ge(0), Le(1)]
+Dropout = Annotated[float, Ge(0), Lt(1)]
 
 
 def checked(hint: Any, value: Any, where: str) -> Any:
@@ -32,22 +37,12 @@ def checked(hint: Any, value: Any, where: str) -> Any:
         first = error.errors(include_url=False)[0]
         place = ".".join([where, *map(str, first["loc"])])
         raise UserError(f"{place}: {_complaint(first)}.") from error
+    except UserError as error:  # a dataclass's own check
+        raise UserError(f"{where}: {error}") from error
     except PydanticUserError:
         return value
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: {_short(value)} is not a finite number, text, list or mapping.") from error
-
-
-def from_mapping(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from its fields.
-
-    Raises:
-        UserError: an unknown or missing field, or one of another type.
-    """
-    if isinstance(values, Mapping) and (unknown := set(values) - {field.name for field in fields(kind)}):  # type: ignore[arg-type]
-        raise UserError(f"{where}: unknown field {_short(min(unknown, key=str))}.")
-    result: T = checked(kind, values, where)
-    return result
 
 
 def _complaint(error: Mapping[str, Any]) -> str:
