@@ -8,17 +8,19 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from qstudy.errors import UserError
 from qstudy.typed import checked
 
 _model_file: ContextVar[Path | None] = ContextVar("_model_file", default=None)  # what asks for parts at the moment
-_trusted: ContextVar[tuple[Path, ...]] = ContextVar("_trusted", default=())
+_trusted: ContextVar[Path | None] = ContextVar("_trusted", default=None)
 _named_by_user: set[str] = set()  # import paths in the configurations that this process runs
 
 
@@ -49,12 +51,19 @@ def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], wh
     for option, value in options.items():
         if option in hints:
             checked(hints[option], value, f"{what}.{option}")
-    return part(*given, **options)
+    try:
+        return part(*given, **options)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if name in known:
+            raise
+        raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
 
 
 @contextmanager
 def asked_by(model_file: Path) -> Iterator[None]:
-    """Within, names come from a model file, which may have any author: none of them is imported unless it is trusted."""
+    """Within, names come from a model file, which may have any author: none of them is imported unless trusted."""
     token = _model_file.set(model_file)
     try:
         yield
@@ -63,9 +72,15 @@ def asked_by(model_file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def trusting(files: Sequence[Path] | None) -> Iterator[None]:
-    """Within, model files may name the classes of these Python files: the user said so."""
-    token = _trusted.set(tuple(file.resolve() for file in files or ()))
+def trusting(file: Path | None) -> Iterator[None]:
+    """Within, model files may name the classes of this Python file: the user said so.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if file is not None and not (file.suffix == ".py" and file.is_file()):
+        raise UserError(f"trust: {file} is no Python file; give the one with your classes, e.g. my_policy.py.")
+    token = _trusted.set(file and file.resolve())
     try:
         yield
     finally:
@@ -89,10 +104,34 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        part: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{what}: {name!r} cannot be imported ({error}); {choices}.") from error
+        found = importlib.import_module(module)
+        _require_trusted(found, name)
+        part: Callable[..., Any] = getattr(found, attribute)
+        inspect.signature(part)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UserError(f"{what}: {name!r} cannot be imported ({_told(error)}); {choices}.") from error
     return part
+
+
+def _told(error: BaseException) -> str:
+    """What the user's code raised and where, on one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
+    said = " ".join(str(error).split())[:300]
+    return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
+
+
+def _require_trusted(found: ModuleType, name: str) -> None:
+    """
+    Raises:
+        UserError: a model file got another module than the user meant: one of Python's own has that name.
+    """
+    if _model_file.get() is None or name in _named_by_user:
+        return
+    if (trusted := _trusted.get()) is None or Path(found.__file__ or "").resolve() != trusted:
+        raise UserError(f"trust: {found.__name__!r} is not {trusted} but another module; give the file another name.")
 
 
 def _folder(name: str, module: str, what: str) -> str:
@@ -107,10 +146,9 @@ def _folder(name: str, module: str, what: str) -> str:
     if asking is None or name in _named_by_user:
         return os.getcwd()  # noqa: PTH109  (sys.path holds strings)
     parts = tuple(module.split("."))
-    for file in _trusted.get():
-        path = file.with_suffix("").parts
-        if path[-len(parts) :] == parts:
-            return str(Path(*path[: -len(parts)]))
+    trusted = _trusted.get()
+    if trusted is not None and trusted.with_suffix("").parts[-len(parts) :] == parts:
+        return str(trusted.parents[len(parts) - 1])
     raise UserError(
         f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
         f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe."

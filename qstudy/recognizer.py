@@ -1,6 +1,8 @@
 """From audio to text: a model with the filterbank and the tokenizer that it was trained with."""
 
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from qstudy.decode.greedy import GreedyState, greedy, greedy_labels
 from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
+from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.settings import FeatureSettings, ModelConfig
+from qstudy.typed import from_mapping
 
 
 class Recognizer:
@@ -81,14 +85,29 @@ def pack(model: RNNT, bit_map: BitMap, header: dict[str, Any]) -> PackedModel:
 
 
 def recognizer_from_packed(packed: PackedModel) -> Recognizer:
-    """Build the recognizer that a packed model describes."""
+    """Build the recognizer that a packed model describes.
+
+    Raises:
+        UserError: the header does not describe one, or not the one whose layers and tensors follow.
+    """
+    try:
+        return _built(packed)
+    except UserError as error:
+        told = packed.source in str(error)
+        raise error if told else UserError(f"{packed.source}: {error}") from error
+
+
+def _built(packed: PackedModel) -> Recognizer:
     header = packed.header
-    for part in ("encoder", "predictor"):
-        if "." in str(header["model"][part].get("name")):
-            code = header["model"][part]["name"]
-            raise UserError(f"The packed model asks for the code {code!r}; it is not run from a model file.")
-    features = FeatureSettings(**header["features"])
-    tokenizer = tokenizer_from_dict(header["tokenizer"])
-    model = RNNT(ModelConfig(**header["model"]), features.bins, features.hop_ms, tokenizer.size)
+    features = from_mapping(FeatureSettings, header.get("features"), "features")
+    config = from_mapping(ModelConfig, header.get("model"), "model")
+    tokenizer = tokenizer_from_dict(header.get("tokenizer"))
+    with asked_by(Path(packed.source)):
+        build = partial(RNNT, config, features.bins, features.hop_ms, tokenizer.size)
+        with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
+            fits = build().shapes() == packed.shapes
+        if not fits:
+            raise UserError(f"{packed.source} describes another model than the one that it holds; export it again.")
+        model = build()
     fill_packed(model, packed)
     return Recognizer(model, features, tokenizer)

@@ -5,14 +5,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from qstudy.errors import UserError
 
 T = TypeVar("T")
+
+Size = Annotated[int, Ge(1), Le(2**31 - 1)]
+Count = Annotated[int, Ge(0), Le(2**31 - 1)]
+Few = Annotated[int, Ge(1), Le(1000)]
+Width = Annotated[int, Ge(1), Le(2**16)]
+Share = Annotated[float, Ge(0), Le(1)]
+Dropout = Annotated[float, Ge(0), Lt(1)]
 
 
 def checked(hint: Any, value: Any, where: str) -> Any:
@@ -32,6 +40,8 @@ def checked(hint: Any, value: Any, where: str) -> Any:
         first = error.errors(include_url=False)[0]
         place = ".".join([where, *map(str, first["loc"])])
         raise UserError(f"{place}: {_complaint(first)}.") from error
+    except UserError as error:  # a dataclass's own check
+        raise UserError(f"{where}: {error}") from error
     except PydanticUserError:
         return value
     except (TypeError, ValueError, RecursionError) as error:

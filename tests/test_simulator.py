@@ -104,7 +104,7 @@ def test_widths_that_nothing_holds() -> None:
 
 def test_unknown_kind_and_beam() -> None:
     with pytest.raises(UserError, match="kind"):
-        workload([LayerShape("layer", "rnn")], {})
+        workload([LayerShape("layer", "rnn", ((8, 8),))], {})
     with pytest.raises(UserError, match="beam"):
         workload([LAYER], {}, beam=0)
 

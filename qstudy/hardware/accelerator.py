@@ -8,8 +8,8 @@ from annotated_types import Ge, Le, MinLen
 from pydantic import ConfigDict
 
 from qstudy.errors import UserError
-from qstudy.training.config import load_yaml
 from qstudy.typed import checked
+from qstudy.yaml_file import load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
 Dataflow = Literal["weight_stationary", "output_stationary", "vector"]

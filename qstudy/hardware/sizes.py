@@ -27,8 +27,8 @@ from pydantic import StringConstraints
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.hardware.workload import MOST_HYPOTHESES, Workload, workload
-from qstudy.training.config import load_yaml
 from qstudy.typed import checked
+from qstudy.yaml_file import load_yaml
 
 Size = Annotated[int, Ge(1), Le(1_000_000)]
 Repeat = Annotated[int, Ge(1), Le(1000)]

@@ -7,9 +7,10 @@ from pathlib import Path
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from qstudy.errors import UserError
+from qstudy.secrets import STORAGE_VARIABLE as STORAGE_VARIABLE
+from qstudy.secrets import hide, masked
 from qstudy.sweep.config import StudyConfig, study_from_dict
 from qstudy.sweep.queue import ATTEMPTS
 from qstudy.sweep.samplers import make_pruner
@@ -17,7 +18,6 @@ from qstudy.sweep.samplers import make_pruner
 HEARTBEAT_S = 15
 GRACE_S = 60
 DEFINITION = "definition"  # the study's attribute that holds its configuration, for workers elsewhere
-STORAGE_VARIABLE = "QSTUDY_STORAGE"  # the URL may hold a password, which must not show in a list of processes
 
 
 def open_storage(
@@ -40,9 +40,9 @@ def open_storage(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return _connect(make_url(url), heartbeat_s, grace_s)
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise UserError(f"storage: {masked(url)} cannot be opened: {reason}") from error
+    except Exception as error:  # drivers raise what they like about a URL that they do not
+        reason = (str(getattr(error, "orig", None) or error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"storage: {masked(url)} cannot be opened: {hide(reason, url)}.") from error
 
 
 def _file_url(file: Path, create: bool) -> str:
@@ -114,11 +114,3 @@ def load(storage: RDBStorage, name: str) -> tuple[StudyConfig, optuna.Study]:
         ) from error
     study.pruner = make_pruner(config.pruning)
     return config, study
-
-
-def masked(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "the given URL"

@@ -14,7 +14,8 @@ from qstudy.files import read_json, write_json
 
 MOST = 1_000_000
 """Utterances of a split at most: more than 500 hours."""
-_RECIPE = "corpus.json"  # beside the manifests: what they were made from
+_RECIPE = "corpus.json"
+"""Beside the manifests: what they were made from (the recipe), and `files`: everything that was ever written there."""
 
 
 def require_folder(root: Path, what: str) -> None:
@@ -38,14 +39,15 @@ def require_seed(seed: int) -> None:
 
 def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether `out` holds the corpus of exactly this recipe, whole; making it again would change nothing."""
-    made = _made(out)
+    made = _made(out) or {}
     present = all((out / f"{split}.jsonl").is_file() for split in made.get("manifests", ()))
-    return present and {key: value for key, value in made.items() if key != "manifests"} == recipe
+    return present and {key: value for key, value in made.items() if key not in ("manifests", "files")} == recipe
 
 
 def is_unfinished(out: Path) -> bool:
     """Whether somebody who made a corpus in `out` was stopped."""
-    return (out / _RECIPE).is_file() and not _made(out)
+    made = _made(out)
+    return made is not None and "manifests" not in made
 
 
 def require_recipe(out: Path, options: Mapping[str, Any]) -> None:
@@ -58,7 +60,7 @@ def require_recipe(out: Path, options: Mapping[str, Any]) -> None:
     Raises:
         UserError: an option differs.
     """
-    made = _made(out)
+    made = _made(out) or {}
     asked = {name: _KEPT_AS.get(name, _itself)(value) for name, value in options.items()}
     changed = [name for name in made if name in asked and made[name] != asked[name]]
     if changed:
@@ -77,33 +79,49 @@ _KEPT_AS: dict[str, Callable[[Any], Any]] = {
 """How a recipe keeps an option, where not as it is."""
 
 
-def _made(out: Path) -> dict[str, Any]:
-    """The recipe beside the manifests; empty if there is none."""
-    made = read_json(out / _RECIPE) if (out / _RECIPE).is_file() else {}
-    if not isinstance(made, dict):
-        raise UserError(f"{out / _RECIPE} is not the recipe of a corpus; choose another folder.")
-    return made
-
-
-def begin(out: Path, splits: Sequence[str]) -> None:
+def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
     """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies.
 
+    Args:
+        out: the corpus.
+        splits: manifests that will be written.
+        audio: sound files below `out` that will be written.
+
     Raises:
-        UserError: there are manifests in `out` that this program did not make.
+        UserError: one of these files is in `out`, and this program did not make it.
     """
-    old = [path for path in (out / f"{split}.jsonl" for split in splits) if path.exists()]
-    if old and not (out / _RECIPE).exists():
-        raise UserError(f"--out: {old[0]} is there already and was made elsewhere; choose another folder.")
-    write_json(out / _RECIPE, {})  # unfinished
-    for path in old:
-        path.unlink()
+    made = _made(out)
+    planned = [*(f"{split}.jsonl" for split in splits), *(path.relative_to(out).as_posix() for path in audio)]
+    ours = set[str]() if made is None else {*made.get("files", planned)}  # older versions kept no list
+    for name in planned:
+        if name not in ours and (out / name).exists():
+            raise UserError(f"--out: {out / name} is there already and was made elsewhere; choose another folder.")
+    write_json(out / _RECIPE, {"files": sorted({*planned, *ours})})  # unfinished
+    for split in splits:
+        (out / f"{split}.jsonl").unlink(missing_ok=True)
 
 
 def finish(out: Path, splits: dict[str, list[Utterance]], recipe: Mapping[str, Any]) -> None:
     """Write `out/SPLIT.jsonl` for every split, train last, then the recipe: no part passes for the whole."""
     for split, utterances in reversed(splits.items()):
         write_manifest(out / f"{split}.jsonl", utterances)
-    write_json(out / _RECIPE, {**recipe, "manifests": list(splits)})
+    files = (_made(out) or {}).get("files", [])
+    write_json(out / _RECIPE, {**recipe, "manifests": list(splits), "files": files})
+
+
+def _made(out: Path) -> dict[str, Any] | None:
+    """What `out` says of a corpus that this program made there, or began to make; None if it says nothing.
+
+    Raises:
+        UserError: the file that should say so is somebody else's.
+    """
+    path = out / _RECIPE
+    if not path.is_file():
+        return None
+    made = read_json(path)
+    if not isinstance(made, dict) or (made and not {"corpus", "files"} & made.keys()):
+        raise UserError(f"--out: {path} is there already and was made elsewhere; choose another folder.")
+    return made
 
 
 def print_summary(out: Path) -> None:

@@ -167,7 +167,7 @@ def _make(
     recordings, rate = load_recordings(files)
     voices = split_voices(recordings, unheard)
     strings = draw_strings(voices, counts, seed, out)
-    begin(out, tuple(INDICES))
+    begin(out, tuple(INDICES), [string.audio for split in strings.values() for string in split])
     finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
 
 
