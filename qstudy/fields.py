@@ -14,11 +14,11 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Le, MinLen
 
 from qstudy.errors import UserError
+from qstudy.typed import Share as Share
 from qstudy.typed import checked
 
 T = TypeVar("T")
 
-Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 """What NumPy's generators and Lightning take."""
 Steps = Annotated[int, Ge(1), Le(10**8)]

@@ -102,7 +102,7 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
     module, _, attribute = name.rpartition(".")
     folder = _folder(name, module, what)
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)  # last: what lies there must not stand in for what others need
     try:
         found = importlib.import_module(module)
         _require_trusted(found, name)

@@ -13,12 +13,12 @@ from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.decode.greedy import GreedyState, greedy, greedy_labels
 from qstudy.errors import UserError
+from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
 from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.settings import FeatureSettings, ModelConfig
-from qstudy.typed import from_mapping
 
 
 class Recognizer:
@@ -99,8 +99,8 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
 
 def _built(packed: PackedModel) -> Recognizer:
     header = packed.header
-    features = from_mapping(FeatureSettings, header.get("features"), "features")
-    config = from_mapping(ModelConfig, header.get("model"), "model")
+    features = fill(FeatureSettings, header.get("features"), "features")
+    config = fill(ModelConfig, header.get("model"), "model")
     tokenizer = tokenizer_from_dict(header.get("tokenizer"))
     with asked_by(Path(packed.source)):
         build = partial(RNNT, config, features.bins, features.hop_ms, tokenizer.size)

@@ -3,17 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from qstudy.errors import UserError
-
-T = TypeVar("T")
 
 Size = Annotated[int, Ge(1), Le(2**31 - 1)]
 Count = Annotated[int, Ge(0), Le(2**31 - 1)]
@@ -47,18 +44,6 @@ def checked(hint: Any, value: Any, where: str) -> Any:
     except (TypeError, ValueError, RecursionError) as error:
         place, odd = _odd_one(value, where)
         raise UserError(f"{place}: {_short(odd)} is not a finite number, text, list or mapping.") from error
-
-
-def from_mapping(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from its fields.
-
-    Raises:
-        UserError: an unknown or missing field, or one of another type.
-    """
-    if isinstance(values, Mapping) and (unknown := set(values) - {field.name for field in fields(kind)}):  # type: ignore[arg-type]
-        raise UserError(f"{where}: unknown field {_short(min(unknown, key=str))}.")
-    result: T = checked(kind, values, where)
-    return result
 
 
 def _odd_one(value: Any, place: str) -> tuple[str, Any]:

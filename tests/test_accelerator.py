@@ -44,10 +44,10 @@ def test_unknown_name_lists_the_known_ones() -> None:
         (("processor", "colums"), 4, "processor.colums: there is no such field"),
         (("memory", "dram_gb_per_s"), -1, "dram_gb_per_s"),
         (("memory", "sram_gb_per_s"), float("nan"), "memory.sram_gb_per_s: nan is not a finite number"),
-        (("memory",), 5, "memory: 5 .* a mapping"),
-        (("handover",), None, "'handover' is missing"),
+        (("memory",), 5, "memory: this must be a mapping"),
+        (("handover",), None, "handover: this field is missing"),
         (("name",), ["a"], "name: a list should be a valid string"),
-        (("npu",), 1, "unknown field 'npu'"),
+        (("npu",), 1, "npu: there is no such field"),
     ],
 )
 def test_bad_fields_are_named(tmp_path: Path, place: tuple[Any, ...], value: object, message: str) -> None:

@@ -6,15 +6,23 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
+from pool_program import use, workers_of
 from sweep_helpers import make_config, measure, open_queue, start_victim
+from test_planning import first_sweeps
 
+from qstudy.errors import UserError
+from qstudy.sweep.objective import Outcome
+from qstudy.sweep.patience import PatientStorage
+from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.worker import work
 
@@ -23,31 +31,60 @@ pytestmark = pytest.mark.skipif(FOUND is None, reason="needs PostgreSQL's initdb
 BEATS: dict[str, Any] = {"heartbeat_s": 1, "grace_s": 2}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """URL of a PostgreSQL server of our own on loopback; as user `nobody` if we are root, whom it refuses."""
-    pytest.importorskip("psycopg", reason="needs psycopg (the extra `sweep`)")
-    programs = Path(str(FOUND)).resolve().parent
-    user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+class Server:
+    """A PostgreSQL server of our own on loopback; as user `nobody` if we are root, whom it refuses."""
+
+    def __init__(self, folder: Path) -> None:
+        user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = str(probe.getsockname()[1])
         if user:
             shutil.chown(folder, "nobody")
-        common: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
-        create = ["initdb", "-D", "data", "-U", "tester", "-A", "trust", "--no-sync"]
-        subprocess.run([programs / create[0], *create[1:]], check=True, **common)
-        start = ["-D", "data", "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-        process = subprocess.Popen([programs / "postgres", *start], **common)
-        ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-        while subprocess.run(ready).returncode:
-            assert process.poll() is None, "the server did not start"
+        self.folder, self.programs = folder, Path(str(FOUND)).resolve().parent
+        self.common: dict[str, Any] = {
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+            "cwd": folder,
+            **user,
+        }
+        create = ["-D", "data", "-U", "tester", "-A", "trust", "--no-sync"]
+        subprocess.run([self.programs / "initdb", *create], check=True, **self.common)
+        self.start()
+
+    def start(self) -> None:
+        where = ["-h", "127.0.0.1", "-p", self.port]
+        start = ["-D", "data", *where, "-k", str(self.folder), "-c", "fsync=off"]
+        self.process = subprocess.Popen([self.programs / "postgres", *start], **self.common)
+        while subprocess.run([self.programs / "pg_isready", "-q", *where]).returncode:
+            assert self.process.poll() is None, "the server did not start"
             time.sleep(0.1)
-        yield f"postgresql://tester:secret@127.0.0.1:{port}/postgres"
-        process.send_signal(signal.SIGINT)  # at once: the default waits for connections to be closed
-        process.wait()
+
+    def stop(self) -> None:
+        """At once: the default waits for connections to be closed."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+    def database(self, name: str) -> str:
+        """The URL of a new, empty database."""
+        create = [self.programs / "createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "tester", name]
+        subprocess.run(create, check=True, **self.common)
+        return f"postgresql://tester:secret@127.0.0.1:{self.port}/{name}"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="needs psycopg (the extra `sweep`)")
+    with tempfile.TemporaryDirectory() as name:
+        server = Server(Path(name))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def server(running: Server, request: pytest.FixtureRequest) -> str:
+    """URL of an empty database."""
+    return running.database(request.node.name)
 
 
 def test_machines_share_a_study(server: str, tmp_path: Path) -> None:
@@ -79,6 +116,82 @@ def test_a_slow_worker_cannot_overwrite_the_result_of_another(server: str, tmp_p
     slow.finish(claim, "failed", "too late", None)
     assert _only(slow).state == finished.state == TrialState.COMPLETE
     assert _only(slow).user_attrs["outcome"] == "trained"
+
+
+def test_first_sweeps_at_once_plan_one_study(server: str, tmp_path: Path) -> None:
+    first_sweeps(tmp_path, server)
+
+
+def test_a_server_that_is_restarted_costs_nothing(
+    running: Server, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = open_queue(tmp_path, make_config(trials=3), server, **BEATS)
+    running.stop()
+    back = threading.Timer(4, running.start)
+    back.start()
+    try:
+        work(queue, measure)
+    finally:
+        back.join()
+    assert queue.done() == 3
+    assert capsys.readouterr().err.count("does not answer") == 1
+
+
+def test_a_pool_outlives_a_restart(
+    running: Server, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(tmp_path, monkeypatch)
+    (tmp_path / "behave").write_text("slowly")
+    config = make_config(trials=4, budgets=None, base={"data": {"train": "train.jsonl", "dev": "dev.jsonl"}})
+    queue = open_queue(tmp_path, config, server)
+
+    def restart() -> None:
+        while not workers_of(tmp_path):
+            time.sleep(0.05)
+        running.stop()
+        time.sleep(3)
+        running.start()
+
+    restarted = threading.Thread(target=restart)
+    restarted.start()
+    run_pool(queue, 2, server)
+    restarted.join()
+    assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 4
+    said = capsys.readouterr()
+    assert "takes its place" not in said.out + said.err
+
+
+def test_a_server_that_stays_away_is_one_sentence_without_its_password(
+    running: Server, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = open_queue(tmp_path, make_config(trials=3), server, **BEATS)
+    claim = queue.claim()
+    assert claim is not None
+    running.stop()
+    try:
+        queue.park(claim)  # on the way out nobody waits
+        monkeypatch.setattr(PatientStorage, "patience_s", 1.0)
+        with pytest.raises(UserError, match=r"storage has not answered for \d s \(.*refused") as caught:
+            work(queue, measure)
+    finally:
+        running.start()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_whose_trial_another_has_finished_goes_on(server: str, tmp_path: Path) -> None:
+    slow, quick = (open_queue(tmp_path / place, make_config(trials=2), server, **BEATS) for place in ("slow", "quick"))
+
+    def overtaken(queue: Queue, trial: optuna.Trial) -> Outcome:
+        outcome = measure(queue, trial)
+        if trial.number == 0:
+            quick.study.tell(trial.number, values=[0.5])
+            trial.set_user_attr("dev_wer", 0.5)
+        return outcome
+
+    work(slow, overtaken)
+    assert not slow.unfinished()
+    assert slow.trials()[0].values == [0.5]
 
 
 def _only(queue: Queue) -> Any:

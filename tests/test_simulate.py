@@ -8,10 +8,11 @@ import pytest
 from digits_shapes import DIGITS
 from test_workload import SIZES
 
-from qstudy.bits import resolve
+from qstudy.bits import LayerBits, resolve
 from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
+from qstudy.hardware.size import layer_bytes
 from qstudy.quant.packed_file import describe_layers, write
 
 
@@ -31,7 +32,8 @@ def packed_file(folder: Path, every_layer: dict[str, object]) -> Path:
     """The header of a packed model of the digits' sizes."""
     bits = resolve({"*": every_layer}, DIGITS)
     path = folder / "model.qst"
-    write(path, {"x": np.zeros(3)}, describe_layers(DIGITS, bits))
+    arrays = {f"{s.name}.all": np.zeros(layer_bytes(s, bits.get(s.name, LayerBits())), np.uint8) for s in DIGITS}
+    write(path, arrays, describe_layers(DIGITS, bits))
     return path
 
 

@@ -23,6 +23,8 @@ def sweep(
 
     Candidates over budget are told so and cost no training. The study ends when as many trials as it asks for were
     trained; a larger --trials goes on from there, a smaller one ends it earlier.
+    A database that is away is waited for, for a minute; workers that crash are replaced, and all end with this command.
+    Exit code 3: trials were given up, because their process died again and again, or all failed.
 
     Args:
         study: YAML file of the study, e.g. sweeps/quickstart.yaml.

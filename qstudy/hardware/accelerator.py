@@ -1,14 +1,14 @@
 """Descriptions of accelerators, read from YAML: the package's profiles by name, or a user's own file."""
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Le, MinLen
 from pydantic import ConfigDict
 
 from qstudy.errors import UserError
-from qstudy.typed import checked
+from qstudy.fields import fill
 from qstudy.yaml_file import load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -22,15 +22,11 @@ Whole = Annotated[int, Ge(1), Le(1_000_000)]
 Bits = Annotated[int, Ge(1), Le(32)]
 
 
-class Strict:
-    """A part of a profile: a field that it does not know is a mistake."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
 @dataclass(frozen=True)
-class Mode(Strict):
+class Mode:
     """One arithmetic that a processor multiplies in; a matmul runs in the fastest mode that holds both its widths."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # an unknown field is a mistake
 
     weight: Bits
     """Widest weight in bits."""
@@ -43,7 +39,7 @@ class Mode(Strict):
 
 
 @dataclass(frozen=True)
-class Processor(Strict):
+class Processor:
     """What multiplies: a systolic array with its element-wise units, or the vector unit of a CPU."""
 
     clock_mhz: Rate
@@ -67,7 +63,7 @@ class Processor(Strict):
 
 
 @dataclass(frozen=True)
-class Memory(Strict):
+class Memory:
     """On-chip memory, and what lies behind it."""
 
     sram_kib: Amount
@@ -81,7 +77,7 @@ class Memory(Strict):
 
 
 @dataclass(frozen=True)
-class Handover(Strict):
+class Handover:
     """Moving activations between accelerator and CPU, once per direction."""
 
     latency_us: Amount
@@ -127,12 +123,10 @@ def load_accelerator(name_or_path: str) -> Accelerator:
 
 
 def _accelerator(raw: dict[str, Any], path: Path) -> Accelerator:
-    values = {"name": path.stem, **raw}
-    known = {field.name: field.default is MISSING for field in fields(Accelerator)}
-    if unknown := [str(name) for name in values if name not in known]:
-        raise UserError(f"{path}: unknown field {unknown[0]!r}; fields are {', '.join(known)}.")
-    needed = [name for name, required in known.items() if required] + ["handover"] * (values.get("cpu") is not None)
-    if missing := [name for name in needed if values.get(name) is None]:
-        raise UserError(f"{path}: the field {missing[0]!r} is missing.")
-    hints = get_type_hints(Accelerator, include_extras=True)
-    return Accelerator(**{name: checked(hints[name], value, f"{path}: {name}") for name, value in values.items()})
+    try:
+        accelerator = fill(Accelerator, {"name": path.stem, **raw})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if accelerator.cpu is not None and accelerator.handover is None:
+        raise UserError(f"{path}: handover: this field is missing; it says what crossing over to the cpu costs.")
+    return accelerator

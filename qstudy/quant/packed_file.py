@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
+from qstudy.fields import fill
 from qstudy.files import content_hash, replacing
-from qstudy.typed import from_mapping
+from qstudy.hardware.size import layer_bytes
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
 HASHES = ("sha256", "header_sha256")  # of the tensors, and of the header
@@ -69,7 +70,9 @@ def read(path: Path) -> Contents:
         raise UserError(f"{path} is not a whole packed model ({_reason(error)}); export it again.") from error
     if not whole or header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is damaged or of another format version; export it again.")
-    return Contents(header, arrays, *_layers(header, path))
+    layers, widths = _layers(header, path)
+    _require_sizes(path, arrays, layers, widths)
+    return Contents(header, arrays, layers, widths)
 
 
 def describe_layers(shapes: list[LayerShape], bit_map: BitMap) -> dict[str, Any]:
@@ -88,12 +91,28 @@ def _layers(header: Mapping[str, Any], path: Path) -> tuple[list[LayerShape], Bi
     shapes, bit_map = header.get("shapes"), header.get("bit_map")
     if not isinstance(shapes, list) or not isinstance(bit_map, dict):
         raise UserError(f"{path}: its header has no list `shapes` or no mapping `bit_map`; export it again.")
-    layers = [from_mapping(LayerShape, shape, f"{path}: shapes.{index}") for index, shape in enumerate(shapes)]
-    widths = {name: from_mapping(LayerBits, bits, f"{path}: bit_map.{name}") for name, bits in bit_map.items()}
+    layers = [fill(LayerShape, shape, f"{path}: shapes.{index}") for index, shape in enumerate(shapes)]
+    widths = {name: fill(LayerBits, bits, f"{path}: bit_map.{name}") for name, bits in bit_map.items()}
     names = [layer.name for layer in layers if layer.matrices]
     if sorted(widths) != sorted(names):
         raise UserError(f"{path}: `bit_map` does not name the layers of `shapes`, each once; export it again.")
     return layers, {name: widths[name] for name in names}
+
+
+def _require_sizes(path: Path, arrays: Arrays, layers: list[LayerShape], widths: BitMap) -> None:
+    """
+    Raises:
+        UserError: a layer's tensors take other bytes than its shape and its widths say.
+    """
+    rest = {name: array.nbytes for name, array in arrays.items()}
+    for layer in layers:
+        own = sum(rest.pop(name) for name in list(rest) if name.startswith(f"{layer.name}."))
+        if own != (expected := layer_bytes(layer, widths.get(layer.name, LayerBits()))):
+            raise UserError(
+                f"{path}: the tensors of {layer.name} take {own} bytes, but must take {expected}; export it again."
+            )
+    if rest:
+        raise UserError(f"{path} has tensors of no layer ({', '.join(sorted(rest))}); export it again.")
 
 
 def _digest(arrays: Arrays) -> str:

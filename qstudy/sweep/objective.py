@@ -3,6 +3,7 @@
 import traceback
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from optuna.exceptions import OptunaError, TrialPruned
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
-from qstudy.sweep.queue import ATTEMPTS, CHANGES, IDENTITY, Queue
+from qstudy.sweep.queue import ATTEMPTS, CHANGES, FAILED, IDENTITY, Queue
 from qstudy.sweep.space import suggest
+from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.price import Price, describe_price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, environment, headline, read_record, write_record
@@ -22,7 +24,9 @@ from qstudy.training.run import run
 from qstudy.training.tracking import start_tracking
 
 MOST_ATTEMPTS = 10
-"""A trial whose process died this often, each time without a word (out of memory, a crash), is given up."""
+"""A trial whose process died this often without a word (out of memory, a crash) and a new checkpoint is given up."""
+PROGRESS = "progress"
+"""Attribute of a trial: the time of the checkpoint from which on its attempts are counted."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Outcome:
     """What became of a trial."""
 
     kind: str
-    """`trained`, `over_budget`, `repeated`, `stopped` or `failed`."""
+    """`trained`, `over_budget`, `repeated`, `stopped`, `failed` or `given_up`."""
     reason: str | None = None
     """Why it was not trained to its end."""
     values: tuple[float, ...] | None = None
@@ -100,9 +104,20 @@ def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
         return Outcome("repeated", f"same configuration as trial {earlier}")
     if reason := queue.config.budgets.excess(candidate.costs):
         return Outcome("over_budget", reason)
-    if candidate.trial.user_attrs[ATTEMPTS] > MOST_ATTEMPTS:
-        return Outcome("failed", f"its process died {MOST_ATTEMPTS} times; out of memory?")
+    if _attempts(candidate) > MOST_ATTEMPTS:
+        return Outcome("given_up", f"its process died {MOST_ATTEMPTS} times without getting further; out of memory?")
     return None
+
+
+def _attempts(candidate: Candidate) -> int:
+    """How often the trial was begun, this time included, since it got as far as its checkpoint here."""
+    trial, saved = candidate.trial, 0.0
+    with suppress(OSError):
+        saved = (candidate.folder / CHECKPOINT_FILE).stat().st_mtime
+    if saved > trial.user_attrs.get(PROGRESS, 0.0):
+        trial.set_user_attr(PROGRESS, saved)
+        trial.set_user_attr(ATTEMPTS, 1)
+    return int(trial.user_attrs[ATTEMPTS])
 
 
 def _twin(queue: Queue, trial: optuna.Trial) -> int | None:
@@ -171,7 +186,7 @@ def _record_unfinished(candidate: Candidate, outcome: Outcome) -> None:
         "run": candidate.folder.name,
         "study": candidate.study,
         "trial": candidate.trial.number,
-        "state": "failed" if outcome.kind == "failed" else "pruned",
+        "state": "failed" if outcome.kind in FAILED else "pruned",
         "reason": outcome.reason,
         "policy": candidate.config.policy["name"],
         "config": to_dict(candidate.config),

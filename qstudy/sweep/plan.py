@@ -82,7 +82,7 @@ def _baseline(run: RunConfig) -> Part:
         return Part("baseline", f"{run.start_file} ({identity}), scored on this study's sets", SCORING_S)
     if Path(run.data.train).exists() and (trained_folder(run) / RECORD_FILE).exists():
         return Part("baseline", f"{trained_folder(run)} is there", 0)
-    seconds = run.training.steps * _step_s(run, FLOAT_STEP_S) / CORES
+    seconds = run.training.steps * _step_s(run, _parameters(run), FLOAT_STEP_S) / CORES
     return Part("baseline", f"train a float model, {run.training.steps:,} steps", seconds + SCORING_S)
 
 
@@ -93,15 +93,19 @@ def _trials(config: StudyConfig, done: int) -> Part:
     runs = [config.run_of(each) for each in changes]
     steps = max(run.schedule.steps for run in runs)
     what = f"{config.wanted} of up to {steps:,} steps" + (f", {done} done" if done else "")
-    return Part("trials", what, sum(_trial_s(run) for run in runs[done:]) / CORES)
+    parameters = {model: _parameters(run) for model, run in {repr(run.model): run for run in runs}.items()}
+    return Part("trials", what, sum(_trial_s(run, parameters[repr(run.model)]) for run in runs[done:]) / CORES)
 
 
-def _trial_s(run: RunConfig) -> float:
+def _trial_s(run: RunConfig, parameters: int) -> float:
     steps = run.schedule.steps if build_policy(run.policy).trains else 0
-    return steps * _step_s(run, QUANTIZED_STEP_S) + SCORING_S
+    return steps * _step_s(run, parameters, QUANTIZED_STEP_S) + SCORING_S
 
 
-def _step_s(run: RunConfig, unit: float) -> float:
+def _step_s(run: RunConfig, parameters: int, unit: float) -> float:
     """One optimizer step on one core."""
-    parameters = sum(prod(matrix) for shape in price(run).shapes for matrix in shape.matrices)
     return LEAST_STEP_S + unit * parameters * run.schedule.batch_size
+
+
+def _parameters(run: RunConfig) -> int:
+    return sum(prod(matrix) for shape in price(run).shapes for matrix in shape.matrices)

@@ -1,4 +1,4 @@
-"""Several workers on this machine: each is a process of its own, `qstudy worker`."""
+"""Several workers on this machine: each is a process of its own, `qstudy worker`, that ends with this one."""
 
 import os
 import signal
@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from types import TracebackType
 from typing import IO
 
 import torch
@@ -15,50 +18,126 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from qstudy.errors import UserError
-from qstudy.sweep.queue import Queue
+from qstudy.sweep.capacity import cores
+from qstudy.sweep.lifeline import INTERRUPTED, LIFELINE_VARIABLE
+from qstudy.sweep.queue import ATTEMPTS, Queue
 from qstudy.sweep.storage import STORAGE_VARIABLE
 from qstudy.sweep.summary import sentence
 from qstudy.training.record import COMMAND_VARIABLE, command
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+PROGRAM = Path(__file__).parents[1] / "__main__.py"
 POLL_S = 1.0
-PATIENCE_S = 5.0  # after Ctrl-C the terminal has told the workers too; who was not told within this time is told by us
+PATIENCE_S = 30.0  # a worker that is told to end finishes its step, writes a checkpoint, and puts its trial back
 USER_ERROR = 2  # exit code of a command that told its user what is wrong
+MOST_STARTS = 3  # of each worker, without a trial having been begun meanwhile
+
+
+@dataclass
+class Seat:
+    """A worker's number, log and GPU, which its successor takes over, and the process that has them."""
+
+    number: int
+    log: Path
+    gpu: str | None
+    process: Popen[bytes]
+
+
+class Pool:
+    """Workers that are replaced when they crash, and end when the pool is left, in whatever way.
+
+    They are in a session of their own: Ctrl-C and a closed terminal reach this process alone, which tells them once.
+    """
+
+    def __init__(self, queue: Queue, workers: int, storage: str | None) -> None:
+        self._queue, self._workers, self._storage = queue, workers, storage
+        self._seats: list[Seat] = []
+        self._crashes, self._seen = 0, _state(queue)
+
+    def __enter__(self) -> "Pool":
+        gpus = visible_gpus()
+        try:
+            for number in range(self._workers):
+                log = self._queue.folder / "logs" / f"worker-{number}.log"
+                gpu = gpus[number % len(gpus)] if gpus else None
+                self._seats.append(Seat(number, log, gpu, self._started(log, gpu)))
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:  # they see for themselves that nothing is left to do
+            _wait([seat.process for seat in self._seats], PATIENCE_S)
+        self._stop()
+
+    def tend(self) -> None:
+        """Replace the workers that have ended.
+
+        Raises:
+            UserError: one met a mistake of the user, or they crash before they have begun a trial.
+        """
+        for seat in self._seats:
+            code = seat.process.poll()
+            if code is None or not self._queue.unfinished():
+                continue
+            if code == USER_ERROR:
+                raise UserError(f"{_last_line(seat.log)} (worker log: {seat.log})")
+            if code:
+                self._count(seat, code)
+                tqdm.write(f"Worker {seat.number} ended ({_how(code)}); another takes its place (log: {seat.log}).")
+            seat.process = self._started(seat.log, seat.gpu)
+
+    def _count(self, seat: Seat, code: int) -> None:
+        seen = _state(self._queue)
+        self._crashes = self._crashes + 1 if seen == self._seen else 1
+        self._seen = seen
+        if self._crashes >= MOST_STARTS * self._workers:
+            raise UserError(
+                f"The workers end before they have begun a trial, the last one with {_how(code)}; see {seat.log}."
+            )
+
+    def _started(self, log: Path, gpu: str | None) -> Popen[bytes]:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            return _start(self._queue, self._workers, self._storage, gpu=gpu, log=output)
+
+    def _stop(self) -> None:
+        stop([seat.process for seat in self._seats])
+        self._queue.recover_soon()  # what one had no time to put back
 
 
 def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
-    """Work on a study with several processes until its queue is empty; crashed ones are replaced.
+    """Work on a study with several processes until its queue is empty.
 
     Raises:
-        UserError: a worker met a mistake of the user, or all of them crash.
+        UserError: a worker met a mistake of the user, all of them crash, or the storage stays away.
     """
     if queue.unfinished() and not queue.trials(TrialState.COMPLETE):
         _prepare(queue, storage)
-    gpus = visible_gpus()
-    while queue.unfinished():
-        before = len(_finished(queue))
-        logs = [queue.folder / "logs" / f"worker-{index}.log" for index in range(workers)]
-        own = [gpus[index % len(gpus)] if gpus else None for index in range(workers)]
-        started = zip(logs, own, strict=True)
-        codes = _round(queue, [_start_logged(queue, log, workers, storage, gpu) for log, gpu in started])
-        for log, code in zip(logs, codes, strict=True):
-            if code == USER_ERROR:
-                raise UserError(f"{_last_line(log)} (worker log: {log})")
-        queue.plan()  # a worker may have died before it made place for another candidate
-        if any(codes) and len(_finished(queue)) == before:
-            raise UserError(f"The workers end without finishing a trial; see {logs[0].parent}.")
+    told = {trial.number for trial in _finished(queue)}
+    if not queue.unfinished():
+        return
+    with tqdm(total=queue.config.wanted, desc=queue.config.study, unit="trial", disable=None) as bar:
+        with Pool(queue, workers, storage) as pool:
+            while _goes_on(queue):
+                told |= _tell(queue, told, bar)
+                pool.tend()
+                time.sleep(POLL_S)
+        _tell(queue, told, bar)
 
 
-def _prepare(queue: Queue, storage: str | None) -> None:
-    """Make what the workers share, with all cores, in a process whose memory is free again when they start."""
-    process = _start(queue, 1, storage, "--prepare_only")
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        _stop([process])
-        raise
-    if code:
-        sys.exit(code)  # it has said why
+def stop(processes: Sequence[Popen[bytes]]) -> None:
+    """Tell workers that nobody holds them any more, wait until they have put their trials back, then kill."""
+    for process in processes:
+        with suppress(OSError):
+            if process.stdin:
+                process.stdin.close()
+    _wait(processes, PATIENCE_S)
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def visible_gpus() -> list[str]:
@@ -68,10 +147,26 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in named.split(",")][:count] if named else [str(index) for index in range(count)]
 
 
-def _start_logged(queue: Queue, log: Path, workers: int, storage: str | None, gpu: str | None) -> Popen[bytes]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return _start(queue, workers, storage, gpu=gpu, log=output)
+def _goes_on(queue: Queue) -> bool:
+    """Whether trials are left; a worker may have died before it made place for another candidate."""
+    if not queue.unfinished():
+        queue.plan()
+    return queue.unfinished() > 0
+
+
+def _prepare(queue: Queue, storage: str | None) -> None:
+    """Make what the workers share, with all cores, in a process whose memory is free again when they start."""
+    process = _start(queue, 1, storage, "--prepare_only")
+    try:
+        code = process.wait()
+    finally:
+        stop([process])
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code < 0:
+        raise UserError(f"What the trials share could not be made: its process ended ({_how(code)}).")
+    if code:
+        sys.exit(code)  # it has said why
 
 
 def _start(
@@ -83,36 +178,40 @@ def _start(
     log: IO[bytes] | None = None,
 ) -> Popen[bytes]:
     """Start `qstudy worker` with 1/share of the cores, and with a GPU of its own, if there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(cores // share, 1)), COMMAND_VARIABLE: command(), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(cores() // share, 1)), COMMAND_VARIABLE: command(), **os.environ}
     environment.pop("WANDB_SERVICE", None)  # a W&B service of its own: ours ends with us
+    environment[LIFELINE_VARIABLE] = "stdin"
     if gpu is not None:
         environment[GPUS_VARIABLE] = gpu
     if storage is not None:
         environment[STORAGE_VARIABLE] = storage
-    program = [sys.executable, "-m", "qstudy", "worker", "--study", queue.config.study]
+    program = [sys.executable, "-P", str(PROGRAM), "worker", "--study", queue.config.study]
     place = ["--root", str(queue.folder.parent)]
-    return Popen([*program, *place, *options], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    return Popen(
+        [*program, *place, *options],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
 
 
-def _round(queue: Queue, processes: Sequence[Popen[bytes]]) -> list[int]:
-    """Watch the processes until all have ended; their exit codes."""
-    told = {trial.number for trial in _finished(queue)}
-    try:
-        with tqdm(total=queue.config.wanted, desc=queue.config.study, unit="trial", disable=None) as bar:
-            while running := any(process.poll() is None for process in processes):
-                told |= _tell(queue, told, bar)
-                time.sleep(POLL_S if running else 0)
-            _tell(queue, told, bar)
-    except KeyboardInterrupt:
-        _stop(processes)
-        queue.recover()  # what a worker had no time to put back
-        raise
-    return [process.wait() for process in processes]
+def _wait(processes: Sequence[Popen[bytes]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _state(queue: Queue) -> list[object]:
+    """What changes when a worker begins a trial or ends one."""
+    return [(trial.state, trial.user_attrs.get(ATTEMPTS)) for trial in queue.trials()]
 
 
 def _tell(queue: Queue, told: set[int], bar: "tqdm[None]") -> set[int]:
     """Show the trials that ended since the last look."""
+    if queue.ended() == len(told):
+        return set()
     fresh = [trial for trial in _finished(queue) if trial.number not in told]
     for trial in fresh:
         tqdm.write(sentence(trial))
@@ -121,19 +220,15 @@ def _tell(queue: Queue, told: set[int], bar: "tqdm[None]") -> set[int]:
     return {trial.number for trial in fresh}
 
 
-def _stop(processes: Sequence[Popen[bytes]]) -> None:
-    """Wait until interrupted workers have put their trials back; insist, then kill."""
-    for patience, signal_number in ((PATIENCE_S, signal.SIGINT), (30.0, signal.SIGKILL)):
-        deadline = time.monotonic() + patience
-        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal_number)
-
-
 def _finished(queue: Queue) -> list[FrozenTrial]:
     return queue.trials(TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _how(code: int) -> str:
+    """What an exit code says of a process's end."""
+    if code == -signal.SIGKILL:
+        return "killed; out of memory?"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _last_line(log: Path) -> str:

@@ -13,27 +13,31 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import optuna
-from optuna.exceptions import OptunaError, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from qstudy.errors import UserError
 from qstudy.files import content_hash
 from qstudy.locks import is_held, locked, try_lock
 from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.patience import PatientStorage
+from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import make_sampler
 from qstudy.sweep.space import expand, size
 
 OUTCOME = "outcome"
-"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, or one of `FREE`."""
+"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
 DROPPED = "dropped"
+FAILED = ("failed", "given_up")
 FREE = ("over_budget", "repeated", DROPPED)
 """Outcomes that cost no training and do not count as a trial of the study."""
 IDENTITY = "identity"
 """Attribute of a trial: the hash of its run configuration."""
 GRID, CHANGES, PLACE, ATTEMPTS = "grid", "changes", "place", "attempts"
+LAST_BEAT_S = 5.0
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Claim:
 class Heartbeat(threading.Thread):
     """Tells the storage that a trial's worker lives, until stopped."""
 
-    def __init__(self, storage: RDBStorage, trial_id: int) -> None:
+    def __init__(self, storage: PatientStorage, trial_id: int) -> None:
         super().__init__(daemon=True)
         self._storage, self._trial_id, self._stopped = storage, trial_id, threading.Event()
 
@@ -57,26 +61,26 @@ class Heartbeat(threading.Thread):
         while not self._stopped.wait(self._storage.heartbeat_interval):
             try:
                 self._storage.record_heartbeat(self._trial_id)
-            except StorageInternalError:
+            except UserError:
                 continue
         self._storage.remove_session()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread; one that waits for a storage that is away ends by itself."""
         self._stopped.set()
-        self.join()
+        self.join(LAST_BEAT_S)
 
 
 class Queue:
     """The queue of one study; every worker has its own."""
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage, config: StudyConfig, folder: Path) -> None:
+    def __init__(self, study: optuna.Study, storage: PatientStorage, config: StudyConfig, folder: Path) -> None:
         self.study = study
         self.config = config
         self.folder = folder
         self._storage = storage
-        self._locks = folder / ".locks"
         self._one_machine = storage.engine.name == "sqlite"
+        self._locks = _locks(storage, folder, config.study)
         self._place = content_hash(platform.node(), uuid.getnode(), str(folder.resolve()))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -85,7 +89,11 @@ class Queue:
 
     def unfinished(self) -> int:
         """How many trials wait or run, here or elsewhere."""
-        return len(self.trials(TrialState.WAITING, TrialState.RUNNING))
+        return self._count(TrialState.WAITING, TrialState.RUNNING)
+
+    def ended(self) -> int:
+        """How many trials have ended, those that do not count included."""
+        return self._count(TrialState.COMPLETE, TrialState.PRUNED)
 
     def done(self) -> int:
         """How many of the trials that the study was asked for have ended."""
@@ -96,19 +104,31 @@ class Queue:
 
         If fewer trials are wanted than before, drop what has not begun, from the end.
         """
-        trials = self.trials()
-        missing = self.config.wanted - sum(counts(trial) for trial in trials)
-        planned = {t.user_attrs.get(GRID) for t in trials if t.user_attrs.get(OUTCOME) != DROPPED}
-        untouched = [trial for trial in self.trials(TrialState.WAITING) if ATTEMPTS not in trial.user_attrs]
-        for trial in untouched[missing:] if missing < 0 else []:
-            self._storage.set_trial_user_attr(trial._trial_id, OUTCOME, DROPPED)
-            self._set(trial, TrialState.PRUNED)
-        for index, changes in enumerate(expand(self.config.grid)):
-            if index not in planned and missing > 0:
-                self._add({GRID: index, CHANGES: changes})
-                missing -= 1
-        for _ in range(missing):
-            self._add_place()
+        self._storage.patiently(self._plan)
+
+    def _plan(self) -> None:
+        with planning(self._storage, self.study._study_id) as plan:
+            trials = self.trials()
+            missing = self._missing(trials)
+            if missing < 0:
+                untouched = [t for t in trials if t.state == TrialState.WAITING and ATTEMPTS not in t.user_attrs]
+                plan.drop(untouched[missing:], **{OUTCOME: DROPPED})
+                return
+            planned = {t.user_attrs.get(GRID) for t in trials if t.user_attrs.get(OUTCOME) != DROPPED}
+            grid = enumerate(expand(self.config.grid))
+            new = [{GRID: index, CHANGES: changes} for index, changes in grid if index not in planned][:missing]
+            places = min(missing - len(new), self._room(trials, len(new)))
+            plan.add([*new, *[{}] * places])
+
+    def _missing(self, trials: Sequence[FrozenTrial]) -> int:
+        return self.config.wanted - sum(map(counts, trials))
+
+    def _room(self, trials: Sequence[FrozenTrial], planned: int = 0) -> int:
+        """How many places for the sampler there can still be: none when enough was tried, or everything."""
+        searched = [trial.user_attrs for trial in trials if GRID not in trial.user_attrs]
+        tried = {attributes[IDENTITY] for attributes in searched if IDENTITY in attributes}
+        left = self.config.most_candidates - len(trials) - planned
+        return max(left, 0) if len(tried) < size(self.config.space) else 0
 
     def claim(self) -> Claim | None:
         """Take the next trial, those of dead workers included; None: nothing waits at the moment."""
@@ -134,15 +154,20 @@ class Queue:
             claim.trial.set_user_attr("reason", reason)
             self.study.tell(claim.trial.number, values=values, state=state, skip_if_finished=True)
         if outcome in FREE:
-            self._add_place()
-        self._release(claim)
+            self._storage.patiently(self._refill)
+        self.release(claim)
 
     def park(self, claim: Claim) -> None:
         """Put a trial back into the queue, to be continued; if the storage is away, the next worker finds it dead."""
-        with suppress(OptunaError):
+        with suppress(OptunaError, UserError), self._storage.hurried():
             claim.trial.set_user_attr(ATTEMPTS, 0)  # it was stopped in good order
             self._storage.set_trial_state_values(claim.trial._trial_id, TrialState.WAITING)
-        self._release(claim)
+        self.release(claim)
+
+    def release(self, claim: Claim) -> None:
+        """Let go of a trial as it stands."""
+        claim.heartbeat.stop()
+        claim.lock.close()
 
     def recover(self) -> int:
         """Put the trials of dead workers back into the queue; how many there were."""
@@ -152,6 +177,11 @@ class Queue:
         for trial in dead:
             self._set(trial, TrialState.WAITING)
         return len(dead)
+
+    def recover_soon(self) -> None:
+        """The same on the way out: what a storage that is away does not take, the next worker finds."""
+        with suppress(OptunaError, UserError), self._storage.hurried():
+            self.recover()
 
     def _is_dead(self, trial: FrozenTrial, silent: bool) -> bool:
         here = self._one_machine or trial.user_attrs.get(PLACE) == self._place
@@ -166,9 +196,8 @@ class Queue:
         trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
         return Claim(trial, lock, heartbeat)
 
-    def _release(self, claim: Claim) -> None:
-        claim.heartbeat.stop()
-        claim.lock.close()
+    def _count(self, *states: TrialState) -> int:
+        return self._storage.patiently(lambda: count(self._storage, self.study._study_id, states))
 
     def _set(self, trial: FrozenTrial, state: TrialState) -> bool:
         try:
@@ -176,16 +205,12 @@ class Queue:
         except UpdateFinishedTrialError:
             return False
 
-    def _add_place(self) -> None:
-        """One more place for the sampler, unless enough was tried, or everything."""
-        trials = self.trials()
-        searched = [trial.user_attrs for trial in trials if GRID not in trial.user_attrs]
-        tried = {attributes[IDENTITY] for attributes in searched if IDENTITY in attributes}
-        if len(trials) < self.config.most_candidates and len(tried) < size(self.config.space):
-            self._add({})
-
-    def _add(self, attributes: dict[str, Any]) -> None:
-        self.study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=attributes))
+    def _refill(self) -> None:
+        """One more place for the sampler, unless a planner saw already that one is missing."""
+        with planning(self._storage, self.study._study_id) as plan:
+            trials = self.trials()
+            if self._missing(trials) > 0 and self._room(trials):
+                plan.add([{}])
 
     def _trial_lock(self, number: int) -> Path:
         return self._locks / f"trial-{number:04d}"
@@ -194,3 +219,9 @@ class Queue:
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that the study was asked for."""
     return trial.user_attrs.get(OUTCOME) not in FREE or not trial.state.is_finished()
+
+
+def _locks(storage: PatientStorage, folder: Path, study: str) -> Path:
+    """The folder of a study's locks: beside an SQLite file, which several folders may share."""
+    database = storage.engine.url.database if storage.engine.name == "sqlite" else None
+    return (Path(database).resolve().parent if database else folder) / ".locks" / study

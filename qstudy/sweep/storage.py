@@ -1,28 +1,40 @@
 """Where a study's trials are kept: SQLite in the study's folder, or a database that many machines share."""
 
 import os
+import random
+import time
 import warnings
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import IntegrityError
 
 from qstudy.errors import UserError
 from qstudy.secrets import STORAGE_VARIABLE as STORAGE_VARIABLE
 from qstudy.secrets import hide, masked
 from qstudy.sweep.config import StudyConfig, study_from_dict
+from qstudy.sweep.patience import PATIENCE_S, PatientStorage, is_passing, reason
 from qstudy.sweep.queue import ATTEMPTS
 from qstudy.sweep.samplers import make_pruner
 
 HEARTBEAT_S = 15
 GRACE_S = 60
+FIRST_S = 20.0  # several who open an empty database make its tables at once: all but one try again, for so long
+LOCKED_S = 5  # how long SQLite itself waits for a lock
+# a network that has gone is noticed within half a minute
+LIBPQ = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 DEFINITION = "definition"  # the study's attribute that holds its configuration, for workers elsewhere
 
 
 def open_storage(
-    url: str | None, folder: Path, create: bool = True, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRACE_S
-) -> RDBStorage:
+    url: str | None,
+    folder: Path,
+    create: bool = True,
+    heartbeat_s: int = HEARTBEAT_S,
+    grace_s: int = GRACE_S,
+    patient: bool = False,
+) -> PatientStorage:
     """Open the database of a study.
 
     Args:
@@ -32,17 +44,29 @@ def open_storage(
         create: make the SQLite file if there is none.
         heartbeat_s: seconds between the heartbeats of a running trial.
         grace_s: seconds without a heartbeat after which a trial on another machine is taken to be dead.
+        patient: wait for a database that is away; who typed its URL would rather know at once.
 
     Raises:
         UserError: the database cannot be reached or its driver is missing.
     """
     url = url or os.environ.get(STORAGE_VARIABLE) or _file_url(folder / "study.db", create)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return _connect(make_url(url), heartbeat_s, grace_s)
-    except Exception as error:  # drivers raise what they like about a URL that they do not
-        reason = (str(getattr(error, "orig", None) or error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"storage: {masked(url)} cannot be opened: {hide(reason, url)}.") from error
+    begun = time.monotonic()
+    while True:
+        waited = time.monotonic() - begun
+        try:
+            return _connect(make_url(url), heartbeat_s, grace_s)
+        except Exception as error:  # drivers raise what they like about a URL that they do not
+            away = patient and is_passing(error) and waited < PATIENCE_S
+            if not away and not (_is_made_elsewhere(error) and waited < FIRST_S):
+                raise UserError(f"storage: {masked(url)} cannot be opened: {hide(reason(error), url)}.") from error
+        time.sleep(0.1 + random.random() / 2)
+
+
+def _is_made_elsewhere(error: Exception) -> bool:
+    """Whether a table or one of its first rows came to be, or still does, while we made the same."""
+    said = reason(error)
+    return isinstance(error, IntegrityError) or "already exists" in said or "is locked" in said
 
 
 def _file_url(file: Path, create: bool) -> str:
@@ -52,15 +76,17 @@ def _file_url(file: Path, create: bool) -> str:
     return f"sqlite:///{file}"
 
 
-def _connect(url: URL, heartbeat_s: int, grace_s: int) -> RDBStorage:
+def _connect(url: URL, heartbeat_s: int, grace_s: int) -> PatientStorage:
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     sqlite = url.get_backend_name() == "sqlite"
+    known = LIBPQ if url.get_driver_name().startswith("psycopg") else {}
+    arguments = {"timeout": LOCKED_S} if sqlite else {name: known[name] for name in known if name not in url.query}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-        storage = RDBStorage(
+        storage = PatientStorage(
             url.render_as_string(hide_password=False),
-            engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True},
+            engine_kwargs={"connect_args": arguments, "pool_pre_ping": not sqlite},
             heartbeat_interval=heartbeat_s,
             grace_period=grace_s,
         )
@@ -70,7 +96,7 @@ def _connect(url: URL, heartbeat_s: int, grace_s: int) -> RDBStorage:
     return storage
 
 
-def open_study(storage: RDBStorage, config: StudyConfig, folder: Path) -> optuna.Study:
+def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> optuna.Study:
     """Open a study in the storage, or make it; what it is must not have changed since its first trial.
 
     Raises:
@@ -91,14 +117,15 @@ def open_study(storage: RDBStorage, config: StudyConfig, folder: Path) -> optuna
             f"The study {config.study!r} was begun with another {' and '.join(changed)}; give the new one its own "
             f"name in the field `study`, or remove {folder} (and the study in its storage, if that is elsewhere)."
         )
-    if not begun and study.user_attrs.get(DEFINITION, config.to_dict()) != config.to_dict():
+    before = study.user_attrs.get(DEFINITION)
+    if not begun and before is not None and config.differences(study_from_dict(before)):
         optuna.delete_study(study_name=config.study, storage=storage)  # planned only: plan anew
         return open_study(storage, config, folder)
     study.set_user_attr(DEFINITION, config.to_dict())
     return study
 
 
-def load(storage: RDBStorage, name: str) -> tuple[StudyConfig, optuna.Study]:
+def load(storage: PatientStorage, name: str) -> tuple[StudyConfig, optuna.Study]:
     """A study that someone began.
 
     Raises:

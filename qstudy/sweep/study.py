@@ -4,23 +4,26 @@ import sys
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
 from qstudy.errors import UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
+from qstudy.sweep.capacity import bounded
 from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.lifeline import INTERRUPTED, hold_on, stoppable
 from qstudy.sweep.plan import print_plan
 from qstudy.sweep.pool import run_pool, visible_gpus
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import corners, expand
 from qstudy.sweep.storage import load, open_storage, open_study
-from qstudy.sweep.summary import print_summary
+from qstudy.sweep.summary import is_incomplete, print_summary
 from qstudy.sweep.worker import work
 from qstudy.training.price import price
 from qstudy.training.record import command
 from qstudy.training.run import prepare
 
-INTERRUPTED = 130  # exit code after Ctrl-C
+INCOMPLETE = 3  # exit code of a study that has ended, but in which trials were given up, or nothing worked
 
 
 def check(config: StudyConfig) -> None:
@@ -30,7 +33,7 @@ def check(config: StudyConfig) -> None:
         UserError: a field, layer pattern, policy or accelerator that does not exist.
     """
     for name, candidates in (("grid", expand(config.grid)), ("space", corners(config.space))):
-        for changes in candidates:
+        for changes in tqdm(candidates, desc=f"checking the {name}", leave=False, disable=None):
             try:
                 config.budgets.costs(price(config.run_of(changes)))
             except UserError as error:
@@ -44,7 +47,7 @@ def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: s
 
     Raises:
         UserError: it runs already on this machine, or it was begun with other fields.
-        SystemExit: it was interrupted.
+        SystemExit: it was interrupted (130); trials were given up, or nothing worked (3).
     """
     lock = try_lock(folder / ".locks" / "sweep")
     if lock is None:
@@ -52,9 +55,9 @@ def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: s
             f"The study {config.study!r} is already running here; wait for it, or add a worker to it with "
             f"`qstudy worker --study {config.study}`."
         )
-    with lock:
+    with lock, stoppable():
         try:
-            _sweep(config, folder, workers or max(len(visible_gpus()), 1), storage)
+            _sweep(config, folder, bounded(workers, len(visible_gpus())) if workers else None, storage)
         except KeyboardInterrupt as error:
             print(f"\nInterrupted; nothing is lost. Go on with: {command()}", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
@@ -67,19 +70,20 @@ def join_study(study: str, folder: Path, storage: str | None, prepare_only: bool
         UserError: the storage does not know the study.
         SystemExit: it was interrupted.
     """
-    database = open_storage(storage, folder, create=False)
-    config, handle = load(database, study)
-    prepare(config.base_run)
-    if prepare_only:
-        return
-    try:
-        work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
-    except KeyboardInterrupt as error:
-        print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from error
+    of_a_pool = hold_on()
+    with stoppable():
+        try:
+            database = open_storage(storage, folder, create=False, patient=of_a_pool)
+            config, handle = load(database, study)
+            prepare(config.base_run)
+            if not prepare_only:
+                work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
+        except KeyboardInterrupt as error:
+            print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from error
 
 
-def _sweep(config: StudyConfig, folder: Path, workers: int, storage: str | None) -> None:
+def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str | None) -> None:
     database = open_storage(storage, folder)
     queue = Queue(open_study(database, config, folder), database, config, folder)
     write_text(folder / "study.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -87,9 +91,12 @@ def _sweep(config: StudyConfig, folder: Path, workers: int, storage: str | None)
     queue.plan()
     if queue.unfinished():
         print_plan(config, folder, queue.done())
+    workers = workers or max(len(visible_gpus()), 1)
     if workers > 1:
         run_pool(queue, workers, storage)
     elif queue.unfinished():
         prepare(config.base_run)
         work(queue)
     print_summary(config, queue.trials(), folder)
+    if is_incomplete(queue.trials()):
+        raise SystemExit(INCOMPLETE)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.queue import FREE, OUTCOME, counts
+from qstudy.sweep.queue import FAILED, FREE, OUTCOME, counts
+from qstudy.training.record import RECORD_FILE
 
 SHOWN = 12
 
@@ -41,20 +42,49 @@ def print_summary(config: StudyConfig, trials: Sequence[FrozenTrial], folder: Pa
     if trained:
         Console(width=max(Console().width, 100)).print(_table(trained))
         best = min(trained, key=lambda trial: trial.user_attrs["dev_wer"])
-        print(f"Best packed model: {folder / 'runs' / best.user_attrs['run'] / 'model.qst'}")
+        print(f"Best packed model: {_run(best, folder) / 'model.qst'}")
     elif trials:
-        smallest = min((t.user_attrs["size_bytes"] for t in trials if "size_bytes" in t.user_attrs), default=None)
-        print(f"Nothing was trained; the smallest candidate had {smallest} bytes. Loosen `budgets` or widen `space`.")
+        print(f"Nothing was trained; {_advice(trials)}")
+    if given_up := [trial for trial in trials if trial.user_attrs.get(OUTCOME) == "given_up"]:
+        names = ", ".join(trial.user_attrs["run"] for trial in given_up)
+        print(f"Given up, because their process died again and again: {names}; see {folder / 'logs'}.")
+    if elsewhere := [t for t in trials if t.state.is_finished() and "run" in t.user_attrs and not _is_here(t, folder)]:
+        print(
+            f"{len(elsewhere)} of {len(trials)} trials ran elsewhere (on another machine, or with another --root): "
+            "copy their folders here before a report."
+        )
     print(f"Records: {folder / 'runs'}/*/record.json")
     if trained:
         print(f"Next: qstudy report {folder} --out reports/{config.study}   (tables, plots, one HTML page)")
         print(f"      wandb leet {folder / 'wandb'}   (browse the runs in the terminal)")
 
 
+def is_incomplete(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether trials were given up, or some failed and none was trained."""
+    outcomes = {trial.user_attrs.get(OUTCOME) for trial in trials}
+    return "given_up" in outcomes or ("failed" in outcomes and "trained" not in outcomes)
+
+
+def _advice(trials: Sequence[FrozenTrial]) -> str:
+    failed = [trial.user_attrs.get("reason") for trial in trials if trial.user_attrs.get(OUTCOME) in FAILED]
+    if failed:
+        return f"{len(failed)} failed, the last with: {failed[-1]}."
+    smallest = min((t.user_attrs["size_bytes"] for t in trials if "size_bytes" in t.user_attrs), default=None)
+    return f"the smallest candidate had {smallest} bytes. Loosen `budgets` or widen `space`."
+
+
+def _run(trial: FrozenTrial, folder: Path) -> Path:
+    return folder / "runs" / str(trial.user_attrs["run"])
+
+
+def _is_here(trial: FrozenTrial, folder: Path) -> bool:
+    return (_run(trial, folder) / RECORD_FILE).exists()
+
+
 def _account(trials: Sequence[FrozenTrial]) -> str:
     kinds = [trial.user_attrs.get(OUTCOME, "unfinished") for trial in trials]
     parts = [f"{kinds.count('trained')} of {sum(map(counts, trials))} trials trained"]
-    for kind in ("stopped", "failed", *FREE, "unfinished"):
+    for kind in ("stopped", *FAILED, *FREE, "unfinished"):
         if kind in kinds:
             parts.append(f"{kinds.count(kind)} {kind.replace('_', ' ')}")
     return ", ".join(parts)

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 
 import optuna
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from qstudy.errors import UserError
 from qstudy.sweep.objective import Outcome, evaluate
-from qstudy.sweep.queue import OUTCOME, Queue
+from qstudy.sweep.queue import FAILED, OUTCOME, Queue
 from qstudy.sweep.summary import sentence
 
 POLL_S = 1.0
@@ -43,12 +43,15 @@ def work(
                 continue
             try:
                 outcome = evaluate(queue, claim.trial)
+            except UpdateFinishedTrialError:  # another machine took this one for dead, and was quicker
+                queue.release(claim)
+                continue
             except BaseException:
                 queue.park(claim)
                 raise
             queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
             announce(sentence(queue.trials()[claim.trial.number]))
-            if outcome.kind == "failed":
+            if outcome.kind in FAILED:
                 _check_hope(queue)
     except OptunaError as error:
         raise UserError(f"The study's storage failed ({error}); run the same command again to go on.") from error
@@ -57,7 +60,7 @@ def work(
 def _check_hope(queue: Queue) -> None:
     """Stop a study in which nothing works."""
     finished = [trial.user_attrs for trial in queue.trials(TrialState.COMPLETE, TrialState.PRUNED)]
-    failed = [attributes.get("reason") for attributes in finished if attributes.get(OUTCOME) == "failed"]
+    failed = [attributes.get("reason") for attributes in finished if attributes.get(OUTCOME) in FAILED]
     if len(failed) >= HOPELESS and not any(attributes.get(OUTCOME) == "trained" for attributes in finished):
         raise UserError(
             f"{len(failed)} trials failed and none has worked, the last with: {failed[-1]}. Mend that and run the same "

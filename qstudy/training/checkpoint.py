@@ -24,6 +24,7 @@ from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.recognizer import Recognizer, describe, pack
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
+CHECKPOINT_FILE = "last.ckpt"
 KEY = "qstudy"  # our entry in Lightning's checkpoint
 DATA = "data.train"  # in it: what the training manifest held
 
@@ -33,14 +34,14 @@ class Interrupted(BaseException):
 
 
 class Checkpoint(L.Callback):
-    """Saves `folder/last.ckpt` every few steps and at the end; at the first Ctrl-C too, after the step in flight.
+    """Saves `folder/last.ckpt` every few steps, at the end, at the first Ctrl-C or SIGTERM after the step in flight.
 
     Lightning's ModelCheckpoint does neither the last, nor does it tell of a full disk in one sentence, nor write beside
     the old file: fsspec moves the new one from the system's temporary folder, which can be cut short.
     """
 
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
-        self.path = folder / "last.ckpt"
+        self.path = folder / CHECKPOINT_FILE
         self.every = every
         self.description = {
             "config": to_dict(config),
@@ -49,10 +50,12 @@ class Checkpoint(L.Callback):
             DATA: identity(Path(config.data.train)),
         }
         self._interrupted = False
+        self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen for Ctrl-C."""
-        self._previous = signal.signal(signal.SIGINT, self._interrupt) if _main_thread() else None
+        """Listen for Ctrl-C, and for SIGTERM, at which Lightning would end between two steps, with exit code 0."""
+        signals = (signal.SIGINT, signal.SIGTERM) if _main_thread() else ()
+        self._previous = {number: signal.signal(number, self._interrupt) for number in signals}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,8 +89,8 @@ class Checkpoint(L.Callback):
         self._restore()
 
     def _restore(self) -> None:
-        if getattr(self, "_previous", None) is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _interrupt(self, *_: Any) -> None:
         if self._interrupted:  # asked twice: do not wait for the step

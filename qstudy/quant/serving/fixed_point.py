@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.errors import UserError
+from qstudy.fields import fill
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bitpack import unpack
 from qstudy.quant.fixed_point.lstm import final_state, hidden_step, lstm_operands, run_lstm, weight_scale
@@ -16,7 +17,6 @@ from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_f
 from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
 from qstudy.quant.layout import compare, layer_layout
 from qstudy.quant.serving.base import ServedArithmetic
-from qstudy.typed import from_mapping
 
 
 class FixedPointServed(ServedArithmetic):
@@ -65,7 +65,7 @@ class FixedPointServed(ServedArithmetic):
         return cls(matrices, scales, tensors.get("activation"), bits.activation)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        self.spec = from_mapping(FixedPoint, settings, "settings")
+        self.spec = fill(FixedPoint, settings, "settings")
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         if self.scale_0.dtype is not torch.int32:
