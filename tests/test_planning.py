@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from sweep_helpers import make_config, measure, open_queue, start_victim
@@ -106,15 +107,23 @@ def test_an_extended_plan_of_another_sweep_is_not_lost(tmp_path: Path) -> None:
     assert len(first.trials()) == len(second.trials()) == 4
 
 
+def test_a_study_that_was_removed_is_told(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2))
+    optuna.delete_study(study_name="toy", storage=queue._storage)
+    for used in (queue.plan, lambda: work(queue, measure)):
+        with pytest.raises(UserError, match="'toy' is no longer in its storage: somebody removed it"):
+            used()
+
+
 def test_a_locked_database_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("qstudy.sweep.storage.LOCKED_S", 1)
+    monkeypatch.setattr("qstudy.sweep.storage.LOCKED_S", 0.5)
     queue = open_queue(tmp_path, make_config(trials=2))
     other = open_storage(None, tmp_path / "toy")
     with other.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
-        release = threading.Timer(5, connection.exec_driver_sql, ["ROLLBACK"])
+        release = threading.Timer(3, connection.exec_driver_sql, ["ROLLBACK"])
         release.start()
         queue.config = make_config(trials=3)
         queue.plan()
@@ -128,7 +137,7 @@ def test_two_processes_make_one_corpus_once(tmp_path: Path) -> None:
     code = """
 from qstudy.training.assets import make_corpus
 from qstudy.training.config import config_from_dict
-make = {"corpus": "commands", "out": "corpus", "train": 24, "dev": 2, "test": 2, "processes": 1}
+make = {"corpus": "commands", "out": "corpus", "train": 8, "dev": 2, "test": 2, "processes": 1}
 make_corpus(config_from_dict({"data": {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}}))
 """
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
@@ -138,4 +147,4 @@ make_corpus(config_from_dict({"data": {"train": "corpus/train.jsonl", "dev": "co
     said = [maker.communicate()[0] for maker in makers]
     assert [maker.returncode for maker in makers] == [0, 0], said
     assert sum("The manifests are in corpus" in text for text in said) == 1
-    assert len((tmp_path / "corpus" / "train.jsonl").read_text().splitlines()) == 24
+    assert len((tmp_path / "corpus" / "train.jsonl").read_text().splitlines()) == 8

@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 
 class Checkpoint(L.Callback):
-    """Saves `folder/last.ckpt` every few steps and at the end; at the first Ctrl-C or SIGTERM too, after the step in flight.
+    """Saves `folder/last.ckpt` every few steps and at the end; at a Ctrl-C or SIGTERM too, after the step in flight.
 
     Lightning's ModelCheckpoint does neither the last, nor does it tell of a full disk in one sentence, nor write beside
     the old file: fsspec moves the new one from the system's temporary folder, which can be cut short.
