@@ -43,11 +43,16 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 def first_sweeps(root: Path, url: str) -> None:
-    """Four sweeps in four folders begin one study in an empty database."""
+    """Four sweeps in four folders begin one study in an empty database; then all of them ask for more."""
     config = make_config(trials=6)
     queues = at_once(*(lambda place=place: open_queue(root / str(place), config, url) for place in range(4)))
     assert not [queue for queue in queues if isinstance(queue, Exception)]
     assert [trial.number for trial in queues[0].trials()] == list(range(6))
+    for wanted in (9, 12, 20):
+        for queue in queues:
+            queue.config = make_config(trials=wanted)
+        at_once(*(queue.plan for queue in queues))
+        assert [trial.number for trial in queues[0].trials()] == list(range(wanted))
 
 
 def test_planners_at_once_plan_one_study(tmp_path: Path) -> None:
@@ -135,10 +140,14 @@ def test_a_locked_database_is_waited_for(
 
 def test_two_processes_make_one_corpus_once(tmp_path: Path) -> None:
     code = """
-from qstudy.training.assets import make_corpus
+import time
+from qstudy.training import assets
 from qstudy.training.config import config_from_dict
+commands = assets._make_corpus
+assets._make_corpus = lambda options: (time.sleep(2), commands(options))
 make = {"corpus": "commands", "out": "corpus", "train": 8, "dev": 2, "test": 2, "processes": 1}
-make_corpus(config_from_dict({"data": {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}}))
+data = {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}
+assets.make_corpus(config_from_dict({"data": data}))
 """
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     command = [sys.executable, "-c", code]
