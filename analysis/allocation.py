@@ -27,17 +27,18 @@ SHADES = {
 }
 DARK = "#101014"
 LIGHT = "#fdfdfd"
+MOST = 300  # rows or columns: beyond, no picture is as large
 ROW, COLUMN = 0.27, 0.66  # inches
 LEFT, RIGHT, TOP, BOTTOM = 1.35, 1.55, 0.95, 0.08  # inches around the grid
 
 
 def allocation(study: Study) -> Picture | None:
-    """Draw the widths of the front's trials, smallest first; None if no such trial tells its widths."""
+    """Draw the widths of the front's trials, smallest first; None if no such trial tells its widths, or too many do."""
     runs = _runs(study)
-    if not runs:
+    names = list(dict.fromkeys(name for run in runs for name in run.widths))
+    if not runs or max(len(runs), len(names)) > MOST:
         return None
     with mpl.rc_context(SETTINGS):
-        names = list(dict.fromkeys(name for run in runs for name in run.widths))
         width, height = LEFT + COLUMN * len(names) + RIGHT, TOP + ROW * len(runs) + BOTTOM
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((LEFT / width, BOTTOM / height, COLUMN * len(names) / width, ROW * len(runs) / height))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from analysis.records import Run
 from analysis.study import Study
-from analysis.text import MIB, number, size
+from analysis.text import MIB, number, size, slug
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def latency_cost(study: Study, accelerator: str) -> Cost:
     """Simulated latency on one accelerator, in ms; the first accelerator's figure has the plain file name."""
     first = accelerator == study.accelerators[0]
     return Cost(
-        name="wer_vs_latency" if first else f"wer_vs_latency_{accelerator}",
+        name="wer_vs_latency" if first else f"wer_vs_latency_{slug(accelerator)}",
         title=f"Word error rate against latency on {accelerator}",
         axis=f"Simulated latency on {accelerator} (ms)",
         unit=1.0,

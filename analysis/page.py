@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -10,7 +11,7 @@ from analysis.bits import describe
 from analysis.claims import summaries
 from analysis.provenance import provenance
 from analysis.records import Run
-from analysis.section import Section, names, title
+from analysis.section import Section, folder_name, names, title
 from analysis.study import Study
 from analysis.style import inline_svg
 from analysis.summary import facts, sentence
@@ -52,6 +53,7 @@ def page(shown: Sequence[Section], shared: Sequence[Table]) -> str:
         table_numbers={table.name: number for number, table in enumerate(tables, start=1)},
         provenance={section.name: provenance(section.study, rebuild="") for section in shown},
         origin=provenance(*studies, rebuild=rebuild(studies)),
+        folder=folder_name(studies),
         records=sum(study.records for study in studies),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "sort.js").read_text(encoding="utf-8")),
@@ -60,10 +62,10 @@ def page(shown: Sequence[Section], shared: Sequence[Table]) -> str:
 
 def rebuild(studies: Sequence[Study]) -> str:
     """The command that makes the page from the studies."""
-    first, *others = [f"studies/{study.name}" for study in studies]
+    first, *others = [quote(f"studies/{study.name}") for study in studies]
     plus = "+" if len(others) > 1 else ""
     also = "".join(f" --also{plus} {folder}" for folder in others)
-    return f"qstudy report {first}{also} --out reports/{title(studies)}"
+    return f"qstudy report {first}{also} --out {quote(f'reports/{folder_name(studies)}')}"
 
 
 def unfinished_table(study: Study) -> Table | None:

@@ -34,7 +34,9 @@ def quantizers_table(study: Study) -> Table | None:
 def _choices(run: Run) -> dict[str, dict[str, Any]]:
     notes = run.raw.get("notes")
     found = notes.get("choices") if isinstance(notes, dict) else None
-    return found if isinstance(found, dict) else {}
+    choices = found if isinstance(found, dict) else {}
+    return {name: {"quantizer": choice.get("quantizer") or DASH, "errors": choice.get("errors") or {}}
+            for name, choice in choices.items()}  # fmt: skip
 
 
 def _cells(choice: dict[str, Any] | None, candidates: list[str]) -> list[Cell]:

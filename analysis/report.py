@@ -9,15 +9,15 @@ from jsonargparse import auto_cli
 
 from analysis.claims import claims_table
 from analysis.compare import comparison
+from analysis.folder import write_report
 from analysis.page import page
 from analysis.pareto import best
-from analysis.section import MANY, names, sections, title
+from analysis.section import MANY, folder_name, names, sections
 from analysis.study import RECORDS, Study, load_studies
 from analysis.summary import facts, sentence
 from analysis.tables import Table, to_csv, to_latex, to_markdown
-from analysis.text import counted
+from analysis.text import counted, listed
 from qstudy.errors import UserError
-from qstudy.files import write_text
 
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
@@ -33,19 +33,32 @@ def report(
         also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
         split: the set whose word error rate is reported; by default test if there is one, else dev.
     """
-    studies = load_studies(study, split)
-    studies += [one for folder in ([also] if isinstance(also, Path) else also or []) for one in load_studies(folder)]
-    out = out or Path("reports") / title(studies)
+    others = [also] if isinstance(also, Path) else also or []
+    studies = [*load_studies(study, split), *(one for folder in others for one in load_studies(folder))]
+    out = out or Path("reports") / folder_name(studies)
+    _require_whole(out, [study, *others], studies)
+    if len(set(names(studies))) < len(studies):
+        raise UserError(f"--also: two studies are called {listed(names(studies))}; their files would have equal names.")
     shown, shared = sections(studies), _shared(studies)
     tables = [*shared, *(table for section in shown for table in section.tables)]
-    written = {path for table in tables for path in _write(table, out)}
-    written |= {path for section in shown for picture in section.pictures for path in picture.save(out)}
-    write_text(out / "index.html", page(shown, shared))
-    write_text(out / RECORDS, "".join(_records(one) for one in studies))
-    _remove_stale(out, written)
+    contents = {name: text.encode() for table in tables for name, text in _written(table).items()}
+    for section in shown:
+        contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
+    contents["index.html"] = page(shown, shared).encode()
+    contents[RECORDS] = "".join(_records(one) for one in studies).encode()
+    write_report(out, contents)
     for one in studies:
         _say(one)
     print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
+
+
+def _require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
+    """A report that replaces the records it was made from must have understood them all."""
+    lost = [problem for one in studies for problem in one.problems if problem.source.startswith(RECORDS)]
+    if lost and out.resolve() in {source.resolve() for source in sources}:
+        raise UserError(
+            f"{out}: {lost[0].source} would be lost ({lost[0].message}); mend it, or name another folder by --out."
+        )
 
 
 def _shared(studies: list[Study]) -> list[Table]:
@@ -54,25 +67,14 @@ def _shared(studies: list[Study]) -> list[Table]:
     return [table for table in (claims, across and replace(across, folded=len(across.rows) > MANY)) if table]
 
 
-def _write(table: Table, out: Path) -> list[Path]:
-    paths = []
-    for ending, writer in WRITERS.items():
-        paths.append(out / f"{table.name}.{ending}")
-        write_text(paths[-1], writer(table))
-    return paths
+def _written(table: Table) -> dict[str, str]:
+    return {f"{table.name}.{ending}": writer(table) for ending, writer in WRITERS.items()}
 
 
 def _records(study: Study) -> str:
     """The records that were read, one per line; paths under the current folder become relative."""
     lines = [json.dumps(run.raw, ensure_ascii=False) for run in study.runs if run.raw]
     return "\n".join(lines).replace(f"{Path.cwd()}/", "") + "\n"
-
-
-def _remove_stale(out: Path, written: set[Path]) -> None:
-    """Drop tables and figures of an earlier report that this one does not have: they would tell of other runs."""
-    kinds = ("*wer_vs_*", "*_by_width.*", "*bit_allocation.*", "*quantizers.*", "*_runs.*", "claims.*", "comparison.*")
-    for path in {path for kind in kinds for path in out.glob(kind)} - written:
-        path.unlink()
 
 
 def _say(study: Study) -> None:

@@ -47,6 +47,11 @@ def title(studies: Sequence[Study]) -> str:
     return _common(studies) or ", ".join(study.name for study in studies)
 
 
+def folder_name(studies: Sequence[Study]) -> str:
+    """What their report's folder is called."""
+    return title(studies).replace(", ", "+")
+
+
 def _common(studies: Sequence[Study]) -> str:
     """The words before a dash that the names of several studies begin with: `policies`."""
     if len(studies) < 2:

@@ -1,17 +1,17 @@
 """All runs of one study folder, and what they share: the float baseline, the set reported on, the budgets."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.parse import mapping, parse_run
+from analysis.fields import mapping
+from analysis.parse import parse_run, told_baseline
 from analysis.records import FLOAT, Run, Scores
-from analysis.text import counted
+from analysis.text import counted, slug
 from analysis.variants import with_variants
 from qstudy.errors import UserError
-from qstudy.files import read_json
+from qstudy.files import parse_json, read_json
 
 RECORDS = "records.jsonl"
 """A report keeps a copy of its records under this name, so that it can be rebuilt from itself."""
@@ -132,7 +132,7 @@ def _read(folder: Path) -> tuple[list[Run], list[Problem]]:
     for source, record in _records(folder):
         try:
             if isinstance(record, UserError):
-                raise ValueError(str(record).replace(f"{folder}/", ""))
+                raise ValueError(str(record).replace(f"{folder}/", "").removeprefix(f"{source} is "))
             runs.append(parse_run(record))
         except ValueError as error:
             problems.append(Problem(source, str(error)))
@@ -156,7 +156,7 @@ def _checked(folder: Path, runs: list[Run], problems: list[Problem], split: str 
         )
     if split is not None and split not in splits:
         raise UserError(f"split: no finished run in {folder} was scored on {split!r}; there are {', '.join(splits)}.")
-    named = next((run.study for run in runs if run.study), folder.resolve().name)
+    named = next((run.study for run in runs if run.study), slug(folder.resolve().name))
     chosen = split or splits[0]
     return Study(named, (*_told(runs, chosen, bare=chosen == splits[0]), *runs), chosen, tuple(problems))
 
@@ -171,11 +171,13 @@ def _records(folder: Path) -> Iterator[tuple[str, Any]]:
         except UserError as error:
             yield str(path.relative_to(folder)), error
     if (folder / RECORDS).exists() and not paths:
-        for line, text in enumerate((folder / RECORDS).read_text(encoding="utf-8").splitlines(), start=1):
+        for line, text in enumerate((folder / RECORDS).read_bytes().split(b"\n"), start=1):
+            source = f"{RECORDS}:{line}"
             try:
-                yield f"{RECORDS}:{line}", json.loads(text)
-            except json.JSONDecodeError as error:
-                yield f"{RECORDS}:{line}", UserError(f"not valid JSON: {error.msg}.")
+                if text.strip():
+                    yield source, parse_json(text, source)
+            except UserError as error:
+                yield source, error
 
 
 def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
@@ -194,7 +196,4 @@ def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
     if bare and parent.get("wer") is not None:
         metrics.setdefault(split, {key: parent.get(key) for key in ("wer", "wer_low", "wer_high")})
     widths = {name: dict.fromkeys(("weight", "activation"), FLOAT) for run in runs for name in run.widths}
-    told = parse_run({"run": str(parent.get("id") or "float baseline"), "policy": "float", "state": "complete",
-                      "metrics": metrics, "utterances": parent.get("utterances"), "bit_map": widths,
-                      "size_bytes": parent.get("size_bytes"), "latency": parent.get("latency")})  # fmt: skip
-    return [replace(told, raw={})]
+    return [replace(told_baseline(parent, metrics, widths), raw={})]

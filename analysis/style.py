@@ -4,14 +4,13 @@ import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from qstudy.files import replacing, write_text
+from analysis.text import one_line
 
 # Greys by role. The page swaps them for its own (dark mode), so nothing else may use the very same values.
 INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#ffffff"
@@ -42,6 +41,7 @@ SETTINGS: Any = {
     "legend.fontsize": 8,
     "figure.facecolor": PAPER,
     "figure.dpi": 100,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "path",
     "svg.hashsalt": "qstudy",
     "pdf.fonttype": 42,
@@ -125,29 +125,24 @@ class Picture:
     tips: dict[str, str] = field(default_factory=dict)
     """Id of a drawn group -> what the page shows when the mouse rests on it."""
     svg: str = ""
-    """Filled by `save`."""
+    """Filled by `drawn`."""
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write PNG, SVG and PDF; equal figures give equal bytes."""
-        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        written = []
-        with mpl.rc_context(SETTINGS):
-            for ending in ("png", "pdf"):
-                written.append(folder / f"{self.name}.{ending}")
-                with replacing(written[-1]) as path:
-                    self.figure.savefig(path, format=ending, dpi=200, metadata=metadata[ending])
-            buffer = io.StringIO()
-            self.figure.savefig(buffer, format="svg", metadata=metadata["svg"])
-        self.svg = _with_tips(buffer.getvalue(), self.tips)
-        written.append(folder / f"{self.name}.svg")
-        write_text(written[-1], self.svg)
-        return written
+    def drawn(self) -> dict[str, bytes]:
+        """File name -> content as PNG, SVG and PDF; equal figures give equal bytes."""
+        found = {}
+        for ending, metadata in (("png", "Software"), ("pdf", "CreationDate"), ("svg", "Date")):
+            buffer = io.BytesIO()
+            with mpl.rc_context(SETTINGS):
+                self.figure.savefig(buffer, format=ending, dpi=200, metadata={metadata: None})
+            found[f"{self.name}.{ending}"] = buffer.getvalue()
+        self.svg = _with_tips(found[f"{self.name}.svg"].decode(), self.tips)
+        return {**found, f"{self.name}.svg": self.svg.encode()}
 
 
 def _with_tips(svg: str, tips: dict[str, str]) -> str:
     """Put a `<title>` into every group that has a tip: browsers show it under the mouse."""
     for name, tip in tips.items():
-        text = tip.replace("&", "&amp;").replace("<", "&lt;")
+        text = one_line(tip).replace("&", "&amp;").replace("<", "&lt;")
         svg = svg.replace(f'<g id="{name}">', f'<g id="{name}"><title>{text}</title>')
     return re.sub(r"[ \t]+\n", "\n", svg)
 

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from typing import Literal
+
+from analysis.text import one_line
 
 Value = str | int | float | None
 
@@ -55,21 +58,26 @@ def to_csv(table: Table) -> str:
     """Every column, raw values, an empty field where there is none."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(column.key for column in table.columns)
+    writer.writerow(plain(column.key) for column in table.columns)
     for row in table.rows:
-        writer.writerow("" if cell.value is None else cell.value for cell in row)
+        writer.writerow("" if cell.value is None else plain(cell.value) for cell in row)
     return buffer.getvalue()
+
+
+def plain(value: str | int | float) -> str | int | float:
+    """A value that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def to_markdown(table: Table) -> str:
     """The printed columns, padded so that the source is readable as well."""
-    cells = [[table.columns[index].header for index in table.printed]]
+    cells = [[markdown(table.columns[index].header) for index in table.printed]]
     cells += [[_markdown(row[index]) for index in table.printed] for row in table.rows]
     widths = [max(3, *(len(row[position]) for row in cells)) for position in range(len(table.printed))]
     right = [table.columns[index].align == "r" for index in table.printed]
     lines = [_padded(row, widths, right) for row in cells]
     rule = [("-" * (width - 1) + ":") if last else "-" * width for width, last in zip(widths, right, strict=True)]
-    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:], "", table.caption, ""])
+    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:], "", markdown(table.caption), ""])
 
 
 def to_latex(table: Table) -> str:
@@ -82,7 +90,7 @@ def to_latex(table: Table) -> str:
         r"\begin{table*}[t]",
         r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"  \caption{{{latex(table.caption)}}}",
-        rf"  \label{{tab:{table.name}}}",
+        rf"  \label{{tab:{re.sub('[^A-Za-z0-9_.-]', '-', table.name)}}}",
         rf"  \begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"    \toprule",
         rf"    {header} \\",
@@ -105,12 +113,23 @@ LATEX = {
 
 def latex(text: str) -> str:
     """Escape `text` for LaTeX."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in one_line(text))
+
+
+MARKDOWN = {"|": r"\|", "<": "&lt;", "](": r"]\("}
+
+
+def markdown(text: str) -> str:
+    """Escape `text` for Markdown: it ends no cell, makes no HTML, no link and no picture."""
+    text = one_line(text)
+    for special, escaped in MARKDOWN.items():
+        text = text.replace(special, escaped)
+    return text
 
 
 def _markdown(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.bold else cell.text
-    return f"{text} {cell.interval}".strip().replace("|", r"\|").replace("\n", " ")
+    text = markdown(cell.text)
+    return f"{f'**{text}**' if cell.bold else text} {markdown(cell.interval)}".strip()
 
 
 def _latex(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """Numbers as readers expect them: per cent, sizes, changes."""
 
 import math
+import re
 
 MIB = 2**20
 DASH = "–"
@@ -35,6 +36,16 @@ def size(value: float | None) -> str:
     if value is None:
         return DASH
     return f"{number(value / MIB)} MiB" if value >= MIB else f"{number(value / 1024)} KiB"
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file's name: whatever has a meaning of its own becomes a dash."""
+    return re.sub(r"[^\w.,+=]+", "-", text).strip("-.") or "unnamed"
 
 
 def listed(words: list[str]) -> str:

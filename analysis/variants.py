@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from analysis.parse import mapping
+from analysis.fields import mapping
 from analysis.records import Run
+from analysis.text import one_line
 
+LONGEST = 60  # characters that a legend has room for
 WIDTHS = ("name", "layers", "encoder", "decoder")
 """Options that say which policy it is and how many bits it has: shown elsewhere."""
 
@@ -33,4 +35,5 @@ def _varying(options: Sequence[dict[str, Any]]) -> list[str]:
 def _words(options: dict[str, Any], names: Iterable[str]) -> str:
     found = [(name, options[name]) for name in names if options.get(name) is not None]
     words = [value if isinstance(value, str) else f"{name}={value}" for name, value in found]
-    return " ".join(dict.fromkeys(words))  # weights and activations both to their `max`: said once
+    said = " ".join(dict.fromkeys(words))  # weights and activations both to their `max`: said once
+    return one_line(said if len(said) <= LONGEST else f"{said[:LONGEST]}...")

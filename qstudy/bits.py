@@ -3,14 +3,30 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+from pydantic import AllowInfNan
 
 from qstudy.errors import UserError
+from qstudy.typed import Count, Share, Size
 
 FLOAT = 32  # this width means "no quantization"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
 PLACEMENTS = ("accelerator", "products", "cpu")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "weight": WIDTHS,
+    "activation": WIDTHS,
+    "accumulator": (32,),
+    "grid": ("uniform", "codebook"),
+    "granularity": ("channel", "tensor", "group"),
+    "placement": PLACEMENTS,
+}
+"""Field of `LayerBits` -> the values that it may have; 4.0 is not 4."""
 WHOLE_ROW = 2**31 - 1  # more columns than any matrix has
+
+
+Amount = Annotated[float, Ge(0), AllowInfNan(False)]
 
 
 @dataclass(frozen=True)
@@ -21,26 +37,32 @@ class LayerShape:
     """Dotted name in the model: `encoder.lstm.0`."""
     kind: str
     """`linear`, `conv1d`, `depthwise`, `lstm`, `attention`, `embedding`, or `constant` (in float, never quantized)."""
-    matrices: tuple[tuple[int, int], ...] = ()
+    matrices: tuple[tuple[Size, Size], ...] = ()
     """Weight matrices (rows = output channels, columns = inputs): an LSTM has (4H, D) and (4H, H)."""
-    vectors: int = 0
+    vectors: Count = 0
     """Float32 numbers stored beside the matrices: biases, normalization."""
-    activations: int = 0
+    activations: Count = 0
     """Activation grids: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state), 0 for a table."""
-    every_ms: float | None = None
+    every_ms: Annotated[float, Gt(0), AllowInfNan(False)] | None = None
     """The layer runs once per this many milliseconds of audio; None: not driven by frames."""
-    per_label: float = 0.0
+    per_label: Amount = 0.0
     """Runs per emitted label, on top of those per frame (predictor: 1, joiner output: 1, encoder: 0)."""
-    share: float = 1.0
+    share: Share = 1.0
     """Share of its frames on which it runs (a branch of an amortized network)."""
-    frames: int = 1
+    frames: Size = 1
     """Frames that come in one go: a chunk, or the whole utterance of a layer that looks into the future."""
     after_end: bool = False
     """Waits for the end of the utterance (a bidirectional layer, a second pass)."""
-    context: int = 0
+    context: Count = 0
     """Frames that attention looks at."""
-    heads: int = 1
+    heads: Size = 1
     """Heads of attention."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
+            raise UserError(f"{self.name}: matrices: an LSTM has two per direction, not {len(self.matrices)}.")
+        if (self.kind == "constant") == bool(self.matrices):
+            raise UserError(f"{self.name}: matrices: a constant has none, every other layer has some.")
 
     @property
     def parameters(self) -> int:
@@ -57,7 +79,7 @@ class LayerBits:
     activation: int = FLOAT
     """Bits per activation (inputs; for an LSTM the hidden state too)."""
     accumulator: int = 32
-    """Bits of the accumulator of a matrix product."""
+    """Bits of the accumulator of a matrix product: 32, as all of them have here."""
     grid: str = "uniform"
     """Where the levels lie: `uniform`, or `codebook` (a table of 2**weight entries of 8 bits)."""
     granularity: str = "channel"
@@ -69,14 +91,12 @@ class LayerBits:
     error-prone operators (an LSTM's sigmoids, tanhs and element-wise products) on the CPU."""
 
     def __post_init__(self) -> None:
-        for field in ("weight", "activation"):
-            if getattr(self, field) not in WIDTHS:
-                raise UserError(f"{field}: {getattr(self, field)!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
-        for field, choices in (("grid", ("uniform", "codebook")), ("granularity", ("channel", "tensor", "group")),
-                               ("placement", PLACEMENTS)):  # fmt: skip
-            if getattr(self, field) not in choices:
-                raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
-        if not isinstance(self.group, int) or not 0 < self.group < WHOLE_ROW:
+        for field, choices in CHOICES.items():
+            value = getattr(self, field)
+            if type(value) is not type(choices[0]) or value not in choices:
+                unit = " bits" if field in ("weight", "activation", "accumulator") else ""
+                raise UserError(f"{field}: {value!r}{unit} is not one of {', '.join(map(str, choices))}.")
+        if type(self.group) is not int or not 0 < self.group < WHOLE_ROW:
             raise UserError(f"group: {self.group!r} is not a positive number of columns.")
 
     @property
@@ -96,16 +116,6 @@ class LayerBits:
 
 BitMap = dict[str, LayerBits]
 """Layer name -> widths, in the model's order: the single source for size, latency, search space and tables."""
-
-
-def described(header: Mapping[str, Any]) -> tuple[list[LayerShape], BitMap]:
-    """Layers and their widths, as the header of a packed model tells them: `shapes` and `bit_map`.
-
-    Raises:
-        KeyError, TypeError: the header lacks them, or they have other fields.
-    """
-    shapes = [LayerShape(**{**shape, "matrices": tuple(map(tuple, shape["matrices"]))}) for shape in header["shapes"]]
-    return shapes, {name: LayerBits(**fields) for name, fields in header["bit_map"].items()}
 
 
 BitPatterns = Mapping[str, Mapping[str, Any]]
@@ -131,7 +141,7 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
         if not isinstance(values, Mapping) or (unknown := set(values) - known):
             wrong = "is not a mapping" if not isinstance(values, Mapping) else f"has the unknown field {min(unknown)!r}"
             raise UserError(f"layers: {pattern!r} {wrong}; fields are {', '.join(sorted(known))}.")
-        matches = [name for name in names if fnmatchcase(name, pattern)]
+        matches = [name for name in names if fnmatchcase(name, str(pattern))]
         if not matches:
             raise UserError(f"layers: the pattern {pattern!r} matches no layer; layers are {', '.join(names)}.")
         for name in matches:

@@ -100,10 +100,10 @@ def _features(folder: Path) -> tuple[str, dict[str, Any]]:
         return "earlier version", {}
     try:
         about = read_metadata(folder / INDEX)
-    except UserError:
+        hours = float(about["seconds"]) / 3600
+        return "whole", {"manifest": about["manifest"], "utterances": int(about["utterances"]), "hours": hours}
+    except (UserError, KeyError, TypeError, ValueError):
         return DAMAGED, {}
-    known = {"manifest": about["manifest"], "utterances": about["utterances"], "hours": about["seconds"] / 3600}
-    return "whole", known
 
 
 def _baseline(folder: Path) -> tuple[str, dict[str, Any]]:

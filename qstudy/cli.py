@@ -4,15 +4,20 @@ import importlib
 import inspect
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
+from dataclasses import is_dataclass
+from itertools import takewhile
+from typing import Any, NamedTuple, NoReturn, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_parsing_settings
 
 from qstudy import __version__, allocator, threads
+from qstudy.arguments import CONFIG, read_configurations
 from qstudy.errors import UserError
+from qstudy.secrets import hide, masked_arguments, print_crash, take_storage
+from qstudy.yaml_file import Loader
 
 
 class Command(NamedTuple):
@@ -24,6 +29,8 @@ class Command(NamedTuple):
     """One line for `qstudy --help`."""
     positional: tuple[str, ...] = ()
     """Parameters given without a name."""
+    takes_storage: bool = False
+    """Whether it has the option `--storage`."""
 
 
 COMMANDS = {
@@ -38,8 +45,8 @@ COMMANDS = {
     "simulate": Command(
         "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
     ),
-    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",)),
-    "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine"),
+    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
+    "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),
     "report": Command("analysis.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }
@@ -51,8 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     threads.tune()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_name(arguments)
+    command, rest = COMMANDS[name], arguments[len(name.split()) :]
+    if command.takes_storage:
+        rest = take_storage(rest)
+    sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
+    sys.excepthook = print_crash
     try:
-        _call(name, COMMANDS[name], arguments[len(name.split()) :])
+        _call(name, command, rest)
     except UserError as error:
         _fail(str(error))
     except ArgumentError as error:
@@ -65,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _say(f"qstudy: {message}")
+    _say(f"qstudy: {hide(message)}")
     sys.exit(2)
 
 
@@ -95,10 +107,15 @@ def _command_name(arguments: list[str]) -> str:
 
 def _call(name: str, command: Command, arguments: list[str]) -> None:
     module, _, attribute = command.function.partition(":")
+    _once(arguments)
     try:
         function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
-        parser = options_of(name, function, command.positional)
-        function(**_values(parser, parser.parse_args(arguments), function))
+        if {"--help", "-h"} & set(arguments):
+            options_of(name, function, command.positional).parse_args(["--help"])
+        configured, rest = read_configurations(get_type_hints(function), arguments)
+        parser = _options(name, function, command.positional)
+        values = vars(parser.instantiate(parser.parse_args(rest)))
+        function(**configured, **values)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("qstudy", "analysis"):
             raise
@@ -107,11 +124,32 @@ def _call(name: str, command: Command, arguments: list[str]) -> None:
         ) from error
 
 
+def _once(arguments: Sequence[str]) -> None:
+    """Raise UserError if an option is given twice; configuration files may follow each other."""
+    names = [argument.partition("=")[0] for argument in takewhile(lambda each: each != "--", arguments)]
+    options = Counter(name for name in names if name.startswith("--") and name != CONFIG)
+    if twice := [name for name, count in options.items() if count > 1]:
+        raise UserError(f"{twice[0]} is given twice; leave one of them out.")
+
+
 def options_of(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
-    """Options from the signature; a dataclass becomes `--config` and one option per field, a bool a switch."""
+    """All options: those of the signature, and for a dataclass `--config` and one option per field."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a configuration's fields
-    documented = docstring_parser.parse(inspect.getdoc(function) or "")
-    described = {p.arg_name: p.description for p in documented.params}
+    parser = _options(name, function, positional)
+    for parameter, kind in get_type_hints(function).items():
+        if is_dataclass(kind):
+            parser.add_argument(CONFIG, help=_described(function).get(parameter))
+            parser.add_class_arguments(kind, as_group=False)
+    for action in parser._actions:  # help names types, without their limits
+        if hint := vars(action).get("_typehint"):
+            vars(action)["_typehint"] = get_type_hints(type("", (), {"__annotations__": {"field": hint}}))["field"]
+    return parser
+
+
+def _options(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
+    """Options from the signature, without its dataclasses; a bool is a switch."""
+    _loaders_dumpers.yaml_default_loader = Loader  # type: ignore[assignment]  # bounded, and 1:30 is not 90
+    documented, described = docstring_parser.parse(inspect.getdoc(function) or ""), _described(function)
     parser = ArgumentParser(
         prog=f"qstudy {name}", description=documented.short_description, exit_on_error=False, allow_abbrev=False
     )
@@ -123,8 +161,6 @@ def options_of(name: str, function: Callable[..., None], positional: tuple[str, 
         parser.add_argument(parameter, type=kind, help=described.get(parameter), **many)
     for parameter, kind in hints.items():
         if is_dataclass(kind):
-            parser.add_argument("--config", action="config", help=described.get(parameter))
-            parser.add_class_arguments(kind, as_group=False)
             skipped.add(parameter)
         elif kind is bool:  # a switch: `--json`, not `--json true`
             parser.add_argument(f"--{parameter}", action="store_true", help=described.get(parameter))
@@ -133,11 +169,6 @@ def options_of(name: str, function: Callable[..., None], positional: tuple[str, 
     return parser
 
 
-def _values(parser: ArgumentParser, namespace: Namespace, function: Callable[..., None]) -> dict[str, Any]:
-    values = vars(parser.instantiate(namespace))
-    values.pop("config", None)
-    for parameter, kind in get_type_hints(function).items():
-        if is_dataclass(kind):
-            own = {field.name: values.pop(field.name) for field in fields(kind)}
-            values[parameter] = cast(type[Any], kind)(**own)
-    return values
+def _described(function: Callable[..., None]) -> dict[str, str | None]:
+    """Parameter -> its help."""
+    return {p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(function) or "").params}

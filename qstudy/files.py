@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,14 +12,24 @@ from typing import Any
 
 from qstudy.errors import UserError
 
+NAME_BYTES = 100
+"""Longest safe name in UTF-8; what is put before and behind it still fits into the 255 that file systems allow."""
+DIGITS = 20
+"""Longest whole number in JSON: those of 64 bits."""
+DEPTH = 50
+"""Deepest nesting in JSON: far from what recursion can bear."""
+_NAME = re.compile(r"\w[\w.,+=-]*")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        UserError: the disk is full, or the folder cannot be written, or a folder is there already.
     """
+    if path.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder; name a file.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +42,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing to remove, or what failed above fails here too
             temporary.unlink()
+
+
+def require_other(out: Path, option: str, *inputs: Path) -> None:
+    """Raise UserError if writing `out` would replace one of the files that are read, by whatever name or link."""
+    for path in inputs:
+        if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
+            raise UserError(f"{option}: {out} is what is read ({path}); name another file.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,12 +68,95 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing, unreadable, or not JSON.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, source: str) -> Any:
+    """The value of a JSON text, whoever wrote it: what is ambiguous, or breaks who uses it later, is refused.
+
+    Args:
+        content: UTF-8.
+        source: where it comes from, for the message.
+
+    Raises:
+        UserError: it is not JSON or UTF-8, a key comes twice, a number is too large or none, or it is nested deeply.
+    """
+    try:
+        value = json.loads(
+            content.decode(), object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+        )
+        _check_depth(value)
+        if b"\\ud" in content.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise UserError(f"{source} is not UTF-8 text ({error.reason}).") from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it may be truncated.") from error
+        raise UserError(
+            f"{source} is not valid JSON (line {error.lineno}: {error.msg}); it may be truncated."
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{source} is not valid JSON: it is nested more than {DEPTH} times.") from error
+    except ValueError as error:
+        raise UserError(f"{source} is not valid JSON: {error}.") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {_short(next(key for key in keys if keys.count(key) > 1))} comes twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"the number {text[:DIGITS]}... has more than {DIGITS} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:DIGITS]} is no finite number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [inner for outer in level if isinstance(outer, dict | list)
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]  # fmt: skip
+    if level:
+        raise RecursionError
+
+
+def safe_name(text: str, field: str) -> str:
+    """`text`, if it can be the name of one file or folder, in whatever it is written: a shell, a page, a table.
+
+    Args:
+        text: the name, from a user or a stranger.
+        field: what the message calls it, such as `study` or `--name`.
+
+    Raises:
+        UserError: it is empty or longer than NAME_BYTES, begins with a dot (hidden, or another folder) or a dash (an
+            option), or has a separator or another character with a meaning of its own.
+    """
+    if not _NAME.fullmatch(text) or len(text.encode()) > NAME_BYTES:
+        raise UserError(
+            f"{field}: {_short(text)} cannot name a file: use letters, digits and _ - . , + =, begin with a letter or "
+            f"a digit, and stay within {NAME_BYTES} bytes."
+        )
+    return text
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def file_hash(path: Path) -> str:

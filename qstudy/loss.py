@@ -1,5 +1,9 @@
 """RNN-T loss (Graves 2012, arXiv 1211.3711) with torchaudio's signature and meaning, fast on a CPU."""
 
+import math
+import operator
+from typing import SupportsIndex
+
 import torch
 import torchaudio
 from torch import Tensor
@@ -8,6 +12,7 @@ from qstudy.loss_kernels import KernelLoss
 from qstudy.loss_portable import PortableLoss
 
 REDUCTIONS = ("none", "mean", "sum")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int32, torch.int64)
 
 
@@ -24,7 +29,8 @@ def rnnt_loss(
 
     The softmax over V is part of it. What lies beyond an utterance's lengths is never looked at, and its gradient is
     zero. An utterance that the logits make impossible (-inf) has the loss inf; one with NaN in its logits has the loss
-    NaN; their gradients are NaN, those of the batch's other utterances are not touched. It can be differentiated once.
+    NaN; their gradients are NaN, those of the batch's other utterances are not touched. It can be differentiated once:
+    `create_graph=True`, for a penalty on its gradient, is refused.
 
     Which code computes it: numba loops for float32 on a CPU (`loss_kernels`); on CUDA, torchaudio's own kernel, hard to
     better and well kept (slow and less exact is only its CPU version); for all else, such as float64 and other devices,
@@ -45,19 +51,21 @@ def rnnt_loss(
         The loss, a scalar, or (B,) if `reduction` is `none`; float32, or float64 for float64 logits.
 
     Raises:
-        ValueError: a shape, dtype, length, target or option is not as above.
+        ValueError: a shape, dtype, device, length, target or option is not as above.
+        TypeError: something is no tensor, or blank or clamp are no numbers.
+        RuntimeError: while differentiating with `create_graph=True`.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}, but must be one of {', '.join(REDUCTIONS)}.")
+    check_clamp(clamp)
     check_shapes(logits, targets, logit_lengths, target_lengths)
-    size = logits.shape[3]
-    if not -size <= blank < size:
-        raise ValueError(f"blank is {blank}, but the logits have {size} labels.")
-    blank %= size
+    blank = blank_place(blank, logits.shape[3])
     frames, labels = logit_lengths.long(), target_lengths.long()
     check_values(logits, targets, frames, labels, blank)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     losses = per_utterance(wide, targets.long(), frames, labels, blank, clamp)
+    if losses.requires_grad:
+        losses.register_hook(refuse_graph)  # not once_differentiable: that says nothing where the loss is the last node
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()
@@ -90,9 +98,42 @@ def torchaudio_loss(
     )
 
 
+def refuse_graph(upstream: Tensor) -> None:
+    """Raise RuntimeError if the gradient is to be differentiated: it would count as a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("rnnt_loss has no second derivative; differentiate it without create_graph=True.")
+
+
+def blank_place(blank: SupportsIndex, size: int) -> int:
+    """The blank's place among `size` labels, from 0; raises TypeError if it is no integer, ValueError if outside."""
+    try:
+        place = operator.index(blank)
+    except TypeError as error:
+        raise TypeError(f"blank is {blank!r}, but must be an integer.") from error
+    if not -size <= place < size:
+        raise ValueError(f"blank is {place}, but the logits have {size} labels.")
+    return place % size
+
+
+def check_clamp(clamp: float) -> None:
+    """Raise TypeError unless it is a number, ValueError if it is NaN."""
+    if not isinstance(clamp, int | float):
+        raise TypeError(f"clamp is {clamp!r}, but must be a number.")
+    if math.isnan(clamp):
+        raise ValueError("clamp is NaN, but must be a number.")
+
+
 def check_shapes(logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor) -> None:
-    """Raise ValueError unless shapes, dtypes and devices fit each other."""
-    if logits.dim() != 4 or 0 in logits.shape or not logits.is_floating_point():
+    """Raise TypeError unless all are tensors, ValueError unless shapes, dtypes and devices fit each other."""
+    for name, value in (
+        ("logits", logits),
+        ("targets", targets),
+        ("logit_lengths", logit_lengths),
+        ("target_lengths", target_lengths),
+    ):
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, but are {type(value).__name__}.")
+    if logits.dim() != 4 or 0 in logits.shape or logits.dtype not in FLOATS:
         raise ValueError(f"logits must be float (B, T, U+1, V) and not empty, but are {describe(logits)}.")
     batch, columns = logits.shape[0], logits.shape[2]
     for name, tensor, shape in (

@@ -1,13 +1,27 @@
-"""One way to choose a part in YAML: `{name: fake_qat, option: value}`; a dotted name is a class in the user's file."""
+"""One way to choose a part in YAML: `{name: fake_qat, option: value}`; a dotted name is a class in the user's file.
+
+Code runs because the user named it: in a configuration of his, or with `--trust my_file.py`. A name that stands in a
+model file is looked up, never imported.
+"""
 
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
 
 from qstudy.errors import UserError
+from qstudy.typed import checked
+
+_model_file: ContextVar[Path | None] = ContextVar("_model_file", default=None)  # what asks for parts at the moment
+_trusted: ContextVar[Path | None] = ContextVar("_trusted", default=None)
+_named_by_user: set[str] = set()  # import paths in the configurations that this process runs
 
 
 def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], what: str, *given: Any) -> Any:
@@ -20,7 +34,7 @@ def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], wh
         given: positional arguments of the part that do not come from the configuration.
 
     Raises:
-        UserError: no or unknown name, unknown or missing option.
+        UserError: no or unknown name, unknown or missing option, or one of another type than the part declares.
     """
     options = dict(config)
     name = options.pop("name", None)
@@ -33,7 +47,52 @@ def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], wh
     except TypeError as error:
         fields = [p for p in signature.parameters if p not in ("self", "args")][len(given) :]
         raise UserError(f"{what}: {name!r}: {error}; its options are {', '.join(fields)}.") from error
-    return part(*given, **options)
+    hints = _hints(part)
+    for option, value in options.items():
+        if option in hints:
+            checked(hints[option], value, f"{what}.{option}")
+    try:
+        return part(*given, **options)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if name in known:
+            raise
+        raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+
+
+@contextmanager
+def asked_by(model_file: Path) -> Iterator[None]:
+    """Within, names come from a model file, which may have any author: none of them is imported unless trusted."""
+    token = _model_file.set(model_file)
+    try:
+        yield
+    finally:
+        _model_file.reset(token)
+
+
+@contextmanager
+def trusting(file: Path | None) -> Iterator[None]:
+    """Within, model files may name the classes of this Python file: the user said so.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if file is not None and not (file.suffix == ".py" and file.is_file()):
+        raise UserError(f"trust: {file} is no Python file; give the one with your classes, e.g. my_policy.py.")
+    token = _trusted.set(file and file.resolve())
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def _hints(part: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a part's parameters, as far as they can be told."""
+    try:
+        return get_type_hints(part.__init__ if inspect.isclass(part) else part, include_extras=True)
+    except Exception:  # the user's own annotations may be anything
+        return {}
 
 
 def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., Any]:
@@ -41,10 +100,56 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
     if not isinstance(name, str) or "." not in name:
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")
-    if os.getcwd() not in sys.path:  # noqa: PTH109  (sys.path holds strings)
-        sys.path.append(os.getcwd())  # noqa: PTH109  (last: what lies there must not stand in for what others need)
+    folder = _folder(name, module, what)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: what lies there must not stand in for what others need
     try:
-        part: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{what}: {name!r} cannot be imported ({error}); {choices}.") from error
+        found = importlib.import_module(module)
+        _require_trusted(found, name)
+        part: Callable[..., Any] = getattr(found, attribute)
+        inspect.signature(part)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UserError(f"{what}: {name!r} cannot be imported ({_told(error)}); {choices}.") from error
     return part
+
+
+def _told(error: BaseException) -> str:
+    """What the user's code raised and where, on one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
+    said = " ".join(str(error).split())[:300]
+    return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
+
+
+def _require_trusted(found: ModuleType, name: str) -> None:
+    """
+    Raises:
+        UserError: a model file got another module than the user meant: one of Python's own has that name.
+    """
+    if _model_file.get() is None or name in _named_by_user:
+        return
+    if (trusted := _trusted.get()) is None or Path(found.__file__ or "").resolve() != trusted:
+        raise UserError(f"trust: {found.__name__!r} is not {trusted} but another module; give the file another name.")
+
+
+def _folder(name: str, module: str, what: str) -> str:
+    """Where the user's module is looked for.
+
+    Raises:
+        UserError: only a model file asks for it.
+    """
+    asking = _model_file.get()
+    if asking is None:
+        _named_by_user.add(name)
+    if asking is None or name in _named_by_user:
+        return os.getcwd()  # noqa: PTH109  (sys.path holds strings)
+    parts = tuple(module.split("."))
+    trusted = _trusted.get()
+    if trusted is not None and trusted.with_suffix("").parts[-len(parts) :] == parts:
+        return str(trusted.parents[len(parts) - 1])
+    raise UserError(
+        f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
+        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe."
+    )

@@ -1,6 +1,8 @@
 """From audio to text: a model with the filterbank and the tokenizer that it was trained with."""
 
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +11,12 @@ from torch import Tensor
 from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
-from qstudy.decode.greedy import GreedyState, greedy
+from qstudy.decode.greedy import GreedyState, greedy, greedy_labels
 from qstudy.errors import UserError
+from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
+from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.settings import FeatureSettings, ModelConfig
 
@@ -30,8 +34,7 @@ class Recognizer:
     def transcribe(self, samples: Tensor) -> str:
         """Recognize a whole utterance: samples (N,) float32 in [-1, 1] at the features' sample rate."""
         frames = extract(self.filterbank, samples).unsqueeze(0)
-        encoded, lengths, _ = self.model.encoder(frames, torch.tensor([frames.shape[1]]))
-        return self.tokenizer.decode(greedy(self.model, encoded, lengths).hypotheses[0])
+        return self.tokenizer.decode(greedy_labels(self.model, frames, torch.tensor([frames.shape[1]]))[0])
 
 
 class RecognizerStream:
@@ -82,14 +85,29 @@ def pack(model: RNNT, bit_map: BitMap, header: dict[str, Any]) -> PackedModel:
 
 
 def recognizer_from_packed(packed: PackedModel) -> Recognizer:
-    """Build the recognizer that a packed model describes."""
+    """Build the recognizer that a packed model describes.
+
+    Raises:
+        UserError: the header does not describe one, or not the one whose layers and tensors follow.
+    """
+    try:
+        return _built(packed)
+    except UserError as error:
+        told = packed.source in str(error)
+        raise error if told else UserError(f"{packed.source}: {error}") from error
+
+
+def _built(packed: PackedModel) -> Recognizer:
     header = packed.header
-    for part in ("encoder", "predictor"):
-        if "." in str(header["model"][part].get("name")):
-            code = header["model"][part]["name"]
-            raise UserError(f"The packed model asks for the code {code!r}; it is not run from a model file.")
-    features = FeatureSettings(**header["features"])
-    tokenizer = tokenizer_from_dict(header["tokenizer"])
-    model = RNNT(ModelConfig(**header["model"]), features.bins, features.hop_ms, tokenizer.size)
+    features = fill(FeatureSettings, header.get("features"), "features")
+    config = fill(ModelConfig, header.get("model"), "model")
+    tokenizer = tokenizer_from_dict(header.get("tokenizer"))
+    with asked_by(Path(packed.source)):
+        build = partial(RNNT, config, features.bins, features.hop_ms, tokenizer.size)
+        with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
+            fits = build().shapes() == packed.shapes
+        if not fits:
+            raise UserError(f"{packed.source} describes another model than the one that it holds; export it again.")
+        model = build()
     fill_packed(model, packed)
     return Recognizer(model, features, tokenizer)

@@ -1,44 +1,57 @@
 """What a model hears, what it is made of, how its training data are changed: plain data that imports without torch."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
+from qstudy.fields import Share, check_fields
+from qstudy.typed import checked
 
-Range = tuple[float, float]
+Hertz = Annotated[float, Ge(0), Le(96_000)]
+Frame = Annotated[float, Ge(1), Le(250)]
+Factor = Annotated[float, Ge(0.1), Le(10)]
+Decibel = Annotated[float, Ge(-200), Le(200)]
+Masks = Annotated[int, Ge(0), Le(100)]
+
+
+def named_part(where: str, value: Any) -> None:
+    """Raise UserError unless `value` is `{name: ..., **options}`."""
+    checked(dict[str, Any], value, where)
+    checked(str, value.get("name"), f"{where}.name")
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
     """What decides the features; stored with every model."""
 
-    sample_rate: int = 16000
+    sample_rate: Annotated[int, Ge(1000), Le(192_000)] = 16000
     """Samples per second; other audio is resampled."""
-    bins: int = 40
+    bins: Annotated[int, Ge(3), Le(512)] = 40
     """Mel bins per frame."""
-    window_ms: float = 25.0
+    window_ms: Frame = 25.0
     """Length of the Hann window."""
-    hop_ms: float = 10.0
+    hop_ms: Frame = 10.0
     """Distance between frames."""
-    preemphasis: float = 0.97
+    preemphasis: Share = 0.97
     """Each sample minus this times the one before it."""
-    low_hz: float = 0.0
+    low_hz: Hertz = 0.0
     """Lower edge of the lowest mel bin."""
-    high_hz: float = 8000.0
+    high_hz: Hertz = 8000.0
     """Upper edge of the highest mel bin."""
-    tail_ms: float = 300.0
+    tail_ms: Annotated[float, Ge(0), Le(10_000)] = 300.0
     """Silence put after an utterance, in which a late model emits its last word."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.low_hz < self.high_hz <= self.sample_rate / 2:
             raise UserError(
-                f"features: low_hz {self.low_hz} and high_hz {self.high_hz} must satisfy "
+                f"low_hz {self.low_hz} and high_hz {self.high_hz} must satisfy "
                 f"0 <= low_hz < high_hz <= {self.sample_rate / 2} (half of sample_rate)."
             )
-        if not 0 < self.hop_ms <= self.window_ms or self.hop < 1:
-            raise UserError(f"features: hop_ms {self.hop_ms} must be above 0 and at most window_ms {self.window_ms}.")
-        if self.bins < 3 or self.tail_ms < 0:
-            raise UserError(f"features: bins {self.bins} must be 3 or more, tail_ms {self.tail_ms} 0 or more.")
+        if self.hop_ms > self.window_ms:
+            raise UserError(f"hop_ms {self.hop_ms} must be at most window_ms {self.window_ms}.")
 
     @property
     def window(self) -> int:
@@ -72,55 +85,57 @@ class ModelConfig:
     joiner: dict[str, Any] = field(default_factory=dict)
     """Joiner: hidden."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        named_part("encoder", self.encoder)
+        named_part("predictor", self.predictor)
+        named_part("joiner", {"name": "joiner", **self.joiner})
+
 
 @dataclass(frozen=True)
 class AugmentSettings:
     """How often and how far; a probability of 0 switches a change off. Defaults suit few speakers."""
 
-    speed: float = 0.8
+    speed: Share = 0.8
     """Probability of another speed."""
-    speed_range: Range = (0.8, 1.25)
+    speed_range: tuple[Factor, Factor] = (0.8, 1.25)
     """Factor of the speed; the voice's pitch stays."""
-    warp: float = 0.8
+    warp: Share = 0.8
     """Probability of another length of the vocal tract (all frequencies scaled)."""
-    warp_range: Range = (0.8, 1.25)
+    warp_range: tuple[Factor, Factor] = (0.8, 1.25)
     """Factor of the frequencies; children are at 1.2 of their parents."""
-    channel: float = 0.7
+    channel: Share = 0.7
     """Probability of another microphone or room: a smooth curve over the mel bins."""
-    channel_db: float = 4.0
+    channel_db: Annotated[float, Ge(0), Le(100)] = 4.0
     """Standard deviation of the curve's tilt; its faster cosines have less."""
-    gain: float = 0.8
+    gain: Share = 0.8
     """Probability of another loudness."""
-    gain_range_db: Range = (-15.0, 10.0)
+    gain_range_db: tuple[Decibel, Decibel] = (-15.0, 10.0)
     """Change of loudness, dB."""
-    noise: float = 0.5
+    noise: Share = 0.5
     """Probability of stationary noise: white to brown."""
-    noise_snr_db: Range = (5.0, 35.0)
+    noise_snr_db: tuple[Decibel, Decibel] = (5.0, 35.0)
     """Signal-to-noise ratio, dB, of powers summed over mel bins."""
-    babble: float = 0.2
+    babble: Share = 0.2
     """Probability of other utterances in the background."""
-    babble_snr_db: Range = (10.0, 30.0)
+    babble_snr_db: tuple[Decibel, Decibel] = (10.0, 30.0)
     """Signal-to-babble ratio, dB."""
-    babble_voices: int = 3
+    babble_voices: Annotated[int, Ge(1), Le(100)] = 3
     """Utterances that are mixed."""
-    bin_masks: int = 2
+    bin_masks: Masks = 2
     """SpecAugment: bands of mel bins that are hidden."""
-    bin_mask_share: float = 0.15
+    bin_mask_share: Share = 0.15
     """Widest band, as a share of all bins."""
-    frame_masks: int = 2
+    frame_masks: Masks = 2
     """SpecAugment: spans of time that are hidden."""
-    frame_mask_ms: float = 100.0
+    frame_mask_ms: Annotated[float, Ge(0), Le(100_000)] = 100.0
     """Longest span; much longer ones hide whole digits."""
-    mask: float = 0.6
+    mask: Share = 0.6
     """Probability of each mask."""
 
     def __post_init__(self) -> None:
-        for name in ("speed", "warp", "channel", "gain", "noise", "babble", "mask", "bin_mask_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"augment: {name} {getattr(self, name)} must lie between 0 and 1.")
+        check_fields(self)
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.type == Range and value[0] > value[1]:
-                raise UserError(f"augment: {each.name} {value} must begin with the smaller number.")
-        if min(self.speed_range[0], self.warp_range[0]) <= 0:
-            raise UserError("augment: speed_range and warp_range must be above 0.")
+            ends = getattr(self, each.name)
+            if isinstance(ends, tuple) and ends[0] > ends[1]:
+                raise UserError(f"{each.name}: {ends} must begin with the smaller number.")

@@ -33,7 +33,7 @@ def test_it_writes_tables_figures_page_and_records(written: Path):
     expected = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf")}
     tables = ("runs", "wer_by_width", "cost_by_width", "claims")
     expected |= {f"{name}.{ending}" for name in tables for ending in ("csv", "md", "tex")}
-    assert {path.name for path in written.iterdir()} == expected | {"index.html", "records.jsonl"}
+    assert {path.name for path in written.iterdir()} == expected | {"index.html", "records.jsonl", "report.json"}
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -58,18 +58,81 @@ def test_flac_round_trip_and_clipping(tmp_path):
 
 def test_broken_files_are_named(tmp_path):
     write_flac(tmp_path / "good.flac", tone(300, 16000), 16000)
-    whole = (tmp_path / "good.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.wav").write_text("hello")
+    (tmp_path / "empty.wav").touch()
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
-    soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
+    for name, value in (("nan", np.nan), ("infinite", -np.inf), ("loud", 32767.0)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(100, value), 16000, subtype="FLOAT")
+    for rate in (10, 1_000_000):
+        soundfile.write(tmp_path / f"rate{rate}.wav", np.zeros(100), rate)
+    soundfile.write(tmp_path / "old.au", np.zeros(100), 16000)
+    (tmp_path / "folder.wav").mkdir()
     reasons = {
         "missing.wav": "does not exist",
-        "cut.flac": "cannot be decoded",
+        "folder.wav": "does not exist",
+        f"{'long' * 99}.wav": "does not exist",
         "text.wav": "cannot be decoded",
+        "empty.wav": "cannot be decoded",
         "none.wav": "holds no samples",
         "nan.wav": "holds values that are not numbers",
+        "infinite.wav": "holds values that are not numbers",
+        "loud.wav": "holds values up to 32767",
+        "rate10.wav": "has a sample rate of 10 Hz",
+        "rate1000000.wav": "has a sample rate of 1000000 Hz",
+        "old.au": "is AU, which is not read",
     }
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=f"{name} {reason}"):
             read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("wav", {}),
+        ("wav", {"subtype": "FLOAT"}),
+        ("wav", {"endian": "BIG"}),
+        ("wav", {"format": "RF64"}),
+        ("aiff", {}),
+        ("flac", {}),
+        ("ogg", {}),
+        ("ogg", {"subtype": "OPUS"}),
+    ],
+    ids=str,
+)
+def test_a_file_without_its_end_is_refused(tmp_path, suffix, options):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(48000)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise, 16000, **options)
+    assert len(read_audio(path)) == 48000
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UserError, match=rf"a\.{suffix} (is cut short|cannot be decoded)"):
+            read_audio(path)
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFFFFF], ids=["sox", "arecord", "ffmpeg"])
+def test_a_wav_from_a_pipe_lasts_until_its_end(tmp_path, size):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(300, 16000), 16000)
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    path.write_bytes(whole[:at] + size.to_bytes(4, "little") + whole[at + 4 :])
+    assert len(read_audio(path)) == 8000
+    path.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])  # the recorder was killed
+    with pytest.raises(UserError, match="cut short"):
+        duration(path)
+
+
+def test_what_a_header_promises_is_not_allocated(tmp_path):
+    """36 bits of a FLAC's header count its samples."""
+    path = tmp_path / "a.flac"
+    write_flac(path, tone(300, 16000), 16000)
+    content = bytearray(path.read_bytes())
+    content[21:26] = b"\xff" * 5
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.flac is too long; cut it"):
+        read_audio(path)
+    soundfile.write(tmp_path / "many.wav", np.zeros((100, 1000)), 16000, subtype="PCM_U8")
+    assert len(read_audio(tmp_path / "many.wav")) == 100

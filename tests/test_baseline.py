@@ -13,6 +13,7 @@ import yaml
 from tiny import run_config
 
 from qstudy.cli import main
+from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import UserError
 from qstudy.files import read_json
 from qstudy.model import RNNT
@@ -155,6 +156,21 @@ def test_other_sets_are_scored_anew_without_training(corpus: Path, tmp_path: Pat
     assert after["metrics"]["new"]["wer"] == before["metrics"]["dev"]["wer"]
     assert after["metrics"]["dev"]["words"] != before["metrics"]["dev"]["words"]
     assert all(torch.equal(tensors(trained / "model.qst")[k], v) for k, v in tensors(scored / "model.qst").items())
+
+
+def test_a_record_never_shows_the_scores_of_another_set(corpus: Path, tmp_path: Path) -> None:
+    """The same path and training set, but the test manifest was written over: its baseline is scored on it too."""
+    manifest = tmp_path / "test.jsonl"
+    write_manifest(manifest, read_manifest(corpus / "test.jsonl"))
+    config = run_config(corpus, tmp_path, policy=PTQ, data={"test": {"new": str(manifest)}})
+    first = run(config, tmp_path / "first", name="first")
+    write_manifest(manifest, read_manifest(corpus / "test.jsonl")[:3])
+    second = run(config, tmp_path / "second", name="second")
+    for record, count in ((first, 6), (second, 3)):
+        own, baseline = record["metrics"]["new"], record["baseline"]["metrics"]["new"]
+        assert (own["utterances"], own["words"]) == (baseline["utterances"], baseline["words"])
+        assert own["utterances"] == len(record["baseline"]["utterances"]["new"]["words"].split()) == count
+    assert first["baseline"]["id"] == second["baseline"]["id"]
 
 
 def written_yaml(config: RunConfig, path: Path) -> str:

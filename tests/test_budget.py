@@ -49,7 +49,7 @@ def test_what_is_over_is_named() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), "1 MB", True])
 def test_a_limit_is_a_number_above_0(limit: Any) -> None:
-    with pytest.raises(UserError, match="budgets: size_bytes"):
+    with pytest.raises(UserError, match="size_bytes"):
         Budgets(size_bytes=limit)
 
 

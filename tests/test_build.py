@@ -162,3 +162,23 @@ def test_one_builds_the_others_wait(manifest: Path) -> None:
     last = float(features.frames(len(features) - 1).sum())
     assert [answer for answer, _ in answers] == [f"{LINES - 2} {last}\n"] * 3
     assert_as_if_never_interrupted(manifest)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"lines": [1], "lengths": [2**50], "problems": [], "checksum": 0},
+        {"lines": [1], "lengths": [-1], "problems": [], "checksum": 0},
+        {"lines": "1", "lengths": [0], "problems": [], "checksum": 0},
+        {"lines": [1], "lengths": [], "problems": [[2]], "checksum": 0},
+        [[[]]],
+    ],
+    ids=str,
+)
+def test_a_journal_that_nobody_can_have_written(tmp_path: Path, block: object) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "features.i16").write_bytes(bytes(800))
+    (tmp_path / "journal.jsonl").write_text(json.dumps(block) + "\n")
+    draft = Draft(tmp_path, 40)
+    draft.close()
+    assert draft.done == 0

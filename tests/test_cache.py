@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from qstudy.data.audio import read_audio
 from qstudy.data.cache import FeatureSet, mean_std
+from qstudy.data.columns import Table, write_table
 from qstudy.data.features import FeatureSettings, Filterbank, extract
 from qstudy.data.manifest import read_manifest
 from qstudy.data.store import verify
@@ -154,6 +156,51 @@ def test_damage_is_noticed_and_mended(manifest: Path, damage: str, caplog: pytes
     caplog.clear()
     opened(manifest)
     assert not caplog.text
+
+
+CRAFTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "index lengths": lambda lengths: np.array([*(-lengths[:-1]), lengths.sum() + lengths[:-1].sum()]),
+    "index texts_ends": lambda ends: ends + 2**40,
+    "index sums": lambda sums: sums[:-1],
+    "index problems_ends": lambda ends: np.ones(1, np.int64),
+    "labels-* items": lambda items: items + 1,
+    "labels-* labels": lambda labels: labels + 1000,
+    "labels-* labels_ends": lambda ends: ends[None],
+}
+
+
+@pytest.mark.parametrize("what", CRAFTED)
+def test_files_that_agree_with_their_checksum_alone_are_made_again(
+    manifest: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By another writer, or for another version."""
+    whole = opened(manifest)
+    (store,) = stores(manifest)
+    name, _, column = what.partition(" ")
+    (file,) = store.glob(f"{name}.safetensors")
+    table = Table(file)
+    write_table(file, {**table.columns, column: CRAFTED[what](table[column])}, table.metadata)
+    again = opened(manifest)
+    assert "is damaged" in caplog.text
+    assert_equal(again, whole)
+
+
+@pytest.mark.parametrize("missing", ["index lengths", "index texts", "index problem_lines", "labels-* items"])
+def test_a_table_without_a_column(manifest: Path, missing: str) -> None:
+    whole = opened(manifest)
+    (store,) = stores(manifest)
+    name, _, column = missing.partition(" ")
+    (file,) = store.glob(f"{name}.safetensors")
+    table = Table(file)
+    write_table(file, {name: values for name, values in table.columns.items() if name != column}, table.metadata)
+    assert_equal(opened(manifest), whole)
+
+
+def test_utterances_that_are_shorter_than_a_window(manifest: Path) -> None:
+    settings = FeatureSettings(window_ms=5000.0, tail_ms=0.0)
+    features = FeatureSet.open(manifest, settings, CharTokenizer(), manifest.parent / "cache")
+    assert features.lengths.tolist() == [0] * 5
+    assert features.frames(2).shape == (0, settings.bins)
 
 
 def flip(file: Path) -> None:

@@ -14,6 +14,7 @@ from qstudy.cache import entries
 from qstudy.cli import main
 from qstudy.commands.cache import cache
 from qstudy.data.cache import FeatureSet
+from qstudy.data.columns import Table, write_table
 from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
@@ -166,3 +167,14 @@ def test_damage_is_found_and_removed(folder: Path, capsys: pytest.CaptureFixture
 def test_nothing_is_cached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed(tmp_path / "cache", capsys, prune=True, verify=True)["entries"] == []
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"manifest": "a", "utterances": None, "seconds": 1}, {"seconds": "long"}], ids=str
+)
+def test_a_description_that_makes_no_sense(folder: Path, about: dict[str, Any]) -> None:
+    file = store(folder, "train") / "index.safetensors"
+    write_table(file, Table(file).columns, about)
+    assert sorted(entry.state for entry in entries(folder) if entry.kind == "features") == ["damaged", "whole"]
+    with pytest.raises(UserError, match="Damaged"):
+        cache(folder)

@@ -182,8 +182,9 @@ def full_disk(largest: int) -> Iterator[None]:
 def test_full_disk(config: Path, corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """While a checkpoint is written, a packed model, hypotheses: a sentence, and no half file."""
     out = tmp_path / "run"
-    train = ["train", "--config", str(config), "--out", str(out), "--training.checkpoint_every", "1"]
-    main([*train, "--out", str(tmp_path / "first")])  # features and compiled functions are in their caches already
+    often = ["train", "--config", str(config), "--training.checkpoint_every", "1"]
+    train = [*often, "--out", str(out)]
+    main([*often, "--out", str(tmp_path / "first")])  # features and compiled functions are in their caches already
     with full_disk(30_000):
         assert str(out / "last.ckpt") in complaint(train, capfd)
     assert list(out.iterdir()) == []

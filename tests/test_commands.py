@@ -117,12 +117,29 @@ def test_bad_options(tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_manifests_made_elsewhere_are_not_overwritten(tmp_path):
-    line = json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": "mine"})
-    (tmp_path / "dev.jsonl").write_text(line)
-    with pytest.raises(UserError, match="choose another folder"):
-        commands(tmp_path, train=1, dev=1, test=1, processes=1)
-    assert (tmp_path / "dev.jsonl").read_text() == line
+@pytest.mark.parametrize("name", ["dev.jsonl", "corpus.json", "train/000000.flac", "train/000002.flac"])
+def test_what_was_made_elsewhere_is_not_overwritten(tmp_path, name):
+    """In a new folder, in one that holds a smaller corpus of ours, and in one where we were interrupted."""
+    mine = json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": "mine"})
+    for place in ("new", "made", "begun"):
+        (tmp_path / place).mkdir()
+        if place == "made":
+            commands(tmp_path / place, train=2, dev=1, test=1, processes=1)
+        if place == "begun":
+            (tmp_path / place / "corpus.json").write_text('{"files": ["train.jsonl", "train/000001.flac"]}')
+        path = tmp_path / place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if place == "new" or not path.exists():
+            path.write_text(mine)
+            with pytest.raises(UserError, match=f"{path} is there already and was made elsewhere; choose another"):
+                commands(tmp_path / place, train=3, dev=1, test=1, processes=1)
+            assert path.read_text() == mine
+
+
+def test_our_own_audio_is_ours_after_any_number_of_recipes(tmp_path):
+    for train in (3, 1, 2):
+        commands(tmp_path, train=train, dev=1, test=1, processes=1)
+        assert len(read_manifest(tmp_path / "train.jsonl")) == train
 
 
 def test_a_missing_wheel_says_what_to_install(tmp_path, monkeypatch):

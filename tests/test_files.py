@@ -1,12 +1,14 @@
 """Files are whole or absent."""
 
+import json
+import os
 import resource
 from pathlib import Path
 
 import pytest
 
 from qstudy.errors import UserError
-from qstudy.files import content_hash, read_json, replacing, write_json, write_text
+from qstudy.files import content_hash, read_json, replacing, safe_name, write_json, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -63,3 +65,78 @@ def test_equal_contents_have_equal_hashes() -> None:
     assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1})
     assert content_hash({"a": 1}) != content_hash({"a": 2})
     assert len(content_hash("x")) == 16
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "<script>",
+        "a b",
+        "$x",
+        "=1",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/etc/x",
+        "a\\b",
+        "C:x",
+        "a\0b",
+        "a\nb",
+        "-rf",
+        ".hidden",
+        " a",
+        "a ",
+        "x" * 101,
+        "\ud800",
+    ],
+    ids=ascii,
+)
+def test_what_could_leave_its_folder_is_no_name(name: str) -> None:
+    with pytest.raises(UserError, match=r"^study: '.*' cannot name a file: use letters") as caught:
+        safe_name(name, "study")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["digits", "trial-0001-ptq", "lr=0.1,b+c", "größe", "a..b", "x" * 100])
+def test_names(name: str) -> None:
+    assert safe_name(name, "study") == name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "nested more than 50 times"),
+        (b"[" * 60 + b"]" * 60, "nested more than 50 times"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' comes twice"),
+        (b"1" * 5000, "the number 11111111111111111111... has more than 20 digits"),
+        (b"NaN", "NaN is no finite number"),
+        (b"[-Infinity]", "-Infinity is no finite number"),
+        (b"1e999", "1e999 is no finite number"),
+        (b'"\xff"', "is not UTF-8 text"),
+        (b'"\\ud800"', "is not UTF-8 text"),
+        (b"{", "is not valid JSON (line 1"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else "",
+)
+def test_json_of_strangers(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_json(tmp_path / "a.json")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'} ")
+    assert message in str(caught.value)
+
+
+def test_json_at_its_limits(tmp_path: Path) -> None:
+    value = [18446744073709551615, -1.5e300, {"größe 😀": [[[None]]]}]
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    assert read_json(tmp_path / "a.json") == value
+
+
+def test_what_could_be_read_for_ever_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "zero", tmp_path):
+        with pytest.raises(UserError, match="is not a file"):
+            read_json(path)

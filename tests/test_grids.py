@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstudy.errors import UserError
+from qstudy.errors import Diverged, UserError
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, bounds
+from qstudy.quant.grids.base import ActivationGrid
 from qstudy.quant.grids.blocks import from_blocks, spread, to_blocks
+from qstudy.quant.grids.pact import PactActivations
 
 WIDTHS = [2, 3, 4, 5, 6, 7, 8, 16]
 RANGES = ["max", "percentile", "mse", "learned"]
@@ -264,6 +266,20 @@ def test_running_extremes_only_grow() -> None:
         snapping.observe(torch.tensor(x))
     assert snapping.extremes.tolist() == [-3.0, 2.0]
     torch.testing.assert_close(snapping.scale, torch.tensor(3 / 127))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "grid", [*(UniformActivations(8, range=ends) for ends in ("max", "ema", "mse")), PactActivations(4)], ids=str
+)
+def test_a_range_takes_up_no_poison(grid: ActivationGrid, poison: float) -> None:
+    """It would never lose a NaN again."""
+    grid.observing, grid.enabled = True, False
+    grid(torch.linspace(-1, 1, 100))
+    with pytest.raises(Diverged, match="values that are not finite"):
+        grid(torch.tensor([0.5] * 9999 + [poison]))
+    grid.settle()
+    assert 0 < grid.scale < 1
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -85,6 +85,10 @@ def test_librispeech_names_what_is_broken(libri, tmp_path):
     transcript.write_text("11-7-0000\n")
     with pytest.raises(UserError, match=r"11-7\.trans\.txt:1: expected an utterance's name and its words"):
         librispeech(libri, tmp_path / "out")
+    transcript.write_bytes(b"11-7-0000 CAF\xc9\n")
+    with pytest.raises(UserError, match=r"cannot read .*11-7\.trans\.txt"):
+        librispeech(libri, tmp_path / "out")
+    transcript.unlink()
     for root, message in ((tmp_path / "none", "does not exist"), (tmp_path / "out", "no \\*.trans.txt")):
         (tmp_path / "out").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=message):

@@ -314,6 +314,14 @@ def test_cuda_equals_cpu(labels: int) -> None:
         ({"target_lengths": torch.tensor([2, 4])}, "target_lengths must lie between 0 and 3"),
         ({"blank": 6}, "blank is 6, but the logits have 6 labels"),
         ({"blank": -7}, "blank is -7"),
+        ({"blank": 0.0}, "blank is 0.0, but must be an integer"),
+        ({"blank": None}, "blank is None"),
+        ({"clamp": "1"}, "clamp is '1', but must be a number"),
+        ({"clamp": math.nan}, "clamp is NaN"),
+        ({"logits": [[0.0]]}, "logits must be a dense tensor, but are list"),
+        ({"logits": torch.zeros(2, 4, 4, 6).to_sparse()}, "logits must be a dense tensor"),
+        ({"logits": torch.zeros(2, 4, 4, 6, dtype=torch.complex64)}, "logits must be float"),
+        ({"logit_lengths": [4, 4]}, "logit_lengths must be a dense tensor, but are list"),
         ({"reduction": "average"}, "reduction is 'average', but must be one of none, mean, sum"),
         ({"targets": torch.ones(2, 3, dtype=torch.int64, device="meta")}, "targets are on meta"),
     ],
@@ -328,5 +336,16 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
         "blank": 0,
     }
     assert rnnt_loss(**sound).isfinite()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         rnnt_loss(**(sound | change))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_gradient_penalty_is_refused(device: torch.device, dtype: torch.dtype, reduction: str) -> None:
+    """It would be a constant: the penalty would train nothing, without a word."""
+    logits, *rest = (each.to(device) for each in make_batch((2, 5, 3, 6), blank=0))
+    hidden = logits.to(dtype).requires_grad_()
+    loss = rnnt_loss(hidden * 2, *rest, blank=0, reduction=reduction).sum()
+    with pytest.raises(RuntimeError, match=r"no second derivative; .* without create_graph"):
+        torch.autograd.grad(loss, hidden, create_graph=True)

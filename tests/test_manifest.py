@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qstudy.data.manifest import Utterance, manifest_lines, read_manifest, stamps, write_manifest
+from qstudy.data.manifest import Utterance, identity, manifest_lines, read_manifest, stamps, write_manifest
 from qstudy.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -57,10 +57,21 @@ def test_text_is_lower_case_words_and_lines_may_come_from_windows(tmp_path):
         ("[1, 2]", "must be a JSON object"),
         (json.dumps({**GOOD, "audio_filepath": 3}), "audio_filepath must be a string, not 3"),
         (json.dumps({**GOOD, "audio_filepath": ""}), "audio_filepath is empty"),
-        (json.dumps({**GOOD, "duration": "long"}), 'duration must be a number of seconds, not "long"'),
+        (json.dumps({**GOOD, "duration": "long"}), 'duration must be a number of seconds, 0 to 86400, not "long"'),
         (json.dumps({**GOOD, "duration": float("nan")}), "duration must be a number"),
         (json.dumps({**GOOD, "duration": -1}), "duration must be a number"),
         (json.dumps({**GOOD, "duration": True}), "duration must be a number"),
+        (json.dumps({**GOOD, "duration": 1e5}), "duration must be a number"),
+        (json.dumps({**GOOD, "duration": 10**400}), "duration must be a number"),
+        (json.dumps({**GOOD, "text": "a" * 10_001}), "text has 10001 characters"),
+        (json.dumps({**GOOD, "text": "a\x1b[2J"}), "text holds the control character '\\x1b'"),
+        (json.dumps({**GOOD, "text": "half \ud800"}), "text holds the control character"),
+        (json.dumps({**GOOD, "text": list(range(99999))}), "..."),
+        (json.dumps({**GOOD, "audio_filepath": "a\0.wav"}), "audio_filepath holds the control character"),
+        (json.dumps({**GOOD, "speaker": ["anna"]}), "speaker must be a name"),
+        ('{"text": "one", "text": "two"}', "the field text is there twice"),
+        ("[" * 100_000, "recursion"),
+        ('{"duration": ' + 5000 * "9" + "}", "not valid JSON"),
         (json.dumps({**GOOD, "text": None}), "text must be a string, not null"),
         (json.dumps({**GOOD, "offset": 3.5}), "offset: parts of files are not supported"),
         *((json.dumps({k: v for k, v in GOOD.items() if k != key}), f"the field {key} is missing") for key in GOOD),
@@ -74,6 +85,7 @@ def test_malformed_lines_are_named(tmp_path, line, message):
         read_manifest(path)
     assert str(error.value).startswith(f"{path}:2: ")
     assert message in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_missing_empty_and_binary_manifests(tmp_path):
@@ -95,6 +107,19 @@ def test_stamps_tell_size_and_time_of_what_is_there(tmp_path):
     path.write_text("\n".join([*texts, "[1]", "{", "{}"]))
     found = stamps(path, manifest_lines(path))
     assert found.tolist() == [[123, 7_000_000_011]] * 2 + [[-1, -1]] * 6
+
+
+def test_the_identity_of_a_manifest_is_what_it_holds(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.flac").write_bytes(bytes(123))
+        (tmp_path / folder / "m.jsonl").write_text(json.dumps(GOOD))
+    first = identity(tmp_path / "a" / "m.jsonl")
+    assert identity(tmp_path / "b" / "m.jsonl") == first
+    (tmp_path / "b" / "a.flac").write_bytes(bytes(124))
+    assert identity(tmp_path / "b" / "m.jsonl") != first
+    (tmp_path / "a" / "m.jsonl").write_text(json.dumps({**GOOD, "text": "hallo"}))
+    assert identity(tmp_path / "a" / "m.jsonl") != first
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")

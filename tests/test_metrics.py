@@ -1,5 +1,7 @@
 """Metrics: against jiwer's own rates, by hand, and the interval's coverage."""
 
+from collections.abc import Callable
+
 import jiwer
 import numpy as np
 import pytest
@@ -39,15 +41,18 @@ def test_counts_by_hand() -> None:
 
 def test_nothing_said() -> None:
     assert word_errors([], []).rate == 0
+    assert utterance_errors([], []) == ([], [])
     assert word_errors([""], [""]).rate == 0
     assert word_errors([""], ["a b"]).rate == 2
     assert bootstrap_interval([], []) == (0, 0)
     assert bootstrap_interval(["", ""], ["", ""]) == (0, 0)
 
 
-def test_one_hypothesis_per_reference() -> None:
+@pytest.mark.parametrize("metric", [word_errors, character_errors, utterance_errors, bootstrap_interval])
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2), (1, 0), (0, 1)], ids=str)
+def test_one_hypothesis_per_reference(metric: Callable[..., object], counts: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="lengths must match"):
-        word_errors(["a", "b"], ["a"])
+        metric(["a"] * counts[0], ["a"] * counts[1])
 
 
 def test_interval_covers_the_true_rate() -> None:
@@ -60,6 +65,11 @@ def test_interval_covers_the_true_rate() -> None:
         inside += low <= 0.1 <= high
         assert low <= wrong.mean() <= high
     assert 50 <= inside < 60  # 95 % of 60 is 57
+
+
+def test_an_interval_needs_draws() -> None:
+    with pytest.raises(ValueError, match="samples is 0"):
+        bootstrap_interval(["a"], ["a"], samples=0)
 
 
 def test_interval_is_deterministic_and_independent_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_float_leaves_every_slot_empty() -> None:
         ({"name": "fake_qat"}, ["policy", "'fake_qat'", "layers"]),
         (
             {"name": "fake_qat", "layers": {}, "weight_range": "min"},
-            ["policy.weight_range", "'min'", "max, mse, learned"],
+            ["policy.weight_range", "'min'", "mse, learned"],
         ),
         (
             {"name": "fake_qat", "layers": {}, "activation_range": "kl"},
@@ -87,7 +87,7 @@ def test_float_leaves_every_slot_empty() -> None:
         ({"name": "ptq", "layers": {}, "weight_range": "learned"}, ["policy.weight_range", "'learned'", "max, perc"]),
         ({"name": "ptq", "layers": {}, "activation_range": "ema"}, ["policy.activation_range", "'ema'", "mse, kl"]),
         ({"name": "ptq", "layers": {}, "rounding": "up"}, ["policy.rounding", "'up'", "nearest, gptq"]),
-        ({"name": "ptq", "layers": {}, "percentile": 0}, ["policy.percentile", "0", "100"]),
+        ({"name": "ptq", "layers": {}, "percentile": 0}, ["policy.percentile", "0"]),
         ({"name": "fake_qat", "layers": {}, "activation_start": -1}, ["policy.activation_start", "0"]),
         ({"name": "mixed", "layers": {}, "base": "qat"}, ["policy", "'qat'", "fake_qat"]),
         ({"name": "mixed", "layers": {}, "base": "mixed"}, ["policy", "mixed"]),

@@ -1,21 +1,27 @@
 """Recognizers: a stream of any pieces gives the text of the whole, whatever form the model is in."""
 
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FEATURES, TOKENIZER, filled, model_config, packed, talkative
+from tiny import BINS, FEATURES, TOKENIZER, filled, model_config, packed, talkative
 
 from qstudy.cli import main
-from qstudy.data.audio import read_audio
-from qstudy.data.manifest import read_manifest
+from qstudy.data.audio import read_audio, write_flac
+from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.load import load_recognizer
+from qstudy.model import RNNT
 from qstudy.quant.packed import PackedModel
-from qstudy.recognizer import Recognizer, RecognizerStream, recognizer_from_packed
+from qstudy.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
+from qstudy.settings import ModelConfig
 
 
 def device(running_mean: int, layers: dict[str, dict[str, int]]) -> PackedModel:
@@ -61,12 +67,61 @@ def test_the_model_has_something_to_say() -> None:
         assert len(texts) == 5
 
 
-@pytest.mark.parametrize("count", [0, 1, 100, 399, 400])
-def test_hardly_any_sound(count: int) -> None:
-    recognizer = RECOGNIZERS["float"]
-    stream = RecognizerStream(recognizer)
-    stream.accept(torch.zeros(count))
-    assert stream.finish() == recognizer.transcribe(torch.zeros(count))
+W8A8 = {"layers": {"*": {"weight": 8, "activation": 8}}}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"name": "float"},
+        {"name": "ptq", "layers": {"*": {"weight": 4}}},
+        *({"name": name, **W8A8} for name in ("ptq", "fake_qat", "native_int", "s8bqat", "accelerator_aware")),
+        {"name": "int4_e2e"},
+    ],
+    ids=lambda policy: f"{policy['name']} {len(policy)}",
+)
+def test_hardly_any_sound(policy: dict[str, Any]) -> None:
+    """Without a tail of silence, an utterance can be shorter than a frame, or than one of the encoder's."""
+    model = talkative()
+    served = recognizer_from_packed(packed(model, filled(model, policy))).model
+    features = replace(FEATURES, tail_ms=0.0)
+    for recognizer in (Recognizer(model, features, TOKENIZER), Recognizer(served, features, TOKENIZER)):
+        for count in (0, 1, 399, 400, 879, 880):  # 880 samples are the encoder's first frame
+            stream = RecognizerStream(recognizer)
+            stream.accept(sound(1.0, 1)[:count])
+            text = stream.finish()
+            assert text == recognizer.transcribe(sound(1.0, 1)[:count])
+            assert not text or count == 880
+
+
+def test_an_utterance_without_an_encoder_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0.1 s, 8 frames of features; the encoder wants 9 for one of its own."""
+    config = ModelConfig({"name": "lstm", "hidden": 8, "layers": 1, "stack": 3, "reduction": 3}, {"name": "lstm"}, {})
+    model = RNNT(config, BINS, FEATURES.hop_ms, TOKENIZER.size)
+    bit_map = filled(model, {"name": "float"}).bit_map(model.shapes())
+    pack(model, bit_map, describe(config, replace(FEATURES, tail_ms=0.0), TOKENIZER, {"name": "float"})).save(
+        tmp_path / "model.qst"
+    )
+    write_flac(tmp_path / "a.flac", 0.1 * sound(0.1, 1).numpy(), 16000)
+    write_manifest(tmp_path / "m.jsonl", [Utterance(tmp_path / "a.flac", 0.1, "one two")])
+    for stream in ([], ["--stream"]):
+        main(["transcribe", str(tmp_path / "model.qst"), str(tmp_path / "a.flac"), *stream])
+        assert capsys.readouterr().out == "\n"
+    options = ["--manifest", str(tmp_path / "m.jsonl"), "--cache", str(tmp_path / "cache"), "--json"]
+    main(["evaluate", str(tmp_path / "model.qst"), *options])
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["deletions"], scores["wer"]) == (2, 1.0)
+
+
+def test_a_cut_wav_is_not_transcribed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device(0, {"*": {"weight": 4}}).save(tmp_path / "model.qst")
+    soundfile.write(tmp_path / "whole.wav", sound(1.0, 1).numpy(), 16000)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:20_000])
+    main(["transcribe", str(tmp_path / "model.qst"), str(tmp_path / "whole.wav")])
+    with pytest.raises(SystemExit) as stopped:
+        main(["transcribe", str(tmp_path / "model.qst"), str(tmp_path / "cut.wav")])
+    assert stopped.value.code == 2
+    assert f"{tmp_path / 'cut.wav'} is cut short" in capsys.readouterr().err
 
 
 def test_transcribe_prints_the_same_text_streaming_or_not(

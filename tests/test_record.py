@@ -50,7 +50,7 @@ def test_a_record_has_its_entries(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ['{"schema": 1, "ru', '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("text", ['{"schema": 1, "ru', '{"schema": 2}', "[]", '{"schema": 1}', "[" * 9999, "NaN"])
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "runs" / "trial-0000-ptq"
     folder.mkdir(parents=True)
@@ -79,13 +79,13 @@ def test_environment_says_where_a_record_comes_from() -> None:
 def test_the_command_hides_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QSTUDY_COMMAND", raising=False)
     monkeypatch.setattr(sys, "argv", ["/x/qstudy", "sweep", "a b.yaml", "--storage", "postgresql://me:s3cret@host/db"])
-    assert command() == "qstudy sweep 'a b.yaml' --storage postgresql://me:***@host/db"
+    assert command() == "qstudy sweep 'a b.yaml' --storage 'postgresql://me:***@host/db'"
 
 
 def test_the_commit_is_that_of_the_source(tmp_path: Path) -> None:
     """In a checkout of our own: committed, then changed."""
     source = Path(__file__).parents[1] / "qstudy"
-    for part in ("__init__.py", "errors.py", "files.py", "training/record.py"):
+    for part in ("__init__.py", "errors.py", "files.py", "secrets.py", "training/record.py"):
         copy = tmp_path / "qstudy" / part
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text((source / part).read_text() if part != "__init__.py" else "")

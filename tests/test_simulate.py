@@ -1,19 +1,19 @@
 """The command `qstudy simulate`, on every kind of file it reads."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from digits_shapes import DIGITS
-from safetensors.numpy import save_file
 from test_workload import SIZES
 
-from qstudy.bits import resolve
+from qstudy.bits import LayerBits, resolve
 from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
+from qstudy.hardware.size import layer_bytes
+from qstudy.quant.packed_file import describe_layers, write
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def packed(tmp_path: Path) -> Path:
 def packed_file(folder: Path, every_layer: dict[str, object]) -> Path:
     """The header of a packed model of the digits' sizes."""
     bits = resolve({"*": every_layer}, DIGITS)
-    header = {"shapes": [asdict(s) for s in DIGITS], "bit_map": {name: b.to_dict() for name, b in bits.items()}}
     path = folder / "model.qst"
-    save_file({"x": np.zeros(3)}, path, metadata={"qstudy": json.dumps(header)})
+    arrays = {f"{s.name}.all": np.zeros(layer_bytes(s, bits.get(s.name, LayerBits())), np.uint8) for s in DIGITS}
+    write(path, arrays, describe_layers(DIGITS, bits))
     return path
 
 
@@ -111,6 +111,14 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     broken.write_bytes(b"\x00" * 20)
     with pytest.raises(UserError, match="packed"):
         simulate(broken)
+
+
+def test_a_changed_header_is_not_priced(packed: Path) -> None:
+    content = packed.read_bytes()
+    packed.write_bytes(content.replace(b'\\"weight\\": 4', b'\\"weight\\": 2', 1))
+    assert packed.read_bytes() != content
+    with pytest.raises(UserError, match="damaged"):
+        simulate(packed)
 
 
 def test_other_widths_leave_operators_where_they_were_placed(

@@ -16,6 +16,8 @@ import yaml
 from tiny import run_config
 
 from qstudy.cli import main
+from qstudy.data.batches import Batch
+from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import Diverged, UserError
 from qstudy.files import read_json
 from qstudy.quant.packed import PackedModel
@@ -23,6 +25,7 @@ from qstudy.quant.policies import POLICIES, QuantPolicy
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
 from qstudy.training.run import float_baseline, run
 
@@ -148,6 +151,23 @@ def test_another_configuration_does_not_go_on_from_this_one(corpus: Path, shared
         run(other, tmp_path, name="qat")
 
 
+def test_another_training_set_does_not_go_on_from_this_one(
+    corpus: Path, shared_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what it holds, not by its path."""
+    manifest = tmp_path / "train.jsonl"
+    write_manifest(manifest, read_manifest(corpus / "train.jsonl"))
+    config = run_config(corpus, shared_folder, data={"train": str(manifest)}, start="scratch")
+    run(config, tmp_path / "run", name="float")
+    write_manifest(manifest, read_manifest(manifest)[:-1])
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(to_dict(config)))
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--config", str(path), "--out", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    assert "last.ckpt is of a run with another data.train; remove" in capsys.readouterr().err
+
+
 class Exploding(FakeQAT):
     """Its penalty is NaN from step 3 on."""
 
@@ -163,6 +183,35 @@ def test_a_loss_that_is_no_number_names_the_step(
     with pytest.raises(Diverged, match=r"nan at step 3; lower training\.learning_rate"):
         run(run_config(corpus, shared_folder, policy={**QAT, "name": "exploding"}), tmp_path, name="qat")
     assert not (tmp_path / "record.json").exists()
+
+
+W8A8 = {"layers": {"*": {"weight": 8, "activation": 8}}}
+TRAINED: list[dict[str, Any]] = [
+    {"name": "float"},
+    *({"name": name, **W8A8} for name in ("fake_qat", "native_int", "s8bqat", "accelerator_aware", "mixed")),
+    *({"name": name, **W8A8, "freeze_step": 0} for name in ("native_int", "accelerator_aware")),
+    {"name": "int4_e2e"},
+    {"name": "encoder_only", "encoder": {"weight": 8, "activation": 8}},
+]
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("policy", TRAINED, ids=lambda policy: f"{policy['name']} {len(policy)}")
+def test_a_weight_that_is_no_number_stops_the_training(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Any, poison: float
+) -> None:
+    """Integers have no NaN: a product in them makes some number of it, and the loss looks sound."""
+    step = TransducerModule.training_step
+
+    def poisoned(self: TransducerModule, batch: Batch, index: int) -> torch.Tensor:
+        if self.global_step == 1:
+            self.model.encoder.lstm[0].weight_ih_l0.data[0, 0] = poison
+        return step(self, batch, index)
+
+    monkeypatch.setattr(TransducerModule, "training_step", poisoned)
+    with pytest.raises(Diverged, match=r"no number|not finite"):
+        run(run_config(corpus, shared_folder, policy=policy, start="scratch"), tmp_path, name="poisoned")
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 def test_checkpoints_are_read_back(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:

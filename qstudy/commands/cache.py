@@ -3,8 +3,12 @@
 import json as json_format
 import time
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
+from qstudy.typed import checked
 
 DAY_S = 86400
 
@@ -22,6 +26,7 @@ def cache(
         days: How long something must have been unused to be removed.
         json: Print one JSON object instead of tables.
     """
+    checked(Annotated[float, Ge(0), Le(100_000)], days, "days")
     from tqdm import tqdm
 
     from qstudy.cache import DAMAGED, entries, parts_of, print_cache, remove_unused, verified

@@ -1,11 +1,13 @@
 """`qstudy evaluate`."""
 
 import json as json_format
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from qstudy.errors import UserError
-from qstudy.files import write_text
+from qstudy.files import require_other, write_text
 
 
 def evaluate(
@@ -16,6 +18,7 @@ def evaluate(
     hypotheses: Path | None = None,
     cache: Path = Path("cache"),
     skip_broken: bool = False,
+    trust: Path | None = None,
 ) -> None:
     """Word and character error rates of a model on a manifest.
 
@@ -27,12 +30,17 @@ def evaluate(
         hypotheses: File to write the recognized texts to, one JSON line per utterance.
         cache: Folder of the feature cache.
         skip_broken: Leave out utterances with broken audio or text, instead of stopping.
+        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
     from qstudy.data.cache import FeatureSet
     from qstudy.load import load_recognizer
+    from qstudy.named import trusting
     from qstudy.training.evaluation import recognize, score
 
-    recognizer = load_recognizer(model)
+    if hypotheses is not None and hypotheses.exists():
+        require_other(hypotheses, "--hypotheses", model, manifest, *_sounds(manifest))
+    with trusting(trust):
+        recognizer = load_recognizer(model)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")
@@ -51,3 +59,12 @@ def evaluate(
         f"{scores['deletions']} deletions in {scores['words']} words of {scores['utterances']} utterances; "
         f"real-time factor {scores['rtf']:.4f}"
     )
+
+
+def _sounds(manifest: Path) -> Iterator[Path]:
+    """The sound files of the lines that can be read; the others are told of later."""
+    from qstudy.data.manifest import manifest_lines, parse_line
+
+    for line in manifest_lines(manifest):
+        with suppress(UserError):
+            yield parse_line(line, manifest).audio

@@ -9,15 +9,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qstudy.bits import FLOAT, BitMap, LayerShape, described, resolve
+from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
+from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
 from qstudy.hardware.simulator import OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload, workload
+from qstudy.named import trusting
 
 STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
           "expansion": "magenta", "hand-over": "red"}  # fmt: skip
@@ -35,6 +37,7 @@ def simulate(
     manifest: Path | None = None,
     operators: bool = False,
     plot: Path | None = None,
+    trust: Path | None = None,
 ) -> None:
     """Latency, traffic and energy of a model on a described accelerator.
 
@@ -48,13 +51,18 @@ def simulate(
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
         operators: one row per operator instead of one per layer.
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
+        trust: a Python file of yours whose classes a checkpoint may name; no other code is run for it.
     """
+    if plot is not None:
+        others = [Path(name) for name in (accelerator, compare, manifest) if name is not None]
+        require_other(plot, "--plot", model, *others)
     speech = _speech(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
-    work = _load(model, bits, beam)
-    pairs = [(work, machine)]
-    if compare is not None:
-        pairs.append(_other(compare, work, machine, beam))
+    with trusting(trust):
+        work = _load(model, bits, beam)
+        pairs = [(work, machine)]
+        if compare is not None:
+            pairs.append(_other(compare, work, machine, beam))
     reports = [price(w, a, speech) for w, a in pairs]
     if json:
         values = [report.to_dict() for report in reports]
@@ -84,14 +92,10 @@ def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
 
 
 def _from_packed(path: Path) -> tuple[Any, Any, int]:
-    from safetensors import SafetensorError, safe_open
+    from qstudy.quant.packed_file import read
 
-    try:
-        with safe_open(str(path), "np") as file:
-            header = json_format.loads((file.metadata() or {})["qstudy"])
-        return *described(header), 1
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a packed model ({error}); export it again.") from error
+    contents = read(path)
+    return contents.shapes, contents.bit_map, 1
 
 
 def _from_yaml(path: Path) -> tuple[Any, Any, int]:

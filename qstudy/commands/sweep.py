@@ -1,8 +1,14 @@
 """`qstudy sweep`."""
 
 from pathlib import Path
+from typing import Annotated
 
-from qstudy.errors import UserError
+from annotated_types import Ge, Le
+
+from qstudy.files import require_other
+from qstudy.typed import checked
+
+Workers = Annotated[int, Ge(1), Le(1024)]
 
 
 def sweep(
@@ -25,16 +31,19 @@ def sweep(
         workers: processes on this machine, each with a GPU of its own where there are any; cores are divided among
             them. By default one per GPU, or one.
         storage: URL of a database that several machines share, e.g. postgresql://user:password@host/name; by default
-            the environment variable QSTUDY_STORAGE, or SQLite in the study's folder.
+            the environment variable QSTUDY_STORAGE (better: process lists show a command's arguments to everyone on
+            the machine), or SQLite in the study's folder.
         trials: trials to train; by default what the file says.
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"workers: {workers} must be 1 or more.")
+    checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
+    from qstudy.training.config import load_yaml
 
     config = load_study(study, trials, fresh)
+    if load_yaml(study).keys() != config.to_dict().keys():  # not the study's own copy, which has every field
+        require_other(root / config.study / "study.yaml", "--root", study)
     check(config)
     run_study(config, root / config.study, workers, storage)

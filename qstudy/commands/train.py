@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qstudy.files import content_hash
+from qstudy.files import content_hash, require_other, safe_name
 from qstudy.training.config import RunConfig, to_dict
 
 
@@ -19,8 +19,11 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     from qstudy.training.record import MODEL_FILE
     from qstudy.training.run import run
 
-    name = name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}"
+    name = safe_name(name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}", "--name")
     folder = out or Path("runs") / name
+    if config.start_file is not None:
+        for file in (MODEL_FILE, "last.ckpt"):
+            require_other(folder / file, "--out", config.start_file)
     record = run(config, folder, name=name)
     publish(config, folder)
     if not join(config.trainer).is_global_zero:

@@ -12,20 +12,23 @@ if TYPE_CHECKING:
 STREAM_MS = 100  # a microphone's worth of samples at a time
 
 
-def transcribe(model: Path, audio: list[Path], stream: bool = False) -> None:
+def transcribe(model: Path, audio: list[Path], stream: bool = False, trust: Path | None = None) -> None:
     """Recognize wav or flac files.
 
     Args:
         model: A packed model (.qst) or a checkpoint (.ckpt).
         audio: Sound files, any sample rate.
         stream: Feed the sound in pieces of 100 ms, as a microphone would, and show the text as it grows.
+        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
     import torch
 
     from qstudy.data.audio import read_audio
     from qstudy.load import load_recognizer
+    from qstudy.named import trusting
 
-    recognizer = load_recognizer(model)
+    with trusting(trust):
+        recognizer = load_recognizer(model)
     for path in audio:
         samples = torch.from_numpy(read_audio(path, recognizer.features.sample_rate))
         text = _stream(recognizer, samples) if stream else recognizer.transcribe(samples)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from qstudy.files import safe_name
+
 
 def worker(study: str, storage: str | None = None, root: Path = Path("studies"), prepare_only: bool = False) -> None:
     """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
@@ -11,11 +13,11 @@ def worker(study: str, storage: str | None = None, root: Path = Path("studies"),
 
     Args:
         study: name of the study.
-        storage: URL of its database; by default the environment variable QSTUDY_STORAGE, or the SQLite file in the
-            study's folder.
+        storage: URL of its database; by default the environment variable QSTUDY_STORAGE (better: process lists show a
+            command's arguments to everyone on the machine), or the SQLite file in the study's folder.
         root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
         prepare_only: make what all trials share (corpus, feature cache, float baseline), and end.
     """
     from qstudy.sweep.study import join_study
 
-    join_study(study, root / study, storage, prepare_only)
+    join_study(study, root / safe_name(study, "--study"), storage, prepare_only)

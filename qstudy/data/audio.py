@@ -1,6 +1,10 @@
-"""Sound files: read as mono float32 at any sample rate, resampled, written as FLAC."""
+"""Sound files: read as mono float32 at any sample rate, resampled, written as FLAC.
+
+Read are the formats of which can be told whether a file is whole: WAV, AIFF, FLAC, OGG (Vorbis, Opus) and MP3.
+"""
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,7 +13,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from qstudy.data.container import is_cut_short
 from qstudy.errors import UserError
+
+FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3")
+RATES = (1000, 384_000)
+"""Lowest and highest sample rate that a file may have, Hz."""
+LONGEST = 2**28
+"""Samples of a file at most: 4.7 hours at 16 kHz, 1 GiB of memory."""
+LOUDEST = 16.0
+"""Full scale is 1; a float WAV may exceed it by this factor. More are no samples, or samples in units of their own."""
+_BLOCK = 2**20  # samples read at a time: what a header promises is not allocated
 
 _MARGIN = 512  # zeros (samples) after the signal, so that its end does not wrap around to its beginning
 _FADE = 0.05  # the top share of the common band that fades out: the resampling filter stays short (a few ms)
@@ -19,14 +33,15 @@ def read_audio(path: Path, sample_rate: int = 16000) -> np.ndarray:
     """Read a sound file as mono.
 
     Args:
-        path: wav, flac, or whatever libsndfile reads; any sample rate; channels are averaged.
+        path: one of `FORMATS`; channels are averaged.
         sample_rate: wanted sample rate, Hz.
 
     Returns:
         Samples, float32 (N,), full scale is [-1, 1].
 
     Raises:
-        UserError: the file is missing, broken, cut short, empty, or holds values that are not numbers.
+        UserError: the file is missing, broken, cut short, empty, too long, of another format or an absurd sample rate,
+            or holds values that are not numbers or far beyond full scale.
     """
     samples, rate = read_native(path)
     return resample(samples, rate, sample_rate)
@@ -36,21 +51,32 @@ def read_native(path: Path) -> tuple[np.ndarray, int]:
     """Read a sound file as mono at its own rate: samples, float32 (N,), and the rate, Hz. Raises as `read_audio`."""
     with _open(path) as file:
         expected, rate = file.frames, int(file.samplerate)
-        samples = file.read(dtype="float32", always_2d=True).mean(axis=1)
+        samples = _mono(file)
     if not len(samples):
         raise UserError(f"The audio file {path} holds no samples.")
     if len(samples) < expected:
         raise UserError(f"The audio file {path} is cut short: {len(samples)} of {expected} samples.")
     if not np.isfinite(samples).all():
         raise UserError(f"The audio file {path} holds values that are not numbers.")
+    if (loudest := np.abs(samples).max()) > LOUDEST:
+        raise UserError(f"The audio file {path} holds values up to {loudest:g}; scale its samples to -1 .. 1.")
     return samples, rate
+
+
+def _mono(file: soundfile.SoundFile) -> np.ndarray:
+    """All samples, (N,) float32, read block by block."""
+    size = max(_BLOCK // file.channels, 1)
+    blocks = [np.zeros(0, np.float32)]
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1))
+    return np.concatenate(blocks)
 
 
 def duration(path: Path) -> float:
     """Seconds, from the header alone.
 
     Raises:
-        UserError: the file is missing or has no readable header.
+        UserError: the file is missing, has no readable header, or is refused for what that says (`read_audio`).
     """
     with _open(path) as file:
         return float(file.frames / file.samplerate)
@@ -58,20 +84,36 @@ def duration(path: Path) -> float:
 
 def require_file(path: Path) -> None:
     """Raise UserError unless `path` is a file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (pathlib's raises on names that no file can have)
         raise UserError(f"The audio file {path} does not exist.")
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[soundfile.SoundFile]:
-    """The open sound file; what libsndfile says about a broken one becomes a UserError."""
+    """The open sound file, its header checked; what libsndfile says about a broken one becomes a UserError."""
     require_file(path)
     try:
         with soundfile.SoundFile(path) as file:
+            _check_header(path, file)
             yield file
     except (soundfile.SoundFileError, OSError) as error:
         reason = getattr(error, "error_string", str(error)).strip().removeprefix("Error : ").rstrip(".")
         raise UserError(f"The audio file {path} cannot be decoded ({reason}).") from error
+
+
+def _check_header(path: Path, file: soundfile.SoundFile) -> None:
+    if file.format not in FORMATS:
+        raise UserError(f"The audio file {path} is {file.format}, which is not read; convert it to WAV or FLAC.")
+    if is_cut_short(path):
+        raise UserError(f"The audio file {path} is cut short: samples are missing at its end; record or copy it again.")
+    low, high = RATES
+    if not low <= file.samplerate <= high:
+        raise UserError(
+            f"The audio file {path} has a sample rate of {file.samplerate} Hz; between {low} and {high} Hz are read."
+        )
+    if file.frames > LONGEST:
+        hours = LONGEST / file.samplerate / 3600
+        raise UserError(f"The audio file {path} is too long; cut it into parts of at most {hours:.1f} hours.")
 
 
 def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qstudy.data.features import SILENCE, Filterbank, mel_edges_hz
-from qstudy.settings import AugmentSettings, FeatureSettings, Range
+from qstudy.settings import AugmentSettings, FeatureSettings
 
 _NATS = np.log(10) / 10  # natural logarithm of a power, per decibel
 _NOISE_S = 20  # seconds of white noise to cut from
@@ -144,7 +144,7 @@ def add(frames: np.ndarray, noise: np.ndarray, snr_db: float) -> None:
     np.log(signal, out=frames)
 
 
-def _between(generator: np.random.Generator, limits: Range) -> float:
+def _between(generator: np.random.Generator, limits: tuple[float, float]) -> float:
     return limits[0] + (limits[1] - limits[0]) * generator.random()
 
 

@@ -11,7 +11,7 @@ from qstudy.data.build import build
 from qstudy.data.check import require_sound, text_problems
 from qstudy.data.columns import Integers, Table, Texts
 from qstudy.data.features import STEPS, FeatureSettings
-from qstudy.data.labels import labels_path, write_labels
+from qstudy.data.labels import check_labels, labels_path, write_labels
 from qstudy.data.manifest import Line, manifest_lines
 from qstudy.data.store import Store, lock_path, read_problems, store_key
 from qstudy.data.tokenizer import Tokenizer
@@ -144,7 +144,9 @@ def _labels(store: Store, tokenizer: Tokenizer) -> Table:
             if not path.exists():
                 write_labels(path, store, tokenizer)
     try:
-        return Table(path)
+        table = Table(path)
+        check_labels(table, store, tokenizer)
+        return table
     except UserError as error:
         log.warning("%s It is written again.", error)
         path.unlink()

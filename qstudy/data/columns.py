@@ -32,12 +32,15 @@ class Table:
         self.columns = _mapped(path)
         expected = self.metadata.pop("checksum", None)
         if expected != _checksum(self.columns, self.metadata):
-            raise UserError(f"{path} is damaged (the checksum differs).")
+            raise damaged(path, "the checksum differs")
 
     def __reduce__(self) -> tuple[type["Table"], tuple[Path]]:
         return Table, (self.path,)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        """A column; raises UserError if there is none."""
+        if name not in self.columns:
+            raise damaged(self.path, f"it has no column {name}")
         return self.columns[name]
 
 
@@ -49,10 +52,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, "numpy") as file:
-            about: dict[str, Any] = json.loads(file.metadata()[_ABOUT])
-            return about
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}).") from error
+            about = json.loads(file.metadata()[_ABOUT])
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(about, dict):
+        raise damaged(path, "its description is no mapping")
+    return about
+
+
+def damaged(path: Path, reason: object) -> UserError:
+    """What is said of a file that is not as it was written."""
+    return UserError(f"{path} is damaged ({reason}).")
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -78,9 +88,21 @@ class _Rows(Sequence[Row], ABC):
     """Some rows of a ragged column, made when they are asked for."""
 
     def __init__(self, table: Table, name: str, items: np.ndarray | None = None) -> None:
-        """Take the rows `items` (all of them: None) of the ragged column `name`."""
+        """Take the rows `items` (all of them: None) of the ragged column `name`.
+
+        Raises:
+            UserError: the rows do not lie one after another in the column, or there is no such row.
+        """
         self._values, self._ends = table[name], table[f"{name}_ends"]
+        self._path = table.path
+        if self._values.ndim != 1 or self._ends.ndim != 1:
+            raise damaged(table.path, f"{name} is no column")
         self._items = np.arange(len(self._ends)) if items is None else items
+        ends = np.concatenate([np.zeros(1, np.int64), self._ends])
+        if ends[-1] != len(self._values) or np.any(np.diff(ends) < 0):
+            raise damaged(table.path, f"the rows of {name} do not fill it")
+        if not within(self._items, len(self._ends)):
+            raise damaged(table.path, f"{name} has {len(self._ends)} rows, others were asked for")
 
     def __len__(self) -> int:
         return len(self._items)
@@ -108,7 +130,10 @@ class Texts(_Rows[str]):
     """Rows of UTF-8."""
 
     def _made(self, values: np.ndarray) -> str:
-        return values.tobytes().decode(errors="surrogatepass")
+        try:
+            return values.tobytes().decode(errors="surrogatepass")
+        except UnicodeDecodeError as error:
+            raise damaged(self._path, error) from error
 
 
 class Integers(_Rows[list[int]]):
@@ -117,6 +142,11 @@ class Integers(_Rows[list[int]]):
     def _made(self, values: np.ndarray) -> list[int]:
         found: list[int] = values.tolist()
         return found
+
+
+def within(numbers: np.ndarray, count: int) -> bool:
+    """Whether all of them (N,) are integers from 0 to count - 1."""
+    return numbers.dtype.kind == "i" and (not len(numbers) or 0 <= numbers.min() <= numbers.max() < count)
 
 
 def _mapped(path: Path) -> dict[str, np.ndarray]:

@@ -112,6 +112,9 @@ class Draft:
         """Count a block if the journal's line is whole and the features agree with it."""
         if (block := _decoded(line)) is None:
             return False
+        stored = os.fstat(self._features.fileno()).st_size
+        if sum(block.lengths) * len(self.sums) * np.dtype(np.int16).itemsize > stored:
+            return False
         values = np.fromfile(self._features, np.int16, sum(block.lengths) * len(self.sums))
         if zlib.crc32(values.data, self.checksum) != block.checksum:
             return False
@@ -137,9 +140,16 @@ def _encoded(block: Block) -> bytes:
 def _decoded(line: bytes) -> Block | None:
     """The block of a line of the journal; None if it was being written when the build stopped."""
     try:
-        return Block(**json.loads(line)) if line.endswith(b"\n") else None
-    except (ValueError, TypeError):
+        block = Block(**json.loads(line)) if line.endswith(b"\n") else None
+        return block if block is None or _plausible(block) else None
+    except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _plausible(block: Block) -> bool:
+    """Whether a block's numbers can be what `add` writes."""
+    numbers = [*block.lines, *block.lengths, block.checksum, *(line for line, _ in block.problems)]
+    return len(block.lines) == len(block.lengths) and all(isinstance(n, int) and n >= 0 for n in numbers)
 
 
 def _cut(file: BinaryIO, size: int) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 from tqdm import tqdm
 
 from qstudy.data.check import Problem
-from qstudy.data.columns import ragged, write_table
-from qstudy.data.store import Store, bin_sums, problem_columns
+from qstudy.data.columns import Integers, Table, damaged, ragged, within, write_table
+from qstudy.data.store import Store, bin_sums, problem_columns, read_problems
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
 from qstudy.files import content_hash
@@ -40,3 +40,12 @@ def write_labels(path: Path, store: Store, tokenizer: Tokenizer) -> None:
             sums, squares = sums - without[0], squares - without[1]
     columns = {"items": np.array(items, np.int64), **ragged("labels", labels, np.int32), **problem_columns(problems)}
     write_table(path, {**columns, "sums": sums, "squares": squares}, {})
+
+
+def check_labels(table: Table, store: Store, tokenizer: Tokenizer) -> None:
+    """Raise UserError unless a table is one that `write_labels` may have made of this store."""
+    items, labels = table["items"], Integers(table, "labels")
+    fit = within(items, len(store.texts)) and len(labels) == len(items) and within(table["labels"], tokenizer.size)
+    if not fit or any(table[name].shape != (store.bins,) for name in ("sums", "squares")):
+        raise damaged(table.path, "it is of other texts or labels")
+    read_problems(table)

@@ -2,12 +2,12 @@
 
 A line: `{"audio_filepath": "train/a.flac", "duration": 2.35, "text": "turn on the light", "speaker": "anna"}`.
 `audio_filepath` is relative to the manifest's folder (or absolute), `duration` is in seconds, `speaker` is optional,
-other fields are ignored.
+other fields are ignored. The audio may lie anywhere, `..` included: it is only ever read, as sound.
 """
 
 import json
-import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qstudy.errors import UserError
-from qstudy.files import write_text
+from qstudy.files import content_hash, write_text
+
+LONGEST_TEXT = 10_000
+"""Characters of one utterance at most: more were said in an hour, or by nobody."""
+LONGEST_S = 86_400.0
+"""Seconds of one utterance at most: a day."""
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of characters
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,17 @@ def stamps(path: Path, lines: Sequence[Line]) -> np.ndarray:
     return np.array([_stamp(line.text, str(path.parent)) for line in lines], np.int64)
 
 
+def identity(path: Path) -> str:
+    """A hash of what a manifest says and of its sound files' sizes: equal for copies, wherever they lie.
+
+    Raises:
+        UserError: as `manifest_lines`.
+    """
+    lines = manifest_lines(path)
+    sizes = stamps(path, lines)[:, 0].tolist()
+    return content_hash([line.text for line in lines], sizes)
+
+
 def parse_line(line: Line, manifest: Path) -> Utterance:
     """Turn one line of a manifest into an utterance; paths are relative to the manifest's folder.
 
@@ -94,32 +111,43 @@ def parse_line(line: Line, manifest: Path) -> Utterance:
     """
     source = f"{manifest}:{line.number}"
     try:
-        entry = json.loads(line.text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{source}: not valid JSON ({error.msg}, column {error.colno}).") from error
+        entry = json.loads(line.text, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not valid JSON ({error}).") from error
     if not isinstance(entry, dict):
         raise UserError(f"{source}: a line must be a JSON object with audio_filepath, duration and text.")
     if entry.get("offset"):
         raise UserError(
             f"{source}: offset: parts of files are not supported; cut the audio into one file per utterance."
         )
-    audio = _string(entry, "audio_filepath", source)
+    audio = _printable("audio_filepath", _string(entry, "audio_filepath", source), source)
     if not audio:
         raise UserError(f"{source}: audio_filepath is empty; it must name a sound file.")
     speaker = entry.get("speaker")
+    if not isinstance(speaker, str | int | None):
+        raise UserError(f"{source}: speaker must be a name, not {_shown(speaker)}.")
     return Utterance(
         audio=manifest.parent / audio,
         duration=_seconds(entry, source),
-        text=" ".join(_string(entry, "text", source).lower().split()),
+        text=_words(entry, source),
         speaker=None if speaker is None else str(speaker),
         source=source,
     )
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose fields must differ: of two, one would be lost without a word."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(name for name in entry if names.count(name) > 1)} is there twice")
+    return entry
+
+
 def _stamp(text: str, folder: str) -> tuple[int, int]:
     try:
         status = os.stat(os.path.join(folder, json.loads(text)["audio_filepath"]))  # noqa: PTH116, PTH118
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return -1, -1  # the check says why
     return status.st_size, status.st_mtime_ns
 
@@ -133,18 +161,37 @@ def _entry(utterance: Utterance, folder: Path) -> dict[str, Any]:
     return entry if utterance.speaker is None else entry | {"speaker": utterance.speaker}
 
 
+def _words(entry: dict[str, Any], source: str) -> str:
+    text = " ".join(_string(entry, "text", source).lower().split())
+    if len(text) > LONGEST_TEXT:
+        raise UserError(f"{source}: text has {len(text)} characters, at most {LONGEST_TEXT} are one utterance.")
+    return _printable("text", text, source)
+
+
+def _printable(field: str, value: str, source: str) -> str:
+    if found := _CONTROL.search(value):
+        raise UserError(f"{source}: {field} holds the control character {found[0]!r}; remove it.")
+    return value
+
+
 def _string(entry: dict[str, Any], field: str, source: str) -> str:
     value = _required(entry, field, source)
     if not isinstance(value, str):
-        raise UserError(f"{source}: {field} must be a string, not {json.dumps(value)}.")
+        raise UserError(f"{source}: {field} must be a string, not {_shown(value)}.")
     return value
 
 
 def _seconds(entry: dict[str, Any], source: str) -> float:
     value = _required(entry, "duration", source)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise UserError(f"{source}: duration must be a number of seconds, not {json.dumps(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_S:
+        raise UserError(f"{source}: duration must be a number of seconds, 0 to {LONGEST_S:g}, not {_shown(value)}.")
     return float(value)
+
+
+def _shown(value: Any) -> str:
+    """A value for an error message, however large it is."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _required(entry: dict[str, Any], field: str, source: str) -> Any:

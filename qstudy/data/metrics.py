@@ -39,17 +39,19 @@ def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCo
     Raises:
         ValueError: not one hypothesis per reference.
     """
-    return _counts(jiwer.process_words(list(references), list(hypotheses)))
+    return _counts(jiwer.process_words(*_paired(references, hypotheses)))
 
 
 def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
     """Count character errors over utterances, spaces included; raises as `word_errors`."""
-    return _counts(jiwer.process_characters(list(references), list(hypotheses)))
+    return _counts(jiwer.process_characters(*_paired(references, hypotheses)))
 
 
 def utterance_errors(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[int], list[int]]:
     """Word errors and reference words of every utterance; raises as `word_errors`."""
-    alignment = jiwer.process_words(list(references), list(hypotheses))
+    if not (len(references) or len(hypotheses)):
+        return [], []  # jiwer makes one empty utterance of none
+    alignment = jiwer.process_words(*_paired(references, hypotheses))
     return [_edits(chunks) for chunks in alignment.alignments], [len(words) for words in alignment.references]
 
 
@@ -64,14 +66,16 @@ def bootstrap_interval(
         references: what was said, one text per utterance.
         hypotheses: what was recognized.
         seed: of the draws; equal seeds, equal interval.
-        samples: number of draws of the whole set.
+        samples: number of draws of the whole set, at least 1.
 
     Returns:
         The 2.5 and 97.5 percentiles, fractions; (0, 0) without utterances.
 
     Raises:
-        ValueError: not one hypothesis per reference.
+        ValueError: not one hypothesis per reference, or no samples.
     """
+    if samples < 1:
+        raise ValueError(f"samples is {samples}, but must be at least 1.")
     errors, words = (np.array(counts, dtype=np.float64) for counts in utterance_errors(references, hypotheses))
     count = len(words)
     if not count:
@@ -83,6 +87,13 @@ def bootstrap_interval(
         rates.append(errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1))
     low, high = np.percentile(np.concatenate(rates), [2.5, 97.5])
     return float(low), float(high)
+
+
+def _paired(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Both as lists of the same length: jiwer counts nothing at all where one of them is empty."""
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses: the lengths must match.")
+    return list(references), list(hypotheses)
 
 
 def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qstudy.data.check import Problem
-from qstudy.data.columns import Table, Texts, text_columns
+from qstudy.data.columns import Table, Texts, damaged, text_columns, within
 from qstudy.data.manifest import Line, stamps
-from qstudy.errors import UserError
 from qstudy.locks import hold
 
 if TYPE_CHECKING:  # torch takes a second to import; who lists or verifies stores needs none
     from qstudy.data.features import FeatureSettings
 
 FEATURES, INDEX, USED = "features.i16", "index.safetensors", "used"
-_VERSION = 2  # raise it when features or files change their meaning
+_VERSION = 3  # raise it when features or files change their meaning
 _CHUNK = 1 << 24  # bytes read at a time to verify a file
 
 
@@ -43,17 +42,31 @@ class Store:
         try:
             hold(folder / USED, self)
             self.index = Table(folder / INDEX)
-            values = np.memmap(folder / FEATURES, np.int16, "r")
+            values = _mapped(folder / FEATURES)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} is damaged ({error}).") from error
-        if len(values) != self.index["lengths"].sum() * bins:
-            raise UserError(f"{folder} is damaged ({FEATURES} has another size than the index says).")
+            raise damaged(folder, error) from error
+        _check_index(self.index, bins, len(values))
         self.frames = np.asarray(values).reshape(-1, bins)  # slices of arrays are faster than of memmap
         self.texts = Texts(self.index, "texts")
         self.problems = read_problems(self.index)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path, int]]:
         return Store, (self.folder, self.bins)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """(values,) int16; a file without any cannot be mapped."""
+    return np.memmap(path, np.int16, "r") if path.stat().st_size else np.zeros(0, np.int16)
+
+
+def _check_index(index: Table, bins: int, values: int) -> None:
+    """Raise UserError unless an index describes so many stored values."""
+    lengths = index["lengths"]
+    if not within(lengths, values + 1) or int(lengths.sum()) * bins != values:
+        raise damaged(index.path.parent, f"{FEATURES} has another size than the index says")
+    for name, size in (("lines", len(lengths)), ("texts_ends", len(lengths)), ("sums", bins), ("squares", bins)):
+        if index[name].shape != (size,):
+            raise damaged(index.path, f"{name} are {index[name].shape}, but must be ({size},)")
 
 
 def store_key(manifest: Path, lines: Sequence[Line], settings: "FeatureSettings") -> str:
@@ -80,15 +93,15 @@ def verify(folder: Path) -> None:
     Raises:
         UserError: a file is missing or damaged; the message says which.
     """
-    expected, found = Table(folder / INDEX).metadata["features"], 0
+    expected, found = Table(folder / INDEX).metadata.get("features"), 0
     try:
         with (folder / FEATURES).open("rb") as file:
             while content := file.read(_CHUNK):
                 found = zlib.crc32(content, found)
     except OSError as error:
-        raise UserError(f"{folder} is damaged ({error}).") from error
+        raise damaged(folder, error) from error
     if expected != found:
-        raise UserError(f"{folder} is damaged (the checksum of {FEATURES} differs).")
+        raise damaged(folder, f"the checksum of {FEATURES} differs")
 
 
 def bin_sums(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,5 +118,8 @@ def problem_columns(problems: Sequence[Problem]) -> dict[str, np.ndarray]:
 
 def read_problems(table: Table) -> list[Problem]:
     """What `problem_columns` wrote."""
-    pairs = zip(table["problem_lines"].tolist(), Texts(table, "problems"), strict=True)
+    lines, messages = table["problem_lines"], Texts(table, "problems")
+    if len(lines) != len(messages):
+        raise damaged(table.path, "not every problem has its line")
+    pairs = zip(lines.tolist(), messages, strict=True)
     return [Problem(line, message) for line, message in pairs]

@@ -3,7 +3,7 @@
 import base64
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sentencepiece
@@ -40,7 +40,7 @@ class CharTokenizer(Tokenizer):
     """One label per character; good for small vocabularies."""
 
     def __init__(self, alphabet: str = ALPHABET) -> None:
-        if len(set(alphabet)) != len(alphabet) or not alphabet:
+        if not isinstance(alphabet, str) or len(set(alphabet)) != len(alphabet) or not alphabet:
             raise UserError(f"tokenizer: alphabet {alphabet!r} must hold at least one character, and each only once.")
         self.alphabet = alphabet
         self.size = len(alphabet) + 1
@@ -112,14 +112,14 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Tokenizer]] = {
 }
 
 
-def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
+def tokenizer_from_dict(values: Any) -> Tokenizer:
     """Rebuild the tokenizer that `to_dict` described.
 
     Raises:
         UserError: the kind is unknown, or its field is missing or damaged.
     """
-    kind = values.get("kind")
-    if kind not in _KINDS:
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(f"tokenizer: kind {kind!r} is not one of {', '.join(_KINDS)}.")
     try:
         return _KINDS[kind](values)

@@ -32,6 +32,21 @@ def start(model: RNNT, batch: int, device: torch.device) -> GreedyState:
 
 
 @torch.no_grad()
+def greedy_labels(model: RNNT, features: Tensor, lengths: Tensor) -> list[list[int]]:
+    """The labels of whole utterances; none where one is shorter than an encoder frame.
+
+    Args:
+        model: the transducer, in evaluation mode.
+        features: log-mel energies (B, F, D) float32.
+        lengths: valid frames (B,) int64.
+    """
+    if features.shape[1] < model.encoder.chunk:  # layers need not work on tensors without a frame
+        return [[] for _ in features]
+    encoded, lengths, _ = model.encoder(features, lengths)
+    return greedy(model, encoded, lengths).hypotheses
+
+
+@torch.no_grad()
 def greedy(model: RNNT, encoded: Tensor, lengths: Tensor, state: GreedyState | None = None) -> GreedyState:
     """Take the best label at every step.
 

@@ -10,6 +10,7 @@ from qstudy.model.normalize import Normalize, RunningMean
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
 from qstudy.quant.serving.fused import LSTMStack
+from qstudy.typed import Count, Dropout, Few, Width
 
 
 class EncoderState(NamedTuple):
@@ -30,12 +31,12 @@ class LSTMEncoder(nn.Module):
         self,
         bins: int,
         hop_ms: float,
-        hidden: int = 256,
-        layers: int = 3,
-        stack: int = 3,
-        reduction: int = 3,
-        running_mean: int = 0,
-        dropout: float = 0.0,
+        hidden: Width = 256,
+        layers: Few = 3,
+        stack: Few = 3,
+        reduction: Few = 3,
+        running_mean: Count = 0,
+        dropout: Dropout = 0.0,
     ) -> None:
         """
         Args:

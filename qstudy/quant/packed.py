@@ -1,28 +1,21 @@
 """The packed model: what the device gets. Integers, scales, a JSON header: one safetensors file that runs as is."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from qstudy.bits import BitMap, LayerBits, LayerShape, described
+from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
-from qstudy.files import content_hash, replacing
+from qstudy.quant import packed_file
 from qstudy.quant.bitpack import pack
 from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.layout import Stored, compare, layer_layout
 from qstudy.quant.serving import SERVED
+from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.fused import fuse
-
-HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
-HEADER_HASH = "header_sha256"
-FORMAT = 1
 
 
 class PackedModel:
@@ -31,33 +24,38 @@ class PackedModel:
     Names: `LAYER.I.codes` uint8 bit-packed integers of matrix I, `LAYER.I.scale` float32 per row or matrix,
     `LAYER.I.float` float32 of a matrix left in float, `LAYER.bias` float32, `LAYER.activation` float32 (grids, 2)
     scale and zero point of the inputs (and of the hidden state); every other name is a constant of the model.
+
+    Attributes:
+        tensors: by name.
+        header: JSON; `shapes`, `bit_map`, `arithmetic`, `settings`, and what else the device must know.
+        shapes: the model's layers.
+        bit_map: every layer's widths.
+        source: where it comes from, for error messages.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        shapes: Sequence[LayerShape],
+        bit_map: BitMap,
+        source: str = "The packed model",
+    ) -> None:
+        """Args: `header` without the layers, which `shapes` and `bit_map` tell."""
         self.tensors = tensors
-        self.header = header
+        self.shapes = list(shapes)
+        self.bit_map = dict(bit_map)
+        self.header = {**packed_file.describe_layers(self.shapes, self.bit_map), **header}
+        self.source = source
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all tensors: the file less its header."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    @property
-    def shapes(self) -> list[LayerShape]:
-        """The model's layers."""
-        return described(self.header)[0]
-
-    @property
-    def bit_map(self) -> BitMap:
-        """Every layer's widths."""
-        return described(self.header)[1]
-
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
-        header = {**self.header, "format": FORMAT, "sha256": self._digest()}
-        metadata = {HEADER: json.dumps({**header, HEADER_HASH: content_hash(header)}, sort_keys=True)}
-        with replacing(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(self.tensors, metadata))
+        packed_file.write(path, {name: tensor.numpy() for name, tensor in self.tensors.items()}, self.header)
 
     @classmethod
     def load(cls, path: Path) -> "PackedModel":
@@ -66,29 +64,66 @@ class PackedModel:
         Raises:
             UserError: the file is missing, truncated, damaged, or not a packed model.
         """
-        try:
-            with safetensors.safe_open(str(path), "pt") as file:
-                header = json.loads((file.metadata() or {})[HEADER])
-                model = cls({name: file.get_tensor(name) for name in file.keys()}, header)  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise UserError(f"There is no packed model {path}; make one with `qstudy export`.") from error
-        except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-            raise UserError(f"{path} is not a whole packed model ({error}); export it again.") from error
-        if not isinstance(header, dict) or header.get("format") != FORMAT or not model._whole():
-            raise UserError(f"{path} is damaged or of another format version; export it again.")
-        return model
+        header, arrays, shapes, bit_map = packed_file.read(path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return cls(tensors, header, shapes, bit_map, str(path))
 
-    def _whole(self) -> bool:
-        """Whether tensors and header are those that were saved."""
-        expected = content_hash({key: value for key, value in self.header.items() if key != HEADER_HASH})
-        return self.header.get("sha256") == self._digest() and self.header.get(HEADER_HASH, expected) == expected
+    def served(self, name: str) -> type[ServedArithmetic] | None:
+        """What runs a layer; None: it is in float.
 
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.tensors.items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        Raises:
+            UserError: the header names an arithmetic that is not known.
+        """
+        if not self.bit_map[name].quantized:
+            return None
+        chosen = _mapping(self, "arithmetic").get(name, "integer")
+        if not isinstance(chosen, str) or chosen not in SERVED:
+            raise UserError(
+                f"{self.source}: arithmetic.{name}: {chosen!r} is not one of {', '.join(SERVED)}; export it again."
+            )
+        return SERVED[chosen]
+
+    def check(self, model: nn.Module) -> None:
+        """Hold every tensor against what a model of these layers takes; nothing is allocated.
+
+        Args:
+            model: freshly built, on any device, "meta" included.
+
+        Raises:
+            UserError: a tensor is missing, too many, or of another type or size than layers and widths say, or it
+                holds a number that is not finite.
+        """
+        rest = dict(self.tensors)
+        for shape in self.shapes:
+            prefix = f"{shape.name}."
+            own = {key.removeprefix(prefix): rest.pop(key) for key in list(rest) if key.startswith(prefix)}
+            try:
+                self._check_layer(model, shape, own)
+            except UserError as error:
+                raise UserError(f"{self.source}: {error}; export it again.") from error
+        if rest:
+            raise UserError(f"{self.source} has tensors of no layer ({', '.join(sorted(rest))}); export it again.")
+
+    def _check_layer(self, model: nn.Module, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
+        if not shape.matrices:
+            buffers = model.get_submodule(shape.name).named_buffers()
+            compare(shape.name, own, {key: Stored(each.dtype, tuple(each.shape)) for key, each in buffers})
+        elif served := self.served(shape.name):
+            served.check(own, shape, self.bit_map[shape.name])
+        else:
+            compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
+
+
+def _mapping(packed: PackedModel, field: str) -> Mapping[str, Any]:
+    """A field of the header: layer -> anything.
+
+    Raises:
+        UserError: it is no mapping.
+    """
+    value = packed.header.get(field, {})
+    if not isinstance(value, Mapping):
+        raise UserError(f"{packed.source}: {field}: {value!r} is not a mapping; export it again.")
+    return value
 
 
 def pack_model(
@@ -105,20 +140,28 @@ def pack_model(
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
     for name, layer in layers.items():
+        _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
         tensors |= {f"{name}.{key}": value for key, value in _pack_layer(layer, bit_map[name]).items()}
     for shape in shapes:
         if shape.kind == "constant":
             owner = model.get_submodule(shape.name)
             tensors |= {f"{shape.name}.{key}": value for key, value in owner.named_buffers()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    described = {
-        "shapes": [asdict(s) for s in shapes],
-        "bit_map": {name: b.to_dict() for name, b in bit_map.items()},
-        "arithmetic": {name: layer.arithmetic.served for name, layer in layers.items() if layer.arithmetic},
+    _require_finite("The packed model", tensors)
+    arithmetics = {name: layer.arithmetic for name, layer in layers.items() if layer.arithmetic}
+    served = {
+        "arithmetic": {name: arithmetic.served for name, arithmetic in arithmetics.items()},
+        "settings": {name: arithmetic.settings for name, arithmetic in arithmetics.items() if arithmetic.settings},
     }
-    settings = {name: layer.arithmetic.settings for name, layer in layers.items() if layer.arithmetic}
-    described["settings"] = {name: values for name, values in settings.items() if values}
-    return PackedModel(tensors, {**described, **header})
+    return PackedModel(tensors, {**served, **header}, shapes, bit_map)
+
+
+def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{owner}: {name} holds a number that is not finite, so it cannot be packed; train with a lower rate."
+            )
 
 
 def _pack_layer(layer: Quantizable, bits: LayerBits) -> dict[str, Tensor]:
@@ -135,24 +178,29 @@ def _pack_layer(layer: Quantizable, bits: LayerBits) -> dict[str, Tensor]:
 
 
 def fill_packed(model: nn.Module, packed: PackedModel) -> None:
-    """Turn a freshly built float model into the packed one: its float matrices go, integers come."""
-    bit_map, tensors = packed.bit_map, dict(packed.tensors)
+    """Turn a freshly built float model into the packed one: its float matrices go, integers come.
+
+    Raises:
+        UserError: the packed model is not of these layers, or holds other tensors than they take.
+    """
     shapes = {shape.name: shape for shape in packed.shapes}
-    for name, layer in quantizable(model).items():
+    layers = quantizable(model)
+    if [layer.shape(name) for name, layer in layers.items()] != [each for each in packed.shapes if each.matrices]:
+        raise UserError(f"{packed.source} is of other layers than the model that it describes; export it again.")
+    packed.check(model)
+    tensors, settings = dict(packed.tensors), _mapping(packed, "settings")
+    for name, layer in layers.items():
         own = {key.removeprefix(f"{name}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
-        bits, bias = bit_map[name], own.get("bias")
-        if not bits.quantized:
+        bits, bias, served = packed.bit_map[name], own.get("bias"), packed.served(name)
+        if served is None:
             layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
             continue
         layer.set_float([], bias)
         layer.drop_matrices()
-        served = SERVED[packed.header.get("arithmetic", {}).get(name, "integer")]
         layer.arithmetic = arithmetic = served.unpack(own, shapes[name], bits)
-        arithmetic.configure(packed.header.get("settings", {}).get(name, {}))
+        arithmetic.configure(settings.get(name, {}))
     fuse(model)
-    _missing, unexpected = model.load_state_dict(tensors, strict=False)
-    if unexpected:
-        raise UserError(f"The packed model has tensors that the model lacks: {', '.join(unexpected)}; export it again.")
+    model.load_state_dict(tensors, strict=False)  # the constants; `check` was strict
 
 
 @torch.no_grad()

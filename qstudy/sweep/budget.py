@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from annotated_types import Gt, Le
 
 from qstudy.errors import UserError
+from qstudy.fields import Text, check_fields
+
+Limit = Annotated[int | float, Gt(0), Le(10**18)]
 
 
 class Priced(Protocol):
@@ -23,17 +28,15 @@ class Priced(Protocol):
 class Budgets:
     """Upper limits; None: no limit."""
 
-    size_bytes: int | None = None
+    size_bytes: Limit | None = None
     """Bytes of the packed weights."""
-    latency_ms: float | None = None
+    latency_ms: Limit | None = None
     """Simulated latency in milliseconds, on `accelerator`."""
-    accelerator: str | None = None
+    accelerator: Text | None = None
     """The accelerator that `latency_ms` is meant for; None: the first one of the run configuration."""
 
     def __post_init__(self) -> None:
-        for name, limit in self.limits.items():
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
-                raise UserError(f"budgets: {name}: {limit!r} is not a number above 0.")
+        check_fields(self)
 
     @property
     def limits(self) -> dict[str, float]:

@@ -6,15 +6,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, MinLen
 
 from qstudy.errors import UserError
+from qstudy.fields import Seed, Text, check_fields, fill
+from qstudy.files import safe_name
+from qstudy.quant.policies import build_policy
 from qstudy.sweep.budget import Budgets
-from qstudy.sweep.space import Template, expand, merge
-from qstudy.training.config import RunConfig, config_from_dict, load_yaml, to_dict
+from qstudy.sweep.space import Template, expand, merge, sample, size
+from qstudy.training.config import RunConfig, config_from_dict, to_dict
+from qstudy.yaml_file import load_yaml
 
 Objective = Literal["wer", "size_bytes", "latency_ms"]
 SamplerName = Literal["tpe", "random", "nsga2"]
+Trials = Annotated[int, Ge(0), Le(100_000)]
+
+MOST_COMBINATIONS = 10_000
+"""Of a grid, all of which are trained."""
 
 
 @dataclass(frozen=True)
@@ -23,72 +33,71 @@ class Sampler:
 
     name: SamplerName = "tpe"
     """`tpe`, `random`, or `nsga2`."""
-    seed: int = 0
+    seed: Seed = 0
     """Same seed, same proposals, as long as the results are the same."""
-    startup: int = 8
+    startup: Trials = 8
     """`tpe`: candidates at random before it starts to learn; those over budget count, it learns from them too."""
-    population: int = 12
+    population: Annotated[int, Ge(2), Le(10_000)] = 12
     """`nsga2`: candidates per generation."""
 
     def __post_init__(self) -> None:
-        _choice("sampler: name", self.name, get_args(SamplerName))
-        for name, low in (("seed", 0), ("startup", 0), ("population", 2)):
-            _whole(f"sampler: {name}", getattr(self, name), low)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Pruning:
     """When a trial is stopped early: its dev WER is worse than the median of the others at the same step."""
 
-    startup: int = 4
+    startup: Trials = 4
     """Trials that must finish before one is stopped."""
-    warmup: int = 0
+    warmup: Annotated[int, Ge(0), Le(10**8)] = 0
     """Steps before which no trial is stopped."""
 
     def __post_init__(self) -> None:
-        for name in ("startup", "warmup"):
-            _whole(f"pruning: {name}", getattr(self, name), 0)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class StudyConfig:
     """A study: a base run, what varies, what it may cost, and how much of it to try."""
 
-    study: str
+    study: Text
     """Its name, and its folder below `studies`."""
     base: dict[str, Any]
     """The run configuration that every trial starts from."""
-    grid: tuple[Template, ...] = ()
+    grid: tuple[Annotated[Template, MinLen(1)], ...] = ()
     """Changes to the base of which every combination is tried, first and in this order. A list means each of these."""
-    space: tuple[Template, ...] = ()
+    space: tuple[Annotated[Template, MinLen(1)], ...] = ()
     """Changes to the base that are searched after the grid. A list means one of these."""
     budgets: Budgets = field(default_factory=Budgets)
     """What a candidate may cost; one that costs more is not trained."""
-    trials: int | None = None
+    trials: Annotated[int, Ge(1), Le(10_000)] | None = None
     """Trials to train, the grid's included. Candidates over budget and repeated ones cost no training and do not count.
     None: the whole grid, nothing else."""
-    candidates: int | None = None
+    candidates: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Candidates to look at, over-budget ones included, before giving up; None: 20 per trial."""
-    objectives: tuple[Objective, ...] = ("wer",)
+    objectives: Annotated[tuple[Objective, ...], MinLen(1)] = ("wer",)
     """What the sampler minimizes: `wer` (on the dev set), or several: `[wer, size_bytes]`."""
     sampler: Sampler = field(default_factory=Sampler)
     pruning: Pruning | None = None
     """None: every trial is trained to its end."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.study, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
+        check_fields(self)
+        safe_name(self.study, "study")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
             raise UserError(f"study: {self.study!r} must be letters, digits, dots and dashes: it names a folder.")
         if not self.grid and not self.space:
             raise UserError("space: a study needs a `space` to search, or a `grid` to try.")
         if self.space and self.trials is None:
             raise UserError("trials: say how many trials to train, e.g. `trials: 20`.")
-        for name in ("trials", "candidates"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
-        for objective in self.objectives:
-            _choice("objectives", objective, get_args(Objective))
-        if self.objectives[:1] != ("wer",):
-            raise UserError("objectives: the first one must be wer.")
+        if (combinations := size(self.grid)) > MOST_COMBINATIONS:
+            raise UserError(
+                f"grid: {combinations:,} combinations are more than the {MOST_COMBINATIONS:,} that are possible; make "
+                "its lists shorter, or move them to `space`, which is searched."
+            )
+        if self.objectives[:1] != ("wer",) or len(set(self.objectives)) < len(self.objectives):
+            raise UserError("objectives: the first one must be wer, and each can be there only once.")
         if self.pruning and len(self.objectives) > 1:
             raise UserError("pruning: trials are stopped early by wer alone; remove `pruning` or the other objectives.")
 
@@ -103,7 +112,7 @@ class StudyConfig:
         Raises:
             UserError: a field is unknown or wrong.
         """
-        if list(changes) == ["policy"]:  # the usual case: a policy checks its own options, so spare the slow parser
+        if list(changes) == ["policy"]:  # the usual case: a policy checks its own options, so spare the rest
             return replace(self.base_run, policy=changes["policy"])
         return config_from_dict(merge(self.base, changes))
 
@@ -137,23 +146,25 @@ def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> St
     Raises:
         UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
     """
-    values = _read(path)
+    values = load_yaml(path)
     if trials is not None:
         values["trials"] = trials
     try:
-        study = study_from_dict(values)
-        return _resolved(study, fresh)
+        study = _resolved(study_from_dict(_whole(path, values)), fresh)
+        for changes in [*expand(study.grid), *sample(study.space)]:  # before anything is made for any of them
+            build_policy(study.run_of(changes).policy)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    return study
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _whole(path: Path, own: dict[str, Any]) -> dict[str, Any]:
     """A study's fields, with those of the files that it names."""
-    values = load_yaml(path)
+    values = own
     if other := values.pop("like", None):
         values = {**load_yaml(path.parent / str(other)), **values}
         if "like" in values:
-            raise UserError(f"{path}: like: {other} is itself like another study; name that one.")
+            raise UserError(f"like: {other} is itself like another study; name that one.")
     base = {"from": values["base"]} if isinstance(values.get("base"), str) else values.get("base")
     if isinstance(base, Mapping) and "from" in base:
         changes = {name: value for name, value in base.items() if name != "from"}
@@ -167,25 +178,14 @@ def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:
     Raises:
         UserError: a field is unknown, missing or wrong.
     """
-    given = _known(StudyConfig, values, "")
-    for name in ("study", "base"):
-        if name not in given:
-            raise UserError(f"The field {name!r} is missing.")
-    if not isinstance(given["base"], Mapping):
-        raise UserError("base: must be a run configuration, or the path of one.")
-    for name in ("grid", "space"):
-        given[name] = _templates(name, given.get(name))
-    if isinstance(objectives := given.get("objectives", ["wer"]), str):
-        objectives = [objectives]
-    given["objectives"] = tuple(objectives)
+    optional = ("grid", "space", "budgets", "sampler")
+    given = {name: value for name, value in values.items() if value or name not in optional}
+    for name in ("grid", "space", "objectives"):  # one stands for a list of one
+        if name in given and isinstance(given[name], Mapping | str):
+            given[name] = [given[name]]
     if isinstance(sampler := given.get("sampler"), str):
         given["sampler"] = {"name": sampler}
-    for name, cls in (("budgets", Budgets), ("sampler", Sampler), ("pruning", Pruning)):
-        if given.get(name) is not None:
-            given[name] = cls(**_known(cls, given[name], f"{name}: "))
-        else:
-            given.pop(name, None)
-    return StudyConfig(**given)
+    return fill(StudyConfig, given)
 
 
 def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
@@ -203,30 +203,3 @@ def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
         budgets = replace(budgets, accelerator=next(iter(base.accelerator), None))
     plain = json.loads(json.dumps(to_dict(base)))  # tuples become lists, as they will when read back from the storage
     return replace(study, base=plain, budgets=budgets)
-
-
-def _templates(name: str, value: Any) -> tuple[Template, ...]:
-    listed = value if isinstance(value, list) else [value] if value else []
-    for template in listed:
-        if not isinstance(template, Mapping) or not template:
-            raise UserError(f"{name}: must be fields of a run, e.g. {{policy: {{name: [ptq, fake_qat]}}}}.")
-    return tuple(listed)
-
-
-def _known(cls: type, values: Any, where: str) -> dict[str, Any]:
-    names = [f.name for f in fields(cls)]
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}must be a mapping with the fields {', '.join(names)}.")
-    if unknown := [str(name) for name in values if name not in names]:
-        raise UserError(f"{where}unknown field {unknown[0]!r}; fields are {', '.join(names)}.")
-    return dict(values)
-
-
-def _choice(where: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{where}: {value!r} is not one of {', '.join(allowed)}.")
-
-
-def _whole(where: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"{where}: {value!r} is not a whole number of {low} or more.")

@@ -13,6 +13,7 @@ from optuna.exceptions import OptunaError, TrialPruned
 
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
+from qstudy.secrets import hide
 from qstudy.sweep.queue import ATTEMPTS, CHANGES, FAILED, IDENTITY, Queue
 from qstudy.sweep.space import suggest
 from qstudy.training.checkpoint import CHECKPOINT_FILE
@@ -73,8 +74,8 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
             raise
         except Exception as error:  # this configuration does not work; the study goes on, and the reason is kept
             log = candidate.folder / "error.txt"
-            write_text(log, traceback.format_exc())
-            outcome = Outcome("failed", f"{type(error).__name__}: {error} (see {log})")
+            write_text(log, hide(traceback.format_exc()))
+            outcome = Outcome("failed", hide(f"{type(error).__name__}: {error} (see {log})"))
     _record_unfinished(candidate, outcome)
     return outcome
 

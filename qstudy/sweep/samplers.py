@@ -13,7 +13,7 @@ def make_sampler(settings: Sampler, trial: int) -> optuna.samplers.BaseSampler:
     A fresh seed per trial makes the proposals independent of how often the study was interrupted and of how many
     workers share it: one seed for all of them would propose the same candidates again.
     """
-    seed = settings.seed * 1_000_003 + trial
+    seed = (settings.seed * 1_000_003 + trial) % 2**32  # what NumPy takes
     if settings.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if settings.name == "nsga2":

@@ -15,6 +15,7 @@ Template = Mapping[str, Any]
 """Part of a run configuration. A list stands for one of its entries; a list inside a list is a list."""
 
 Path = tuple[str, ...]
+FEW = 1000
 BRANCH = "space"  # the parameter that says which template of several a trial is of
 
 
@@ -47,6 +48,8 @@ def choices(template: Template) -> list[Choice]:
     for choice in found:
         if not choice.values:
             raise UserError(f"space: {choice.name} is an empty list; give at least one value.")
+    if len({choice.name for choice in found}) < len(found):
+        raise UserError("space: two lists have the same name, because a key holds a slash; rename it.")
     return found
 
 
@@ -79,6 +82,11 @@ def corners(templates: Iterable[Template]) -> list[dict[str, Any]]:
             picked = {choice.path: choice.values[min(index, len(choice.values) - 1)] for choice in varied}
             filled.append(fill(template, picked))
     return filled
+
+
+def sample(templates: Sequence[Template]) -> list[dict[str, Any]]:
+    """All members if they are few, else some in which each value occurs."""
+    return expand(templates) if size(templates) <= FEW else corners(templates)
 
 
 def suggest(trial: optuna.Trial, templates: Sequence[Template]) -> dict[str, Any]:

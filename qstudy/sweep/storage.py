@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from qstudy.errors import UserError
+from qstudy.secrets import STORAGE_VARIABLE as STORAGE_VARIABLE
+from qstudy.secrets import hide, masked
 from qstudy.sweep.config import StudyConfig, study_from_dict
 from qstudy.sweep.patience import PATIENCE_S, PatientStorage, is_passing, reason
 from qstudy.sweep.queue import ATTEMPTS
@@ -24,7 +25,6 @@ LOCKED_S = 5  # how long SQLite itself waits for a lock
 # a network that has gone is noticed within half a minute
 LIBPQ = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 DEFINITION = "definition"  # the study's attribute that holds its configuration, for workers elsewhere
-STORAGE_VARIABLE = "QSTUDY_STORAGE"  # the URL may hold a password, which must not show in a list of processes
 
 
 def open_storage(
@@ -56,10 +56,10 @@ def open_storage(
         waited = time.monotonic() - begun
         try:
             return _connect(make_url(url), heartbeat_s, grace_s)
-        except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+        except Exception as error:  # drivers raise what they like about a URL that they do not
             away = patient and is_passing(error) and waited < PATIENCE_S
             if not away and not (_is_made_elsewhere(error) and waited < FIRST_S):
-                raise UserError(f"storage: {masked(url)} cannot be opened: {reason(error)}") from error
+                raise UserError(f"storage: {masked(url)} cannot be opened: {hide(reason(error), url)}.") from error
         time.sleep(0.1 + random.random() / 2)
 
 
@@ -141,11 +141,3 @@ def load(storage: PatientStorage, name: str) -> tuple[StudyConfig, optuna.Study]
         ) from error
     study.pruner = make_pruner(config.pruning)
     return config, study
-
-
-def masked(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "the given URL"

@@ -1,15 +1,17 @@
 """What a run reads: its tokenizer and its feature sets; made if the configuration says how."""
 
 import importlib
-import inspect
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError, ArgumentParser
+
 from qstudy.data.cache import FeatureSet
+from qstudy.data.corpora.corpus import is_unfinished, require_recipe
 from qstudy.data.manifest import read_manifest
 from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
@@ -54,24 +56,41 @@ def open_assets(config: RunConfig) -> Assets:
 
 
 def make_corpus(config: RunConfig) -> None:
-    """Make the corpus if its training manifest is missing and the configuration says how."""
-    options = dict(config.data.make)
-    train = Path(config.data.train)
-    if not options or train.exists():
+    """Make the corpus if its training manifest is missing and the configuration says how.
+
+    Raises:
+        UserError: it cannot be made, or lies there already, made from another recipe.
+    """
+    if not config.data.make:
         return
-    with locked(train.with_name(f"{train.name}.lock"), "Waiting for another process, which makes the same corpus."):
-        if not train.exists():
-            _make_corpus(options)
+    corpus, options = _corpus_options(config.data.make)
+    if not _is_there(config, options):
+        with locked(Path(f"{config.data.train}.lock"), "Waiting for another process, which makes the same corpus."):
+            if not _is_there(config, options):
+                _make_corpus(corpus, options)
+    require_recipe(options["out"], {"corpus": corpus, **options})
 
 
-def _make_corpus(options: dict[str, Any]) -> None:
-    corpus = str(options.pop("corpus", None))
-    maker = corpus_maker(corpus)
-    paths = {name for name, p in inspect.signature(maker).parameters.items() if p.annotation is Path}
-    values: dict[str, Any] = {key: Path(value) if key in paths else value for key, value in options.items()}
+def _is_there(config: RunConfig, options: Mapping[str, Any]) -> bool:
+    return Path(config.data.train).exists() and not is_unfinished(options["out"])
+
+
+def _corpus_options(make: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The corpus that `data.make` names, and all of its maker's options, checked as on the command line."""
+    values = dict(make)
+    corpus = str(values.pop("corpus", None))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(corpus_maker(corpus), as_group=False)
+    try:
+        return corpus, vars(parser.instantiate(parser.parse_object(values)))
+    except (ArgumentError, TypeError) as error:
+        raise UserError(f"data.make: {' '.join(str(error).split())}") from error
+
+
+def _make_corpus(corpus: str, options: dict[str, Any]) -> None:
     said = io.StringIO()
     with redirect_stdout(said):
-        build({"name": corpus, **values}, {corpus: maker}, "data.make")
+        corpus_maker(corpus)(**options)
     print(said.getvalue().partition("Next:")[0].rstrip())  # the corpus's hint what to do next is for who asked for it
 
 

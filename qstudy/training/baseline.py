@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from qstudy.data.manifest import identity
 from qstudy.errors import UserError
 from qstudy.files import content_hash, file_hash, read_json, replacing
 from qstudy.hardware.accelerator import load_accelerator
@@ -137,11 +138,10 @@ def _sets(config: RunConfig) -> str:
 
 
 def _manifest(field: str, path: str) -> str:
-    """The hash of a manifest's content."""
-    try:
-        return file_hash(Path(path))
-    except OSError as error:
-        raise UserError(f"{field}: there is no manifest {path}; make the corpus with `qstudy data`.") from error
+    """What a manifest holds, as a hash."""
+    if not Path(path).is_file():
+        raise UserError(f"{field}: there is no manifest {path}; make the corpus with `qstudy data`.")
+    return identity(Path(path))
 
 
 def _make(folder: Path, config: RunConfig, make: Callable[[], object]) -> None:

@@ -1,17 +1,24 @@
 """Checkpoints that describe themselves, written whole, and a Ctrl-C that leaves one."""
 
+import pickle
 import signal
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
+from qstudy.data.manifest import identity
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
 from qstudy.files import replacing
 from qstudy.model import RNNT
+from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.recognizer import Recognizer, describe, pack
@@ -19,6 +26,7 @@ from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
 CHECKPOINT_FILE = "last.ckpt"
 KEY = "qstudy"  # our entry in Lightning's checkpoint
+DATA = "data.train"  # in it: what the training manifest held
 
 
 class Interrupted(BaseException):
@@ -26,7 +34,7 @@ class Interrupted(BaseException):
 
 
 class Checkpoint(L.Callback):
-    """Saves `folder/last.ckpt` every few steps and at the end; at a Ctrl-C or SIGTERM too, after the step in flight.
+    """Saves `folder/last.ckpt` every few steps, at the end, at the first Ctrl-C or SIGTERM after the step in flight.
 
     Lightning's ModelCheckpoint does neither the last, nor does it tell of a full disk in one sentence, nor write beside
     the old file: fsspec moves the new one from the system's temporary folder, which can be cut short.
@@ -35,7 +43,12 @@ class Checkpoint(L.Callback):
     def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
         self.path = folder / CHECKPOINT_FILE
         self.every = every
-        self.description = {"config": to_dict(config), "tokenizer": tokenizer.to_dict(), "start": config.start_identity}
+        self.description = {
+            "config": to_dict(config),
+            "tokenizer": tokenizer.to_dict(),
+            "start": config.start_identity,
+            DATA: identity(Path(config.data.train)),
+        }
         self._interrupted = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -98,10 +111,10 @@ def steps_done(path: Path, config: RunConfig) -> int:
         UserError: it is damaged, or of a run that another configuration made.
     """
     checkpoint, saved = _read(path)
-    now = {**to_dict(config), "start": config.start_identity}
-    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start)}
+    now = {**to_dict(config), "start": config.start_identity, DATA: identity(Path(config.data.train))}
+    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
     schedule = "training" if config.from_scratch else "finetune"
-    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule)
+    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule, DATA)
     if changed := [field for field in fields if now[field] != then[field]]:
         raise UserError(
             f"{path} is of a run with another {', '.join(changed)}; remove {path.parent} or choose another folder."
@@ -129,25 +142,68 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
         UserError: the file is missing, damaged, or no checkpoint of a run.
     """
     checkpoint, config = _read(path)
-    tokenizer = tokenizer_from_dict(checkpoint[KEY]["tokenizer"])
-    model = RNNT(config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
-    policy = build_policy(config.policy)
-    policy.total_steps = config.schedule.steps
-    policy.prepare(model)
-    prefix = "model."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    model.load_state_dict(state)
-    model.eval()
-    policy.project_(model, checkpoint["global_step"])
+    try:
+        with asked_by(path):
+            tokenizer = tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
+            build = partial(RNNT, config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
+            _require_fit(build, checkpoint["state_dict"])
+            model = build()
+            policy = build_policy(config.policy)
+            policy.total_steps = config.schedule.steps
+            policy.prepare(model)
+            _fill(model, checkpoint["state_dict"])
+            model.eval()
+            policy.project_(model, checkpoint["global_step"])
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     return model, policy, config, tokenizer
 
 
-def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
+def _require_fit(build: Callable[[], RNNT], state: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        UserError: the weights are of another model than the configuration; nothing of its size was allocated.
+    """
+    with torch.device("meta"):
+        expected = {f"model.{name}": value.shape for name, value in build().state_dict().items()}
+    for name, shape in expected.items():
+        if name not in state or state[name].shape != shape:
+            raise UserError(f"its weight {name} is not that of the model that it describes; train again.")
+
+
+def _fill(model: RNNT, state: dict[str, Any]) -> None:
+    """
+    Raises:
+        UserError: tensors are missing, too many, of another size or not finite.
+    """
+    prefix = "model."
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if broken := [n for n, t in own.items() if t.is_floating_point() and not t.isfinite().all()]:
+        raise UserError(f"{broken[0]} holds a number that is not finite; train again with a lower learning rate.")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint, config_from_dict(checkpoint[KEY]["config"])
+        model.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"its weights are not those of the model that it describes ({reason}); train again.") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
+    """A run's checkpoint and its configuration; only tensors and plain values are unpickled."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what a foreign pickle may contain
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        about, step, state = checkpoint[KEY], checkpoint["global_step"], checkpoint["state_dict"]
+        if not (isinstance(step, int) and all(isinstance(each, Tensor) for each in state.values())):
+            raise TypeError("its step or its weights are of another type")
+        return checkpoint, config_from_dict(about["config"])
     except FileNotFoundError as error:
         raise UserError(f"There is no checkpoint {path}; `qstudy train` writes one.") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except pickle.UnpicklingError as error:  # torch's text tells how to load it nevertheless, which nobody should
+        raise UserError(f"{path} is no checkpoint of a run: it holds more than weights and plain values.") from error
     except Exception as error:  # a damaged pickle can raise anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if "weights_only" in first:
+            first = type(error).__name__
         raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error

@@ -2,39 +2,56 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from annotated_types import Ge, Gt, Le, MinLen
 
 from qstudy.errors import UserError
+from qstudy.fields import Seed, Share, Steps, Text, check_fields, fill
 from qstudy.files import file_hash
-from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig
+from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig, named_part
+from qstudy.yaml_file import load_yaml as load_yaml
+
+__all__ = [
+    "DataConfig",
+    "RunConfig",
+    "Schedule",
+    "TrainerConfig",
+    "config_from_dict",
+    "load_config",
+    "load_yaml",
+    "to_dict",
+]
 
 Precision = Literal["auto", "bf16-mixed", "32-true"]
+
+Utterances = Annotated[int, Ge(1), Le(1_000_000)]
+Machines = Annotated[int, Ge(1), Le(10_000)]
+Weight = Annotated[float, Ge(0), Le(1000)]
 
 
 @dataclass
 class DataConfig:
     """Where utterances come from."""
 
-    train: str
+    train: Text
     """Manifest of the training set."""
-    dev: str
+    dev: Text
     """Manifest that choices are made on."""
-    test: dict[str, str] = field(default_factory=dict)
+    test: dict[Text, Text] = field(default_factory=dict)
     """Manifests that are only reported, by name."""
     make: dict[str, Any] = field(default_factory=dict)
     """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands}, as `qstudy data`."""
     skip_broken: bool = False
     """Leave out utterances with broken audio or text, instead of stopping."""
-    workers: int | None = None
+    workers: Annotated[int, Ge(0), Le(256)] | None = None
     """Loader processes per device, which pad and augment; 0: the training process does it. None: 0 on a CPU, whose
     cores are busy anyway, 4 per GPU."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"data.workers: {self.workers} must be 0 or more.")
+        check_fields(self)
+        if "dev" in self.test:
+            raise UserError("test: no test set can be named dev, which is the set that choices are made on; rename it.")
 
 
 @dataclass
@@ -44,60 +61,59 @@ class TrainerConfig:
     The batch of a step is divided among the devices, so their number changes the speed, and the result by rounding.
     """
 
-    devices: int | str = 1
+    devices: Annotated[int, Ge(-1), Le(10_000)] | Text = 1
     """Devices per machine: a number, a list such as `0,3`, or `auto` for all."""
-    num_nodes: int = 1
+    num_nodes: Machines = 1
     """Machines."""
-    strategy: str = "auto"
+    strategy: Text = "auto"
     """How they share the work, in Lightning's words; `auto`, where there are several: DistributedDataParallel that lets
     parameters go without a gradient, because CTC alone trains the encoder at first."""
-    accelerator: str = "auto"
+    accelerator: Text = "auto"
     """`gpu`, `cpu`, or `auto` for the best one there is."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass
 class Schedule:
     """How a model is trained."""
 
-    steps: int = 3000
+    steps: Steps = 3000
     """Optimizer steps."""
-    batch_size: int = 32
+    batch_size: Utterances = 32
     """Utterances per step, all devices together."""
-    batch_frames: int | None = None
+    batch_frames: Annotated[int, Ge(1), Le(10**9)] | None = None
     """Feature frames per step at most, padding included, before augmentation; long utterances then come in smaller
     batches. None: no limit."""
-    accumulate: int = 1
+    accumulate: Utterances = 1
     """Passes per step on each device: divides the memory that a step needs, not its batch."""
-    learning_rate: float = 7e-3
+    learning_rate: Annotated[float, Gt(0), Le(100)] = 7e-3
     """Peak of the warm-up; a cosine to 1 % of it follows."""
-    warmup: float = 0.1
+    warmup: Share = 0.1
     """Share of the steps before the peak."""
-    weight_decay: float = 0.0
+    weight_decay: Weight = 0.0
     """Weight decay of AdamW."""
-    clip: float = 2.0
+    clip: Annotated[float, Gt(0), Le(1e9)] = 2.0
     """Largest norm of the gradient."""
-    ctc_only: float = 0.12
+    ctc_only: Share = 0.12
     """Share of the steps with CTC alone, for the encoder (RNN-T from scratch learns the language, not the audio)."""
-    ctc_weight: float = 0.3
+    ctc_weight: Weight = 0.3
     """Weight of the CTC loss beside the RNN-T loss."""
-    ctc_late: float = 0.1
+    ctc_late: Weight = 0.1
     """The same in the second half."""
-    augment_from: float = 0.1
+    augment_from: Share = 0.1
     """Share of the steps before augmentation begins."""
     precision: Precision = "auto"
     """Arithmetic of the unquantized parts while training; `auto`: bf16-mixed where the device multiplies in bfloat16,
     else 32-true. Evaluation is always float32."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Ge(0), Le(10**8)] = 0
     """Steps between evaluations on the dev set while training; 0: only at the end."""
-    checkpoint_every: int = 100
+    checkpoint_every: Steps = 100
     """Steps between checkpoints: what a killed run loses at most."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "batch_frames", "accumulate", "checkpoint_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"training.{name}: {getattr(self, name)} must be 1 or more.")
-        if not self.learning_rate > 0:
-            raise UserError(f"training.learning_rate: {self.learning_rate} must be above 0.")
+        check_fields(self)
 
 
 def _finetune() -> Schedule:
@@ -129,20 +145,23 @@ class RunConfig:
     """Training from the float baseline or a model file: everything else."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Devices."""
-    start: str | None = None
+    start: Text | None = None
     """Where training starts: `scratch`, `baseline` (a float model of this configuration, trained on first use), or a
     model file (.ckpt or .qst, of any widths) of the same features, tokenizer and model. By default scratch for the
     policy `float`, the float baseline for all others."""
-    accelerator: list[str] = field(default_factory=lambda: ["edge_nna"])
+    accelerator: Annotated[list[Text], MinLen(1)] = field(default_factory=lambda: ["edge_nna"])
     """Accelerators whose latency is simulated: profile names or files."""
-    cache: str = "cache"
+    cache: Text = "cache"
     """Folder of feature caches and float baselines, shared by all runs."""
     track: bool = True
     """Mirror the run in Weights & Biases (offline unless you are logged in)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, batches and augmentation."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        named_part("policy", self.policy)
+        named_part("tokenizer", self.tokenizer)
         if self.start not in (None, "scratch", "baseline") and not self.start.endswith((".ckpt", ".qst")):
             raise UserError(f"start: {self.start!r} is neither scratch nor baseline nor a model file (.ckpt or .qst).")
 
@@ -179,27 +198,16 @@ class RunConfig:
         return self.training if self.from_scratch else self.finetune
 
 
-def parser() -> ArgumentParser:
-    """A parser of run configurations: every field is an option, `--config` takes YAML files."""
-    result = ArgumentParser(exit_on_error=False)
-    result.add_argument("--config", action="config", help="YAML file with any of the fields below.")
-    result.add_class_arguments(RunConfig, as_group=False)
-    return result
-
-
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
-    """Check and fill a configuration.
+    """Check and fill a configuration; nothing that stands in it is imported.
 
     Raises:
-        UserError: an unknown field or a value of the wrong type, by name.
+        UserError: an unknown field or a wrong value, by name.
     """
-    reader = parser()
     try:
-        namespace = reader.parse_object(values)
-        namespace.pop("config", None)
-        return RunConfig(**vars(reader.instantiate(namespace)))
-    except (ArgumentError, TypeError) as error:
-        raise UserError(f"Run configuration: {' '.join(str(error).split())}") from error
+        return fill(RunConfig, values)
+    except UserError as error:
+        raise UserError(f"Run configuration: {error}") from error
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -209,23 +217,6 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> RunConfi
         UserError: the file is missing or not YAML, a field is unknown or wrong.
     """
     return config_from_dict({**load_yaml(path), **(overrides or {})})
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader.
-
-    Raises:
-        UserError: the file is missing or not a YAML mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a YAML mapping of fields.")
-    return values
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from qstudy.data.cache import FeatureSet
 from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
 from qstudy.data.module import evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.decode.greedy import greedy
+from qstudy.decode.greedy import greedy_labels
 from qstudy.model import RNNT
 from qstudy.quant.packed import PackedModel
 from qstudy.recognizer import recognizer_from_packed
@@ -41,8 +41,7 @@ def recognize(model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str
     begin = time.perf_counter()
     for indices in tqdm(batches, desc=f"Decode {name}", unit="batch", disable=None if name else True, leave=False):
         batch = collate(features, indices).to(device)
-        encoded, lengths, _ = model.encoder(batch.features, batch.feature_lengths)
-        for index, labels in zip(indices, greedy(model, encoded, lengths).hypotheses, strict=True):
+        for index, labels in zip(indices, greedy_labels(model, batch.features, batch.feature_lengths), strict=True):
             texts[index] = tokenizer.decode(labels)
     model.train(training)
     return texts, time.perf_counter() - begin

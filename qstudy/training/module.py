@@ -12,7 +12,8 @@ from torchmetrics.text import WordErrorRate
 
 from qstudy.data.batches import Batch
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.decode.greedy import greedy
+from qstudy.decode.greedy import greedy_labels
+from qstudy.errors import Diverged
 from qstudy.loss import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictor import BLANK
@@ -53,10 +54,9 @@ class TransducerModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Decode some of the dev set."""
-        encoded, lengths, _ = self.model.encoder(batch.features, batch.feature_lengths)
-        hypotheses = [self.tokenizer.decode(labels) for labels in greedy(self.model, encoded, lengths).hypotheses]
+        found = greedy_labels(self.model, batch.features, batch.feature_lengths)
         if batch.weight:  # else another device decodes them
-            self.dev_wer.update(hypotheses, batch.texts)
+            self.dev_wer.update([self.tokenizer.decode(labels) for labels in found], batch.texts)
 
     def on_validation_epoch_end(self) -> None:
         """The word error rate of the whole dev set, over all devices."""
@@ -70,6 +70,25 @@ class TransducerModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let the policy change the model after the optimizer's step."""
         self.policy.project_(self.model, self.global_step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradient's norm, as Lightning does.
+
+        Raises:
+            Diverged: a gradient is no number, or a weight: integer arithmetic would make some number of it.
+        """
+        norms = {
+            "The gradient": nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf),
+            "A weight": nn.utils.get_total_norm(list(self.parameters())),
+        }
+        for what, norm in norms.items():
+            if not norm.isfinite():
+                raise Diverged(
+                    f"{what} became infinite or no number at step {self.global_step}; lower training.learning_rate or "
+                    "the policy's penalty, and start again."
+                )
 
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up, then a cosine to 1 %."""

@@ -17,10 +17,12 @@ import torch
 
 from qstudy.errors import UserError
 from qstudy.files import read_json, write_json
+from qstudy.secrets import masked_arguments
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.qst"  # beside it
+ENTRIES = ("run", "state", "policy", "config", "bit_map", "size_bytes")  # every record has them
 STATES = ("complete", "pruned", "failed")
 COMMAND_VARIABLE = "QSTUDY_COMMAND"  # what the user typed, for the workers that it started
 PACKAGES = ("qstudy", "torch", "torchaudio", "lightning", "numpy", "optuna", "wandb")
@@ -38,9 +40,8 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> str:
-    """What the user typed, without passwords."""
-    typed = os.environ.get(COMMAND_VARIABLE) or shlex.join(["qstudy", *sys.argv[1:]])
-    return re.sub(r"(\w+://[^:/@\s]+):[^@\s]+@", r"\1:***@", typed)
+    """What the user typed, without passwords; for a worker, what was typed where it was started."""
+    return os.environ.get(COMMAND_VARIABLE) or shlex.join(["qstudy", *masked_arguments(sys.argv[1:])])
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +51,8 @@ def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         ValueError: an entry that every record has is missing, or the state is none of `STATES`.
         UserError: the folder cannot be written.
     """
-    missing = [key for key in ("run", "state", "policy", "config", "bit_map", "size_bytes") if key not in record]
-    if missing or record["state"] not in STATES:
-        raise ValueError(f"a record needs {missing or STATES}; got state {record.get('state')!r}")
+    if wrong := _wrong(record):
+        raise ValueError(f"a record needs {wrong}")
     written: dict[str, Any] = _finite({"schema": SCHEMA, **record})
     write_json(folder / RECORD_FILE, written)
     return written
@@ -68,7 +68,18 @@ def read_record(path: Path) -> dict[str, Any]:
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path} is not a record that this version reads: `schema` is {schema!r}, not {SCHEMA}.")
+    if wrong := _wrong(record):
+        raise UserError(f"{path} is damaged: it needs {wrong}; remove it, and the run is made again.")
     return dict(record)
+
+
+def _wrong(record: Mapping[str, Any]) -> str:
+    """What a record lacks; empty if nothing."""
+    if missing := [key for key in ENTRIES if key not in record]:
+        return f"the entry {missing[0]!r}"
+    if record["state"] not in STATES:
+        return f"a state of {', '.join(STATES)}, not {record['state']!r}"
+    return ""
 
 
 def read_records(study: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from qstudy.data.batches import collate
 from qstudy.data.cache import mean_std
 from qstudy.data.sampler import BatchSampler
+from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.quant.packed import PackedModel, fill_packed
 from qstudy.quant.policies import build_policy
@@ -119,6 +120,12 @@ def run(
 
 def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT:
     model = RNNT(config.model, config.features.bins, config.features.hop_ms, assets.tokenizer.size)
+    shortest, needed = int(assets.train.lengths.min()), model.encoder.chunk
+    if shortest < needed:
+        raise UserError(
+            f"data.train: {config.data.train} has an utterance of {shortest} frames, but the encoder needs {needed} "
+            "for one of its own; leave it out, or raise features.tail_ms."
+        )
     if baseline is not None:
         fill_packed(model, PackedModel.load(baseline / MODEL_FILE))
         return model

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
-from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts
+from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts, require_seed
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import distinct_sentences
 from qstudy.data.manifest import Utterance
@@ -55,6 +55,12 @@ class Block:
     seed: int
     noisy: float
 
+    @property
+    def audio(self) -> list[Path]:
+        """Where the utterances go."""
+        numbers = range(self.first, self.first + len(self.sentences))
+        return [self.out / self.split / f"{number:06d}.flac" for number in numbers]
+
 
 def commands(
     out: Path,
@@ -78,14 +84,16 @@ def commands(
     """
     counts = {"train": train, "dev": dev, "test": test}
     require_counts(**counts)
+    require_seed(seed)
     if not 0 <= noisy <= 1:
         raise UserError(f"--noisy: {noisy} is not a share between 0 and 1.")
     recipe = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        begin(out, SPLITS)
-        made = list(_synthesize(_blocks(out, seed, noisy, counts), processes or os.cpu_count() or 1))
+        blocks = _blocks(out, seed, noisy, counts)
+        begin(out, SPLITS, [audio for block in blocks for audio in block.audio])
+        made = list(_synthesize(blocks, processes or os.cpu_count() or 1))
         finish(out, {split: [item for found, item in made if found == split] for split in SPLITS}, recipe)
     print_summary(out)
 
@@ -103,9 +111,8 @@ def say_block(block: Block) -> list[Utterance]:
             for sentence, voice, generator in zip(block.sentences, voices, generators, strict=True)
         ]
     utterances = []
-    for i, (number, generator) in enumerate(zip(numbers, generators, strict=True)):
+    for i, (audio, generator) in enumerate(zip(block.audio, generators, strict=True)):
         samples = _mix(dry[i], dry[:i] + dry[i + 1 :], block.noisy, generator)
-        audio = block.out / block.split / f"{number:06d}.flac"
         write_flac(audio, samples, SAMPLE_RATE)
         utterances.append(Utterance(audio, len(samples) / SAMPLE_RATE, block.sentences[i], voices[i]))
     return utterances

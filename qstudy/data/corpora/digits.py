@@ -28,7 +28,15 @@ import numpy as np
 from tqdm import tqdm
 
 from qstudy.data.audio import read_audio, read_native, write_flac
-from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts, require_folder
+from qstudy.data.corpora.corpus import (
+    begin,
+    finish,
+    is_made,
+    print_summary,
+    require_counts,
+    require_folder,
+    require_seed,
+)
 from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
@@ -74,6 +82,7 @@ def digits(
     """
     counts = {"train": train, "dev": dev, "test": test}
     require_counts(**counts)
+    require_seed(seed)
     files = find_recordings(root)
     sizes = [[path.name, path.stat().st_size] for path in files]
     recipe = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts, "unheard": sorted(unheard or [])}
@@ -158,7 +167,7 @@ def _make(
     recordings, rate = load_recordings(files)
     voices = split_voices(recordings, unheard)
     strings = draw_strings(voices, counts, seed, out)
-    begin(out, tuple(INDICES))
+    begin(out, tuple(INDICES), [string.audio for split in strings.values() for string in split])
     finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
 
 

@@ -34,7 +34,7 @@ def librispeech(root: Path, out: Path) -> None:
     if training := [item for name in sorted(subsets) if name.startswith("train-") for item in subsets[name]]:
         subsets["train"] = training
     begin(out, list(subsets))
-    finish(out, subsets, {"corpus": "librispeech"})
+    finish(out, subsets, {"corpus": "librispeech", "root": str(root.resolve())})
     print_summary(out)
 
 
@@ -42,9 +42,14 @@ def read_chapter(transcript: Path) -> Iterator[Utterance]:
     """The utterances of one `*.trans.txt`: lines `1089-134686-0000 HE HOPED ...` with the FLAC files beside it.
 
     Raises:
-        UserError: a line without words, or a FLAC file that is missing or broken; names file and line.
+        UserError: a file that cannot be read, a line without words, or a FLAC file that is missing or broken; names
+            file and line.
     """
-    for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = transcript.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--root: cannot read {transcript} ({error}).") from error
+    for number, line in enumerate(lines, 1):
         name, _, text = line.strip().partition(" ")
         if not text:
             raise UserError(f"{transcript}:{number}: expected an utterance's name and its words, found {line!r}.")

@@ -37,7 +37,7 @@ def ljspeech(root: Path, out: Path, dev: int = 500, test: int = 500) -> None:
     splits = {"test": ranked[:test], "dev": ranked[test : test + dev], "train": ranked[test + dev :]}
     begin(out, list(splits))
     by_name = {split: sorted(items, key=lambda item: item.audio.name) for split, items in splits.items()}
-    finish(out, by_name, {"corpus": "ljspeech", "dev": dev, "test": test})
+    finish(out, by_name, {"corpus": "ljspeech", "root": str(root.resolve()), "dev": dev, "test": test})
     print_summary(out)
 
 

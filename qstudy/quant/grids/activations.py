@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.grids.base import TINY, ActivationGrid, bounds
+from qstudy.quant.grids.base import TINY, ActivationGrid, bounds, finite_ends
 from qstudy.quant.grids.calibration import METHODS, Method, affine, percentile_ends
 from qstudy.quant.grids.histogram import Histogram
 from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size, whole_zero_point
@@ -69,11 +69,15 @@ class UniformActivations(ActivationGrid):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the range towards the extremes of x, and the scale with it; or count its values."""
+        """Move the range towards the extremes of x, and the scale with it; or count its values.
+
+        Raises:
+            Diverged: x holds values that are not finite; the range stays as it was.
+        """
         if self.histogram is not None:
             self.histogram.add(x)
         else:
-            self._follow(torch.stack(torch.aminmax(x.detach().float())))
+            self._follow(finite_ends(x))
             self._fit(self.extremes)
         self.seen.fill_(True)
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qstudy.errors import Diverged
+
 TINY = 1e-12  # a scale is never zero: an all-zero row keeps a grid
 
 
@@ -93,6 +95,21 @@ class ActivationGrid(nn.Module, ABC):
     def constants(self) -> Tensor:
         """Scale and zero point, (2,) float32: what a packed model stores."""
         return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point]).float()
+
+
+def finite_ends(x: Tensor) -> Tensor:
+    """Least and greatest value of x (any shape), (2,) float32.
+
+    Raises:
+        Diverged: they are not finite; a range that took them up would never lose them again.
+    """
+    ends = torch.stack(torch.aminmax(x.detach().float()))
+    if not ends.isfinite().all():
+        raise Diverged(
+            "An activation quantizer met values that are not finite; lower training.learning_rate, or train the float "
+            "baseline longer or anew."
+        )
+    return ends
 
 
 def activation_grids(model: nn.Module) -> Iterator[ActivationGrid]:

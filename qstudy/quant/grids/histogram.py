@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from qstudy.errors import UserError
+from qstudy.quant.grids.base import finite_ends
 
 HALF = 2048  # bins on each side of zero
 
@@ -29,14 +29,12 @@ class Histogram(nn.Module):
         """Count the values of x (any shape).
 
         Raises:
-            UserError: x holds infinite values, or none that are numbers.
+            Diverged: x holds values that are not finite.
         """
         flat = x.detach().flatten().float()
         if not len(flat):
             return
-        now = torch.stack(torch.aminmax(flat))
-        if not now.isfinite().all():
-            raise UserError("Calibration met values that are not finite; train the float baseline longer or anew.")
+        now = finite_ends(flat)
         self.ends.copy_(torch.stack([torch.minimum(self.ends[0], now[0]), torch.maximum(self.ends[1], now[1])]))
         self._widen(float(now.abs().amax()))
         self.counts += torch.histc(flat.to(self.counts), 2 * HALF, -self.reach, self.reach)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.grids.base import TINY, ActivationGrid, bounds
+from qstudy.quant.grids.base import TINY, ActivationGrid, bounds, finite_ends
 
 RATIOS = 41  # candidates for the first clip, from 0.1 to 1.0 of the largest value seen
 KEPT = 4096  # values of each calibration batch that the first clip is chosen on
@@ -44,7 +44,8 @@ class PactActivations(ActivationGrid):
         return pact(x.float(), self.alpha, self.scale, self.high) if self.enabled else x
 
     def observe(self, x: Tensor) -> None:
-        """Keep a part of x for `settle`."""
+        """Keep a part of x for `settle`; raises Diverged if x holds values that are not finite."""
+        finite_ends(x)
         self._seen.append(some(x))
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from qstudy.errors import UserError
 from qstudy.named import build
 from qstudy.quant.policies.accelerator_aware import AcceleratorAware
 from qstudy.quant.policies.base import QuantPolicy
@@ -34,10 +35,12 @@ def build_policy(config: Mapping[str, Any]) -> QuantPolicy:
     """Make a policy from `{"name": ..., **options}`; a dotted name is a class in the user's own file.
 
     Raises:
-        UserError: unknown name or option.
+        UserError: unknown name or option, or a class that is no policy.
     """
     known: Mapping[str, Callable[..., Any]] = {**POLICIES, **MAPS}
     if str(config.get("name")) in MAPS:
         config, known = build(config, MAPS, "policy"), POLICIES  # a map has no other map as its base
-    policy: QuantPolicy = build(config, known, "policy")
+    policy = build(config, known, "policy")
+    if not isinstance(policy, QuantPolicy):
+        raise UserError(f"policy: {config['name']!r} is no policy; derive it from qstudy.quant.policies.QuantPolicy.")
     return policy

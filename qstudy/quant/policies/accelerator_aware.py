@@ -9,8 +9,8 @@ from qstudy.quant.fixed_point.lstm import hidden_step
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightRange
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import choice
-from qstudy.quant.policies.gridded import GriddedPolicy
+from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS, choice
+from qstudy.quant.policies.gridded import GriddedPolicy, Step
 
 
 class AcceleratorAware(GriddedPolicy):
@@ -31,7 +31,9 @@ class AcceleratorAware(GriddedPolicy):
           nonlinearity: table
     """
 
+    name = "accelerator_aware"
     placement = "accelerator"
+    refuses = (NO_CODEBOOK, NO_GROUPS)
 
     def __init__(
         self,
@@ -42,8 +44,8 @@ class AcceleratorAware(GriddedPolicy):
         gate_fraction: int = 11,
         cell_fraction: int = 11,
         weight_range: WeightRange = "learned",
-        activation_start: int = 0,
-        freeze_step: int | None = None,
+        activation_start: Step = 0,
+        freeze_step: Step | None = None,
     ) -> None:
         """
         Args:
@@ -78,8 +80,6 @@ class AcceleratorAware(GriddedPolicy):
                 raise UserError(
                     f"layers: {shape.name}: accelerator_aware needs weights and activations of 2 to 8 bits."
                 )
-            if bits and bits.granularity == "group":
-                raise UserError(f"layers: {shape.name}: accelerator_aware has one scale per channel or per tensor.")
         return bit_map
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:

@@ -12,6 +12,11 @@ from qstudy.errors import UserError
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 
+Refusal = tuple[str, Any, str]
+"""Field of `LayerBits` and its value in which a policy cannot compute, and the policies to use instead."""
+NO_CODEBOOK: Refusal = ("grid", "codebook", "s8bqat")
+NO_GROUPS: Refusal = ("granularity", "group", "fake_qat or ptq")
+
 
 class QuantPolicy(ABC):
     """The plug-in point. A policy of your own overrides `arithmetic`, and whatever else it needs."""
@@ -21,6 +26,8 @@ class QuantPolicy(ABC):
     accelerator's own operators has to keep the error-prone ones on the CPU."""
     trains = True
     """Whether fine-tuning follows; False: calibration alone."""
+    refuses: tuple[Refusal, ...] = ()
+    """What `layers` may not ask for."""
     total_steps: int | None = None
     """Optimizer steps of the run, for schedules in shares of it; set by who runs it, before `calibrate`."""
 
@@ -29,8 +36,21 @@ class QuantPolicy(ABC):
         self.layers = layers or {}
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
-        """Layer name -> widths: the single source for size, latency, search space and tables."""
-        return resolve(self.layers, shapes, LayerBits(placement=self.placement))
+        """Layer name -> widths: the single source for size, latency, search space and tables.
+
+        Raises:
+            UserError: a pattern that matches no layer, or asks for what this policy refuses.
+        """
+        return self.checked(resolve(self.layers, shapes, LayerBits(placement=self.placement)))
+
+    def checked(self, bit_map: BitMap) -> BitMap:
+        """The same map, if there is nothing in it that this policy refuses; raises as `bit_map`."""
+        for name, bits in bit_map.items():
+            for field, value, others in self.refuses:
+                if getattr(bits, field) == value:
+                    policy = getattr(self, "name", type(self).__name__)
+                    raise UserError(f"layers: {name}: {field}: {policy} has no {value}; use {others}, or leave it.")
+        return bit_map
 
     @abstractmethod
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> Arithmetic:

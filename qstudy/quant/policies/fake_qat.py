@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
-from qstudy.errors import UserError
 from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
 from qstudy.quant.grids import (
     ActivationRange,
@@ -13,8 +12,8 @@ from qstudy.quant.grids import (
     WeightRange,
 )
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import choice
-from qstudy.quant.policies.gridded import GriddedPolicy
+from qstudy.quant.policies.base import NO_CODEBOOK, choice
+from qstudy.quant.policies.gridded import GriddedPolicy, Step
 
 WEIGHT_RANGES = ("max", "mse", "learned")
 ACTIVATION_RANGES = ("max", "ema", "mse", "learned")
@@ -35,6 +34,8 @@ class FakeQAT(GriddedPolicy):
           weight_range: learned
     """
 
+    refuses = (NO_CODEBOOK,)
+
     def __init__(
         self,
         layers: BitPatterns,
@@ -42,8 +43,8 @@ class FakeQAT(GriddedPolicy):
         activation_range: ActivationRange = "ema",
         symmetric: bool = True,
         narrow: bool = True,
-        activation_start: int = 0,
-        freeze_step: int | None = None,
+        activation_start: Step = 0,
+        freeze_step: Step | None = None,
     ) -> None:
         """
         Args:
@@ -63,8 +64,6 @@ class FakeQAT(GriddedPolicy):
         super().__init__(layers, activation_start, freeze_step)
         choice("weight_range", weight_range, WEIGHT_RANGES)
         choice("activation_range", activation_range, ACTIVATION_RANGES)
-        if activation_start < 0 or (freeze_step is not None and freeze_step < 0):
-            raise UserError("policy.activation_start and policy.freeze_step: steps are counted from 0.")
         self.weight_range = weight_range
         self.activation_range = activation_range
         self.symmetric = symmetric

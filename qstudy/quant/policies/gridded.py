@@ -1,7 +1,9 @@
 """What policies over grids share: calibration, and the schedule of activation observers."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import nn
 
 from qstudy.bits import BitPatterns
@@ -9,19 +11,28 @@ from qstudy.quant.arithmetics.gridded import GriddedArithmetic
 from qstudy.quant.grids import activation_grids
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies.base import QuantPolicy
+from qstudy.typed import checked
+
+Step = Annotated[int, Ge(0), Le(10**9)]
+"""Optimizer steps, counted from 0."""
 
 
 class GriddedPolicy(QuantPolicy):
     """A policy whose arithmetics keep their numbers on grids: weights first, activations later, then frozen."""
 
-    def __init__(self, layers: BitPatterns, activation_start: int = 0, freeze_step: int | None = None) -> None:
+    def __init__(self, layers: BitPatterns, activation_start: Step = 0, freeze_step: Step | None = None) -> None:
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
             activation_start: activations stay in float, only watched, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
+
+        Raises:
+            UserError: a step below zero.
         """
         super().__init__(layers)
+        checked(Step, activation_start, "policy.activation_start")
+        checked(Step | None, freeze_step, "policy.freeze_step")
         self.activation_start = activation_start
         self.freeze_step = freeze_step
 

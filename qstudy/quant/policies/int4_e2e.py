@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
@@ -16,9 +17,12 @@ from qstudy.quant.grids.pact import PactActivations
 from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.policies.base import choice
+from qstudy.quant.policies.gridded import Step
 from qstudy.quant.policies.native_int import NativeInt, activation_grid_count
+from qstudy.typed import checked
 
 W4A4: BitPatterns = {"*": {"weight": 4, "activation": 4}}
+Decay = Annotated[float, Ge(0), Le(1e6)]
 WEIGHTS = ("max", "sawb")
 ACTIVATIONS = ("fixed", "max", "pact")
 
@@ -59,8 +63,8 @@ class Int4E2E(NativeInt):
         weight_quantizer: str = "auto",
         activation_quantizer: str = "auto",
         edges: int | None = None,
-        decay: float = 1e-4,
-        freeze_step: int | None = None,
+        decay: Decay = 1e-4,
+        freeze_step: Step | None = None,
         gradient: str = "float32",
     ) -> None:
         """
@@ -81,6 +85,7 @@ class Int4E2E(NativeInt):
         choice("activation_quantizer", activation_quantizer, ("auto", *ACTIVATIONS))
         if edges is not None and edges not in WIDTHS:
             raise UserError(f"policy.edges: {edges!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
+        checked(Decay, decay, "policy.decay")
         self.weight_quantizers = WEIGHTS if weight_quantizer == "auto" else (weight_quantizer,)
         self.activation_quantizers = ACTIVATIONS if activation_quantizer == "auto" else (activation_quantizer,)
         self.edges = edges
@@ -96,6 +101,9 @@ class Int4E2E(NativeInt):
         if self.edges is not None:
             for name in {*driven[:1], *driven[-1:]}:
                 bit_map[name] = replace(bit_map[name], weight=self.edges, activation=self.edges)
+        for name, bits in bit_map.items():
+            if self.weight_quantizers == ("sawb",) and bits.weight not in (*COEFFICIENTS, FLOAT):
+                raise UserError(f"layers: {name}: weight: SAWB has 2 to 8 bits, not {bits.weight}; use max, or auto.")
         return self.checked(bit_map)
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:

@@ -1,15 +1,13 @@
 """`native_int`: quantization-aware training in the device's own integers."""
 
-from collections.abc import Iterable
 from typing import Literal
 
-from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
-from qstudy.errors import UserError
+from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.native import GRADIENTS, NativeArithmetic
 from qstudy.quant.grids import ActivationGrid, FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import choice
-from qstudy.quant.policies.gridded import GriddedPolicy
+from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS, choice
+from qstudy.quant.policies.gridded import GriddedPolicy, Step
 
 
 class NativeInt(GriddedPolicy):
@@ -32,12 +30,13 @@ class NativeInt(GriddedPolicy):
     """
 
     name = "native_int"
+    refuses = (NO_CODEBOOK, NO_GROUPS)  # an integer product cannot be rescaled after its sum
 
     def __init__(
         self,
         layers: BitPatterns,
-        activation_start: int = 0,
-        freeze_step: int | None = None,
+        activation_start: Step = 0,
+        freeze_step: Step | None = None,
         gradient: str = "float32",
         weight_range: Literal["max", "mse"] = "max",
     ) -> None:
@@ -59,24 +58,6 @@ class NativeInt(GriddedPolicy):
         choice("weight_range", weight_range, ("max", "mse"))
         self.weight_range: Literal["max", "mse"] = weight_range
         self.gradient = gradient
-
-    def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
-        """Widths by layer.
-
-        Raises:
-            UserError: codebooks or groups, which an integer product cannot rescale after its sum.
-        """
-        return self.checked(super().bit_map(shapes))
-
-    def checked(self, bit_map: BitMap) -> BitMap:
-        """The same map, if every layer has one uniform grid per row or matrix; raises as `bit_map`."""
-        for name, bits in bit_map.items():
-            for field, value, policies in (("grid", "codebook", "s8bqat"), ("granularity", "group", "fake_qat or ptq")):
-                if getattr(bits, field) == value:
-                    raise UserError(
-                        f"layers: {name}: {field}: {self.name} has no {value}; use {policies}, or leave it."
-                    )
-        return bit_map
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
         weights = [

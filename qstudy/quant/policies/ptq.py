@@ -1,16 +1,18 @@
 """`ptq`: post-training quantization, no training: the rival that training has to beat."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from qstudy.bits import BitPatterns, LayerBits
-from qstudy.errors import UserError
 from qstudy.quant.grids import UniformActivations, UniformWeights
 from qstudy.quant.grids.gptq import SecondOrderWeights
 from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.typed import checked
 
+Percent = Annotated[float, Gt(0), Le(100)]
 ROUNDINGS = {"nearest": UniformWeights, "gptq": SecondOrderWeights}
 
 
@@ -33,7 +35,7 @@ class PTQ(FakeQAT):
         weight_range: Literal["max", "percentile", "mse"] = "mse",
         activation_range: Literal["max", "percentile", "mse", "kl"] = "mse",
         rounding: Literal["nearest", "gptq"] = "nearest",
-        percentile: float = 99.99,
+        percentile: Percent = 99.99,
         symmetric: bool = True,
         narrow: bool = True,
     ) -> None:
@@ -54,8 +56,7 @@ class PTQ(FakeQAT):
         choice("weight_range", weight_range, ("max", "percentile", "mse"))
         choice("activation_range", activation_range, ("max", "percentile", "mse", "kl"))
         choice("rounding", rounding, tuple(ROUNDINGS))
-        if not 0 < percentile <= 100:
-            raise UserError(f"policy.percentile: {percentile!r} is not above 0 and at most 100.")
+        checked(Percent, percentile, "policy.percentile")
         super().__init__(layers, symmetric=symmetric, narrow=narrow)
         self.weight_range = weight_range
         self.activation_range = activation_range

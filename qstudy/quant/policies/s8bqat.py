@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
-from qstudy.errors import UserError
+from qstudy.fields import Share
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
 from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
 from qstudy.quant.grids.mracos import mracos, steepness
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.gridded import GriddedPolicy
+from qstudy.quant.policies.gridded import GriddedPolicy, Step
+from qstudy.typed import checked
 
 TYPICAL_STEPS = 300  # of a fine-tune, where nobody says how long it is
 
@@ -25,6 +28,9 @@ class SoftArithmetic(FakeArithmetic):
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
         return super()._weight(index, weight) if self.snapping or not self.training else weight
+
+
+Strength = Annotated[float, Ge(0), Le(1e6)]
 
 
 class S8BQAT(GriddedPolicy):
@@ -49,12 +55,12 @@ class S8BQAT(GriddedPolicy):
     def __init__(
         self,
         layers: BitPatterns,
-        strength: float = 0.3,
-        full_strength: float = 0.5,
-        snap_from: float = 0.0,
-        compress_every: float = 0.0,
-        activation_start: int = 0,
-        freeze_step: int | None = None,
+        strength: Strength = 0.3,
+        full_strength: Share = 0.5,
+        snap_from: Share = 0.0,
+        compress_every: Share = 0.0,
+        activation_start: Step = 0,
+        freeze_step: Step | None = None,
     ) -> None:
         """
         Args:
@@ -72,12 +78,13 @@ class S8BQAT(GriddedPolicy):
             UserError: a share outside 0 to 1, or a negative strength.
         """
         super().__init__(layers, activation_start, freeze_step)
-        shares = {"full_strength": full_strength, "snap_from": snap_from, "compress_every": compress_every}
-        for field, share in shares.items():
-            if not 0 <= share <= 1:
-                raise UserError(f"policy.{field}: {share} is not a share of the run, 0 to 1.")
-        if not strength >= 0:
-            raise UserError(f"policy.strength: {strength} must be 0 or more.")
+        for field, share in (
+            ("full_strength", full_strength),
+            ("snap_from", snap_from),
+            ("compress_every", compress_every),
+        ):
+            checked(Share, share, f"policy.{field}")
+        checked(Strength, strength, "policy.strength")
         self.strength = strength
         self.full_strength = full_strength
         self.snap_from = snap_from

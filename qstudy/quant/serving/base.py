@@ -8,10 +8,20 @@ from torch import Tensor
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.layout import compare, layer_layout
 
 
 class ServedArithmetic(Arithmetic):
     """One layer of a packed model; it owns integers, the layer only a bias."""
+
+    @classmethod
+    def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
+        """Whether a file holds for this layer what `unpack` takes, and nothing else.
+
+        Raises:
+            UserError: a tensor is missing, too many or another than it must be, or the arithmetic has no such widths.
+        """
+        compare(shape.name, tensors, layer_layout(shape, bits))
 
     @classmethod
     @abstractmethod

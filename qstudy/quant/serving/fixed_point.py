@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.bits import LayerBits, LayerShape
+from qstudy.errors import UserError
+from qstudy.fields import fill
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bitpack import unpack
 from qstudy.quant.fixed_point.lstm import final_state, hidden_step, lstm_operands, run_lstm, weight_scale
-from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, to_fixed, to_float
+from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
 from qstudy.quant.integer.accumulator import Grid, accumulate, record, rescale
+from qstudy.quant.layout import compare, layer_layout
 from qstudy.quant.serving.base import ServedArithmetic
 
 
@@ -45,13 +48,24 @@ class FixedPointServed(ServedArithmetic):
         self.spec = FixedPoint()
 
     @classmethod
+    def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
+        wide = bits.weight > 8 or (shape.activations and bits.activation > 8)
+        if wide or bits.grid == "codebook" or bits.granularity == "group":
+            raise UserError(f"bit_map.{shape.name}: the arithmetic `fixed_point` does not compute in these widths")
+        layout = layer_layout(shape, bits)
+        words = [f"{i}.scale" for i in range(len(shape.matrices))] if shape.kind == "lstm" else []
+        compare(shape.name, tensors, layout | {key: layout[key]._replace(dtype=torch.int32) for key in words})
+        if any((tensors[key] & 0xFF > MAX_SHIFT).any() for key in words):
+            raise UserError(f"{shape.name}: a requantization shifts by more than {MAX_SHIFT} bits")
+
+    @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "FixedPointServed":
         matrices = [unpack(tensors[f"{i}.codes"], bits.weight, size) for i, size in enumerate(shape.matrices)]
         scales = [tensors[f"{i}.scale"] for i in range(len(matrices))]
         return cls(matrices, scales, tensors.get("activation"), bits.activation)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        self.spec = FixedPoint(**settings)
+        self.spec = fill(FixedPoint, settings, "settings")
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         if self.scale_0.dtype is not torch.int32:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
+from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bitpack import unpack
 from qstudy.quant.grids.blocks import spread
@@ -37,6 +38,12 @@ class GroupedServed(ServedArithmetic):
         self.count = len(matrices)
         self.register_buffer("grids", grids)
         self.bits = bits
+
+    @classmethod
+    def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
+        if bits.grid == "codebook":
+            raise UserError(f"bit_map.{shape.name}: the arithmetic `grouped` has no codebooks")
+        super().check(tensors, shape, bits)
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "GroupedServed":

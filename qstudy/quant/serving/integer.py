@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
+from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import Grid
 from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
@@ -36,6 +37,12 @@ class IntegerServed(ServedArithmetic):
         self.program: LSTMProgram | None = None
         if len(arranged) == 2 and bias is not None:
             self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (grids[0], grids[1]), bias)])
+
+    @classmethod
+    def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
+        if bits.granularity == "group" and bits.weight != FLOAT:
+            raise UserError(f"bit_map.{shape.name}: the arithmetic `integer` has no groups")
+        super().check(tensors, shape, bits)
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> ServedArithmetic:

@@ -1,0 +1,129 @@
+"""The file of a packed model: safetensors with a JSON header, and hashes of both. Every reader of `.qst` is this one.
+
+It imports without torch, so that a model is priced at once. Files may come from anyone: nothing that they say is
+believed before it was checked, and no message passes on more than a sentence.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from qstudy.bits import BitMap, LayerBits, LayerShape
+from qstudy.errors import UserError
+from qstudy.fields import fill
+from qstudy.files import content_hash, replacing
+from qstudy.hardware.size import layer_bytes
+
+HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
+HASHES = ("sha256", "header_sha256")  # of the tensors, and of the header
+FORMAT = 1
+Arrays = dict[str, NDArray[Any]]
+
+
+class Contents(NamedTuple):
+    """A packed model as it lies in its file."""
+
+    header: dict[str, Any]
+    """What was saved, without the hashes."""
+    arrays: Arrays
+    """Tensors by name."""
+    shapes: list[LayerShape]
+    """The model's layers."""
+    bit_map: BitMap
+    """Their widths."""
+
+
+def write(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
+    """Write one safetensors file, atomically.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    full = {**header, "format": FORMAT, "sha256": _digest(arrays)}
+    metadata = {HEADER: json.dumps({**full, "header_sha256": content_hash(full)}, sort_keys=True, allow_nan=False)}
+    with replacing(path) as temporary:
+        temporary.write_bytes(safetensors.numpy.save(arrays, metadata))
+
+
+def read(path: Path) -> Contents:
+    """Read a packed model; it is whole, and its header is well-formed.
+
+    Raises:
+        UserError: the file is missing, truncated, damaged, or not a packed model.
+    """
+    try:
+        with safetensors.safe_open(str(path), "numpy") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        whole = header.pop("header_sha256") == content_hash(header) and header.pop("sha256") == _digest(arrays)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no packed model {path}; make one with `qstudy export`.") from error
+    except (safetensors.SafetensorError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError,
+            TypeError, ValueError) as error:  # fmt: skip
+        raise UserError(f"{path} is not a whole packed model ({_reason(error)}); export it again.") from error
+    if not whole or header.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is damaged or of another format version; export it again.")
+    layers, widths = _layers(header, path)
+    _require_sizes(path, arrays, layers, widths)
+    return Contents(header, arrays, layers, widths)
+
+
+def describe_layers(shapes: list[LayerShape], bit_map: BitMap) -> dict[str, Any]:
+    """The part of a header that `read` turns into layers again."""
+    return {
+        "shapes": [asdict(shape) for shape in shapes],
+        "bit_map": {name: bits.to_dict() for name, bits in bit_map.items()},
+    }
+
+
+def _layers(header: Mapping[str, Any], path: Path) -> tuple[list[LayerShape], BitMap]:
+    """
+    Raises:
+        UserError: a field is missing, of another type or out of its range, or layers and widths do not belong together.
+    """
+    shapes, bit_map = header.get("shapes"), header.get("bit_map")
+    if not isinstance(shapes, list) or not isinstance(bit_map, dict):
+        raise UserError(f"{path}: its header has no list `shapes` or no mapping `bit_map`; export it again.")
+    layers = [fill(LayerShape, shape, f"{path}: shapes.{index}") for index, shape in enumerate(shapes)]
+    widths = {name: fill(LayerBits, bits, f"{path}: bit_map.{name}") for name, bits in bit_map.items()}
+    names = [layer.name for layer in layers if layer.matrices]
+    if sorted(widths) != sorted(names):
+        raise UserError(f"{path}: `bit_map` does not name the layers of `shapes`, each once; export it again.")
+    return layers, {name: widths[name] for name in names}
+
+
+def _require_sizes(path: Path, arrays: Arrays, layers: list[LayerShape], widths: BitMap) -> None:
+    """
+    Raises:
+        UserError: a layer's tensors take other bytes than its shape and its widths say.
+    """
+    rest = {name: array.nbytes for name, array in arrays.items()}
+    for layer in layers:
+        own = sum(rest.pop(name) for name in list(rest) if name.startswith(f"{layer.name}."))
+        if own != (expected := layer_bytes(layer, widths.get(layer.name, LayerBits()))):
+            raise UserError(
+                f"{path}: the tensors of {layer.name} take {own} bytes, but must take {expected}; export it again."
+            )
+    if rest:
+        raise UserError(f"{path} has tensors of no layer ({', '.join(sorted(rest))}); export it again.")
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,221 @@
+"""Model files of another author: their hashes are right, what they say is not. Nothing of it runs."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from tiny import filled, model_config, packed, talkative
+
+from qstudy.cli import main
+from qstudy.errors import UserError
+from qstudy.load import load_recognizer
+from qstudy.quant import packed_file
+from qstudy.quant.packed import PackedModel
+
+Arrays = dict[str, Any]
+CANARY = "from pathlib import Path\nPath('owned').touch()\nclass J:\n    pass\n"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """W4A8: integers, scales, grids, biases and constants."""
+    path = tmp_path_factory.mktemp("original") / "model.qst"
+    model = talkative()
+    policy = filled(model, {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8}}})
+    packed(model, policy, model_config()).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user works, with code of someone else in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(CANARY)
+    return tmp_path
+
+
+def rewritten(original: Path, out: Path, change: Callable[[Arrays, dict[str, Any]], None]) -> Path:
+    """The file as another program would write it after `change`: with the hashes of what it holds."""
+    contents = packed_file.read(original)
+    arrays, header = dict(contents.arrays), copy.deepcopy(contents.header)
+    change(arrays, header)
+    packed_file.write(out, arrays, header)
+    return out
+
+
+def refused(path: Path) -> str:
+    """The one sentence with which a file is refused."""
+    with pytest.raises(UserError) as error:
+        load_recognizer(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_load_save_load(original: Path, tmp_path: Path) -> None:
+    PackedModel.load(original).save(tmp_path / "again.qst")
+    assert (tmp_path / "again.qst").read_bytes() == original.read_bytes()
+    load_recognizer(tmp_path / "again.qst")
+
+
+def test_the_committed_models_are_whole() -> None:
+    root = Path(__file__).parents[1]
+    for path in (root / "reports/digits/best.qst", root / "sweeps/base/commands.qst"):
+        load_recognizer(path)
+
+
+@pytest.mark.parametrize("missing", ["sha256", "header_sha256"])
+def test_both_hashes_must_be_there(original: Path, tmp_path: Path, missing: str) -> None:
+    with safetensors.safe_open(str(original), "numpy") as file:
+        header = json.loads(file.metadata()["qstudy"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del header[missing]
+    path = tmp_path / "model.qst"
+    path.write_bytes(safetensors.numpy.save(arrays, {"qstudy": json.dumps(header)}))
+    refused(path)
+
+
+# Tensors
+
+
+def replace(name: str, value: Any) -> Callable[[Arrays, dict[str, Any]], None]:
+    return lambda arrays, header: arrays.update({name: value(arrays[name]) if callable(value) else value})
+
+
+def with_nan(array: Any) -> Any:
+    changed = array.copy()
+    changed.flat[0] = np.nan
+    return changed
+
+
+TENSORS: dict[str, Callable[[Arrays, dict[str, Any]], Any]] = {
+    "no bias": lambda arrays, header: arrays.pop("joiner.output.bias"),
+    "no constant": lambda arrays, header: arrays.pop("encoder.normalize.mean"),
+    "no codes": lambda arrays, header: arrays.pop("encoder.lstm.0.1.codes"),
+    "no scale": lambda arrays, header: arrays.pop("encoder.lstm.0.1.scale"),
+    "no grids": lambda arrays, header: arrays.pop("encoder.lstm.0.activation"),
+    "one more in a layer": replace("joiner.output.extra", np.ones(3, np.float32)),
+    "one more in no layer": replace("other", np.ones(3, np.float32)),
+    "a bias where there is none": replace("joiner.predictor.bias", np.ones(12, np.float32)),
+    "codes too short": replace("joiner.output.0.codes", lambda codes: codes[:-1]),
+    "codes too long": replace("joiner.output.0.codes", lambda codes: np.append(codes, codes[:1])),
+    "codes of another type": replace("joiner.output.0.codes", lambda codes: codes.astype(np.float32)),
+    "one scale for all": replace("joiner.output.0.scale", lambda scale: scale[:1]),
+    "a scale of integers": replace("joiner.output.0.scale", lambda scale: np.ones_like(scale, np.int32)),
+    "a scale that is no number": replace("joiner.output.0.scale", with_nan),
+    "a bias that is no number": replace("joiner.output.bias", with_nan),
+    "an infinite constant": replace("encoder.normalize.deviation", lambda deviation: deviation + np.inf),
+    "a constant of another shape": replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
+    "a grid without steps": replace("joiner.output.activation", lambda grids: grids * 0),
+    "one grid for two": replace("encoder.lstm.0.activation", lambda grids: grids[:1]),
+}
+
+
+@pytest.mark.parametrize("change", TENSORS)
+def test_tensors_that_layers_and_widths_do_not_have(original: Path, tmp_path: Path, change: str) -> None:
+    refused(rewritten(original, tmp_path / "model.qst", TENSORS[change]))
+
+
+# Header
+
+
+HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "ten million bins": lambda header: header["features"].update(bins=10**7),
+    "no model": lambda header: header.pop("model"),
+    "a model without an encoder": lambda header: header["model"].update(encoder={}),
+    "a billion layers": lambda header: header["model"]["encoder"].update(layers=10**9),
+    "a billion units": lambda header: header["model"]["encoder"].update(hidden=10**9),
+    "units in words": lambda header: header["model"]["encoder"].update(hidden="many"),
+    "an unknown option": lambda header: header["model"]["joiner"].update(depth=3),
+    "no features": lambda header: header.pop("features"),
+    "features in a list": lambda header: header.update(features=[40]),
+    "an unknown feature": lambda header: header["features"].update(deltas=2),
+    "no tokenizer": lambda header: header.pop("tokenizer"),
+    "a tokenizer of another size": lambda header: header["tokenizer"].update(alphabet="abc"),
+    "an alphabet that is a number": lambda header: header["tokenizer"].update(alphabet=3),
+    "an unknown arithmetic": lambda header: header["arithmetic"].update({"joiner.output": "floating"}),
+    "arithmetics in a list": lambda header: header.update(arithmetic=["integer"]),
+    "another arithmetic": lambda header: header["arithmetic"].update({"encoder.lstm.0": "fixed_point"}),
+    "groups in an arithmetic without": lambda header: header["bit_map"]["joiner.output"].update(granularity="group"),
+    "other widths": lambda header: header["bit_map"]["joiner.output"].update(weight=8),
+    "a float width": lambda header: header["bit_map"]["joiner.output"].update(weight=4.0),
+    "one layer less": lambda header: header["shapes"].pop(),
+    "a layer twice": lambda header: header["shapes"].append(header["shapes"][-1]),
+    "a negative size": lambda header: header["shapes"][-1].update(vectors=-5),
+    "a layer of another kind": lambda header: header["shapes"][1].update(kind="linear"),
+    "another rate": lambda header: header["shapes"][1].update(every_ms=1.0),
+    "widths of no layer": lambda header: header["bit_map"].update(other=header["bit_map"]["joiner.output"]),
+    "no widths": lambda header: header.pop("bit_map"),
+    "layers in words": lambda header: header.update(shapes="three"),
+}
+
+
+@pytest.mark.parametrize("change", HEADERS)
+def test_headers_that_do_not_fit(original: Path, tmp_path: Path, change: str) -> None:
+    path = rewritten(original, tmp_path / "model.qst", lambda _, header: HEADERS[change](header))
+    started = time.monotonic()
+    refused(path)
+    assert time.monotonic() - started < 20, "something of that size was made"
+
+
+def test_a_header_that_is_too_deep(original: Path, tmp_path: Path) -> None:
+    arrays = packed_file.read(original).arrays
+    path = tmp_path / "model.qst"
+    path.write_bytes(safetensors.numpy.save(arrays, {"qstudy": "[" * 10**5 + "]" * 10**5}))
+    refused(path)
+
+
+# Code
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every entry of nested lists and mappings."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, entry in entries:
+        yield (*path, key)
+        yield from places(entry, (*path, key))
+
+
+def put(header: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
+    owner: Any = header
+    for key in place[:-1]:
+        owner = owner[key]
+    owner[place[-1]] = value
+
+
+@pytest.mark.parametrize("code", ["evil.J", {"name": "evil.J"}, {"class_path": "evil.J"}], ids=str)
+def test_no_field_of_a_header_runs_code(original: Path, folder: Path, code: Any) -> None:
+    header = packed_file.read(original).header
+    for place in places(header):
+        path = rewritten(original, folder / "model.qst", lambda _, header, place=place: put(header, place, code))
+        with suppress(UserError):
+            load_recognizer(path)
+        assert not (folder / "owned").exists(), place
+
+
+@pytest.mark.parametrize("part", ["encoder", "predictor", "joiner"])
+def test_code_that_a_model_file_asks_for_is_named(original: Path, folder: Path, part: str) -> None:
+    path = rewritten(
+        original, folder / "model.qst", lambda _, header: header["model"].update({part: {"name": "evil.J"}})
+    )
+    assert "'evil.J'" in refused(path)
+    assert "--trust evil.py" in refused(path)
+    assert not (folder / "owned").exists()
+
+
+@pytest.mark.parametrize("command", ["transcribe {} a.wav", "evaluate {} --manifest m.jsonl", "simulate {}"])
+def test_commands_say_it_in_one_sentence(
+    original: Path, folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rewritten(original, folder / "model.qst", lambda _, header: header["bit_map"].pop("joiner.output"))
+    with pytest.raises(SystemExit) as exit_code:
+        main(command.format(path).split())
+    assert exit_code.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
