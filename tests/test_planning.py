@@ -144,7 +144,7 @@ import time
 from qstudy.training import assets
 from qstudy.training.config import config_from_dict
 commands = assets._make_corpus
-assets._make_corpus = lambda options: (time.sleep(2), commands(options))
+assets._make_corpus = lambda *recipe: (time.sleep(2), commands(*recipe))
 make = {"corpus": "commands", "out": "corpus", "train": 8, "dev": 2, "test": 2, "processes": 1}
 data = {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}
 assets.make_corpus(config_from_dict({"data": data}))
