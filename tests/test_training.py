@@ -276,3 +276,12 @@ def test_killed_then_interrupted_then_finished(corpus: Path, shared_folder: Path
     run(config, folder, name="float")
     run(config, tmp_path / "straight", name="float")
     assert_same(tmp_path / "straight", folder)
+
+
+def test_sigterm_leaves_a_checkpoint_as_ctrl_c_does(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, shared_folder, training={"evaluate_every": 4, "checkpoint_every": 100})
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, name="float", report=lambda step, wer: signal.raise_signal(signal.SIGTERM))
+    assert int(weights(tmp_path)["step"]) == 5
+    assert signal.getsignal(signal.SIGTERM) == before
