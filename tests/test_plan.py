@@ -28,7 +28,7 @@ def test_a_plan_tells_what_is_made_and_what_is_there(
     assert "train a float model, 120 steps" in baseline
     assert "6 of up to 40 steps" in trials
     (tmp_path / "corpora/smoke").mkdir(parents=True)
-    (tmp_path / "corpora/smoke/train.jsonl").touch()
+    (tmp_path / "corpora/smoke/train.jsonl").write_text("{}")
     _, corpus, _, trials = said_of("smoke", 6, capsys)
     assert corpus.split() == ["corpus", "corpora/smoke", "is", "there", "done"]
     assert trials.split()[1:] == ["6", "of", "up", "to", "40", "steps,", "6", "done", "done"]

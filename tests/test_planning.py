@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from sweep_helpers import make_config, measure, open_queue, start_victim
@@ -42,11 +43,16 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 def first_sweeps(root: Path, url: str) -> None:
-    """Four sweeps in four folders begin one study in an empty database."""
+    """Four sweeps in four folders begin one study in an empty database; then all of them ask for more."""
     config = make_config(trials=6)
     queues = at_once(*(lambda place=place: open_queue(root / str(place), config, url) for place in range(4)))
     assert not [queue for queue in queues if isinstance(queue, Exception)]
     assert [trial.number for trial in queues[0].trials()] == list(range(6))
+    for wanted in (9, 12, 20):
+        for queue in queues:
+            queue.config = make_config(trials=wanted)
+        at_once(*(queue.plan for queue in queues))
+        assert [trial.number for trial in queues[0].trials()] == list(range(wanted))
 
 
 def test_planners_at_once_plan_one_study(tmp_path: Path) -> None:
@@ -106,15 +112,23 @@ def test_an_extended_plan_of_another_sweep_is_not_lost(tmp_path: Path) -> None:
     assert len(first.trials()) == len(second.trials()) == 4
 
 
+def test_a_study_that_was_removed_is_told(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2))
+    optuna.delete_study(study_name="toy", storage=queue._storage)
+    for used in (queue.plan, lambda: work(queue, measure)):
+        with pytest.raises(UserError, match="'toy' is no longer in its storage: somebody removed it"):
+            used()
+
+
 def test_a_locked_database_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("qstudy.sweep.storage.LOCKED_S", 1)
+    monkeypatch.setattr("qstudy.sweep.storage.LOCKED_S", 0.5)
     queue = open_queue(tmp_path, make_config(trials=2))
     other = open_storage(None, tmp_path / "toy")
     with other.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
-        release = threading.Timer(5, connection.exec_driver_sql, ["ROLLBACK"])
+        release = threading.Timer(3, connection.exec_driver_sql, ["ROLLBACK"])
         release.start()
         queue.config = make_config(trials=3)
         queue.plan()
@@ -126,10 +140,14 @@ def test_a_locked_database_is_waited_for(
 
 def test_two_processes_make_one_corpus_once(tmp_path: Path) -> None:
     code = """
-from qstudy.training.assets import make_corpus
+import time
+from qstudy.training import assets
 from qstudy.training.config import config_from_dict
-make = {"corpus": "commands", "out": "corpus", "train": 24, "dev": 2, "test": 2, "processes": 1}
-make_corpus(config_from_dict({"data": {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}}))
+commands = assets._make_corpus
+assets._make_corpus = lambda *recipe: (time.sleep(2), commands(*recipe))
+make = {"corpus": "commands", "out": "corpus", "train": 8, "dev": 2, "test": 2, "processes": 1}
+data = {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}
+assets.make_corpus(config_from_dict({"data": data}))
 """
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     command = [sys.executable, "-c", code]
@@ -138,4 +156,4 @@ make_corpus(config_from_dict({"data": {"train": "corpus/train.jsonl", "dev": "co
     said = [maker.communicate()[0] for maker in makers]
     assert [maker.returncode for maker in makers] == [0, 0], said
     assert sum("The manifests are in corpus" in text for text in said) == 1
-    assert len((tmp_path / "corpus" / "train.jsonl").read_text().splitlines()) == 24
+    assert len((tmp_path / "corpus" / "train.jsonl").read_text().splitlines()) == 8

@@ -15,6 +15,7 @@ from pool_program import use, workers_of
 from sweep_helpers import SPACE, make_config, open_queue
 
 from qstudy.errors import UserError
+from qstudy.named import build
 from qstudy.sweep import pool
 from qstudy.sweep.capacity import bounded, free_bytes
 from qstudy.sweep.lifeline import stoppable
@@ -98,7 +99,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_its_workers(
     """The database's tables vanish under a running sweep."""
     (working / "behave").write_text("wait")
     queue = open_queue(working, make_config(trials=3, base=BASE))
-    monkeypatch.setattr(PatientStorage, "patience_s", 3.0)
+    monkeypatch.setattr(PatientStorage, "patience_s", 2.5)
 
     def tend(self: pool.Pool) -> None:
         if workers_of(working):
@@ -121,6 +122,10 @@ def test_what_lies_in_the_working_folder_stands_in_for_nothing(working: Path, mo
         process = pool._start(queue, 1, None, "--help", log=log)
         process.communicate()
     assert process.returncode == 0, (working / "log").read_text()
+    (working / "my_part.py").write_text("class Part: pass")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert type(build({"name": "my_part.Part"}, {}, "part")).__name__ == "Part"
+    assert sys.path[-1] == str(working), "the user's own files are found, after all others"
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, "-m", "qstudy", "sweep", "--help"]
     subprocess.run(command, env=environment, check=True, capture_output=True)

@@ -60,9 +60,9 @@ class Server:
             assert self.process.poll() is None, "the server did not start"
             time.sleep(0.1)
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """At once: the default waits for connections to be closed."""
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(how)
         self.process.wait()
 
     def database(self, name: str) -> str:
@@ -78,7 +78,7 @@ def running() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as name:
         server = Server(Path(name))
         yield server
-        server.stop()
+        server.stop(signal.SIGQUIT)  # nobody needs its data any more
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_server_that_is_restarted_costs_nothing(
 ) -> None:
     queue = open_queue(tmp_path, make_config(trials=3), server, **BEATS)
     running.stop()
-    back = threading.Timer(4, running.start)
+    back = threading.Timer(3, running.start)
     back.start()
     try:
         work(queue, measure)

@@ -30,6 +30,7 @@ class PatientStorage(RDBStorage):
     """Optuna's storage, which asks a database again that is restarted, locked, full or out of reach."""
 
     patience_s = PATIENCE_S
+    _said = False  # that it is away: once, though the heartbeats of a trial wait for it too
 
     def patiently(self, operation: Callable[[], T]) -> T:
         """The result of `operation`, tried again as long as the database is away, for `patience_s` at most.
@@ -37,10 +38,12 @@ class PatientStorage(RDBStorage):
         Raises:
             UserError: it stays away, or it refuses the operation.
         """
-        begun, said = time.monotonic(), False
+        begun = time.monotonic()
         while True:
             try:
-                return operation()
+                result = operation()
+                self._said = False
+                return result
             except (StorageInternalError, DBAPIError) as error:
                 waited = time.monotonic() - begun
                 if not is_passing(error):
@@ -50,8 +53,8 @@ class PatientStorage(RDBStorage):
                         f"The study's storage has not answered for {waited:.0f} s ({reason(error)}); nothing is lost: "
                         "run the same command again to go on."
                     ) from error
-                if waited >= QUIET_S and not said:
-                    said = True
+                if waited >= QUIET_S and not self._said:
+                    self._said = True
                     told = f"The study's storage does not answer ({reason(error)}); "
                     print(f"{told}trying again for up to {self.patience_s:.0f} s.", file=sys.stderr, flush=True)
             time.sleep(PAUSE_S)

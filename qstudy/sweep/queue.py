@@ -84,8 +84,16 @@ class Queue:
         self._place = content_hash(platform.node(), uuid.getnode(), str(folder.resolve()))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The study's trials, or those in some states, in the order of their numbers."""
-        return self.study.get_trials(deepcopy=False, states=states or None)
+        """The study's trials, or those in some states, in the order of their numbers.
+
+        Raises:
+            UserError: the storage is away, or the study has gone.
+        """
+        try:
+            return self.study.get_trials(deepcopy=False, states=states or None)
+        except KeyError as error:
+            gone = f"The study {self.config.study!r} is no longer in its storage"
+            raise UserError(f"{gone}: somebody removed it; begin it anew with `qstudy sweep`.") from error
 
     def unfinished(self) -> int:
         """How many trials wait or run, here or elsewhere."""
