@@ -8,6 +8,7 @@ from analysis.fields import amount, count, label, mapping, mappings, number, sho
 from analysis.records import FLOAT, Edits, Layer, Run, Scores, Width
 from qstudy.errors import UserError
 from qstudy.files import safe_name
+from qstudy.secrets import mask_urls
 
 STATES = ("complete", "pruned", "failed")
 UTTERANCES = 100_000  # of a set: what a bootstrap takes seconds for
@@ -29,6 +30,8 @@ def parse_run(record: Any) -> Run:
         raise ValueError(f"state is {shown(record['state'])}, not one of {', '.join(STATES)}")
     _check_baseline(record.get("baseline"))
     _check_rest(record)
+    if "command" in record:  # older versions left some passwords in it
+        record["command"] = mask_urls(text(record["command"], "command"))
     latency, budgets = mappings(record.get("latency"), "latency"), mapping(record.get("budgets"), "budgets")
     step = record.get("step_ms")
     return Run(
@@ -82,7 +85,7 @@ def _check_rest(record: dict[str, Any]) -> None:
         amount(record.get(name), name)
     for name in ("seed", "steps"):
         count(record.get(name), name)
-    for name in ("command", "commit", "created"):
+    for name in ("commit", "created"):
         text(record.get(name), name)
     for name, key in (("step_ms", "p95"), ("loss", "last")):
         if isinstance(inside := record.get(name), Mapping):

@@ -12,7 +12,7 @@ STORAGE_VARIABLE = "QSTUDY_STORAGE"
 """The environment variable with the URL, which neither process lists nor Weights & Biases show."""
 STARS = "***"
 _OPTION = "--storage"
-_URL = re.compile(r"[A-Za-z][\w+.-]*://\S+")
+_URL = re.compile(r"[A-Za-z][\w+.-]*://\S+?(?=['\"]*(\s|$))")
 _ARGUMENT = re.compile(r"[A-Za-z][\w+.-]*://.+", re.DOTALL)  # a whole one: its password may hold a space
 _PARTS = re.compile(
     r"(?P<scheme>[A-Za-z][\w+.-]*)://"
@@ -46,6 +46,11 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def mask_urls(text: str) -> str:
+    """A text with every URL in it masked."""
+    return _URL.sub(lambda found: masked(found[0]), text)
+
+
 def hide(text: str, url: str | None = None) -> str:
     """A message without the secrets of any URL in it, nor of the storage's, however a driver quotes them.
 
@@ -54,7 +59,7 @@ def hide(text: str, url: str | None = None) -> str:
         url: the storage's; by default that in the environment.
     """
     url = url or os.environ.get(STORAGE_VARIABLE, "")
-    text = _URL.sub(lambda found: masked(found[0]), text.replace(url, masked(url)) if url else text)
+    text = mask_urls(text.replace(url, masked(url)) if url else text)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", STARS, text)
     return text

@@ -42,12 +42,26 @@ def checked(hint: Any, value: Any, where: str) -> Any:
     except PydanticUserError:
         return value
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: {_short(value)} is not a finite number, text, list or mapping.") from error
+        place, odd = _odd_one(value, where)
+        raise UserError(f"{place}: {_short(odd)} is not a finite number, text, list or mapping.") from error
+
+
+def _odd_one(value: Any, place: str) -> tuple[str, Any]:
+    """The innermost value that JSON has no form of, and where it stands."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        try:
+            json.dumps(each, allow_nan=False, default=os.fspath)
+        except (TypeError, ValueError):
+            return _odd_one(each, f"{place}.{key}")
+    return place, value
 
 
 def _complaint(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return "this field is missing"
+    if error["type"] == "unexpected_keyword_argument":
+        return "there is no such field"
     if error["type"] == "literal_error":
         expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return f"{_short(error['input'])} is not one of {expected}"

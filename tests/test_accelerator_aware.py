@@ -131,7 +131,7 @@ def test_gradients_reach_every_weight() -> None:
 @pytest.mark.parametrize(
     ("layers", "said"),
     [({"*": {"weight": 8}}, "2 to 8 bits"), ({"*": {"weight": 16, "activation": 8}}, "2 to 8 bits"),
-     ({"*": {"weight": 8, "activation": 8, "granularity": "group"}}, "per channel or per tensor")],
+     ({"*": {"weight": 8, "activation": 8, "granularity": "group"}}, "accelerator_aware has no group")],
     ids=["float activations", "16 bits", "groups"],
 )  # fmt: skip
 def test_what_the_multiplier_does_not_take_is_named(layers: dict[str, Any], said: str) -> None:

@@ -94,6 +94,15 @@ def test_no_text_becomes_code(written: Path) -> None:
             assert not [cell for row in csv.reader(file) for cell in row if cell.startswith(("=", "+", "@"))]
 
 
+def test_a_password_in_an_old_record_goes_no_further(tmp_path: Path) -> None:
+    command = "qstudy sweep a.yaml --storage 'postgresql://host/db?user=me&password=geh3im' --trials 3"
+    folder = write_lines(tmp_path / "in", changed(made.records()[0], command=command))
+    main(["report", str(folder), "--out", str(tmp_path / "out")])
+    assert not [path for path in (tmp_path / "out").iterdir() if b"geh3im" in path.read_bytes()]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "--storage &#39;postgresql://host/db?***&#39; --trials 3" in page
+
+
 def test_every_format_escapes_its_own() -> None:
     rows = tuple((Cell(text, text),) for text in (FORMULA, "@x", "-1+1", "a\n\nb", "[x](javascript:x)", "![](//x)|"))
     table = Table("t}\\input{x", "", HTML, (Column("+x", TEX),), rows)

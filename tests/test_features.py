@@ -95,3 +95,11 @@ def test_wrong_settings_are_named(wrong: dict[str, float]) -> None:
 def test_too_many_bins() -> None:
     with pytest.raises(UserError, match="bins are too many"):
         Filterbank(FeatureSettings(bins=200))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_samples_that_are_no_numbers(poison):
+    samples = torch.zeros(16000)
+    samples[15999] = poison
+    with pytest.raises(ValueError, match="finite"):
+        extract(Filterbank(FeatureSettings()), samples)

@@ -93,6 +93,18 @@ def test_plot(sizes: Path, tmp_path: Path, suffix: str) -> None:
     [
         ({"bits": "w4"}, "w4a8"),
         ({"bits": "w9a8"}, "9 bits"),
+        ({"bits": "w²a8"}, "w4a8"),
+        ({"bits": "w4a"}, "w4a8"),
+        ({"bits": ""}, "w4a8"),
+        ({"bits": "w4a8,,"}, "w4a8"),
+        ({"bits": "w99999999999a8"}, "w4a8"),
+        ({"beam": 0}, "beam: 0"),
+        ({"beam": -1}, "beam: -1"),
+        ({"beam": 10**9}, "beam: 1000000000"),
+        ({"compare": ""}, "no model"),
+        ({"compare": "*=w3"}, "w4a8"),
+        ({"accelerator": "nothing.yaml"}, "nothing.yaml"),
+        ({"manifest": Path("nothing.jsonl")}, "nothing.jsonl"),
         ({"bits": "nothing.*=w4a8"}, "matches no layer"),
         ({"compare": "nonsense"}, "nonsense"),
         ({"accelerator": "tpu"}, "tpu"),
@@ -102,6 +114,43 @@ def test_plot(sizes: Path, tmp_path: Path, suffix: str) -> None:
 def test_mistakes(sizes: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         simulate(sizes, **options)  # type: ignore[arg-type]
+
+
+def test_a_mistaken_plot_is_told_before_anything_is_computed(sizes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="plot"):
+        simulate(sizes, plot=Path("plot.txt"))
+    assert capsys.readouterr().out == ""
+
+
+def test_other_widths_for_some_layers_leave_the_others_as_they_are(
+    packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate(packed, json=True, bits="joiner.*=w8a8", compare="encoder.*=w2a8")
+    first, second = json.loads(capsys.readouterr().out)
+    for report, (prefix, weight), others in ((first, ("joiner", 8), 4), (second, ("encoder", 2), None)):
+        for operator in report["operators"]:
+            own = operator["layer"].startswith(prefix) and operator["layer"] != "encoder.normalize"
+            expected = weight if own else others
+            if expected and operator["layer"] != "encoder.normalize":
+                assert (operator["weight_bits"], operator["activation_bits"]) == (expected, 8), operator["name"]
+    widths = {operator["layer"]: operator["weight_bits"] for operator in second["operators"]}
+    assert (widths["joiner.output"], widths["predictor.lstm"], widths["encoder.lstm.0"]) == (8, 4, 2)
+
+
+def test_other_widths_keep_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their tables are less than the scales of every row."""
+    codebook = packed_file(tmp_path, {"weight": 4, "activation": 8, "grid": "codebook"})
+    simulate(codebook, json=True, bits="w3a8")
+    bytes_read = json.loads(capsys.readouterr().out)["dram_mb_per_s"]
+    simulate(packed_file(tmp_path, {"weight": 3, "activation": 8}), json=True)
+    assert bytes_read < json.loads(capsys.readouterr().out)["dram_mb_per_s"]
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a[b].yaml"
+    path.write_text(r"layers: [{name: '[/b] $\nothing$', kind: linear, inputs: 8, outputs: 8, every_ms: 30}]")
+    simulate(path, plot=tmp_path / "plot.svg")
+    assert r"[/b] $\nothing$" in capsys.readouterr().out
 
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:

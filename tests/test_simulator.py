@@ -104,6 +104,16 @@ def test_widths_that_nothing_holds() -> None:
 
 def test_unknown_kind_and_beam() -> None:
     with pytest.raises(UserError, match="kind"):
-        workload([LayerShape("layer", "rnn")], {})
+        workload([LayerShape("layer", "rnn", ((8, 8),))], {})
     with pytest.raises(UserError, match="beam"):
         workload([LAYER], {}, beam=0)
+
+
+def test_of_equally_fast_placements_the_one_that_computes_least_is_taken() -> None:
+    """All work is done before speech ends, with a hand-over to the CPU or without: both latencies are 0."""
+    shape = LayerShape("layer", "linear", ((64, 64),), every_ms=500.0)
+    bits = resolve({"*": {"weight": 8, "activation": 8, "placement": "cpu"}}, [shape])
+    report = simulate(workload([shape], bits), load_accelerator("edge_nna"), Speech((1.4,), (0,), tail_ms=0.0))
+    (operator,) = report.operators
+    assert (report.latency_ms, operator.processor) == (0, "cpu")
+    assert operator.us < 2 * load_accelerator("edge_nna").handover.latency_us  # type: ignore[union-attr]

@@ -103,6 +103,19 @@ def test_a_faster_clock_is_never_slower(bit_map: BitMap, accelerator: Accelerato
 
 
 @quickly
+@given(bit_maps, accelerators, st.sampled_from(["processor", "cpu"]), st.floats(1, 20))
+def test_a_faster_clock_adds_computing_only_by_another_placement(
+    bit_map: BitMap, accelerator: Accelerator, part: str, factor: float
+) -> None:
+    """The lowest latency may be had by computing more; where nothing moves, a faster part computes less."""
+    processor = getattr(accelerator, part)
+    better = replace(accelerator, **{part: replace(processor, clock_mhz=processor.clock_mhz * factor)})
+    before, after = (simulate(workload(DIGITS, bit_map), each, SPEECH) for each in (accelerator, better))
+    moved = [op.processor for op in before.operators] != [op.processor for op in after.operators]
+    assert moved or after.rtf <= before.rtf * TOLERANCE
+
+
+@quickly
 @given(bit_maps, accelerators, st.integers(1, 16), st.integers(0, 16))
 def test_a_wider_beam_is_never_faster(bit_map: BitMap, accelerator: Accelerator, beam: int, more: int) -> None:
     assert latency(bit_map, accelerator, beam) <= latency(bit_map, accelerator, beam + more) * TOLERANCE

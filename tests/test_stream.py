@@ -1,5 +1,7 @@
 """User-perceived latency against a plain event loop."""
 
+import math
+
 import numpy as np
 import pytest
 from digits_shapes import DIGITS
@@ -64,6 +66,7 @@ def test_amortized_branches_and_work_after_the_end() -> None:
 
 
 def test_speech_is_checked() -> None:
-    for durations, labels in [((), ()), ((1.0,), (1, 2)), ((0.0,), (1,)), ((1.0,), (-1,))]:
+    wrong = [((), ()), ((1.0,), (1, 2)), ((0.0,), (1,)), ((1.0,), (-1,)), ((math.nan,), (1,)), ((1e9,), (1,))]
+    for durations, labels in wrong:
         with pytest.raises(UserError, match="speech"):
             Speech(durations, labels)

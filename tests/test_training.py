@@ -185,6 +185,13 @@ def test_a_loss_that_is_no_number_names_the_step(
     assert not (tmp_path / "record.json").exists()
 
 
+def test_an_utterance_that_is_shorter_than_an_encoder_frame(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    encoder = {"name": "lstm", "hidden": 8, "layers": 1, "stack": 40, "reduction": 40}
+    config = run_config(corpus, shared_folder, model={"encoder": encoder})
+    with pytest.raises(UserError, match=r"data\.train: .*train\.jsonl has an utterance of \d+ frames, .* needs 1600"):
+        run(config, tmp_path, name="float")
+
+
 W8A8 = {"layers": {"*": {"weight": 8, "activation": 8}}}
 TRAINED: list[dict[str, Any]] = [
     {"name": "float"},

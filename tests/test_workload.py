@@ -1,5 +1,6 @@
 """Layers become operators: counts by hand for every kind."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_attention_and_depthwise_convolution() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [LayerBits(), LayerBits(8, 8), LayerBits(4, 8)], ids=["float", "w8a8", "w4a8"])
 def test_every_kind_costs_time(kind: str, bits: LayerBits) -> None:
-    shape = LayerShape("layer", kind, ((64, 16), (64, 16)) if kind == "lstm" else ((64, 16),), 64, 1, 10.0, context=8)
+    matrices = {"lstm": ((64, 16), (64, 16)), "constant": ()}.get(kind, ((64, 16),))
+    shape = LayerShape("layer", kind, matrices, 64, 1, 10.0, context=8)
     report = simulate(workload([shape], {"layer": bits}), load_accelerator("edge_nna"))
     assert 0 < report.rtf < 1
     assert 0 < report.latency_ms < 1000
@@ -116,10 +118,30 @@ def test_conformer_sizes(tmp_path: Path) -> None:
     [
         ("hidden: 256, repeat", "hiden: 256, repeat", "encoder.lstm: unknown field 'hiden'"),
         ("rows: 29, ", "", "predictor.embedding: the field 'rows' is missing"),
-        ("rows: 29", "rows: many", "rows: 'many'"),
+        ("rows: 29", "rows: many", "predictor.embedding: rows: 'many' should be a valid integer"),
+        ("rows: 29", "rows: true", "rows: True"),
+        ("rows: 29", f"rows: {10**30}", "rows: 1000000"),
+        ("rows: 29", "rows: 1000000000", "rows: 1000000000 should be less"),
+        ("repeat: 3", "repeat: 1000000000", "repeat: 1000000000 should be less"),
+        ("every_ms: 30", "every_ms: .inf", "every_ms: inf"),
+        ("every_ms: 30", "every_ms: .nan", "every_ms: nan"),
+        ("every_ms: 30", "every_ms: 0", "every_ms: 0"),
+        ("every_ms: 30", "every_ms: 1.0e-300", "every_ms: 1e-300"),
+        ("bias: false", "bias: no thanks", "bias: 'no thanks'"),
+        ("per_label: 1.0", "per_label: -1", "per_label: -1"),
+        ("per_label: 1.0", "share: 2.0, per_label: 1", "share: 2"),
+        ("kind: embedding", "kind: [embedding]", "layers.1.kind: a list"),
+        ("name: predictor.embedding, ", "", "layers.1.name: None"),
+        ("name: predictor.embedding", "name: {a: b}", "layers.1.name: a mapping"),
+        ("name: tiny", "name: [tiny]", "name: a list"),
+        ("name: tiny", 'name: "t\\e[2J"', "name: 't"),
+        ('bits: {"*"', 'bits: [] # {"*"', "bits: a list"),
+        ("{weight: 4}", "4", "bits.encoder.*: 4"),
         ("rows: 29", "rows: -29", "rows: -29"),
         ("kind: embedding", "kind: embeding", "embedding"),
         ("beam: 2", "beam: 0", "beam: 0"),
+        ("beam: 2", "beam: 1.5", "beam: 1.5"),
+        ("beam: 2", "beam: 100000", "beam: 100000"),
         ('"encoder.*"', '"decoder.*"', "matches no layer"),
         ("layers:", "laiers:", "layers"),
         ("source:", "sauce:", "unknown field 'sauce'"),
@@ -131,6 +153,18 @@ def test_mistakes_in_sizes_are_named(tmp_path: Path, old: str, new: str, message
     assert old in SIZES
     path = tmp_path / "bad.yaml"
     path.write_text(SIZES.replace(old, new))
-    with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
         load_sizes(path)
     assert "bad.yaml" in str(caught.value)
+
+
+def test_sizes_that_together_are_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    layer = "kind: linear, inputs: 1000000, outputs: 1000000, every_ms: 30, frames: 100000"
+    path.write_text(f"layers: [{{name: huge, {layer}}}]")
+    with pytest.raises(UserError, match=r"huge: 1\.0e\+17 operations a run are too many"):
+        load_sizes(path).workload()
+    lstm = "kind: lstm, inputs: 8, hidden: 8, repeat: 1000"
+    path.write_text("layers:\n" + "".join(f"  - {{name: lstm{i}, {lstm}}}\n" for i in range(11)))
+    with pytest.raises(UserError, match="more than 10000"):
+        load_sizes(path)

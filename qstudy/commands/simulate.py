@@ -1,11 +1,14 @@
 """The command `qstudy simulate`: a model priced on a described accelerator, as a table people like to read."""
 
 import json as json_format
+import re
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +27,8 @@ from qstudy.named import trusting
 STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
           "expansion": "magenta", "hand-over": "red"}  # fmt: skip
 
+PICTURES = (".png", ".svg", ".pdf")
+WIDTH_FIELDS = ("weight", "activation")
 NARROW = ("layer", "widths", "bound", "DRAM kB", "µs a run", "load")
 
 
@@ -46,7 +51,8 @@ def simulate(
         accelerator: a profile's name, or the path of a YAML file.
         json: print one JSON object instead of tables.
         compare: what to put beside it: another accelerator, another model, or other widths (w8a8).
-        bits: widths to price instead of the model's own, w4a8 for all layers or encoder.*=w4a8,joiner.*=w8a8.
+        bits: widths to price instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those
+            layers alone.
         beam: hypotheses that the decoder carries; the model's own or 1.
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
         operators: one row per operator instead of one per layer.
@@ -54,6 +60,7 @@ def simulate(
         trust: a Python file of yours whose classes a checkpoint may name; no other code is run for it.
     """
     if plot is not None:
+        require_picture(plot)
         others = [Path(name) for name in (accelerator, compare, manifest) if name is not None]
         require_other(plot, "--plot", model, *others)
     speech = _speech(manifest) if manifest else REFERENCE
@@ -70,7 +77,7 @@ def simulate(
     else:
         _print(reports, operators, speech)
     if plot is not None:
-        from qstudy.commands.simulate_plots import write_plot
+        from qstudy.commands.simulate_plots import write_plot  # matplotlib takes a second to import
 
         write_plot(reports, [machine for _, machine in pairs], plot)
 
@@ -88,7 +95,7 @@ def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
     shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
     if bits is not None:
         bit_map = _with_widths(bit_map, bits)
-    return workload(shapes, bit_map, beam=beam or own_beam, name=model.stem)
+    return workload(shapes, bit_map, beam=own_beam if beam is None else beam, name=model.stem)
 
 
 def _from_packed(path: Path) -> tuple[Any, Any, int]:
@@ -100,13 +107,9 @@ def _from_packed(path: Path) -> tuple[Any, Any, int]:
 
 def _from_yaml(path: Path) -> tuple[Any, Any, int]:
     """Sizes have a list `layers`; anything else is a run configuration."""
-    import yaml
+    from qstudy.yaml_file import load_yaml
 
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if isinstance(raw, dict) and isinstance(raw.get("layers"), list):
+    if "layers" in load_yaml(path):
         sizes = load_sizes(path)
         return sizes.shapes, sizes.bit_map, sizes.beam
     from qstudy.training.config import load_config
@@ -128,10 +131,13 @@ _READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
 
 
 def _with_widths(bit_map: BitMap, bits: str) -> BitMap:
-    """Other widths for the same layers; operators stay where they were placed."""
-    shapes = [LayerShape(name, "", ((1, 1),)) for name in bit_map]
-    other = resolve(_patterns(bits), shapes)
-    return {name: replace(other[name], placement=own.placement) for name, own in bit_map.items()}
+    """Other widths for the layers that `bits` names; the rest of them, and all other layers, stay as they are."""
+    patterns = _patterns(bits)
+    asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
+    named = {name for name in bit_map if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    changed = {name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS})
+               for name in named}  # fmt: skip
+    return bit_map | changed
 
 
 def _patterns(text: str) -> dict[str, dict[str, int]]:
@@ -139,15 +145,11 @@ def _patterns(text: str) -> dict[str, dict[str, int]]:
     patterns = {}
     for part in text.split(","):
         pattern, _, widths = part.rpartition("=")
-        patterns[pattern.strip() or "*"] = _widths(widths.strip(), text)
+        found = re.fullmatch(r"w([0-9]{1,2})a([0-9]{1,2})", widths.strip().lower())
+        if found is None:
+            raise UserError(f"bits: {text!r} is not like w4a8, or encoder.*=w4a8,joiner.*=w8a8 ({FLOAT} for float).")
+        patterns[pattern.strip() or "*"] = dict(zip(WIDTH_FIELDS, map(int, found.groups()), strict=True))
     return patterns
-
-
-def _widths(text: str, whole: str) -> dict[str, int]:
-    weight, found, activation = text.lower().removeprefix("w").partition("a")
-    if not text.lower().startswith("w") or not found or not (weight + activation).isdigit():
-        raise UserError(f"bits: {whole!r} is not like w4a8, or encoder.*=w4a8,joiner.*=w8a8 ({FLOAT} for float).")
-    return {"weight": int(weight), "activation": int(activation)}
 
 
 def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None) -> tuple[Workload, Accelerator]:
@@ -161,13 +163,15 @@ def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None)
 
 
 def _is_accelerator(path: Path) -> bool:
-    import yaml
+    from qstudy.yaml_file import load_yaml
 
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return False
-    return isinstance(raw, dict) and "processor" in raw
+    return path.is_file() and "processor" in load_yaml(path)
+
+
+def require_picture(path: Path) -> None:
+    """Raise UserError unless a picture can be written to a file of that name."""
+    if path.suffix not in PICTURES:
+        raise UserError(f"plot: {path} must end in {', '.join(PICTURES)}.")
 
 
 def _speech(manifest: Path) -> Speech:
@@ -184,11 +188,12 @@ def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     count = len(speech.durations_s)
     heard = "an utterance of 4 s with 48 labels" if speech == REFERENCE else f"{count} utterances of the manifest"
     console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}. f: float.[/dim]")
+    console.print("[dim]Operators are placed for the lowest latency; another placement might compute less.[/dim]")
 
 
 def _layer_table(report: Report, operators: bool, narrow: bool) -> Table:
     """One row per layer or operator; a narrow terminal gets the columns that matter most."""
-    table = Table(title=f"{report.model} on {report.accelerator}", title_justify="left", header_style="bold")
+    table = Table(title=escape(f"{report.model} on {report.accelerator}"), title_justify="left", header_style="bold")
     rows = [_cells(row) for row in (report.operators if operators else by_layer(report))]
     for heading in rows[0]:
         if not narrow or heading in NARROW:
@@ -204,7 +209,7 @@ def _cells(row: OperatorReport) -> dict[str, str | Text]:
     activation = "f" if row.activation_bits == FLOAT else str(row.activation_bits)
     weight = "f" if row.weight_bits == FLOAT else str(row.weight_bits)
     return {
-        "layer": row.name,
+        "layer": escape(row.name),
         "widths": "float" if weight == activation == "f" else f"W{weight}A{activation}",
         "where": row.processor,
         "bound": Text(row.bound, style=STYLES[row.bound]),
@@ -255,7 +260,7 @@ def _summary_table(reports: list[Report]) -> Table:
     table = Table(show_header=len(reports) > 1, header_style="bold")
     table.add_column("")
     for report in reports:
-        table.add_column(f"{report.model}\n{report.accelerator}", justify="right")
+        table.add_column(escape(f"{report.model}\n{report.accelerator}"), justify="right")
     if len(reports) > 1:
         table.add_column("ratio", justify="right")
     for label, field, form in (

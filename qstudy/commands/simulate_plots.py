@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from qstudy.errors import UserError
 from qstudy.files import replacing
 from qstudy.hardware.accelerator import Accelerator
 from qstudy.hardware.simulator import OperatorReport, Report
@@ -31,10 +30,8 @@ def write_plot(reports: list[Report], accelerators: list[Accelerator], path: Pat
     """Draw a roofline and a bar chart per report, side by side, and write them to `path`.
 
     Raises:
-        UserError: the suffix is no picture format, or the folder cannot be written.
+        UserError: the folder cannot be written.
     """
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"plot: {path} must end in .png, .svg or .pdf.")
     bars = max(len(_layers(report)) for report in reports)
     figure, axes = plt.subplots(
         2,
@@ -47,7 +44,7 @@ def write_plot(reports: list[Report], accelerators: list[Accelerator], path: Pat
     )
     limits = _limits(reports)
     for report, accelerator, (top, bottom) in zip(reports, accelerators, axes.T, strict=True):
-        top.set_title(f"{report.model} on {report.accelerator}", loc="left", fontweight="bold")
+        top.set_title(_plain(f"{report.model} on {report.accelerator}"), loc="left", fontweight="bold")
         _roofs(top, accelerator, limits)
         _points(top, report)
         _bars(bottom, report)
@@ -59,6 +56,11 @@ def write_plot(reports: list[Report], accelerators: list[Accelerator], path: Pat
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=150)
     plt.close(figure)
+
+
+def _plain(name: str) -> str:
+    """A name that is drawn as it is: between two dollars matplotlib reads a formula."""
+    return name.replace("$", r"\$")
 
 
 def _legend(reports: list[Report]) -> list[Patch]:
@@ -106,8 +108,8 @@ def _points(axis: Axes, report: Report) -> None:
                      zorder=3 + rank, alpha=0.9)  # fmt: skip
         alone = all(max(at[1] / other[1], other[1] / at[1]) > 1.25 for other in named)
         if alone and len(named) < 3:
-            axis.annotate(operator.name, at, fontsize=7, color="0.15", xytext=(13, -3), textcoords="offset points",
-                          zorder=20 + rank)  # fmt: skip
+            axis.annotate(_plain(operator.name), at, fontsize=7, color="0.15", xytext=(13, -3),
+                          textcoords="offset points", zorder=20 + rank)  # fmt: skip
             named.append(at)
 
 
@@ -136,7 +138,7 @@ def _bars(axis: Axes, report: Report) -> None:
         mark = " on the CPU" if any(op.processor == "cpu" for op in operators) else ""
         axis.annotate(f"{width}{mark}", (left, row), fontsize=7, va="center", color="0.3", xytext=(3, 0),
                       textcoords="offset points")  # fmt: skip
-    axis.set_yticks(range(len(layers)), list(layers), fontsize=8)
+    axis.set_yticks(range(len(layers)), [_plain(name) for name in layers], fontsize=8)
     axis.set_xlabel(f"ms of computing per second of speech (all: {1000 * report.rtf:.1f}; "
                     f"latency {report.latency_ms:.1f} ms)")  # fmt: skip
     axis.margins(x=0.12)

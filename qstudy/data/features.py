@@ -78,7 +78,12 @@ class Filterbank:
 
         Returns:
             (frames, bins) float32 natural logarithms of mel energies, multiples of 1 / STEPS.
+
+        Raises:
+            ValueError: a sample is no number; integer arithmetic would make some number of it.
         """
+        if not samples.isfinite().all():
+            raise ValueError("Samples must be finite numbers.")
         count = self.frames(len(samples))
         if not count:
             return torch.zeros(0, self.settings.bins)

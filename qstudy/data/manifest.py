@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qstudy.errors import UserError
-from qstudy.files import content_hash, write_text
+from qstudy.files import content_hash, parse_json, write_text
 
 LONGEST_TEXT = 10_000
 """Characters of one utterance at most: more were said in an hour, or by nobody."""
@@ -110,10 +110,7 @@ def parse_line(line: Line, manifest: Path) -> Utterance:
         UserError: not a JSON object, or a field is missing or of the wrong kind; the message starts with `path:line`.
     """
     source = f"{manifest}:{line.number}"
-    try:
-        entry = json.loads(line.text, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not valid JSON ({error}).") from error
+    entry = parse_json(line.text.encode(), f"{source}: the line")
     if not isinstance(entry, dict):
         raise UserError(f"{source}: a line must be a JSON object with audio_filepath, duration and text.")
     if entry.get("offset"):
@@ -133,15 +130,6 @@ def parse_line(line: Line, manifest: Path) -> Utterance:
         speaker=None if speaker is None else str(speaker),
         source=source,
     )
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, whose fields must differ: of two, one would be lost without a word."""
-    entry = dict(pairs)
-    if len(entry) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the field {next(name for name in entry if names.count(name) > 1)} is there twice")
-    return entry
 
 
 def _stamp(text: str, folder: str) -> tuple[int, int]:

@@ -4,12 +4,15 @@ import base64
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import sentencepiece
+from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
 
+Labels = Annotated[int, Ge(2), Le(1_000_000)]
+"""V, the number of labels, the blank included."""
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 
 

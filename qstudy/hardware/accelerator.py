@@ -1,28 +1,40 @@
 """Descriptions of accelerators, read from YAML: the package's profiles by name, or a user's own file."""
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
+from annotated_types import Ge, Le, MinLen
+from pydantic import ConfigDict
 
 from qstudy.errors import UserError
+from qstudy.fields import fill
+from qstudy.yaml_file import load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
-DATAFLOWS = ("weight_stationary", "output_stationary", "vector")
+Dataflow = Literal["weight_stationary", "output_stationary", "vector"]
+DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
+
+Rate = Annotated[float, Ge(1e-9), Le(1e12)]
+"""Something divides by it."""
+Amount = Annotated[float, Ge(0), Le(1e12)]
+Whole = Annotated[int, Ge(1), Le(1_000_000)]
+Bits = Annotated[int, Ge(1), Le(32)]
 
 
 @dataclass(frozen=True)
 class Mode:
     """One arithmetic that a processor multiplies in; a matmul runs in the fastest mode that holds both its widths."""
 
-    weight: int
+    __pydantic_config__ = ConfigDict(extra="forbid")  # an unknown field is a mistake
+
+    weight: Bits
     """Widest weight in bits."""
-    activation: int
+    activation: Bits
     """Widest activation in bits."""
-    macs: float = 1.0
+    macs: Rate = 1.0
     """Multiply-accumulates per cell and cycle."""
-    mac_pj: float = 0.0
+    mac_pj: Amount = 0.0
     """Picojoules per multiply-accumulate."""
 
 
@@ -30,23 +42,23 @@ class Mode:
 class Processor:
     """What multiplies: a systolic array with its element-wise units, or the vector unit of a CPU."""
 
-    clock_mhz: float
-    rows: int
+    clock_mhz: Rate
+    rows: Whole
     """Rows of the array, along the inner dimension of a weight-stationary product."""
-    columns: int
+    columns: Whole
     """Columns of the array; for `vector`, rows x columns are the lanes along the inner dimension."""
-    dataflow: str
-    modes: tuple[Mode, ...]
-    cores: int = 1
+    dataflow: Dataflow
+    modes: Annotated[tuple[Mode, ...], MinLen(1)]
+    cores: Whole = 1
     """Arrays that share the output channels of a product."""
-    elementwise_per_cycle: float = 1.0
+    elementwise_per_cycle: Rate = 1.0
     """Additions, products and requantizations per cycle and core."""
-    nonlinear_per_cycle: float = 1.0
+    nonlinear_per_cycle: Rate = 1.0
     """Sigmoid and tanh values per cycle and core."""
-    weights_per_cycle: float | None = None
+    weights_per_cycle: Rate | None = None
     """Weight bytes after table expansion per cycle and core: weights of up to 8 bits pass it at one rate whatever
     their width, 16 bits at half of it. Absent: as fast as they are needed."""
-    elementwise_pj: float = 0.0
+    elementwise_pj: Amount = 0.0
     """Picojoules per element-wise or non-linear operation."""
 
 
@@ -54,22 +66,22 @@ class Processor:
 class Memory:
     """On-chip memory, and what lies behind it."""
 
-    sram_kib: float
-    sram_gb_per_s: float
+    sram_kib: Amount
+    sram_gb_per_s: Rate
     """Bandwidth of the port between on-chip memory and the processors."""
-    dram_gb_per_s: float
-    dram_latency_us: float = 0.0
+    dram_gb_per_s: Rate
+    dram_latency_us: Amount = 0.0
     """Wait before the first byte of a weight stream; later bytes are prefetched."""
-    sram_pj_per_byte: float = 0.0
-    dram_pj_per_byte: float = 0.0
+    sram_pj_per_byte: Amount = 0.0
+    dram_pj_per_byte: Amount = 0.0
 
 
 @dataclass(frozen=True)
 class Handover:
     """Moving activations between accelerator and CPU, once per direction."""
 
-    latency_us: float
-    gb_per_s: float
+    latency_us: Amount
+    gb_per_s: Rate
 
 
 @dataclass(frozen=True)
@@ -107,68 +119,14 @@ def load_accelerator(name_or_path: str) -> Accelerator:
         if not path.exists():
             known = ", ".join(profile_names())
             raise UserError(f"No accelerator {name_or_path!r}; give the path of a YAML file or one of {known}.")
+    return _accelerator(load_yaml(path), path)
+
+
+def _accelerator(raw: dict[str, Any], path: Path) -> Accelerator:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the accelerator {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    return _accelerator(raw, path)
-
-
-def _accelerator(raw: Any, path: Path) -> Accelerator:
-    if isinstance(raw, dict):
-        raw = {"name": path.stem, **raw}
-    values = _fields(Accelerator, raw, str(path))
-    values["name"] = str(values["name"])
-    values["processor"] = _processor(values["processor"], f"{path}: processor")
-    values["memory"] = _memory(values["memory"], f"{path}: memory")
-    if values.get("cpu_memory") is not None:
-        values["cpu_memory"] = _memory(values["cpu_memory"], f"{path}: cpu_memory")
-    if values.get("cpu") is not None:
-        values["cpu"] = _processor(values["cpu"], f"{path}: cpu")
-        handover = _fields(Handover, values.get("handover"), f"{path}: handover")
-        values["handover"] = Handover(**_numbers(handover, f"{path}: handover"))
-    return Accelerator(**values)
-
-
-def _memory(raw: Any, where: str) -> Memory:
-    return Memory(**_numbers(_fields(Memory, raw, where), where))
-
-
-def _processor(raw: Any, where: str) -> Processor:
-    values = _fields(Processor, raw, where)
-    modes, dataflow = values.pop("modes"), values.pop("dataflow")
-    if dataflow not in DATAFLOWS:
-        raise UserError(f"{where}: dataflow: {dataflow!r} is not one of {', '.join(DATAFLOWS)}.")
-    if not isinstance(modes, list) or not modes:
-        raise UserError(f"{where}: modes: needs a list of at least one mode, e.g. {{weight: 8, activation: 8}}.")
-    values = _numbers(values, where)
-    for name in ("rows", "columns", "cores"):
-        if values.get(name, 1) != int(values.get(name, 1)):
-            raise UserError(f"{where}: {name}: {values[name]!r} is not a whole number.")
-    listed = (_numbers(_fields(Mode, mode, f"{where}: modes"), f"{where}: modes") for mode in modes)
-    return Processor(dataflow=dataflow, modes=tuple(Mode(**mode) for mode in listed), **values)
-
-
-def _fields(cls: type, raw: Any, where: str) -> dict[str, Any]:
-    """`raw` as keyword arguments of the dataclass `cls`, with unknown and missing fields refused."""
-    if not isinstance(raw, dict):
-        raise UserError(f"{where}: needs a mapping with the fields {', '.join(f.name for f in fields(cls))}.")
-    known = {field.name: field.default is MISSING for field in fields(cls)}
-    if unknown := [str(name) for name in raw if name not in known]:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; fields are {', '.join(known)}.")
-    if missing := [name for name, needed in known.items() if needed and name not in raw]:
-        raise UserError(f"{where}: the field {missing[0]!r} is missing.")
-    return dict(raw)
-
-
-def _numbers(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """`values`, checked to be numbers: positive, or zero where nothing divides by it."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{where}: {name}: {value!r} is not a number.")
-        may_be_zero = name == "sram_kib" or name.endswith(("_pj", "_pj_per_byte", "latency_us"))
-        if not (0 <= value < float("inf")) or (value == 0 and not may_be_zero):
-            raise UserError(f"{where}: {name}: {value!r} must be {'at least' if may_be_zero else 'above'} 0.")
-    return values
+        accelerator = fill(Accelerator, {"name": path.stem, **raw})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if accelerator.cpu is not None and accelerator.handover is None:
+        raise UserError(f"{path}: handover: this field is missing; it says what crossing over to the cpu costs.")
+    return accelerator

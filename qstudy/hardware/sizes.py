@@ -10,23 +10,45 @@ Each entry of `layers` has a `name` and a `kind` with that kind's sizes:
 | `embedding` | rows, columns |
 | `conformer` | width, feed_forward, heads, kernel, context, repeat (1) |
 
-and says when it runs: `every_ms`, `per_label`, `share`, `frames`, `after_end` (see `LayerShape`).
+and says when it runs: `every_ms`, `per_label`, `share`, `frames`, `after_end` (see `LayerShape`). Every number has
+bounds far beyond any recognizer's, so that totals stay exact.
 """
 
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-import yaml
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import StringConstraints
 
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.errors import UserError
-from qstudy.hardware.workload import Workload, workload
+from qstudy.hardware.workload import MOST_HYPOTHESES, Workload, workload
+from qstudy.typed import checked
+from qstudy.yaml_file import load_yaml
 
-TIMING = {"every_ms": float, "per_label": float, "share": float, "frames": int, "after_end": bool}
-FIELDS = ("name", "layers", "bits", "beam", "source")
+Size = Annotated[int, Ge(1), Le(1_000_000)]
+Repeat = Annotated[int, Ge(1), Le(1000)]
+Name = Annotated[str, MinLen(1), MaxLen(200), StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+TIMING: dict[str, Any] = {
+    "every_ms": Annotated[float, Ge(0.01), Le(3_600_000)],
+    "per_label": Annotated[float, Ge(0), Le(1000)],
+    "share": Annotated[float, Gt(0), Le(1)],
+    "frames": Annotated[int, Ge(1), Le(100_000)],
+    "after_end": bool,
+}
+FIELDS: dict[str, Any] = {
+    "name": Name,
+    "layers": Annotated[list[dict[str, Any]], MinLen(1)],
+    "bits": dict[str, dict[str, Any]],
+    "beam": Annotated[int, Ge(1), Le(MOST_HYPOTHESES)],
+    "source": Any,
+}
+MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,73 +70,67 @@ def load_sizes(path: Path) -> Sizes:
     """Read a YAML of sizes.
 
     Raises:
-        UserError: the file is missing or no YAML, or a field is missing, unknown, or of the wrong type.
+        UserError: the file is missing or no YAML, or a field is missing, unknown, of the wrong type or out of bounds.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the sizes {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("layers"), list) or not raw["layers"]:
+    values = {"name": path.stem, "beam": 1, "bits": {}, **load_yaml(path)}
+    _require_known(values, FIELDS, str(path))
+    if "layers" not in values:
         raise UserError(f"{path}: layers: needs a list of at least one layer.")
-    if unknown := sorted(set(raw) - set(FIELDS)):
-        raise UserError(f"{path}: unknown field {unknown[0]!r}; fields are {', '.join(FIELDS)}.")
-    shapes = tuple(shape for entry in raw["layers"] for shape in _shapes(entry, path))
+    found = {name: checked(FIELDS[name], value, f"{path}: {name}") for name, value in values.items()}
+    every = (shape for number, entry in enumerate(found["layers"]) for shape in _shapes(entry, path, number))
+    shapes = tuple(islice(every, MOST_LAYERS + 1))
+    if len(shapes) > MOST_LAYERS:
+        raise UserError(f"{path}: layers: there are more than {MOST_LAYERS}; repeat fewer.")
     if len({shape.name for shape in shapes}) < len(shapes):
         raise UserError(f"{path}: layers: two layers have the same name; names must differ.")
-    beam = raw.get("beam", 1)
-    if not isinstance(beam, int) or beam < 1:
-        raise UserError(f"{path}: beam: {beam!r} is not a whole number of at least 1.")
-    bits = raw.get("bits", {})
-    if not isinstance(bits, dict):
-        raise UserError(f"{path}: bits: needs a mapping of glob patterns to widths.")
     try:
-        bit_map = resolve(bits, shapes)
+        bit_map = resolve(found["bits"], shapes)
     except UserError as error:
         raise UserError(f"{path}: bits: {error}") from error
-    return Sizes(str(raw.get("name", path.stem)), shapes, bit_map, beam)
+    return Sizes(found["name"], shapes, bit_map, found["beam"])
 
 
-def _shapes(entry: Any, path: Path) -> list[LayerShape]:
+def _shapes(entry: dict[str, Any], path: Path, number: int) -> list[LayerShape]:
     """The layers of one entry."""
-    if not isinstance(entry, dict) or "name" not in entry or entry.get("kind") not in KINDS:
-        raise UserError(f"{path}: layers: {entry!r} needs a name and one of the kinds {', '.join(KINDS)}.")
-    where = f"{path}: {entry['name']}"
-    build = KINDS[entry["kind"]]
-    wanted = {p.name: p for p in inspect.signature(build).parameters.values() if p.name != "name"}
-    sizes = {key: value for key, value in entry.items() if key in wanted}
-    timing = {key: value for key, value in entry.items() if key in TIMING}
-    if unknown := sorted(set(entry) - set(sizes) - set(timing) - {"name", "kind"}):
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; fields are {', '.join([*wanted, *TIMING])}.")
-    if missing := [key for key, p in wanted.items() if p.default is p.empty and key not in sizes]:
+    place = f"{path}: layers.{number}"
+    name, kind = (checked(Name, entry.get(field), f"{place}.{field}") for field in ("name", "kind"))
+    if kind not in KINDS:
+        raise UserError(f"{place}.kind: {kind!r} is not one of {', '.join(KINDS)}.")
+    where, build = f"{path}: {name}", KINDS[kind]
+    own = {field: hint for field, hint in get_type_hints(build, include_extras=True).items() if field != "return"}
+    _require_known(entry, {**own, **TIMING, "kind": Name}, where)
+    optional = {field for field, p in inspect.signature(build).parameters.items() if p.default is not p.empty}
+    if missing := [field for field in own if field not in entry and field not in optional]:
         raise UserError(f"{where}: the field {missing[0]!r} is missing.")
-    for key, value in entry.items():
-        kind = wanted[key].annotation if key in wanted else TIMING.get(key, str)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        fits = (isinstance(value, kind) and not (kind is int and not whole)) or (kind is float and whole)
-        if not fits or (kind in (int, float) and (value < 0 or (value == 0 and key != "per_label"))):
-            raise UserError(f"{where}: {key}: {value!r} is not a positive {kind.__name__}.")
-    return [replace(shape, **timing) for shape in build(name=entry["name"], **sizes)]
+    sizes = {field: checked(own[field], value, f"{where}: {field}") for field, value in entry.items() if field in own}
+    timing = {f: checked(hint, entry[f], f"{where}: {f}") for f, hint in TIMING.items() if f in entry}
+    return [replace(shape, **timing) for shape in build(**sizes)]
 
 
-def _linear(name: str, inputs: int, outputs: int, bias: bool = True) -> Iterable[LayerShape]:
+def _require_known(values: dict[str, Any], fields: dict[str, Any], where: str) -> None:
+    if unknown := [str(name) for name in values if name not in fields]:
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; fields are {', '.join(fields)}.")
+
+
+def _linear(name: Name, inputs: Size, outputs: Size, bias: bool = True) -> Iterable[LayerShape]:
     yield LayerShape(name, "linear", ((outputs, inputs),), outputs * bias, 1)
 
 
-def _lstm(name: str, inputs: int, hidden: int, repeat: int = 1, bidirectional: bool = False) -> Iterable[LayerShape]:
+def _lstm(
+    name: Name, inputs: Size, hidden: Size, repeat: Repeat = 1, bidirectional: bool = False
+) -> Iterable[LayerShape]:
     directions = 2 if bidirectional else 1
     for index in range(repeat):
         matrices = ((4 * hidden, inputs if index == 0 else directions * hidden), (4 * hidden, hidden)) * directions
         yield LayerShape(_numbered(name, index, repeat), "lstm", matrices, 4 * hidden * directions, 2 * directions)
 
 
-def _embedding(name: str, rows: int, columns: int) -> Iterable[LayerShape]:
+def _embedding(name: Name, rows: Size, columns: Size) -> Iterable[LayerShape]:
     yield LayerShape(name, "embedding", ((rows, columns),))
 
 
 def _conformer(
-    name: str, width: int, feed_forward: int, heads: int, kernel: int, context: int, repeat: int = 1
+    name: Name, width: Size, feed_forward: Size, heads: Size, kernel: Size, context: Size, repeat: Repeat = 1
 ) -> Iterable[LayerShape]:
     """Half feed-forward, attention, convolution, half feed-forward, each normalized (Gulati et al. 2020)."""
     for index in range(repeat):

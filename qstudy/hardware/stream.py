@@ -15,6 +15,7 @@ from qstudy.errors import UserError
 from qstudy.hardware.workload import Operator
 
 HOP_MS = 10.0  # frames arrive this often
+LONGEST_S = 3600.0  # an utterance is priced arrival by arrival
 LABELS_PER_S = 12.0  # characters of conversational English: 150 words a minute, 5 letters and a space each, less pauses
 
 
@@ -32,8 +33,10 @@ class Speech:
             raise UserError(
                 f"speech: {len(self.durations_s)} durations and {len(self.labels)} label counts; give one of each."
             )
-        if min(self.durations_s) <= 0 or min(self.labels) < 0 or self.tail_ms < 0:
-            raise UserError("speech: durations must be above 0, label counts and the tail at least 0.")
+        if not all(0 < duration <= LONGEST_S for duration in self.durations_s):
+            raise UserError(f"speech: every duration must be above 0 and at most {LONGEST_S:g} s.")
+        if min(self.labels) < 0 or not 0 <= self.tail_ms <= 1000 * LONGEST_S:
+            raise UserError(f"speech: label counts must be at least 0, the tail 0 to {1000 * LONGEST_S:g} ms.")
 
 
 REFERENCE = Speech((4.0,), (48,))

@@ -10,6 +10,11 @@ from fnmatch import fnmatchcase
 from qstudy.bits import BitMap, LayerShape
 from qstudy.errors import UserError
 
+MOST_HYPOTHESES = 10_000
+"""Beams are narrower."""
+MOST_WORK = 10**15
+"""Multiply-accumulates of one run of an operator at most: what is counted in 64 bits then stays exact."""
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -51,6 +56,14 @@ class Operator:
     on_cpu: bool = False
     """Placed on the CPU whatever its layer's placement."""
 
+    def __post_init__(self) -> None:
+        work = self.vectors * (max(self.inputs, 1) * self.outputs + self.elementwise + self.nonlinear)
+        if work > MOST_WORK:
+            raise UserError(
+                f"{self.name}: {work:.1e} operations a run are too many to be priced; look at its sizes, its "
+                "frames and the beam."
+            )
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates per run."""
@@ -85,10 +98,10 @@ def workload(
         name: for the report.
 
     Raises:
-        UserError: a layer's kind is unknown, or the beam is below 1.
+        UserError: a layer's kind is unknown, the beam is out of bounds, or an operator too large.
     """
-    if beam < 1:
-        raise UserError(f"beam: {beam!r} must be at least 1.")
+    if not 1 <= beam <= MOST_HYPOTHESES:
+        raise UserError(f"beam: {beam!r} must lie between 1 and {MOST_HYPOTHESES}.")
     operators = [operator for shape in shapes for operator in layer_operators(shape)]
     searched = [replace(op, vectors=op.vectors * beam) if op.per_label else op for op in operators]
     placed = tuple(replace(op, on_cpu=any(fnmatchcase(op.name, glob) for glob in cpu_operators)) for op in searched)

@@ -13,12 +13,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 from qstudy.data.cache import FeatureSet
 from qstudy.data.corpora.corpus import is_unfinished, require_recipe
 from qstudy.data.manifest import read_manifest
-from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
+from qstudy.data.tokenizer import CharTokenizer, Labels, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
 from qstudy.files import content_hash, read_json, write_json
 from qstudy.locks import locked
 from qstudy.named import build
 from qstudy.training.config import RunConfig
+from qstudy.typed import checked
 
 CORPORA = ("commands", "digits", "librispeech", "ljspeech")
 
@@ -109,7 +110,7 @@ def corpus_maker(corpus: str) -> Callable[..., None]:
 def open_tokenizer(config: RunConfig) -> Tokenizer:
     """The tokenizer that the configuration names; SentencePiece learns from the training texts, once."""
 
-    def sentencepiece(size: int) -> Tokenizer:
+    def sentencepiece(size: Labels) -> Tokenizer:
         manifest = Path(config.data.train)
         texts = [utterance.text for utterance in read_manifest(manifest)]
         learned = Path(config.cache) / "tokenizers" / f"{content_hash(texts, size)}.json"
@@ -125,5 +126,7 @@ def open_tokenizer(config: RunConfig) -> Tokenizer:
 
 def label_count(config: RunConfig) -> int:
     """V, the number of labels with blank, known without reading any text."""
-    options = dict(config.tokenizer)
-    return int(options["size"]) if "size" in options else open_tokenizer(config).size
+    options = config.tokenizer
+    if options["name"] == "sentencepiece" and "size" in options:
+        return int(checked(Labels, options["size"], "tokenizer.size"))
+    return open_tokenizer(config).size

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from qstudy.bits import BitMap, LayerShape
+from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.size import layer_bytes, size_bytes
@@ -14,6 +15,9 @@ from qstudy.model import RNNT
 from qstudy.quant.policies import build_policy
 from qstudy.training.assets import label_count
 from qstudy.training.config import RunConfig
+
+MOST_PARAMETERS = 2_000_000_000
+"""Nothing larger is allocated: 8 GB in float32."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,16 @@ def price(config: RunConfig) -> Price:
     """Size and latency of the configured model under its policy; milliseconds, no training, no audio.
 
     Raises:
-        UserError: a pattern that matches nothing, an unknown policy or accelerator.
+        UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained.
     """
     with torch.device("meta"):
         model = RNNT(config.model, config.features.bins, config.features.hop_ms, label_count(config))
     shapes = model.shapes()
+    if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:
+        raise UserError(
+            f"model: {count:.3g} parameters ({count * 4 / 1e9:,.3g} GB in float32) are more than the "
+            f"{MOST_PARAMETERS:,} that are possible; make its layers smaller."
+        )
     bit_map = build_policy(config.policy).bit_map(shapes)
     latency = {
         name: simulate(workload(shapes, bit_map), load_accelerator(name)).summary() for name in config.accelerator

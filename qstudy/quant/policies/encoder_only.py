@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qstudy.errors import UserError
+
 
 def encoder_only(
     encoder: Mapping[str, Any], decoder: Mapping[str, Any] | None = None, base: str = "fake_qat", **options: Any
@@ -18,6 +20,11 @@ def encoder_only(
         decoder: widths of predictor and joiner; None: float.
         base: the policy that says in which arithmetic the widths are meant.
         options: that policy's other options.
+
+    Raises:
+        UserError: `layers`, which is what this policy writes.
     """
+    if "layers" in options:
+        raise UserError("policy.layers: encoder_only has `encoder` and `decoder` instead; use mixed for other layers.")
     rest = {"predictor.*": decoder, "joiner.*": decoder} if decoder else {}
     return {"name": base, "layers": {"encoder.*": encoder, **rest}, **options}
