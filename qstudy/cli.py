@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except ArgumentError as error:
-        _fail(" ".join(str(error).split()))
+        _fail(" ".join(str(error).split())[:400])
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _say(f"qstudy: {hide(message)}")
+    visible = (letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in hide(message))
+    _say(f"qstudy: {''.join(visible)}")
     sys.exit(2)
 
 

@@ -24,7 +24,9 @@ _trusted: ContextVar[Path | None] = ContextVar("_trusted", default=None)
 _named_by_user: set[str] = set()  # import paths in the configurations that this process runs
 
 
-def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], what: str, *given: Any) -> Any:
+def build(
+    config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], what: str, *given: Any, kind: type = object
+) -> Any:
     """Call the part that `config["name"]` names with the other entries as its options.
 
     Args:
@@ -32,15 +34,19 @@ def build(config: Mapping[str, Any], known: Mapping[str, Callable[..., Any]], wh
         known: short names; any other name must be an import path such as `my_policy.MyPolicy`.
         what: the field that the config stands in, for error messages.
         given: positional arguments of the part that do not come from the configuration.
+        kind: what the user's own class must derive from; nothing else is called.
 
     Raises:
-        UserError: no or unknown name, unknown or missing option, or one of another type than the part declares.
+        UserError: no or unknown name, another class, unknown or missing option, or one of another type than the part
+            declares.
     """
     options = dict(config)
     name = options.pop("name", None)
     part = known.get(name) if isinstance(name, str) else None
     if part is None:
         part = _imported(name, known, what)
+        if not (isinstance(part, type) and issubclass(part, kind)):
+            raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
     signature = inspect.signature(part)
     try:
         signature.bind(*given, **options)

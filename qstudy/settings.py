@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
-from qstudy.fields import Share, check_fields
+from qstudy.fields import Share, Text, check_fields
 from qstudy.typed import checked
 
 Hertz = Annotated[float, Ge(0), Le(96_000)]
@@ -19,7 +19,7 @@ Masks = Annotated[int, Ge(0), Le(100)]
 def named_part(where: str, value: Any) -> None:
     """Raise UserError unless `value` is `{name: ..., **options}`."""
     checked(dict[str, Any], value, where)
-    checked(str, value.get("name"), f"{where}.name")
+    checked(Text, value.get("name"), f"{where}.name")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def test_refused(arguments: list[str], said: str) -> None:
         (["sweep", "x.yaml", "--workers", "1000000"], "workers: 1000000"),
         (["cache", "--days", "nan"], "days"),
         (["cache", "--days=-1"], "days: -1"),
+        (["cache", "--zzz", "\x1b[31m"], "--zzz \\x1b[31m"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -86,6 +87,17 @@ def test_refused_by_the_command(arguments: list[str], said: str, capfd: pytest.C
     assert exit.value.code == 2
     assert said in told
     assert told.count("\n") == 1
+
+
+def test_a_study_that_cannot_be_priced_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    grid = "{policy: {name: ptq, layers: {encoder.gru: {weight: 4}}}}"
+    (tmp_path / "study.yaml").write_text(f"study: s\nbase: {{data: {{train: a, dev: b}}}}\ngrid: {grid}\n")
+    with pytest.raises(SystemExit) as exit:
+        main(["sweep", str(tmp_path / "study.yaml")])
+    told = capfd.readouterr().err
+    assert exit.value.code == 2
+    assert told.startswith(f"qstudy: {tmp_path / 'study.yaml'}: grid")
+    assert "encoder.gru" in told
 
 
 PLACES: dict[str, Any] = {

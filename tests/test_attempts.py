@@ -110,8 +110,11 @@ def test_a_study_in_which_all_failed_ends_with_3(
     assert "Nothing was trained; 2 failed, the last with: ZeroDivisionError: no frames" in capsys.readouterr().out
 
 
-def test_trials_that_ran_elsewhere_are_told(sweep: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    sweep("--trials", "1", "--root", "one", "--storage", "sqlite:///shared.db")
+def test_trials_that_ran_elsewhere_are_told(
+    sweep: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QSTUDY_STORAGE", f"sqlite:///{tmp_path / 'shared.db'}")
+    sweep("--trials", "1", "--root", "one")
     assert "elsewhere" not in capsys.readouterr().out
-    sweep("--trials", "3", "--root", "two", "--storage", "sqlite:///shared.db")
+    sweep("--trials", "3", "--root", "two")
     assert "1 of 3 trials ran elsewhere (on another machine, or with another --root)" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from qstudy.errors import UserError
 from qstudy.files import require_other
 from qstudy.typed import checked
 
@@ -45,5 +46,8 @@ def sweep(
     config = load_study(study, trials, fresh)
     if load_yaml(study).keys() != config.to_dict().keys():  # not the study's own copy, which has every field
         require_other(root / config.study / "study.yaml", "--root", study)
-    check(config)
+    try:
+        check(config)
+    except UserError as error:
+        raise UserError(f"{study}: {error}") from error
     run_study(config, root / config.study, workers, storage)

@@ -33,11 +33,11 @@ class RNNT(nn.Module):
             UserError: an unknown part or option.
         """
         super().__init__()
-        self.encoder: LSTMEncoder = build(config.encoder, ENCODERS, "model.encoder", bins, hop_ms)
-        self.predictor: Predictor = build(config.predictor, PREDICTORS, "model.predictor", labels)
+        self.encoder: LSTMEncoder = build(config.encoder, ENCODERS, "model.encoder", bins, hop_ms, kind=nn.Module)
+        self.predictor: Predictor = build(config.predictor, PREDICTORS, "model.predictor", labels, kind=nn.Module)
         joiner: Mapping[str, Any] = {"name": "joiner", **config.joiner}
         sizes = (self.encoder.output_size, self.predictor.output_size, labels, self.encoder.output_ms)
-        self.joiner: Joiner = build(joiner, {"joiner": Joiner}, "model.joiner", *sizes)
+        self.joiner: Joiner = build(joiner, {"joiner": Joiner}, "model.joiner", *sizes, kind=nn.Module)
 
     def forward(self, features: Tensor, feature_lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score every alignment.

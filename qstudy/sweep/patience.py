@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from qstudy.errors import UserError
+from qstudy.secrets import hide
 
 PATIENCE_S = 60.0
 QUIET_S = 2.0  # a shorter absence is nobody's business
@@ -45,17 +46,17 @@ class PatientStorage(RDBStorage):
                 self._said = False
                 return result
             except (StorageInternalError, DBAPIError) as error:
-                waited = time.monotonic() - begun
+                waited, why = time.monotonic() - begun, hide(reason(error), self.url)
                 if not is_passing(error):
-                    raise UserError(f"The study's storage failed: {reason(error)}.") from error
+                    raise UserError(f"The study's storage failed: {why}.") from error
                 if waited >= self.patience_s:
                     raise UserError(
-                        f"The study's storage has not answered for {waited:.0f} s ({reason(error)}); nothing is lost: "
+                        f"The study's storage has not answered for {waited:.0f} s ({why}); nothing is lost: "
                         "run the same command again to go on."
                     ) from error
                 if waited >= QUIET_S and not self._said:
                     self._said = True
-                    told = f"The study's storage does not answer ({reason(error)}); "
+                    told = f"The study's storage does not answer ({why}); "
                     print(f"{told}trying again for up to {self.patience_s:.0f} s.", file=sys.stderr, flush=True)
             time.sleep(PAUSE_S)
 

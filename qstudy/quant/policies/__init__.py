@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qstudy.errors import UserError
 from qstudy.named import build
 from qstudy.quant.policies.accelerator_aware import AcceleratorAware
 from qstudy.quant.policies.base import QuantPolicy
@@ -40,7 +39,5 @@ def build_policy(config: Mapping[str, Any]) -> QuantPolicy:
     known: Mapping[str, Callable[..., Any]] = {**POLICIES, **MAPS}
     if str(config.get("name")) in MAPS:
         config, known = build(config, MAPS, "policy"), POLICIES  # a map has no other map as its base
-    policy = build(config, known, "policy")
-    if not isinstance(policy, QuantPolicy):
-        raise UserError(f"policy: {config['name']!r} is no policy; derive it from qstudy.quant.policies.QuantPolicy.")
+    policy: QuantPolicy = build(config, known, "policy", kind=QuantPolicy)
     return policy

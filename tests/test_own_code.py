@@ -1,0 +1,63 @@
+"""Code that the user names in a configuration, and that does not work: one sentence that says where, exit code 2."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qstudy.errors import UserError
+from qstudy.model import RNNT
+from qstudy.quant.policies import build_policy
+from qstudy.settings import ModelConfig
+
+POLICY = "from qstudy.quant.policies import QuantPolicy\nclass P(QuantPolicy):\n"
+FILES = {
+    "a syntax error": ("class P(\n", r"own_code\.py, line 1"),
+    "an exception": ("x = 1\nraise ValueError('no\\nway')\n", r"own_code\.py:2: ValueError: no way"),
+    "an end": ("import sys\nsys.exit(0)\n", r"own_code\.py:2: SystemExit: 0"),
+    "a missing module": ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
+    "no such class": ("class Q: ...\n", "has no attribute 'P'"),
+    "no class": ("P = 3\n", "cannot be imported"),
+    "a function": ("def P(): open('called', 'w')\n", r"is no class that derives from .*QuantPolicy"),
+    "another class": ("class P:\n    def __init__(self): open('called', 'w')\n", r"is no class that derives from"),
+    "an abstract class": (POLICY + "    ...\n", "cannot be made .*abstract"),
+    "a constructor that fails": (
+        POLICY + "    def arithmetic(self, layer, bits): ...\n    def __init__(self): 1 / 0\n",
+        r"cannot be made .*own_code\.py:4: ZeroDivisionError",
+    ),
+    "other arguments": (POLICY + "    def arithmetic(self, layer, bits): ...\n    def __init__(self, a): ...\n", "'a'"),
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes `own_code.py` where the user works."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield (tmp_path / "own_code.py").write_text
+    sys.modules.pop("own_code", None)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_policy_that_does_not_work(case: str, write: Any) -> None:
+    code, said = FILES[case]
+    write(code)
+    with pytest.raises(UserError, match=said) as error:
+        build_policy({"name": "own_code.P"})
+    assert "\n" not in str(error.value)
+    assert not Path("called").exists()
+
+
+@pytest.mark.parametrize("name", [".", "a.", ".a", "..a.b", "os.system", "builtins.dict", "this.x", "os.path"])
+def test_names_that_are_no_policy(name: str, write: Any) -> None:
+    with pytest.raises(UserError, match="policy"):
+        build_policy({"name": name})
+
+
+def test_an_encoder_that_is_no_module(write: Any) -> None:
+    write("class P: ...\n")
+    with pytest.raises(UserError, match=r"model\.encoder: .*torch\.nn"):
+        RNNT(ModelConfig(encoder={"name": "own_code.P"}), 8, 10.0, 29)
