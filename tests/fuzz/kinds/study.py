@@ -47,7 +47,7 @@ def _nonsense(change: Change) -> bool:
     if change.path[0] == "base" and len(change.path) > 1:
         return fields.nonsense(Change(change.path[1:], change.how, change.old, change.new))
     if change.how == "type" and change.path[0] not in ("grid", "space", "base"):
-        return change.new is not None and not (change.path[0] == "objectives" and change.new == {})
+        return change.new not in (None, "", [], {})  # nothing is said
     if change.how == "number":
         return change.new != change.new or change.new < 0
     return change.how == "unknown" and change.path[0] not in ("base",)
