@@ -24,7 +24,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "float": {"name": "float"},
 }
 PATIENCE_S = 300.0  # kernels that are compiled for the first time
-TRAINED = ("float", "fake_qat", "native_int", "s8bqat", "accelerator_aware")
+TRAINED = ("float", "fake_qat", "s8bqat", "accelerator_aware")
 """Policies of the checkpoints."""
 
 
