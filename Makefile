@@ -1,5 +1,6 @@
 # make demo      everything once: install, synthesize speech, run a sweep, write reports/quickstart/
 # make test      lint, types and tests
+# make fuzz      2,000 bad files and options through the real commands
 # make bench     speed, side by side with peers
 # make policies  every policy at every width on two corpora, into reports/policies/
 # make setup     only .venv, with the command `qstudy` in it
@@ -8,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test bench policies
+.PHONY: setup demo test fuzz bench policies
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -42,6 +43,10 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2
+
+SEED ?= 0
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --cases 2000 --seed $(SEED)
 
 bench: setup
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'

@@ -143,6 +143,8 @@ WIDE = {f"layer.{index}": {"weight": list(range(14))} for index in range(8)}
         ({"trials": True}, "trials: True"),
         ({"candidates": 10**12}, "candidates"),
         ({"objectives": 3}, "objectives: 3"),
+        ({"budgets": 0}, "budgets: this must be a mapping"),
+        ({"sampler": False}, "sampler: this must be a mapping"),
         ({"objectives": ["wer", "wer"]}, "objectives"),
         ({"objectives": []}, "objectives"),
         ({"sampler": {"seed": 10**30}}, "sampler.seed"),

@@ -160,6 +160,10 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     broken.write_bytes(b"\x00" * 20)
     with pytest.raises(UserError, match="packed"):
         simulate(broken)
+    run = tmp_path / "run.yaml"
+    run.write_text("{data: {train: a.jsonl, dev: b.jsonl}, features: {bins: 0}}")
+    with pytest.raises(UserError, match=r"run\.yaml: .*bins: 0"):
+        simulate(run)
 
 
 def test_a_changed_header_is_not_priced(packed: Path) -> None:

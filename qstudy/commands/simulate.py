@@ -92,7 +92,10 @@ def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
         raise UserError(
             f"There is no model {model}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
         )
-    shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
+    try:
+        shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
+    except UserError as error:
+        raise error if str(model) in str(error) else UserError(f"{model}: {error}") from error
     if bits is not None:
         bit_map = _with_widths(bit_map, bits)
     return workload(shapes, bit_map, beam=own_beam if beam is None else beam, name=model.stem)

@@ -179,7 +179,7 @@ def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:
         UserError: a field is unknown, missing or wrong.
     """
     optional = ("grid", "space", "budgets", "sampler")
-    given = {name: value for name, value in values.items() if value or name not in optional}
+    given = {name: value for name, value in values.items() if value not in (None, "", [], {}) or name not in optional}
     for name in ("grid", "space", "objectives"):  # one stands for a list of one
         if name in given and isinstance(given[name], Mapping | str):
             given[name] = [given[name]]
