@@ -28,14 +28,18 @@ def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> t
     rest, configured = list(arguments), {}
     for parameter, kind in hints.items():
         if is_dataclass(kind):
-            values, rest = _take(kind, rest)
-            configured[parameter] = fill(cast(type[Any], kind), values)
+            values, files, rest = _take(kind, rest)
+            try:
+                configured[parameter] = fill(cast(type[Any], kind), values)
+            except UserError as error:
+                raise UserError(": ".join([*files, str(error)])) from error
     return configured, rest
 
 
-def _take(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The values of one configuration, and the arguments that are none of its options."""
+def _take(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The values of one configuration, the files they come from, and the arguments that are none of its options."""
     values: dict[str, Any] = {}
+    files = []
     rest, left = [], iter(arguments)
     for argument in left:
         option, given, value = argument.partition("=")
@@ -46,9 +50,11 @@ def _take(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str
         value = value if given else next(left, "")
         if not value or (value.startswith("--") and not given):
             raise UserError(f"{option}: the value is missing.")
+        if option == CONFIG:
+            files.append(value)
         changes = load_yaml(Path(value)) if option == CONFIG else _changes(kind, values, path, option, value)
         values = updated(kind, values, changes)
-    return values, rest
+    return values, files, rest
 
 
 def _changes(kind: Any, values: Mapping[str, Any], path: Sequence[str], option: str, text: str) -> Any:

@@ -41,6 +41,7 @@ def test_a_corpus_of_another_recipe_is_refused(corpus: Path, change: dict[str, f
     [
         ({"train": 10**12}, "--train"),
         ({"test": 0}, "--test"),
+        ({"processes": 10**9}, "--processes"),
         ({"seed": -1}, "--seed"),
         ({"seed": 10**30}, "--seed"),
         ({"train": "many"}, "train"),

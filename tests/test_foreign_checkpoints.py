@@ -167,6 +167,9 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a weight less": lambda values: values["state_dict"].pop("model.joiner.output.bias"),
     "a weight more": lambda values: values["state_dict"].update({"model.other": torch.ones(3)}),
     "a weight of another size": lambda values: values["state_dict"].update({"model.joiner.output.bias": torch.ones(3)}),
+    "a complex weight": lambda values: values["state_dict"].update(
+        {"model.joiner.output.bias": values["state_dict"]["model.joiner.output.bias"] + 1j}
+    ),
     "a weight that is no number": lambda values: values["state_dict"]["model.joiner.output.bias"].fill_(torch.nan),
     "no step": lambda values: values.pop("global_step"),
     "a step in words": lambda values: values.update(global_step="three"),

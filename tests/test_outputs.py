@@ -120,7 +120,8 @@ def test_a_study_is_not_replaced_by_its_resolved_copy(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")}
-    values = {"study": "toy", "base": {"data": data}, "grid": {"policy": {"name": "ptq"}}}
+    policy = {"name": "ptq", "layers": {"*": {"weight": 8}}}
+    values = {"study": "toy", "base": {"data": data}, "grid": {"policy": policy}}
     path = tmp_path / "toy" / "study.yaml"
     path.parent.mkdir()
     path.write_text(yaml.safe_dump(values))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import filled, speech, talkative
 
-from qstudy.errors import UserError
+from qstudy.errors import Diverged, UserError
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
@@ -276,3 +276,19 @@ def test_snapped_weights_follow_the_optimizer() -> None:
     for layer in quantizable(model).values():
         layer.arithmetic._snapped.clear()  # type: ignore[union-attr, operator]
     assert torch.equal(logits(model), after)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name() -> None:
+    model = talkative()
+    model.joiner.output.weight.data[0, 0] = torch.inf
+    with pytest.raises(UserError, match=r"^joiner\.output: its weights"):
+        build_policy({"name": "ptq", "layers": {"*": {"weight": 4}}}).prepare(model)
+
+
+@pytest.mark.parametrize("policy", ["ptq", "fake_qat", "int4_e2e", "native_int", "accelerator_aware", "s8bqat"])
+def test_activations_that_are_not_finite_are_refused_by_name(policy: str) -> None:
+    """Calibration meets them where a deviation of zero divides."""
+    model = talkative()
+    model.encoder.normalize.deviation.zero_()
+    with pytest.raises(Diverged, match=r"^encoder\.lstm\.0 met values"):
+        filled(model, {"name": policy, "layers": {"*": {"weight": 4, "activation": 8}}})

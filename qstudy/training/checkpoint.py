@@ -165,9 +165,9 @@ def _require_fit(build: Callable[[], RNNT], state: Mapping[str, Tensor]) -> None
         UserError: the weights are of another model than the configuration; nothing of its size was allocated.
     """
     with torch.device("meta"):
-        expected = {f"model.{name}": value.shape for name, value in build().state_dict().items()}
-    for name, shape in expected.items():
-        if name not in state or state[name].shape != shape:
+        expected = {f"model.{name}": (value.shape, value.dtype) for name, value in build().state_dict().items()}
+    for name, kind in expected.items():
+        if name not in state or (state[name].shape, state[name].dtype) != kind:
             raise UserError(f"its weight {name} is not that of the model that it describes; train again.")
 
 

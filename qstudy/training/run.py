@@ -18,6 +18,7 @@ from qstudy.quant.policies import build_policy
 from qstudy.recognizer import describe, pack
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
+from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import check_devices, join
 from qstudy.training.evaluation import evaluate
@@ -69,6 +70,7 @@ def run(
     """
     check_precision(config, config.trainer.accelerator)
     check_devices(config.trainer)
+    _require_own_folder(folder, config)
     cost, assets = price(config), open_assets(config)  # bad input is told by one process, before there are more
     devices = join(config.trainer)
     baseline = None if config.from_scratch else float_baseline(config)
@@ -116,6 +118,12 @@ def run(
             tracker.finish(record, folder / MODEL_FILE)
     devices.barrier()
     return record
+
+
+def _require_own_folder(folder: Path, config: RunConfig) -> None:
+    """Raise UserError if a policy that does not train would leave its model beside another run's checkpoint."""
+    if not build_policy(config.policy).trains and (folder / CHECKPOINT_FILE).exists():
+        raise UserError(f"{folder} holds another run ({CHECKPOINT_FILE}); choose another folder, or remove it.")
 
 
 def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT:

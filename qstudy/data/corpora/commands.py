@@ -15,8 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 from tqdm import tqdm
 
 from qstudy.data.audio import resample, write_flac
@@ -26,6 +28,7 @@ from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import distinct_sentences
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
+from qstudy.typed import checked
 
 SAMPLE_RATE = 16000
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
@@ -85,6 +88,7 @@ def commands(
     counts = {"train": train, "dev": dev, "test": test}
     require_counts(**counts)
     require_seed(seed)
+    checked(Annotated[int, Ge(1), Le(256)] | None, processes, "--processes")
     if not 0 <= noisy <= 1:
         raise UserError(f"--noisy: {noisy} is not a share between 0 and 1.")
     recipe = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}

@@ -74,10 +74,11 @@ class UniformActivations(ActivationGrid):
         Raises:
             Diverged: x holds values that are not finite; the range stays as it was.
         """
+        ends = finite_ends(x, self.layer)
         if self.histogram is not None:
             self.histogram.add(x)
         else:
-            self._follow(finite_ends(x))
+            self._follow(ends)
             self._fit(self.extremes)
         self.seen.fill_(True)
 

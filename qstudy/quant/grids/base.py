@@ -78,6 +78,8 @@ class ActivationGrid(nn.Module, ABC):
     """Whether gradients move the range; then it is observed only before training."""
     settled: bool = False
     """Whether calibration alone decides the range, whatever training brings."""
+    layer: str = "An activation quantizer"
+    """Whose activations it sees, for messages; the policy says it."""
     observing: bool = False
     enabled: bool = True
 
@@ -97,7 +99,7 @@ class ActivationGrid(nn.Module, ABC):
         return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point]).float()
 
 
-def finite_ends(x: Tensor) -> Tensor:
+def finite_ends(x: Tensor, layer: str = ActivationGrid.layer) -> Tensor:
     """Least and greatest value of x (any shape), (2,) float32.
 
     Raises:
@@ -106,8 +108,8 @@ def finite_ends(x: Tensor) -> Tensor:
     ends = torch.stack(torch.aminmax(x.detach().float()))
     if not ends.isfinite().all():
         raise Diverged(
-            "An activation quantizer met values that are not finite; lower training.learning_rate, or train the float "
-            "baseline longer or anew."
+            f"{layer} met values that are not finite; lower training.learning_rate, or train the float baseline "
+            "longer or anew."
         )
     return ends
 

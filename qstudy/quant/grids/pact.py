@@ -45,7 +45,7 @@ class PactActivations(ActivationGrid):
 
     def observe(self, x: Tensor) -> None:
         """Keep a part of x for `settle`; raises Diverged if x holds values that are not finite."""
-        finite_ends(x)
+        finite_ends(x, self.layer)
         self._seen.append(some(x))
 
     @torch.no_grad()

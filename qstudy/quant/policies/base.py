@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.grids.base import activation_grids
 from qstudy.quant.layers import Quantizable, quantizable
 
 Refusal = tuple[str, Any, str]
@@ -57,13 +58,20 @@ class QuantPolicy(ABC):
         """How `layer` computes at these widths; asked only for layers with something to quantize."""
 
     def prepare(self, model: nn.Module) -> None:
-        """Fill the slots, on the device where each layer lies."""
+        """Fill the slots, on the device where each layer lies.
+
+        Raises:
+            UserError: a layer's widths are none of this policy's, or its weights are not finite.
+        """
         layers = quantizable(model)
         bit_map = self.bit_map(layer.shape(name) for name, layer in layers.items())
         for name, layer in layers.items():
             bits = bit_map[name]
             device = layer.matrices()[0].device
+            require_finite(layer.matrices(), name)
             layer.arithmetic = self.arithmetic(layer, bits).to(device) if bits.quantized else None
+            for grid in activation_grids(layer):
+                grid.layer = name
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:  # noqa: B027
         """Fit grids to the trained model before fine-tuning; each step of `passes` runs the model over one batch."""
@@ -78,6 +86,12 @@ class QuantPolicy(ABC):
 
     def project_(self, model: nn.Module, step: int) -> None:  # noqa: B027
         """Change the model in place after an optimizer step: compressors, annealing, observers."""
+
+
+def require_finite(matrices: Iterable[Tensor], layer: str) -> None:
+    """Raise UserError if a weight is infinite or no number: quantizers would make some number of it."""
+    if not all(matrix.isfinite().all() for matrix in matrices):
+        raise UserError(f"{layer}: its weights hold a number that is not finite; train with a lower learning rate.")
 
 
 def choice(field: str, value: str, choices: tuple[str, ...]) -> None:
