@@ -45,7 +45,8 @@ def _complaints(attempt: Attempt, outcome: Outcome, folder: Path) -> Iterator[Co
     ran = outcome.ran + [f"made {path.name}" for path in folder.rglob(CANARY)] + _scripts(folder)
     if ran:
         yield "code run", ran[0], _gist(attempt.what)
-    if ".." not in attempt.argv and (strays := _strays(folder)):
+    asked = ".." in attempt.argv or "'..'" in attempt.what
+    if not asked and (strays := _strays(folder)):
         yield "wrote outside", strays[0], _gist(attempt.what)
     if outcome.timed_out:
         yield "hang", f"{outcome.seconds:.0f} s; {_place(outcome.err)}", _place(outcome.err)
