@@ -78,8 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _fail(message: str) -> NoReturn:
     visible = (letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in hide(message))
-    _say(f"qstudy: {''.join(visible)}")
+    _say("\n".join(_shortened(line) for line in f"qstudy: {''.join(visible)}".split("\n")))
     sys.exit(2)
+
+
+def _shortened(line: str, most: int = 1000) -> str:
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def _say(message: str) -> None:

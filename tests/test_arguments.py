@@ -77,6 +77,7 @@ def test_refused(arguments: list[str], said: str) -> None:
         (["cache", "--days", "nan"], "days"),
         (["cache", "--days=-1"], "days: -1"),
         (["cache", "--zzz", "\x1b[31m"], "--zzz \\x1b[31m"),
+        (["simulate", __file__, "--accelerator", "x" * 5000], "xxx..."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -87,6 +88,7 @@ def test_refused_by_the_command(arguments: list[str], said: str, capfd: pytest.C
     assert exit.value.code == 2
     assert said in told
     assert told.count("\n") == 1
+    assert len(told) < 1100
 
 
 def test_a_study_that_cannot_be_priced_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A short form of the fuzzers, `make fuzz` is the long one; and what the fuzzers must notice."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from .server import Outcome, Server
 from .verdict import MOST_BYTES, judge
 
 CASES, SEED = 36, 0
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server forks, and limits what it forked")
 
 
 def test_bad_files_and_options_are_refused(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """What is wrong with how a command ended, if anything is."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .case import Attempt, Case
 from .server import CANARY, Outcome
 
+Complaint = tuple[str, str, str]
+"""Verdict, detail, cause."""
 MOST_BYTES = 2 << 30
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")  # what a terminal might obey
 LIVE = {
@@ -37,12 +40,13 @@ def judge(case: Case, attempt: Attempt, outcome: Outcome, folder: Path) -> Findi
     return None
 
 
-def _complaints(attempt: Attempt, outcome: Outcome, folder: Path):  # type: ignore[no-untyped-def]
-    """(verdict, detail, cause), the worst first."""
+def _complaints(attempt: Attempt, outcome: Outcome, folder: Path) -> Iterator[Complaint]:
+    """The worst first."""
     ran = outcome.ran + [f"made {path.name}" for path in folder.rglob(CANARY)] + _scripts(folder)
     if ran:
         yield "code run", ran[0], _gist(attempt.what)
-    if ".." not in attempt.argv and (strays := _strays(folder)):
+    asked = ".." in attempt.argv or "'..'" in attempt.what
+    if not asked and (strays := _strays(folder)):
         yield "wrote outside", strays[0], _gist(attempt.what)
     if outcome.timed_out:
         yield "hang", f"{outcome.seconds:.0f} s; {_place(outcome.err)}", _place(outcome.err)
@@ -59,7 +63,7 @@ def _complaints(attempt: Attempt, outcome: Outcome, folder: Path):  # type: igno
         yield from _message(attempt, outcome)
 
 
-def _message(attempt: Attempt, outcome: Outcome):  # type: ignore[no-untyped-def]
+def _message(attempt: Attempt, outcome: Outcome) -> Iterator[Complaint]:
     """A refusal is one sentence; what is wrong with a list of files may follow it, indented."""
     if attempt.valid:
         yield "false refusal", _last_line(outcome.err), _gist(attempt.what)

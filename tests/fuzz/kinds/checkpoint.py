@@ -42,13 +42,15 @@ class Reduced:
 def make(random: Random, originals: Originals, folder: Path) -> Attempt:
     """Read a checkpoint that someone made up."""
     (folder / "fuzz_evil.py").write_text("open('fuzz_canary', 'w').close()\n")
+    (folder / "mine.py").write_text("class E:\n    pass\n")
     name = random.choice(list(originals.checkpoints))
     path = originals.checkpoints[name]
     ways = [_code, _code, _config, _config, _state, _state, _entries, _bytes, _archive, _pickled]
     content, what, invalid = random.choice(ways)(random, path)
     (folder / FILE).write_bytes(content)
     argv = random.choice([packed.command(random, originals, FILE), ["export", FILE, "--out", "out.qst"]])
-    return Attempt(argv, f"{what} ({name})", invalid, named=FILE)
+    trust = ["--trust", "mine.py"] * (random.random() < 0.2)  # which vouches for no other file
+    return Attempt([*argv, *trust], f"{what} ({name})", invalid, named=FILE)
 
 
 def saved(checkpoint: Any) -> bytes:

@@ -29,7 +29,7 @@ def make(random: Random, originals: Originals, folder: Path) -> Attempt:
     argv = [*command.split(), *_needed(command, option, originals), *([option] * bool(option)), value]
     if random.random() < 0.05:
         return Attempt(argv[: random.randrange(len(argv))], f"{command} without the rest", entry=_entry(command))
-    invalid = value not in ("null", *_fine(described))  # YAML: the default
+    invalid = value not in ("null", "~", " ", *_fine(described))  # YAML: the default
     return Attempt(argv, f"{command} {option} {value!r:.40}", invalid, entry=_entry(command))
 
 
