@@ -1,11 +1,12 @@
 """Configurations from the command line: `--config F.yaml`, and `--section.field VALUE` for whatever stands in it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.fields import Text, fill, type_hints, updated
 from qstudy.yaml_file import load_yaml, parse_yaml
 
@@ -29,10 +30,8 @@ def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> t
     for parameter, kind in hints.items():
         if is_dataclass(kind):
             values, files, rest = _take(kind, rest)
-            try:
+            with naming(", ".join(files)) if files else nullcontext():
                 configured[parameter] = fill(cast(type[Any], kind), values)
-            except UserError as error:
-                raise UserError(": ".join([*files, str(error)])) from error
     return configured, rest
 
 

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from pydantic import AllowInfNan
 
 from qstudy.errors import UserError
-from qstudy.typed import Count, Share, Size
+from qstudy.fields import Count, Share, Size
 
 FLOAT = 32  # this width means "no quantization"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)

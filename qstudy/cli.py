@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from itertools import takewhile
-from typing import Any, NamedTuple, NoReturn, get_origin, get_type_hints
+from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_parsing_settings
@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_pa
 from qstudy import __version__, allocator, threads
 from qstudy.arguments import CONFIG, read_configurations
 from qstudy.errors import UserError
+from qstudy.fields import type_hints
 from qstudy.secrets import hide, masked_arguments, print_crash, take_storage
 from qstudy.yaml_file import Loader
 
@@ -132,7 +133,7 @@ def _call(name: str, command: Command, arguments: list[str]) -> None:
 def _once(arguments: Sequence[str]) -> None:
     """Raise UserError if an option is given twice; configuration files may follow each other."""
     names = [argument.partition("=")[0] for argument in takewhile(lambda each: each != "--", arguments)]
-    options = Counter(name for name in names if name.startswith("--") and name != CONFIG)
+    options = Counter(name for name in names if name.startswith("--") and name != CONFIG and name[-1] != "+")
     if twice := [name for name, count in options.items() if count > 1]:
         raise UserError(f"{twice[0]} is given twice; leave one of them out.")
 
@@ -140,12 +141,15 @@ def _once(arguments: Sequence[str]) -> None:
 def options_of(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
     """All options: those of the signature, and for a dataclass `--config` and one option per field."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a configuration's fields
-    parser = _options(name, function, positional)
+    parser, sections = _options(name, function, positional), set[str]()
     for parameter, kind in get_type_hints(function).items():
         if is_dataclass(kind):
             parser.add_argument(CONFIG, help=_described(function).get(parameter))
             parser.add_class_arguments(kind, as_group=False)
+            sections |= {field for field, hint in type_hints(cast(Any, kind)).items() if is_dataclass(hint)}
     for action in parser._actions:  # help names types, without their limits
+        if action.dest in sections:
+            action.metavar, action.help = "{FIELD: VALUE, ...}", "All fields of this section, as YAML."
         if hint := vars(action).get("_typehint"):
             vars(action)["_typehint"] = get_type_hints(type("", (), {"__annotations__": {"field": hint}}))["field"]
     return parser

@@ -1,5 +1,8 @@
 """The one error that users are meant to see."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """One sentence that names the file, the field and the mend; the command line prints it and exits with code 2."""
@@ -7,3 +10,15 @@ class UserError(Exception):
 
 class Diverged(UserError):
     """A training that its own configuration makes impossible (the loss became NaN); a study notes it and goes on."""
+
+
+@contextmanager
+def naming(source: object, mend: str = "") -> Iterator[None]:
+    """Within, an error that does not name its source yet gets it put in front, and the mend behind."""
+    try:
+        yield
+    except UserError as error:
+        if str(source) in str(error):
+            raise
+        said = f"{str(error).removesuffix('.')}; {mend}" if mend else str(error)
+        raise type(error)(f"{source}: {said}") from error

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, get_type_hints
 
 from qstudy.errors import UserError
-from qstudy.typed import checked
+from qstudy.fields import checked
 
 _model_file: ContextVar[Path | None] = ContextVar("_model_file", default=None)  # what asks for parts at the moment
 _trusted: ContextVar[Path | None] = ContextVar("_trusted", default=None)

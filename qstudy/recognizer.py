@@ -12,7 +12,7 @@ from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.decode.greedy import GreedyState, greedy, greedy_labels
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
@@ -90,11 +90,8 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
     Raises:
         UserError: the header does not describe one, or not the one whose layers and tensors follow.
     """
-    try:
+    with naming(packed.source):
         return _built(packed)
-    except UserError as error:
-        told = packed.source in str(error)
-        raise error if told else UserError(f"{packed.source}: {error}") from error
 
 
 def _built(packed: PackedModel) -> Recognizer:

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
-from qstudy.fields import Share, Text, check_fields
-from qstudy.typed import checked
+from qstudy.fields import Share, Text, check_fields, checked
 
 Hertz = Annotated[float, Ge(0), Le(96_000)]
 Frame = Annotated[float, Ge(1), Le(250)]

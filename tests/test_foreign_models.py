@@ -50,9 +50,9 @@ def rewritten(original: Path, out: Path, change: Callable[[Arrays, dict[str, Any
     return out
 
 
-def refused(path: Path) -> str:
-    """The one sentence with which a file is refused."""
-    with pytest.raises(UserError) as error:
+def refused(path: Path, why: str = ".") -> str:
+    """The one sentence with which a file is refused, which says why."""
+    with pytest.raises(UserError, match=why) as error:
         load_recognizer(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -95,32 +95,87 @@ def with_nan(array: Any) -> Any:
     return changed
 
 
-TENSORS: dict[str, Callable[[Arrays, dict[str, Any]], Any]] = {
-    "no bias": lambda arrays, header: arrays.pop("joiner.output.bias"),
-    "no constant": lambda arrays, header: arrays.pop("encoder.normalize.mean"),
-    "no codes": lambda arrays, header: arrays.pop("encoder.lstm.0.1.codes"),
-    "no scale": lambda arrays, header: arrays.pop("encoder.lstm.0.1.scale"),
-    "no grids": lambda arrays, header: arrays.pop("encoder.lstm.0.activation"),
-    "one more in a layer": replace("joiner.output.extra", np.ones(3, np.float32)),
-    "one more in no layer": replace("other", np.ones(3, np.float32)),
-    "a bias where there is none": replace("joiner.predictor.bias", np.ones(12, np.float32)),
-    "codes too short": replace("joiner.output.0.codes", lambda codes: codes[:-1]),
-    "codes too long": replace("joiner.output.0.codes", lambda codes: np.append(codes, codes[:1])),
-    "codes of another type": replace("joiner.output.0.codes", lambda codes: codes.astype(np.float32)),
-    "one scale for all": replace("joiner.output.0.scale", lambda scale: scale[:1]),
-    "a scale of integers": replace("joiner.output.0.scale", lambda scale: np.ones_like(scale, np.int32)),
-    "a scale that is no number": replace("joiner.output.0.scale", with_nan),
-    "a bias that is no number": replace("joiner.output.bias", with_nan),
-    "an infinite constant": replace("encoder.normalize.deviation", lambda deviation: deviation + np.inf),
-    "a constant of another shape": replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
-    "a grid without steps": replace("joiner.output.activation", lambda grids: grids * 0),
-    "one grid for two": replace("encoder.lstm.0.activation", lambda grids: grids[:1]),
+TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
+    "no bias": (lambda arrays, header: arrays.pop("joiner.output.bias"), r"the tensors of joiner.output take"),
+    "no constant": (
+        lambda arrays, header: arrays.pop("encoder.normalize.mean"),
+        r"the tensors of encoder.normalize take",
+    ),
+    "no codes": (lambda arrays, header: arrays.pop("encoder.lstm.0.1.codes"), r"the tensors of encoder.lstm.0 take"),
+    "no scale": (lambda arrays, header: arrays.pop("encoder.lstm.0.1.scale"), r"the tensors of encoder.lstm.0 take"),
+    "no grids": (lambda arrays, header: arrays.pop("encoder.lstm.0.activation"), r"the tensors of encoder.lstm.0 take"),
+    "one more in a layer": (
+        replace("joiner.output.extra", np.ones(3, np.float32)),
+        r"the tensors of joiner.output take",
+    ),
+    "one more in no layer": (replace("other", np.ones(3, np.float32)), r"tensors of no layer"),
+    "a bias where there is none": (
+        replace("joiner.predictor.bias", np.ones(12, np.float32)),
+        r"the tensors of joiner.predictor take",
+    ),
+    "codes too short": (
+        replace("joiner.output.0.codes", lambda codes: codes[:-1]),
+        r"the tensors of joiner.output take",
+    ),
+    "codes too long": (
+        replace("joiner.output.0.codes", lambda codes: np.append(codes, codes[:1])),
+        r"the tensors of joiner.output take",
+    ),
+    "codes of another type": (
+        replace("joiner.output.0.codes", lambda codes: codes.astype(np.float32)),
+        r"the tensors of joiner.output take",
+    ),
+    "one scale for all": (
+        replace("joiner.output.0.scale", lambda scale: scale[:1]),
+        r"the tensors of joiner.output take",
+    ),
+    "a scale of integers": (
+        replace("joiner.output.0.scale", lambda scale: np.ones_like(scale, np.int32)),
+        r"joiner.output.0.scale is int32",
+    ),
+    "a scale that is no number": (
+        replace("joiner.output.0.scale", with_nan),
+        r"joiner.output.0.scale holds a number that is not finite",
+    ),
+    "a bias that is no number": (
+        replace("joiner.output.bias", with_nan),
+        r"joiner.output.bias holds a number that is not finite",
+    ),
+    "an infinite constant": (
+        replace("encoder.normalize.deviation", lambda deviation: deviation + np.inf),
+        r"encoder.normalize.deviation holds",
+    ),
+    "a constant of another shape": (
+        replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
+        r"encoder.normalize.mean is float32",
+    ),
+    "a grid without steps": (
+        replace("joiner.output.activation", lambda grids: grids * 0),
+        r"scale that is not above 0",
+    ),
+    "one grid for two": (
+        replace("encoder.lstm.0.activation", lambda grids: grids[:1]),
+        r"the tensors of encoder.lstm.0 take",
+    ),
+    "a bias by another name": (
+        lambda arrays, header: arrays.update({"joiner.output.shift": arrays.pop("joiner.output.bias")}),
+        "joiner.output.bias is missing",
+    ),
+    "one empty tensor more": (
+        replace("joiner.output.extra", np.ones(0, np.float32)),
+        "joiner.output.extra, of which its header knows nothing",
+    ),
 }
 
 
 @pytest.mark.parametrize("change", TENSORS)
 def test_tensors_that_layers_and_widths_do_not_have(original: Path, tmp_path: Path, change: str) -> None:
-    refused(rewritten(original, tmp_path / "model.qst", TENSORS[change]))
+    tamper, why = TENSORS[change]
+    refused(rewritten(original, tmp_path / "model.qst", tamper), why)
+
+
+def test_the_file_of_another_program_that_fits_is_read(original: Path, tmp_path: Path) -> None:
+    load_recognizer(rewritten(original, tmp_path / "model.qst", lambda arrays, header: None))
 
 
 # Header

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
-from qstudy.typed import checked
+from qstudy.fields import checked
 
 DAY_S = 86400
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
 from qstudy.data.manifest import read_manifest
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
 from qstudy.hardware.simulator import OperatorReport, Report
@@ -92,10 +92,8 @@ def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
         raise UserError(
             f"There is no model {model}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
         )
-    try:
+    with naming(model):
         shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
-    except UserError as error:
-        raise error if str(model) in str(error) else UserError(f"{model}: {error}") from error
     if bits is not None:
         bit_map = _with_widths(bit_map, bits)
     return workload(shapes, bit_map, beam=own_beam if beam is None else beam, name=model.stem)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from qstudy.errors import UserError
+from qstudy.errors import naming
+from qstudy.fields import checked
 from qstudy.files import require_other
-from qstudy.typed import checked
 
 Workers = Annotated[int, Ge(1), Le(1024)]
 
@@ -46,8 +46,6 @@ def sweep(
     config = load_study(study, trials, fresh)
     if load_yaml(study).keys() != config.to_dict().keys():  # not the study's own copy, which has every field
         require_other(root / config.study / "study.yaml", "--root", study)
-    try:
+    with naming(study):
         check(config)
-    except UserError as error:
-        raise UserError(f"{study}: {error}") from error
     run_study(config, root / config.study, workers, storage)

@@ -26,8 +26,8 @@ from pydantic import StringConstraints
 
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.errors import UserError
+from qstudy.fields import checked
 from qstudy.hardware.workload import MOST_HYPOTHESES, Workload, workload
-from qstudy.typed import checked
 from qstudy.yaml_file import load_yaml
 
 Size = Annotated[int, Ge(1), Le(1_000_000)]

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qstudy.fields import Count, Dropout, Few, Units
 from qstudy.model.normalize import Normalize, RunningMean
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
 from qstudy.quant.serving.fused import LSTMStack
-from qstudy.typed import Count, Dropout, Few, Width
 
 
 class EncoderState(NamedTuple):
@@ -31,7 +31,7 @@ class LSTMEncoder(nn.Module):
         self,
         bins: int,
         hop_ms: float,
-        hidden: Width = 256,
+        hidden: Units = 256,
         layers: Few = 3,
         stack: Few = 3,
         reduction: Few = 3,

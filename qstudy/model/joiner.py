@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from qstudy.fields import Units
 from qstudy.quant.layers import Linear, Rate
-from qstudy.typed import Width
 
 
 class Joiner(nn.Module):
     """Project both sides, add, tanh, project to labels (Graves 2012, arXiv 1211.3711)."""
 
-    def __init__(self, encoder: int, predictor: int, labels: int, frame_ms: float, hidden: Width = 128) -> None:
+    def __init__(self, encoder: int, predictor: int, labels: int, frame_ms: float, hidden: Units = 128) -> None:
         """
         Args:
             encoder: size of an encoder frame.

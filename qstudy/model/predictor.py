@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qstudy.fields import Few, Units
 from qstudy.model.encoder import open_forget_gate
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate
-from qstudy.typed import Few, Width
 
 BLANK = 0
 """The blank label; as an input it means "start of the utterance"."""
@@ -38,7 +38,7 @@ class Predictor(nn.Module, ABC):
 class LSTMPredictor(Predictor):
     """Embedding and one LSTM layer."""
 
-    def __init__(self, labels: int, embedding: Width = 128, hidden: Width = 256) -> None:
+    def __init__(self, labels: int, embedding: Units = 128, hidden: Units = 256) -> None:
         """Args: V labels with blank; size of the embedding; H of the LSTM."""
         super().__init__()
         self.output_size = hidden
@@ -64,7 +64,7 @@ class StatelessPredictor(Predictor):
     Source: Ghodsi et al. 2020, "RNN-Transducer with stateless prediction network".
     """
 
-    def __init__(self, labels: int, embedding: Width = 128, hidden: Width = 256, context: Few = 2) -> None:
+    def __init__(self, labels: int, embedding: Units = 128, hidden: Units = 256, context: Few = 2) -> None:
         """Args: V labels with blank; size of an embedding; size of the output; number of labels that are seen."""
         super().__init__()
         self.output_size = hidden

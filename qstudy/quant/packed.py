@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.bits import BitMap, LayerBits, LayerShape
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
+from qstudy.fields import checked
 from qstudy.quant import packed_file
 from qstudy.quant.bitpack import pack
 from qstudy.quant.layers import Quantizable, quantizable
@@ -76,12 +77,11 @@ class PackedModel:
         """
         if not self.bit_map[name].quantized:
             return None
-        chosen = _mapping(self, "arithmetic").get(name, "integer")
-        if not isinstance(chosen, str) or chosen not in SERVED:
-            raise UserError(
-                f"{self.source}: arithmetic.{name}: {chosen!r} is not one of {', '.join(SERVED)}; export it again."
-            )
-        return SERVED[chosen]
+        with naming(self.source, "export it again."):
+            chosen = checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic").get(name, "integer")
+            if chosen not in SERVED:
+                raise UserError(f"arithmetic.{name}: {chosen!r} is not one of {', '.join(SERVED)}")
+            return SERVED[chosen]
 
     def check(self, model: nn.Module) -> None:
         """Hold every tensor against what a model of these layers takes; nothing is allocated.
@@ -94,15 +94,11 @@ class PackedModel:
                 holds a number that is not finite.
         """
         rest = dict(self.tensors)
-        for shape in self.shapes:
-            prefix = f"{shape.name}."
-            own = {key.removeprefix(prefix): rest.pop(key) for key in list(rest) if key.startswith(prefix)}
-            try:
-                self._check_layer(model, shape, own)
-            except UserError as error:
-                raise UserError(f"{self.source}: {error}; export it again.") from error
-        if rest:
-            raise UserError(f"{self.source} has tensors of no layer ({', '.join(sorted(rest))}); export it again.")
+        with naming(self.source, "export it again."):
+            for shape in self.shapes:
+                self._check_layer(model, shape, take(rest, shape.name))
+            if rest:
+                raise UserError(f"there are tensors of no layer ({', '.join(sorted(rest))})")
 
     def _check_layer(self, model: nn.Module, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
         if not shape.matrices:
@@ -114,16 +110,10 @@ class PackedModel:
             compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
 
 
-def _mapping(packed: PackedModel, field: str) -> Mapping[str, Any]:
-    """A field of the header: layer -> anything.
-
-    Raises:
-        UserError: it is no mapping.
-    """
-    value = packed.header.get(field, {})
-    if not isinstance(value, Mapping):
-        raise UserError(f"{packed.source}: {field}: {value!r} is not a mapping; export it again.")
-    return value
+def take(tensors: dict[str, Tensor], layer: str) -> dict[str, Tensor]:
+    """Remove a layer's tensors from all: by their names within the layer."""
+    prefix = f"{layer}."
+    return {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
 
 
 def pack_model(
@@ -188,9 +178,11 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     if [layer.shape(name) for name, layer in layers.items()] != [each for each in packed.shapes if each.matrices]:
         raise UserError(f"{packed.source} is of other layers than the model that it describes; export it again.")
     packed.check(model)
-    tensors, settings = dict(packed.tensors), _mapping(packed, "settings")
+    tensors = dict(packed.tensors)
+    with naming(packed.source):
+        settings = checked(dict[str, dict[str, Any]], packed.header.get("settings", {}), "settings")
     for name, layer in layers.items():
-        own = {key.removeprefix(f"{name}."): tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
+        own = take(tensors, name)
         bits, bias, served = packed.bit_map[name], own.get("bias"), packed.served(name)
         if served is None:
             layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)

@@ -16,13 +16,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from qstudy.bits import BitMap, LayerBits, LayerShape
-from qstudy.errors import UserError
-from qstudy.fields import fill
-from qstudy.files import content_hash, replacing
+from qstudy.errors import UserError, naming
+from qstudy.fields import checked, fill
+from qstudy.files import content_hash, parse_json, replacing
 from qstudy.hardware.size import layer_bytes
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
-HASHES = ("sha256", "header_sha256")  # of the tensors, and of the header
 FORMAT = 1
 Arrays = dict[str, NDArray[Any]]
 
@@ -60,7 +59,7 @@ def read(path: Path) -> Contents:
     """
     try:
         with safetensors.safe_open(str(path), "numpy") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
+            header = parse_json((file.metadata() or {})[HEADER].encode(), f"The header of {path}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         whole = header.pop("header_sha256") == content_hash(header) and header.pop("sha256") == _digest(arrays)
     except FileNotFoundError as error:
@@ -88,9 +87,9 @@ def _layers(header: Mapping[str, Any], path: Path) -> tuple[list[LayerShape], Bi
     Raises:
         UserError: a field is missing, of another type or out of its range, or layers and widths do not belong together.
     """
-    shapes, bit_map = header.get("shapes"), header.get("bit_map")
-    if not isinstance(shapes, list) or not isinstance(bit_map, dict):
-        raise UserError(f"{path}: its header has no list `shapes` or no mapping `bit_map`; export it again.")
+    with naming(path):
+        shapes = checked(list[dict[str, Any]], header.get("shapes"), "shapes")
+        bit_map = checked(dict[str, dict[str, Any]], header.get("bit_map"), "bit_map")
     layers = [fill(LayerShape, shape, f"{path}: shapes.{index}") for index, shape in enumerate(shapes)]
     widths = {name: fill(LayerBits, bits, f"{path}: bit_map.{name}") for name, bits in bit_map.items()}
     names = [layer.name for layer in layers if layer.matrices]

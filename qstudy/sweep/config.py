@@ -1,7 +1,6 @@
 """A study as its YAML file describes it."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.fields import Seed, Text, check_fields, fill
 from qstudy.files import safe_name
 from qstudy.quant.policies import build_policy
@@ -85,8 +84,6 @@ class StudyConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         safe_name(self.study, "study")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.study):
-            raise UserError(f"study: {self.study!r} must be letters, digits, dots and dashes: it names a folder.")
         if not self.grid and not self.space:
             raise UserError("space: a study needs a `space` to search, or a `grid` to try.")
         if self.space and self.trials is None:
@@ -149,12 +146,10 @@ def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> St
     values = load_yaml(path)
     if trials is not None:
         values["trials"] = trials
-    try:
+    with naming(path):
         study = _resolved(study_from_dict(_whole(path, values)), fresh)
         for changes in [*expand(study.grid), *sample(study.space)]:  # before anything is made for any of them
             build_policy(study.run_of(changes).policy)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
     return study
 
 

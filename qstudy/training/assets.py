@@ -15,11 +15,11 @@ from qstudy.data.corpora.corpus import is_unfinished, require_recipe
 from qstudy.data.manifest import read_manifest
 from qstudy.data.tokenizer import CharTokenizer, Labels, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
+from qstudy.fields import checked
 from qstudy.files import content_hash, read_json, write_json
 from qstudy.locks import locked
 from qstudy.named import build
 from qstudy.training.config import RunConfig
-from qstudy.typed import checked
 
 CORPORA = ("commands", "digits", "librispeech", "ljspeech")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qstudy.data.manifest import identity
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.files import replacing
 from qstudy.model import RNNT
 from qstudy.named import asked_by
@@ -142,20 +142,17 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
         UserError: the file is missing, damaged, or no checkpoint of a run.
     """
     checkpoint, config = _read(path)
-    try:
-        with asked_by(path):
-            tokenizer = tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
-            build = partial(RNNT, config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
-            _require_fit(build, checkpoint["state_dict"])
-            model = build()
-            policy = build_policy(config.policy)
-            policy.total_steps = config.schedule.steps
-            policy.prepare(model)
-            _fill(model, checkpoint["state_dict"])
-            model.eval()
-            policy.project_(model, checkpoint["global_step"])
-    except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+    with asked_by(path), naming(path):
+        tokenizer = tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
+        build = partial(RNNT, config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
+        _require_fit(build, checkpoint["state_dict"])
+        model = build()
+        policy = build_policy(config.policy)
+        policy.total_steps = config.schedule.steps
+        policy.prepare(model)
+        _fill(model, checkpoint["state_dict"])
+        model.eval()
+        policy.project_(model, checkpoint["global_step"])
     return model, policy, config, tokenizer
 
 
@@ -195,11 +192,12 @@ def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
         about, step, state = checkpoint[KEY], checkpoint["global_step"], checkpoint["state_dict"]
         if not (isinstance(step, int) and all(isinstance(each, Tensor) for each in state.values())):
             raise TypeError("its step or its weights are of another type")
-        return checkpoint, config_from_dict(about["config"])
+        with naming(path):
+            return checkpoint, config_from_dict(about["config"])
     except FileNotFoundError as error:
         raise UserError(f"There is no checkpoint {path}; `qstudy train` writes one.") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:  # torch's text tells how to load it nevertheless, which nobody should
         raise UserError(f"{path} is no checkpoint of a run: it holds more than weights and plain values.") from error
     except Exception as error:  # a damaged pickle can raise anything

@@ -28,7 +28,7 @@ from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import distinct_sentences
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
-from qstudy.typed import checked
+from qstudy.fields import checked
 
 SAMPLE_RATE = 16000
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")

@@ -1,7 +1,7 @@
 """Native arithmetic: training's forward pass in the integers that the packed model computes in."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from qstudy.quant.integer.accumulator import Grid
 from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.straight_through import straight_through
 
-GRADIENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Gradient = Literal["float32", "bfloat16"]
+"""Type in which the backward pass multiplies."""
+GRADIENTS: dict[Gradient, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class NativeArithmetic(FakeArithmetic):
@@ -34,7 +36,7 @@ class NativeArithmetic(FakeArithmetic):
         weights: Sequence[WeightGrid | None],
         inputs: ActivationGrid | None = None,
         hidden: ActivationGrid | None = None,
-        gradient: str = "float32",
+        gradient: Gradient = "float32",
     ) -> None:
         """Args: grids as for every gridded arithmetic; in which type the backward pass multiplies."""
         super().__init__(weights, inputs, hidden)

@@ -1,15 +1,16 @@
 """`accelerator_aware`: training whose forward pass computes as a fixed-point accelerator does."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
 from qstudy.quant.fixed_point.lstm import hidden_step
 from qstudy.quant.fixed_point.operators import FixedPoint
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightRange
+from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS, choice
+from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
 from qstudy.quant.policies.gridded import GriddedPolicy, Step
 
 
@@ -43,7 +44,7 @@ class AcceleratorAware(GriddedPolicy):
         entries: int = 512,
         gate_fraction: int = 11,
         cell_fraction: int = 11,
-        weight_range: WeightRange = "learned",
+        weight_range: Literal["max", "mse", "learned"] = "learned",
         activation_start: Step = 0,
         freeze_step: Step | None = None,
     ) -> None:
@@ -63,7 +64,6 @@ class AcceleratorAware(GriddedPolicy):
             UserError: an option that does not exist.
         """
         super().__init__(layers, activation_start, freeze_step)
-        choice("weight_range", weight_range, ("max", "mse", "learned"))
         self.weight_range = weight_range
         self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
 

@@ -92,9 +92,3 @@ def require_finite(matrices: Iterable[Tensor], layer: str) -> None:
     """Raise UserError if a weight is infinite or no number: quantizers would make some number of it."""
     if not all(matrix.isfinite().all() for matrix in matrices):
         raise UserError(f"{layer}: its weights hold a number that is not finite; train with a lower learning rate.")
-
-
-def choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError unless the policy's option `field` has one of the values that it may have."""
-    if value not in choices:
-        raise UserError(f"policy.{field}: {value!r} is not one of {', '.join(choices)}.")

@@ -1,5 +1,7 @@
 """`fake_qat`: quantization-aware training with uniform grids, simulated in float."""
 
+from typing import Literal
+
 from torch import Tensor
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
@@ -12,11 +14,8 @@ from qstudy.quant.grids import (
     WeightRange,
 )
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK, choice
+from qstudy.quant.policies.base import NO_CODEBOOK
 from qstudy.quant.policies.gridded import GriddedPolicy, Step
-
-WEIGHT_RANGES = ("max", "mse", "learned")
-ACTIVATION_RANGES = ("max", "ema", "mse", "learned")
 
 
 class FakeQAT(GriddedPolicy):
@@ -39,8 +38,8 @@ class FakeQAT(GriddedPolicy):
     def __init__(
         self,
         layers: BitPatterns,
-        weight_range: WeightRange = "learned",
-        activation_range: ActivationRange = "ema",
+        weight_range: Literal["max", "mse", "learned"] = "learned",
+        activation_range: Literal["max", "ema", "mse", "learned"] = "ema",
         symmetric: bool = True,
         narrow: bool = True,
         activation_start: Step = 0,
@@ -62,10 +61,8 @@ class FakeQAT(GriddedPolicy):
             UserError: a range that does not exist, or a step below zero.
         """
         super().__init__(layers, activation_start, freeze_step)
-        choice("weight_range", weight_range, WEIGHT_RANGES)
-        choice("activation_range", activation_range, ACTIVATION_RANGES)
-        self.weight_range = weight_range
-        self.activation_range = activation_range
+        self.weight_range: WeightRange = weight_range
+        self.activation_range: ActivationRange = activation_range
         self.symmetric = symmetric
         self.narrow = narrow
 

@@ -11,7 +11,6 @@ from qstudy.quant.arithmetics.gridded import GriddedArithmetic
 from qstudy.quant.grids import activation_grids
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies.base import QuantPolicy
-from qstudy.typed import checked
 
 Step = Annotated[int, Ge(0), Le(10**9)]
 """Optimizer steps, counted from 0."""
@@ -31,8 +30,6 @@ class GriddedPolicy(QuantPolicy):
             UserError: a step below zero.
         """
         super().__init__(layers)
-        checked(Step, activation_start, "policy.activation_start")
-        checked(Step | None, freeze_step, "policy.freeze_step")
         self.activation_start = activation_start
         self.freeze_step = freeze_step
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
-from qstudy.quant.arithmetics.native import NativeArithmetic
+from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
 from qstudy.quant.grids.chosen import ChosenActivations, ChosenWeights
 from qstudy.quant.grids.pact import PactActivations
 from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.gridded import Step
 from qstudy.quant.policies.native_int import NativeInt, activation_grid_count
-from qstudy.typed import checked
 
 W4A4: BitPatterns = {"*": {"weight": 4, "activation": 4}}
 Decay = Annotated[float, Ge(0), Le(1e6)]
@@ -60,12 +58,12 @@ class Int4E2E(NativeInt):
     def __init__(
         self,
         layers: BitPatterns | None = None,
-        weight_quantizer: str = "auto",
-        activation_quantizer: str = "auto",
+        weight_quantizer: Literal["auto", "max", "sawb"] = "auto",
+        activation_quantizer: Literal["auto", "fixed", "max", "pact"] = "auto",
         edges: int | None = None,
         decay: Decay = 1e-4,
         freeze_step: Step | None = None,
-        gradient: str = "float32",
+        gradient: Gradient = "float32",
     ) -> None:
         """
         Args:
@@ -81,11 +79,8 @@ class Int4E2E(NativeInt):
             UserError: a quantizer or width that does not exist.
         """
         super().__init__(W4A4 if layers is None else layers, 0, freeze_step, gradient)
-        choice("weight_quantizer", weight_quantizer, ("auto", *WEIGHTS))
-        choice("activation_quantizer", activation_quantizer, ("auto", *ACTIVATIONS))
         if edges is not None and edges not in WIDTHS:
             raise UserError(f"policy.edges: {edges!r} bits is not one of {', '.join(map(str, WIDTHS))}.")
-        checked(Decay, decay, "policy.decay")
         self.weight_quantizers = WEIGHTS if weight_quantizer == "auto" else (weight_quantizer,)
         self.activation_quantizers = ACTIVATIONS if activation_quantizer == "auto" else (activation_quantizer,)
         self.edges = edges

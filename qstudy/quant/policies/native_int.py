@@ -3,10 +3,10 @@
 from typing import Literal
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
-from qstudy.quant.arithmetics.native import GRADIENTS, NativeArithmetic
+from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.grids import ActivationGrid, FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS, choice
+from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
 from qstudy.quant.policies.gridded import GriddedPolicy, Step
 
 
@@ -37,7 +37,7 @@ class NativeInt(GriddedPolicy):
         layers: BitPatterns,
         activation_start: Step = 0,
         freeze_step: Step | None = None,
-        gradient: str = "float32",
+        gradient: Gradient = "float32",
         weight_range: Literal["max", "mse"] = "max",
     ) -> None:
         """
@@ -54,8 +54,6 @@ class NativeInt(GriddedPolicy):
             UserError: a type or range that does not exist.
         """
         super().__init__(layers, activation_start, freeze_step)
-        choice("gradient", gradient, tuple(GRADIENTS))
-        choice("weight_range", weight_range, ("max", "mse"))
         self.weight_range: Literal["max", "mse"] = weight_range
         self.gradient = gradient
 

@@ -8,9 +8,7 @@ from torch import Tensor
 from qstudy.bits import BitPatterns, LayerBits
 from qstudy.quant.grids import UniformActivations, UniformWeights
 from qstudy.quant.grids.gptq import SecondOrderWeights
-from qstudy.quant.policies.base import choice
 from qstudy.quant.policies.fake_qat import FakeQAT
-from qstudy.typed import checked
 
 Percent = Annotated[float, Gt(0), Le(100)]
 ROUNDINGS = {"nearest": UniformWeights, "gptq": SecondOrderWeights}
@@ -50,13 +48,7 @@ class PTQ(FakeQAT):
             symmetric: activation grids are symmetric around zero; else they have a zero point.
             narrow: weight grids have 2**bits - 1 levels, symmetric; else all 2**bits.
 
-        Raises:
-            UserError: a range or rounding that does not exist or has to be learned, no percentile.
         """
-        choice("weight_range", weight_range, ("max", "percentile", "mse"))
-        choice("activation_range", activation_range, ("max", "percentile", "mse", "kl"))
-        choice("rounding", rounding, tuple(ROUNDINGS))
-        checked(Percent, percentile, "policy.percentile")
         super().__init__(layers, symmetric=symmetric, narrow=narrow)
         self.weight_range = weight_range
         self.activation_range = activation_range

@@ -16,7 +16,6 @@ from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
 from qstudy.quant.grids.mracos import mracos, steepness
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.policies.gridded import GriddedPolicy, Step
-from qstudy.typed import checked
 
 TYPICAL_STEPS = 300  # of a fine-tune, where nobody says how long it is
 
@@ -78,13 +77,6 @@ class S8BQAT(GriddedPolicy):
             UserError: a share outside 0 to 1, or a negative strength.
         """
         super().__init__(layers, activation_start, freeze_step)
-        for field, share in (
-            ("full_strength", full_strength),
-            ("snap_from", snap_from),
-            ("compress_every", compress_every),
-        ):
-            checked(Share, share, f"policy.{field}")
-        checked(Strength, strength, "policy.strength")
         self.strength = strength
         self.full_strength = full_strength
         self.snap_from = snap_from

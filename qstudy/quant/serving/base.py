@@ -16,7 +16,7 @@ class ServedArithmetic(Arithmetic):
 
     @classmethod
     def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
-        """Whether a file holds for this layer what `unpack` takes, and nothing else.
+        """Refuse a file that does not hold for this layer what `unpack` takes, and nothing else.
 
         Raises:
             UserError: a tensor is missing, too many or another than it must be, or the arithmetic has no such widths.
