@@ -26,10 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written, or a folder is there already.
+        UserError: the disk is full, the folder cannot be written, or what is there is no file.
     """
-    if path.is_dir():
-        raise UserError(f"Cannot write {path}: it is a folder; name a file.")
+    if path.exists() and not path.is_file():  # a folder, or a device, which a file must not replace
+        raise UserError(f"Cannot write {path}: it is there and is no file; name another.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -134,6 +134,15 @@ def test_json_at_its_limits(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == value
 
 
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    """A device that a file has replaced is lost to all programs."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UserError, match="is no file"):
+            write_text(path, "text")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_what_could_be_read_for_ever_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")

@@ -90,8 +90,8 @@ def test_a_folder_is_no_file(corpus: Path, tmp_path: Path, model: Path, capfd: p
     (tmp_path / "folder").mkdir()
     hypotheses = ["--hypotheses", str(tmp_path / "folder"), "--cache", str(tmp_path)]
     evaluate = ["evaluate", str(model), "--manifest", str(corpus / "test.jsonl")]
-    assert "it is a folder; name a file" in refusal([*evaluate, *hypotheses], capfd)
-    assert "it is a folder; name a file" in refusal([*evaluate, *hypotheses[2:], "--hypotheses", "."], capfd)
+    assert "is no file; name another" in refusal([*evaluate, *hypotheses], capfd)
+    assert "is no file; name another" in refusal([*evaluate, *hypotheses[2:], "--hypotheses", "."], capfd)
     assert not list((tmp_path / "folder").iterdir())
 
 
