@@ -16,7 +16,7 @@ from analysis.section import MANY, folder_name, names, sections
 from analysis.study import RECORDS, Study, load_studies
 from analysis.summary import facts, sentence
 from analysis.tables import Table, to_csv, to_latex, to_markdown
-from analysis.text import counted, listed
+from analysis.text import counted, listed, one_line
 from qstudy.errors import UserError
 
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
@@ -79,7 +79,7 @@ def _records(study: Study) -> str:
 
 def _say(study: Study) -> None:
     for problem in study.problems:
-        print(f"warning: left out {problem.source}: {problem.message}", file=sys.stderr)
+        print(one_line(f"warning: left out {problem.source}: {problem.message}"), file=sys.stderr)
     print(f"{study.name}: {sentence(study)}")
     for fact in facts(study):
         print(f"  {fact.name}: {fact.value} ({fact.note})")

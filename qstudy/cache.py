@@ -158,7 +158,7 @@ def _size(path: Path) -> int:
 def _remove(path: Path) -> Removed:
     """Remove a file or folder; a folder is gone at once, or not at all, for whoever opens it."""
     removed = Removed(path, _size(path))
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         doomed = path.with_name(f".{path.name.lstrip('.').partition('.')[0]}.removed")
         shutil.rmtree(path.rename(doomed))
     else:

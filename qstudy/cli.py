@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except ArgumentError as error:
-        _fail(" ".join(str(error).split())[:400])
+        _fail(_without_values(" ".join(str(error).split()))[:400])
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -81,6 +81,12 @@ def _fail(message: str) -> NoReturn:
     visible = (letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in hide(message))
     _say("\n".join(_shortened(line) for line in f"qstudy: {''.join(visible)}".split("\n")))
     sys.exit(2)
+
+
+def _without_values(message: str) -> str:
+    """jsonargparse's message of options that do not exist, without what follows them: perhaps a misspelt secret."""
+    said, unrecognized, words = message.partition("nrecognized arguments: ")
+    return f"{said}{unrecognized}{words.split()[0].partition('=')[0]}" if words else message
 
 
 def _shortened(line: str, most: int = 1000) -> str:

@@ -1,5 +1,6 @@
 """Locks that end with the process that holds them, however it dies. A lock file's time is when it was last taken."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from qstudy.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def _wait(path: Path) -> IO[str]:
 def _take(path: Path, operation: int) -> IO[str] | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = path.open("a")
+        file = os.fdopen(_opened(path), "a")
         try:
             fcntl.flock(file, operation)
         except BlockingIOError:
@@ -68,6 +71,16 @@ def _take(path: Path, operation: int) -> IO[str] | None:
         if _is_at(file, path):
             return file
         file.close()  # whoever held it has removed it
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the file; not through a link, which in a stranger's folder may lead anywhere."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path} is a link, but must be a lock of its own; remove it.") from error
+        raise
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

@@ -5,6 +5,7 @@ model file is looked up, never imported.
 """
 
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -106,12 +107,9 @@ def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., A
     if not isinstance(name, str) or "." not in name:
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")
-    folder = _folder(name, module, what)
-    if folder not in sys.path:
-        sys.path.append(folder)  # last: what lies there must not stand in for what others need
+    trusted = _trusted_file(name, module, what)
     try:
-        found = importlib.import_module(module)
-        _require_trusted(found, name)
+        found = _loaded(module, trusted) if trusted else _found(module)
         part: Callable[..., Any] = getattr(found, attribute)
         inspect.signature(part)
     except UserError:
@@ -129,19 +127,36 @@ def _told(error: BaseException) -> str:
     return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
 
 
-def _require_trusted(found: ModuleType, name: str) -> None:
-    """
+def _found(module: str) -> ModuleType:
+    """The user's module, which may lie in the working folder."""
+    if os.getcwd() not in sys.path:  # noqa: PTH109  (sys.path holds strings)
+        sys.path.append(os.getcwd())  # noqa: PTH109  (last: what lies there must not stand in for what others need)
+    return importlib.import_module(module)
+
+
+def _loaded(module: str, file: Path) -> ModuleType:
+    """This very file as a module.
+
     Raises:
-        UserError: a model file got another module than the user meant: one of Python's own has that name.
+        UserError: another module has its name, such as one of Python's own.
     """
-    if _model_file.get() is None or name in _named_by_user:
-        return
-    if (trusted := _trusted.get()) is None or Path(found.__file__ or "").resolve() != trusted:
-        raise UserError(f"trust: {found.__name__!r} is not {trusted} but another module; give the file another name.")
+    there = sys.modules.get(module)
+    if there is not None and Path(there.__file__ or "").resolve() == file:
+        return there
+    specification = importlib.util.spec_from_file_location(module, file)
+    if there is not None or specification is None or specification.loader is None:
+        raise UserError(f"trust: {module!r} is the name of another module, too; give {file} another one.")
+    sys.modules[module] = found = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(found)
+    except BaseException:
+        del sys.modules[module]
+        raise
+    return found
 
 
-def _folder(name: str, module: str, what: str) -> str:
-    """Where the user's module is looked for.
+def _trusted_file(name: str, module: str, what: str) -> Path | None:
+    """The one file that may answer to a name in a model file; None: the user's own configuration names it.
 
     Raises:
         UserError: only a model file asks for it.
@@ -150,11 +165,10 @@ def _folder(name: str, module: str, what: str) -> str:
     if asking is None:
         _named_by_user.add(name)
     if asking is None or name in _named_by_user:
-        return os.getcwd()  # noqa: PTH109  (sys.path holds strings)
-    parts = tuple(module.split("."))
-    trusted = _trusted.get()
+        return None
+    parts, trusted = tuple(module.split(".")), _trusted.get()
     if trusted is not None and trusted.with_suffix("").parts[-len(parts) :] == parts:
-        return str(trusted.parents[len(parts) - 1])
+        return trusted
     raise UserError(
         f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
         f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe."

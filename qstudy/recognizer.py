@@ -16,6 +16,7 @@ from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
+from qstudy.model.normalize import Normalize
 from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.settings import FeatureSettings, ModelConfig
@@ -107,4 +108,7 @@ def _built(packed: PackedModel) -> Recognizer:
             raise UserError(f"{packed.source} describes another model than the one that it holds; export it again.")
         model = build()
     fill_packed(model, packed)
+    for module in model.modules():
+        if isinstance(module, Normalize) and not (module.deviation > 0).all():
+            raise UserError("a deviation of the features is not above 0; export it again.")
     return Recognizer(model, features, tokenizer)

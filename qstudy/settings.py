@@ -49,6 +49,10 @@ class FeatureSettings:
                 f"low_hz {self.low_hz} and high_hz {self.high_hz} must satisfy "
                 f"0 <= low_hz < high_hz <= {self.sample_rate / 2} (half of sample_rate)."
             )
+        if self.high_hz - self.low_hz < self.bins:
+            raise UserError(
+                f"bins {self.bins}: low_hz {self.low_hz} and high_hz {self.high_hz} must be a Hz apart per bin."
+            )
         if self.hop_ms > self.window_ms:
             raise UserError(f"hop_ms {self.hop_ms} must be at most window_ms {self.window_ms}.")
 

@@ -6,6 +6,7 @@ import soundfile
 import torch
 import torchaudio.functional
 
+from qstudy.data import audio
 from qstudy.data.audio import duration, read_audio, resample, write_flac
 from qstudy.errors import UserError
 
@@ -123,6 +124,13 @@ def test_a_wav_from_a_pipe_lasts_until_its_end(tmp_path, size):
     path.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])  # the recorder was killed
     with pytest.raises(UserError, match="cut short"):
         duration(path)
+
+
+def test_what_resampling_would_make_of_a_file_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "LONGEST", 40_000)
+    soundfile.write(tmp_path / "slow.wav", np.zeros(3000, np.float32), 1000)
+    with pytest.raises(UserError, match="too long"):
+        read_audio(tmp_path / "slow.wav", 16000)
 
 
 def test_what_a_header_promises_is_not_allocated(tmp_path):

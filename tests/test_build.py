@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from qstudy.data.features import FeatureSettings
 from qstudy.data.manifest import manifest_lines
 from qstudy.data.store import lock_path, store_key
 from qstudy.data.tokenizer import CharTokenizer
+from qstudy.errors import UserError
 from qstudy.locks import locked
 
 LINES = 640  # blocks enough that a builder is still at work when its interrupter gets to it
@@ -162,6 +164,26 @@ def test_one_builds_the_others_wait(manifest: Path) -> None:
     last = float(features.frames(len(features) - 1).sum())
     assert [answer for answer, _ in answers] == [f"{LINES - 2} {last}\n"] * 3
     assert_as_if_never_interrupted(manifest)
+
+
+@pytest.mark.parametrize("link", ["store/features.i16", "journal.jsonl", "store"])
+def test_a_strangers_draft_leads_nowhere(tmp_path: Path, link: str) -> None:
+    """A cache from elsewhere may hold links to any file."""
+    draft = tmp_path / "draft"
+    Draft(draft, 40)
+    names = {path.name for path in draft.rglob("*")}
+    victim = tmp_path / "victim"
+    if (draft / link).is_dir():
+        shutil.rmtree(draft / link)
+        victim.mkdir()
+    else:
+        assert Path(link).name in names
+        (draft / link).unlink()
+        victim.write_text("thesis")
+    (draft / link).symlink_to(victim)
+    with pytest.raises(UserError, match="remove it"):
+        Draft(draft, 40)
+    assert victim.is_dir() or victim.read_text() == "thesis"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,15 @@ def test_json_at_its_limits(tmp_path: Path) -> None:
     value = [18446744073709551615, -1.5e300, {"größe 😀": [[[None]]]}]
     (tmp_path / "a.json").write_text(json.dumps(value))
     assert read_json(tmp_path / "a.json") == value
+
+
+def test_doubled_keys_are_found_at_once(tmp_path: Path) -> None:
+    keys = ", ".join(f'"{number}": 1' for number in [*range(30000), 29999])
+    (tmp_path / "a.json").write_text(f"{{{keys}}}")
+    started = time.process_time()
+    with pytest.raises(UserError, match="'29999' comes twice"):
+        read_json(tmp_path / "a.json")
+    assert time.process_time() - started < 2
 
 
 def test_only_files_are_replaced(tmp_path: Path) -> None:

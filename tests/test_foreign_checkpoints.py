@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,18 @@ def test_a_file_with_the_name_of_a_module_of_pythons_own(folder: Path) -> None:
     assert not (folder / "owned").exists()
 
 
+def test_only_the_trusted_file_runs(folder: Path) -> None:
+    """Another of its name lies where the command runs, as in a folder that somebody has sent."""
+    (folder / "home").mkdir()
+    (folder / "named.py").rename(folder / "home" / "named.py")
+    (folder / "named.py").write_text("from pathlib import Path\nPath('strange').touch()\n")
+    values = content()
+    values["qstudy"]["config"]["policy"] = {"name": "named.Mine"}
+    main(["export", str(written(values)), "--out", "m.qst", "--trust", "home/named.py"])
+    assert (folder / "owned").exists()
+    assert not (folder / "strange").exists()
+
+
 def test_a_class_that_the_users_configuration_names_is_his(folder: Path) -> None:
     """A run reads its own checkpoint again."""
     build_policy({"name": "named.Mine"})
@@ -158,6 +171,30 @@ def huge(values: dict[str, Any]) -> None:
     values["qstudy"]["config"]["model"]["encoder"]["hidden"] = 60000
 
 
+def laughing(values: dict[str, Any]) -> None:
+    """A text of a few hundred bytes that stands for 2**60 values."""
+    bomb: Any = ["x"]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    values["qstudy"]["config"]["policy"] = {"name": "fake_qat", "layers": {"*": {"weight": bomb}}}
+
+
+def strideless(values: dict[str, Any]) -> None:
+    """Gigabytes of the same number."""
+    values["state_dict"]["model.joiner.output.bias"] = torch.zeros(1).as_strided((10**9,), (0,))
+
+
+def allocating(values: dict[str, Any]) -> None:
+    values["extra"] = Asking()
+
+
+class Asking:
+    """What torch would allow: memory without end."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (10**7,)
+
+
 DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no description": lambda values: values.pop("qstudy"),
     "a description in words": lambda values: values.update(qstudy="float"),
@@ -177,6 +214,9 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another tokenizer": lambda values: values["qstudy"]["tokenizer"].update(alphabet="abc"),
     "an unknown field": lambda values: values["qstudy"]["config"].update(colour="red"),
     "a model of terabytes": huge,
+    "lists that hold each other": laughing,
+    "a tensor without strides": strideless,
+    "an array that the file does not hold": allocating,
 }
 
 
@@ -185,6 +225,14 @@ def test_what_does_not_belong_together_is_named(folder: Path, damage: str) -> No
     values = content()
     DAMAGE[damage](values)
     refused(written(values))
+
+
+def test_a_compressed_checkpoint(folder: Path) -> None:
+    path = written(content())
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile("small.ckpt", "w", zipfile.ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    assert "compressed" in refused(Path("small.ckpt"))
 
 
 @pytest.mark.parametrize("left", [0, 10, 0.3, 0.9, 0.999])

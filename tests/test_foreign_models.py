@@ -153,6 +153,12 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
         replace("joiner.output.activation", lambda grids: grids * 0),
         r"scale that is not above 0",
     ),
+    "a hidden state with a zero point": (
+        replace("encoder.lstm.0.activation", lambda grids: grids + np.array([[0, 0], [0, 3]], np.float32)),
+        "of a hidden state",
+    ),
+    "scales without bounds": (replace("joiner.output.0.scale", lambda scale: scale * 0 + 3e38), r"above 1e\+10"),
+    "a deviation of zero": (replace("encoder.normalize.deviation", lambda each: each * 0), "is not above 0"),
     "one grid for two": (
         replace("encoder.lstm.0.activation", lambda grids: grids[:1]),
         r"the tensors of encoder.lstm.0 take",
@@ -198,6 +204,8 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an unknown arithmetic": lambda header: header["arithmetic"].update({"joiner.output": "floating"}),
     "arithmetics in a list": lambda header: header.update(arithmetic=["integer"]),
     "another arithmetic": lambda header: header["arithmetic"].update({"encoder.lstm.0": "fixed_point"}),
+    "no groups in an arithmetic with": lambda header: header["arithmetic"].update({"joiner.output": "grouped"}),
+    "control characters": lambda header: header["tokenizer"].update(alphabet="".join(map(chr, range(1, 29)))),
     "groups in an arithmetic without": lambda header: header["bit_map"]["joiner.output"].update(granularity="group"),
     "other widths": lambda header: header["bit_map"]["joiner.output"].update(weight=8),
     "a float width": lambda header: header["bit_map"]["joiner.output"].update(weight=4.0),
@@ -218,6 +226,19 @@ def test_headers_that_do_not_fit(original: Path, tmp_path: Path, change: str) ->
     started = time.monotonic()
     refused(path)
     assert time.monotonic() - started < 20, "something of that size was made"
+
+
+def test_many_tensors_take_no_longer_than_reading_them(original: Path, tmp_path: Path) -> None:
+    def many(arrays: Arrays, header: dict[str, Any]) -> None:
+        constant = next(shape for shape in header["shapes"] if shape["kind"] == "constant")
+        for number in range(4000):
+            arrays[f"c{number}.x"] = np.zeros(0, np.float32)
+            header["shapes"].append({**constant, "name": f"c{number}", "vectors": 0})
+
+    path = rewritten(original, tmp_path / "model.qst", many)
+    started = time.process_time()
+    refused(path, "another model")
+    assert time.process_time() - started < 4, "every layer looked at every tensor"
 
 
 def test_a_header_that_is_too_deep(original: Path, tmp_path: Path) -> None:

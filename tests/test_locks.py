@@ -4,6 +4,9 @@ import gc
 import threading
 from pathlib import Path
 
+import pytest
+
+from qstudy.errors import UserError
 from qstudy.locks import hold, is_held, locked, try_lock
 
 
@@ -44,6 +47,13 @@ def test_who_waited_for_a_removed_lock_makes_a_new_one(tmp_path: Path) -> None:
     waiting.join(60)
     assert taken.is_set()
     assert path.exists()
+
+
+def test_a_link_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        try_lock(tmp_path / "lock")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_waiting_is_told_once(tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]

@@ -83,13 +83,16 @@ def test_the_option_becomes_the_variable(given: list[str], rest: list[str], url:
         "sqlite:///nowhere/at/all.db?key=geh3im",
         "sqlite:///study.db?password=geh3im",
         "me:geh3im@host/db",
+        "postgresql://joe@h:geh3im/d",
+        "host=h password=geh3im",
+        "postgresql://joe:my geh3im pass@h/d",
     ],
 )
 def test_no_message_has_the_password(
     url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for option in ("--storage", "--storag") if "://" in url else ("--storage",):
+    for option in ("--storage", "--storag", "--Storage"):
         with pytest.raises(SystemExit) as exit:
             main(["worker", "--study", "toy", option, url])
         out, err = capfd.readouterr()

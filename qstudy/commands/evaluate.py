@@ -38,7 +38,7 @@ def evaluate(
     from qstudy.training.evaluation import recognize, score
 
     if hypotheses is not None and hypotheses.exists():
-        require_other(hypotheses, "--hypotheses", model, manifest, *_sounds(manifest))
+        require_other(hypotheses, "--hypotheses", model, manifest, *([trust] if trust else []), *_sounds(manifest))
     with trusting(trust):
         recognizer = load_recognizer(model)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)

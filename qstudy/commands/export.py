@@ -16,7 +16,7 @@ def export(checkpoint: Path, out: Path, trust: Path | None = None) -> None:
     from qstudy.named import trusting
     from qstudy.training.checkpoint import pack_checkpoint
 
-    require_other(out, "--out", checkpoint)
+    require_other(out, "--out", checkpoint, *([trust] if trust else []))
     with trusting(trust):
         packed = pack_checkpoint(checkpoint)
     packed.save(out)

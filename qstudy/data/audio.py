@@ -20,7 +20,7 @@ FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3")
 RATES = (1000, 384_000)
 """Lowest and highest sample rate that a file may have, Hz."""
 LONGEST = 2**28
-"""Samples of a file at most: 4.7 hours at 16 kHz, 1 GiB of memory."""
+"""Samples of a file at most, as it is and after resampling: 4.7 hours at 16 kHz, 1 GiB of memory."""
 LOUDEST = 16.0
 """Full scale is 1; a float WAV may exceed it by this factor. More are no samples, or samples in units of their own."""
 _BLOCK = 2**20  # samples read at a time: what a header promises is not allocated
@@ -44,6 +44,9 @@ def read_audio(path: Path, sample_rate: int = 16000) -> np.ndarray:
             or holds values that are not numbers or far beyond full scale.
     """
     samples, rate = read_native(path)
+    if len(samples) * sample_rate > LONGEST * rate:
+        hours = LONGEST / sample_rate / 3600
+        raise UserError(f"The audio file {path} is too long; cut it into parts of at most {hours:.1f} hours.")
     return resample(samples, rate, sample_rate)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from qstudy.data.check import Problem
 from qstudy.data.store import FEATURES, bin_sums
+from qstudy.errors import UserError
 
 _JOURNAL = "journal.jsonl"
 
@@ -51,6 +52,8 @@ class Draft:
     def __init__(self, folder: Path, bins: int) -> None:
         """Go on with what is in `folder`, or begin."""
         self.folder, self.store = folder, folder / "store"
+        if folder.is_symlink() or self.store.is_symlink():
+            raise UserError(f"{folder} is no folder of a cache, but a link; remove it.")
         self.store.mkdir(parents=True, exist_ok=True)
         self.blocks: list[Block] = []
         self.checksum = 0
@@ -129,8 +132,11 @@ class Draft:
 
 
 def _opened(path: Path) -> BinaryIO:
+    """A file of the draft; one that is a link, which a stranger's cache may hold, goes: it leads to another's file."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{path} is no file of a cache; remove it.")
     path.touch()
-    return path.open("r+b")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b")
 
 
 def _encoded(block: Block) -> bytes:

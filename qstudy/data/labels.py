@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from qstudy.data.check import Problem
 from qstudy.data.columns import Integers, Table, damaged, ragged, within, write_table
-from qstudy.data.store import Store, bin_sums, problem_columns, read_problems
+from qstudy.data.store import Store, are_sums, bin_sums, problem_columns, read_problems
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
 from qstudy.files import content_hash
@@ -48,4 +48,6 @@ def check_labels(table: Table, store: Store, tokenizer: Tokenizer) -> None:
     fit = within(items, len(store.texts)) and len(labels) == len(items) and within(table["labels"], tokenizer.size)
     if not fit or any(table[name].shape != (store.bins,) for name in ("sums", "squares")):
         raise damaged(table.path, "it is of other texts or labels")
+    if not are_sums(table):
+        raise damaged(table.path, "no features have such sums")
     read_problems(table)

@@ -67,6 +67,14 @@ def _check_index(index: Table, bins: int, values: int) -> None:
     for name, size in (("lines", len(lengths)), ("texts_ends", len(lengths)), ("sums", bins), ("squares", bins)):
         if index[name].shape != (size,):
             raise damaged(index.path, f"{name} are {index[name].shape}, but must be ({size},)")
+    if not are_sums(index):
+        raise damaged(index.path, "no features have such sums")
+
+
+def are_sums(table: Table) -> bool:
+    """Whether `sums` and `squares` can be those of integers."""
+    whole = all(np.issubdtype(table[name].dtype, np.integer) for name in ("sums", "squares"))
+    return whole and bool((table["squares"] >= np.abs(table["sums"])).all())
 
 
 def store_key(manifest: Path, lines: Sequence[Line], settings: "FeatureSettings") -> str:

@@ -45,6 +45,8 @@ class CharTokenizer(Tokenizer):
     def __init__(self, alphabet: str = ALPHABET) -> None:
         if not isinstance(alphabet, str) or len(set(alphabet)) != len(alphabet) or not alphabet:
             raise UserError(f"tokenizer: alphabet {alphabet!r} must hold at least one character, and each only once.")
+        if not alphabet.isprintable():
+            raise UserError(f"tokenizer: alphabet {alphabet!a} must hold characters that can be printed.")
         self.alphabet = alphabet
         self.size = len(alphabet) + 1
         self._labels = {character: label for label, character in enumerate(alphabet, 1)}

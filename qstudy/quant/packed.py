@@ -93,12 +93,12 @@ class PackedModel:
             UserError: a tensor is missing, too many, or of another type or size than layers and widths say, or it
                 holds a number that is not finite.
         """
-        rest = dict(self.tensors)
+        grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
         with naming(self.source, "export it again."):
             for shape in self.shapes:
-                self._check_layer(model, shape, take(rest, shape.name))
+                self._check_layer(model, shape, grouped[shape.name])
             if rest:
-                raise UserError(f"there are tensors of no layer ({', '.join(sorted(rest))})")
+                raise UserError(f"there are tensors of no layer, such as {min(rest)}")
 
     def _check_layer(self, model: nn.Module, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
         if not shape.matrices:
@@ -108,12 +108,6 @@ class PackedModel:
             served.check(own, shape, self.bit_map[shape.name])
         else:
             compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
-
-
-def take(tensors: dict[str, Tensor], layer: str) -> dict[str, Tensor]:
-    """Remove a layer's tensors from all: by their names within the layer."""
-    prefix = f"{layer}."
-    return {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
 
 
 def pack_model(
@@ -178,11 +172,11 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     if [layer.shape(name) for name, layer in layers.items()] != [each for each in packed.shapes if each.matrices]:
         raise UserError(f"{packed.source} is of other layers than the model that it describes; export it again.")
     packed.check(model)
-    tensors = dict(packed.tensors)
+    grouped, constants = packed_file.by_layer(packed.tensors, layers)
     with naming(packed.source):
         settings = checked(dict[str, dict[str, Any]], packed.header.get("settings", {}), "settings")
     for name, layer in layers.items():
-        own = take(tensors, name)
+        own = grouped[name]
         bits, bias, served = packed.bit_map[name], own.get("bias"), packed.served(name)
         if served is None:
             layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
@@ -192,7 +186,7 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
         layer.arithmetic = arithmetic = served.unpack(own, shapes[name], bits)
         arithmetic.configure(settings.get(name, {}))
     fuse(model)
-    model.load_state_dict(tensors, strict=False)  # the constants; `check` was strict
+    model.load_state_dict(constants, strict=False)  # `check` was strict
 
 
 @torch.no_grad()

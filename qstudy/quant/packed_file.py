@@ -6,10 +6,10 @@ believed before it was checked, and no message passes on more than a sentence.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -23,7 +23,9 @@ from qstudy.hardware.size import layer_bytes
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
 FORMAT = 1
+LONGEST_KEY = 100  # characters of a tensor's name within its layer
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 class Contents(NamedTuple):
@@ -103,15 +105,31 @@ def _require_sizes(path: Path, arrays: Arrays, layers: list[LayerShape], widths:
     Raises:
         UserError: a layer's tensors take other bytes than its shape and its widths say.
     """
-    rest = {name: array.nbytes for name, array in arrays.items()}
+    grouped, rest = by_layer(arrays, [layer.name for layer in layers])
     for layer in layers:
-        own = sum(rest.pop(name) for name in list(rest) if name.startswith(f"{layer.name}."))
+        own = sum(array.nbytes for array in grouped[layer.name].values())
         if own != (expected := layer_bytes(layer, widths.get(layer.name, LayerBits()))):
             raise UserError(
                 f"{path}: the tensors of {layer.name} take {own} bytes, but must take {expected}; export it again."
             )
     if rest:
-        raise UserError(f"{path} has tensors of no layer ({', '.join(sorted(rest))}); export it again.")
+        raise UserError(f"{path} has tensors of no layer, such as {min(rest)[:100]}; export it again.")
+
+
+def by_layer(tensors: Mapping[str, T], layers: Iterable[str]) -> tuple[dict[str, dict[str, T]], dict[str, T]]:
+    """Tensors by the layer that they belong to and their names within it; and those of no layer."""
+    grouped: dict[str, dict[str, T]] = {layer: {} for layer in layers}
+    rest = {}
+    for name, tensor in tensors.items():
+        ends = [
+            place for place, character in enumerate(name[-LONGEST_KEY:], len(name[:-LONGEST_KEY])) if character == "."
+        ]
+        owner = next((name[:end] for end in reversed(ends) if name[:end] in grouped), None)
+        if owner is None:
+            rest[name] = tensor
+        else:
+            grouped[owner][name[len(owner) + 1 :]] = tensor
+    return grouped, rest
 
 
 def _digest(arrays: Arrays) -> str:

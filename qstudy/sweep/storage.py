@@ -59,7 +59,8 @@ def open_storage(
         except Exception as error:  # drivers raise what they like about a URL that they do not
             away = patient and is_passing(error) and waited < PATIENCE_S
             if not away and not (_is_made_elsewhere(error) and waited < FIRST_S):
-                raise UserError(f"storage: {masked(url)} cannot be opened: {hide(reason(error), url)}.") from error
+                said = "its port is no number" if isinstance(error, ValueError) else hide(reason(error), url)
+                raise UserError(f"storage: {masked(url)} cannot be opened: {said}.") from error
         time.sleep(0.1 + random.random() / 2)
 
 

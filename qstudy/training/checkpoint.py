@@ -1,8 +1,6 @@
 """Checkpoints that describe themselves, written whole, and a Ctrl-C that leaves one."""
 
-import pickle
 import signal
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -16,12 +14,14 @@ from torch import Tensor
 from qstudy.data.manifest import identity
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
+from qstudy.fields import checked
 from qstudy.files import replacing
 from qstudy.model import RNNT
 from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.recognizer import Recognizer, describe, pack
+from qstudy.training.checkpoint_file import read_checkpoint
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
 CHECKPOINT_FILE = "last.ckpt"
@@ -185,23 +185,13 @@ def _fill(model: RNNT, state: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
-    """A run's checkpoint and its configuration; only tensors and plain values are unpickled."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what a foreign pickle may contain
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        about, step, state = checkpoint[KEY], checkpoint["global_step"], checkpoint["state_dict"]
-        if not (isinstance(step, int) and all(isinstance(each, Tensor) for each in state.values())):
-            raise TypeError("its step or its weights are of another type")
-        with naming(path):
-            return checkpoint, config_from_dict(about["config"])
-    except FileNotFoundError as error:
-        raise UserError(f"There is no checkpoint {path}; `qstudy train` writes one.") from error
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:  # torch's text tells how to load it nevertheless, which nobody should
-        raise UserError(f"{path} is no checkpoint of a run: it holds more than weights and plain values.") from error
-    except Exception as error:  # a damaged pickle can raise anything
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        if "weights_only" in first:
-            first = type(error).__name__
-        raise UserError(f"{path} is not a whole checkpoint of a run ({first}); train again.") from error
+    """A run's checkpoint and its configuration."""
+    checkpoint = read_checkpoint(path)
+    with naming(path):
+        about = checked(dict[str, Any], checkpoint.get(KEY), KEY)
+        step, state = checkpoint.get("global_step"), checkpoint.get("state_dict")
+        if not (isinstance(step, int) and isinstance(state, dict)):
+            raise UserError("its step or its weights are missing; train again.")
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+            raise UserError("its weights hold what is no tensor; train again.")
+        return checkpoint, config_from_dict(checked(dict[str, Any], about.get("config"), f"{KEY}.config"))

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from qstudy.errors import UserError
 from qstudy.quant.grids.base import ActivationGrid, Codes, WeightGrid
 from qstudy.quant.grids.pact import some
 
@@ -28,8 +29,14 @@ class Choice(nn.Module):
 
     @property
     def name(self) -> str:
-        """The candidate in use."""
-        return self.names[int(self.index)]
+        """The candidate in use.
+
+        Raises:
+            UserError: a foreign checkpoint holds no candidate's number.
+        """
+        if not 0 <= (index := int(self.index)) < len(self.names):
+            raise UserError(f"the choice {index} is none of {', '.join(self.names)}; train again.")
+        return self.names[index]
 
     def decide(self, errors: list[Tensor]) -> None:
         """Take the first candidate that is close to the best."""

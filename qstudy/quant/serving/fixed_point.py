@@ -55,6 +55,8 @@ class FixedPointServed(ServedArithmetic):
         layout = layer_layout(shape, bits)
         words = [f"{i}.scale" for i in range(len(shape.matrices))] if shape.kind == "lstm" else []
         compare(shape.name, tensors, layout | {key: layout[key]._replace(dtype=torch.int32) for key in words})
+        if "activation" in tensors and tensors["activation"][:, 1].any():
+            raise UserError(f"{shape.name}.activation: the arithmetic `fixed_point` has no zero points")
         if any((tensors[key] & 0xFF > MAX_SHIFT).any() for key in words):
             raise UserError(f"{shape.name}: a requantization shifts by more than {MAX_SHIFT} bits")
 

@@ -41,8 +41,8 @@ class GroupedServed(ServedArithmetic):
 
     @classmethod
     def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
-        if bits.grid == "codebook":
-            raise UserError(f"bit_map.{shape.name}: the arithmetic `grouped` has no codebooks")
+        if bits.weight != FLOAT and (bits.granularity != "group" or bits.grid == "codebook"):
+            raise UserError(f"bit_map.{shape.name}: the arithmetic `grouped` has groups, and no codebooks")
         super().check(tensors, shape, bits)
 
     @classmethod
