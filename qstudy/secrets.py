@@ -12,8 +12,9 @@ STORAGE_VARIABLE = "QSTUDY_STORAGE"
 """The environment variable with the URL, which neither process lists nor Weights & Biases show."""
 STARS = "***"
 _OPTION = "--storage"
-_URL = re.compile(r"[A-Za-z][\w+.-]*://\S+?(?=['\"]*(\s|$))")
-_ARGUMENT = re.compile(r"[A-Za-z][\w+.-]*://.+", re.DOTALL)  # a whole one: its password may hold a space
+_SCHEME = r"[A-Za-z][\w+.-]{0,30}://"  # bounded: a long text without any URL takes no time
+_URL = re.compile(rf"{_SCHEME}\S+")
+_ARGUMENT = re.compile(rf"{_SCHEME}.+", re.DOTALL)  # a whole one: its password may hold a space
 _PARTS = re.compile(
     r"(?P<scheme>[A-Za-z][\w+.-]*)://"
     r"((?P<user>[^:/?@\s]*)(?P<password>:[^/?@]*)?@)?"
@@ -48,7 +49,7 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
 
 def mask_urls(text: str) -> str:
     """A text with every URL in it masked."""
-    return _URL.sub(lambda found: masked(found[0]), text)
+    return _URL.sub(lambda found: masked(url := found[0].rstrip("'\"")) + found[0][len(url) :], text)
 
 
 def hide(text: str, url: str | None = None) -> str:

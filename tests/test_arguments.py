@@ -76,7 +76,7 @@ def test_refused(arguments: list[str], said: str) -> None:
         (["sweep", "x.yaml", "--workers", "1000000"], "workers: 1000000"),
         (["cache", "--days", "nan"], "days"),
         (["cache", "--days=-1"], "days: -1"),
-        (["cache", "--zzz", "\x1b[31m"], "--zzz \\x1b[31m"),
+        (["cache", "--zzz\x1b[31m"], "--zzz\\x1b[31m"),
         (["simulate", __file__, "--accelerator", "x" * 5000], "xxx..."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -15,7 +15,7 @@ from sweep_helpers import make_config
 from tiny import run_config
 
 from qstudy.cli import main
-from qstudy.secrets import STORAGE_VARIABLE, hide, masked, masked_arguments, print_crash, take_storage
+from qstudy.secrets import STORAGE_VARIABLE, hide, mask_urls, masked, masked_arguments, print_crash, take_storage
 from qstudy.sweep import pool
 from qstudy.training.config import to_dict
 
@@ -72,6 +72,14 @@ def test_the_option_becomes_the_variable(given: list[str], rest: list[str], url:
 
 
 @pytest.mark.filterwarnings("ignore:Query string argument")
+@pytest.mark.parametrize("text", ["x" * 10**6, "x://" * 10**5, "x://" + "'" * 10**6, "://" * 10**5])
+def test_long_texts_take_no_time(text: str) -> None:
+    started = time.process_time()
+    mask_urls(text)
+    masked_arguments([text])
+    assert time.process_time() - started < 5
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -21,7 +21,7 @@ class Stored(NamedTuple):
         return f"{str(self.dtype).removeprefix('torch.')} {list(self.size)}"
 
 
-LARGEST = 1e10
+LARGEST = 1e30
 """Of any stored number; beyond, products in float32 end in infinity."""
 Layout = dict[str, Stored]
 """Name within the layer -> tensor."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from qstudy.errors import UserError
 from qstudy.secrets import hide
@@ -45,7 +45,7 @@ class PatientStorage(RDBStorage):
                 result = operation()
                 self._said = False
                 return result
-            except (StorageInternalError, DBAPIError) as error:
+            except (StorageInternalError, DBAPIError, PendingRollbackError) as error:
                 waited, why = time.monotonic() - begun, hide(reason(error), self.url)
                 if not is_passing(error):
                     raise UserError(f"The study's storage failed: {why}.") from error
@@ -71,9 +71,14 @@ class PatientStorage(RDBStorage):
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether a database's error can pass by itself, unlike a wrong statement."""
-    cause = error if isinstance(error, DBAPIError) else error.__cause__
-    return isinstance(cause, OperationalError | InterfaceError) or getattr(cause, "connection_invalidated", False)
+    """Whether a database's error can pass by itself, unlike a wrong statement.
+
+    A transaction that a restart has broken off is one: it is rolled back on the way here.
+    """
+    cause = error if isinstance(error, DBAPIError | PendingRollbackError) else error.__cause__
+    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError) or getattr(
+        cause, "connection_invalidated", False
+    )
 
 
 def reason(error: BaseException) -> str:

@@ -35,6 +35,8 @@ def nonsense(change: Change) -> bool:
     match change.how:
         case "type":
             optional = kind is not None and type(None) in get_args(kind)
+            if optional and change.old is None:  # what it may be instead is not known here
+                return False
             return not (change.new is None and optional) and not (kind is str and _scalar(change.new))
         case "number":
             return _bad_number(path, change.old, change.new)
