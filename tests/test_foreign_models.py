@@ -228,6 +228,13 @@ def test_headers_that_do_not_fit(original: Path, tmp_path: Path, change: str) ->
     assert time.monotonic() - started < 20, "something of that size was made"
 
 
+def test_a_float_models_arithmetics_are_read_too(tmp_path: Path) -> None:
+    model = talkative()
+    packed(model, filled(model, {"name": "float"}), model_config()).save(tmp_path / "float.qst")
+    change = lambda _, header: header.update(arithmetic=[[]])  # noqa: E731
+    refused(rewritten(tmp_path / "float.qst", tmp_path / "model.qst", change), "arithmetic")
+
+
 def test_many_tensors_take_no_longer_than_reading_them(original: Path, tmp_path: Path) -> None:
     def many(arrays: Arrays, header: dict[str, Any]) -> None:
         constant = next(shape for shape in header["shapes"] if shape["kind"] == "constant")

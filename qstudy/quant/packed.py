@@ -95,6 +95,7 @@ class PackedModel:
         """
         grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
         with naming(self.source, "export it again."):
+            checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
             for shape in self.shapes:
                 self._check_layer(model, shape, grouped[shape.name])
             if rest:
