@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Le, MinLen
 from pydantic import ConfigDict
 
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.yaml_file import load_yaml
 
@@ -123,10 +123,8 @@ def load_accelerator(name_or_path: str) -> Accelerator:
 
 
 def _accelerator(raw: dict[str, Any], path: Path) -> Accelerator:
-    try:
+    with naming(path):
         accelerator = fill(Accelerator, {"name": path.stem, **raw})
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
     if accelerator.cpu is not None and accelerator.handover is None:
         raise UserError(f"{path}: handover: this field is missing; it says what crossing over to the cpu costs.")
     return accelerator
