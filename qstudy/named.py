@@ -43,11 +43,7 @@ def build(
     """
     options = dict(config)
     name = options.pop("name", None)
-    part = known.get(name) if isinstance(name, str) else None
-    if part is None:
-        part = _imported(name, known, what)
-        if not (isinstance(part, type) and issubclass(part, kind)):
-            raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+    part = find(name, known, what, kind)
     signature = inspect.signature(part)
     try:
         signature.bind(*given, **options)
@@ -66,6 +62,16 @@ def build(
         if name in known:
             raise
         raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+
+
+def find(name: Any, known: Mapping[str, Callable[..., Any]], what: str, kind: type = object) -> Callable[..., Any]:
+    """The part of this name: a known one, or the user's own class; arguments and errors as `build`."""
+    if isinstance(name, str) and name in known:
+        return known[name]
+    part = _imported(name, known, what)
+    if not (isinstance(part, type) and issubclass(part, kind)):
+        raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+    return part
 
 
 @contextmanager

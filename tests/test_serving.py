@@ -16,10 +16,11 @@ from qstudy.model import RNNT
 from qstudy.quant.bitpack import pack
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import quantizable
+from qstudy.quant.layout import StoredLayer
 from qstudy.quant.packed import fill_packed
 from qstudy.quant.serving.fused import StackStates
 from qstudy.quant.serving.integer import IntegerServed
-from qstudy.quant.serving.matrix import ArrangedMatrix, unpack_integers
+from qstudy.quant.serving.matrix import ArrangedMatrix
 from qstudy.quant.serving.weights_only import WeightsOnlyServed
 
 WIDTHS = [2, 3, 4, 5, 6, 7, 8]
@@ -151,9 +152,9 @@ def test_a_matrix_keeps_its_integers(data: st.DataObject, rows: int, columns: in
         own["0.table"] = torch.randint(-127, 128, (2**bits,), generator=generator).to(torch.int8)
         own["0.codes"] = pack(indices.to(torch.int8), bits)
         expected = own["0.table"][indices]
-    matrix = ArrangedMatrix(own, 0, (rows, columns), LayerBits(weight=bits, activation=8))
-    assert torch.equal(matrix.integers().long(), expected.long())
-    assert torch.equal(unpack_integers(own, 0, (rows, columns), LayerBits(weight=bits)).long(), expected.long())
+    layer = StoredLayer(LayerShape("", "linear", ((rows, columns),)), LayerBits(weight=bits, activation=8), own)
+    assert torch.equal(ArrangedMatrix(layer, 0).integers().long(), expected.long())
+    assert torch.equal(layer.integers(0).long(), expected.long())
 
 
 @pytest.mark.parametrize("zero_point", [0, -7, 5])
@@ -168,7 +169,7 @@ def test_a_linear_layer_against_whole_numbers(weight: int, bias: bool, zero_poin
     own |= {"activation": torch.stack([step, torch.tensor(float(zero_point))])[None]}
     own |= {"bias": shift} if bias else {}
     shape = LayerShape("", "linear", ((9, 33),), activations=1)
-    served = IntegerServed.unpack(own, shape, LayerBits(weight=weight, activation=8))
+    served = IntegerServed(StoredLayer(shape, LayerBits(weight=weight, activation=8), own))
     x = 4 * torch.randn(3, 2, 33, generator=generator)
     low = -128 if zero_point else -127
     codes = torch.round(x / step + zero_point).clamp(low, 127).double()

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
+from qstudy.named import asked_by
 from qstudy.quant import packed_file
+from qstudy.quant.arithmetics.base import TrainingArithmetic
 from qstudy.quant.bitpack import pack
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.layout import Stored, compare, layer_layout
-from qstudy.quant.serving import SERVED
-from qstudy.quant.serving.base import ServedArithmetic
+from qstudy.quant.layout import Stored, StoredLayer, compare, layer_layout
+from qstudy.quant.serving.base import ServedArithmetic, find_packed
 from qstudy.quant.serving.fused import fuse
 
 
@@ -73,15 +74,26 @@ class PackedModel:
         """What runs a layer; None: it is in float.
 
         Raises:
-            UserError: the header names an arithmetic that is not known.
+            UserError: the header names none, or one that neither this process nor the user's trusted file has.
         """
         if not self.bit_map[name].quantized:
             return None
+        with naming(self.source, "export it again."), asked_by(Path(self.source)):
+            chosen = checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")
+            if name not in chosen:
+                raise UserError(f"arithmetic.{name}: this field is missing")
+            return find_packed(chosen[name], f"arithmetic.{name}")
+
+    def stored(self) -> dict[str, StoredLayer]:
+        """The quantizable layers by name, as they lie in the file."""
         with naming(self.source, "export it again."):
-            chosen = checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic").get(name, "integer")
-            if chosen not in SERVED:
-                raise UserError(f"arithmetic.{name}: {chosen!r} is not one of {', '.join(SERVED)}")
-            return SERVED[chosen]
+            settings = checked(dict[str, dict[str, Any]], self.header.get("settings", {}), "settings")
+        layers = [shape for shape in self.shapes if shape.matrices]
+        own, _ = packed_file.by_layer(self.tensors, [layer.name for layer in layers])
+        return {
+            layer.name: StoredLayer(layer, self.bit_map[layer.name], own[layer.name], settings.get(layer.name, {}))
+            for layer in layers
+        }
 
     def check(self, model: nn.Module) -> None:
         """Hold every tensor against what a model of these layers takes; nothing is allocated.
@@ -94,21 +106,20 @@ class PackedModel:
                 holds a number that is not finite.
         """
         grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
+        stored = self.stored()
         with naming(self.source, "export it again."):
             checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
             for shape in self.shapes:
-                self._check_layer(model, shape, grouped[shape.name])
+                if not shape.matrices:
+                    buffers = model.get_submodule(shape.name).named_buffers()
+                    layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in buffers}
+                    compare(shape.name, grouped[shape.name], layout)
+                elif served := self.served(shape.name):
+                    served.check(stored[shape.name])
+                else:
+                    compare(shape.name, grouped[shape.name], layer_layout(shape, self.bit_map[shape.name]))
             if rest:
                 raise UserError(f"there are tensors of no layer, such as {min(rest)}")
-
-    def _check_layer(self, model: nn.Module, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
-        if not shape.matrices:
-            buffers = model.get_submodule(shape.name).named_buffers()
-            compare(shape.name, own, {key: Stored(each.dtype, tuple(each.shape)) for key, each in buffers})
-        elif served := self.served(shape.name):
-            served.check(own, shape, self.bit_map[shape.name])
-        else:
-            compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
 
 
 def pack_model(
@@ -124,21 +135,30 @@ def pack_model(
     """
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
+    arithmetics = {name: _training(name, layer) for name, layer in layers.items()}
     for name, layer in layers.items():
         _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
-        tensors |= {f"{name}.{key}": value for key, value in _pack_layer(layer, bit_map[name]).items()}
+        own = _pack_layer(layer, arithmetics[name], bit_map[name])
+        tensors |= {f"{name}.{key}": value for key, value in own.items()}
     for shape in shapes:
         if shape.kind == "constant":
             owner = model.get_submodule(shape.name)
             tensors |= {f"{shape.name}.{key}": value for key, value in owner.named_buffers()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _require_finite("The packed model", tensors)
-    arithmetics = {name: layer.arithmetic for name, layer in layers.items() if layer.arithmetic}
-    served = {
-        "arithmetic": {name: arithmetic.served for name, arithmetic in arithmetics.items()},
-        "settings": {name: arithmetic.settings for name, arithmetic in arithmetics.items() if arithmetic.settings},
+    used = {name: arithmetic for name, arithmetic in arithmetics.items() if arithmetic}
+    chosen = {
+        "arithmetic": {name: arithmetic.packed.name for name, arithmetic in used.items()},
+        "settings": {name: arithmetic.settings for name, arithmetic in used.items() if arithmetic.settings},
     }
-    return PackedModel(tensors, {**served, **header}, shapes, bit_map)
+    return PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
+
+
+def _training(name: str, layer: Quantizable) -> TrainingArithmetic | None:
+    """What is in the slot of a layer that trains."""
+    if layer.arithmetic is None or isinstance(layer.arithmetic, TrainingArithmetic):
+        return layer.arithmetic
+    raise UserError(f"{name} is packed already; pack the model that was trained.")
 
 
 def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
@@ -149,12 +169,12 @@ def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _pack_layer(layer: Quantizable, bits: LayerBits) -> dict[str, Tensor]:
+def _pack_layer(layer: Quantizable, arithmetic: TrainingArithmetic | None, bits: LayerBits) -> dict[str, Tensor]:
     matrices = layer.matrices()
-    if layer.arithmetic is None:
+    if arithmetic is None:
         tensors = {f"{index}.float": matrix for index, matrix in enumerate(matrices)}
     else:
-        tensors = layer.arithmetic.pack(matrices)
+        tensors = arithmetic.pack(matrices)
     for key in [key for key in tensors if key.endswith(".codes")]:
         tensors[key] = pack(tensors[key], bits.weight)
         tensors[key.replace("codes", "scale")] = tensors[key.replace("codes", "scale")].flatten()
@@ -168,24 +188,20 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     Raises:
         UserError: the packed model is not of these layers, or holds other tensors than they take.
     """
-    shapes = {shape.name: shape for shape in packed.shapes}
     layers = quantizable(model)
     if [layer.shape(name) for name, layer in layers.items()] != [each for each in packed.shapes if each.matrices]:
         raise UserError(f"{packed.source} is of other layers than the model that it describes; export it again.")
     packed.check(model)
-    grouped, constants = packed_file.by_layer(packed.tensors, layers)
-    with naming(packed.source):
-        settings = checked(dict[str, dict[str, Any]], packed.header.get("settings", {}), "settings")
-    for name, layer in layers.items():
-        own = grouped[name]
-        bits, bias, served = packed.bit_map[name], own.get("bias"), packed.served(name)
+    _, constants = packed_file.by_layer(packed.tensors, layers)
+    for name, stored in packed.stored().items():
+        layer, own, served = layers[name], stored.tensors, packed.served(name)
         if served is None:
-            layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
+            layer.set_float([own[f"{i}.float"] for i in range(len(stored.shape.matrices))], own.get("bias"))
             continue
-        layer.set_float([], bias)
+        layer.set_float([], own.get("bias"))
         layer.drop_matrices()
-        layer.arithmetic = arithmetic = served.unpack(own, shapes[name], bits)
-        arithmetic.configure(settings.get(name, {}))
+        with naming(packed.source, "export it again."):
+            layer.arithmetic = served(stored)
     fuse(model)
     model.load_state_dict(constants, strict=False)  # `check` was strict
 

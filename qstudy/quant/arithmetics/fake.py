@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.gridded import GriddedArithmetic
 from qstudy.quant.recurrence.steps import quantized_lstm
+from qstudy.quant.serving import GroupedServed
 
 
 class FakeArithmetic(GriddedArithmetic):
@@ -32,4 +33,4 @@ class FakeArithmetic(GriddedArithmetic):
 class GroupedArithmetic(FakeArithmetic):
     """Fake arithmetic with several scales per row: served by partial products."""
 
-    served = "grouped"
+    packed = GroupedServed

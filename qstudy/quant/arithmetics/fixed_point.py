@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_words, hidden_step, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.grids import ActivationGrid, Codes, WeightGrid
 from qstudy.quant.integer.accumulator import Grid, record, rescale
 from qstudy.quant.integer.matmul import integer_matmul
+from qstudy.quant.serving import FixedPointServed
 
 
 class _FixedPointLinear(torch.autograd.Function):
@@ -43,7 +45,7 @@ class FixedPointArithmetic(FakeArithmetic):
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
 
-    served = "fixed_point"
+    packed = FixedPointServed
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class FixedPointArithmetic(FakeArithmetic):
         """Args: one grid per matrix; grids of inputs and hidden state; the accelerator's formats."""
         super().__init__(weights, inputs, hidden)
         self.spec = spec
-        self._integers: dict[int, tuple[tuple[int, ...], Codes]] = {}
+        self._integers: WeightCache[Codes] = WeightCache()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -106,12 +108,6 @@ class FixedPointArithmetic(FakeArithmetic):
 
     @torch.no_grad()
     def _codes(self, index: int, weight: Tensor) -> Codes:
-        """The integers of a matrix, computed anew when it or its grid has changed."""
         grid = self.weights[index]
         assert isinstance(grid, WeightGrid)
-        state = (weight, *grid.parameters(), *grid.buffers())
-        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
-        cached = self._integers.get(index)
-        if cached is None or cached[0] != version:
-            cached = self._integers[index] = (version, grid.codes(weight))
-        return cached[1]
+        return self._integers.get(index, weight, grid, grid.codes)

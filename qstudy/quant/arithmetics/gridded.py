@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.arithmetics.base import TrainingArithmetic
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.grids import ActivationGrid, WeightGrid
+from qstudy.quant.serving import IntegerServed, ServedArithmetic, SnappedServed, WeightsOnlyServed
 
 
-class GriddedArithmetic(Arithmetic):
+class GriddedArithmetic(TrainingArithmetic):
     """A layer whose weights, inputs and hidden state have grids; what has none stays in float."""
 
     def __init__(
@@ -24,8 +26,15 @@ class GriddedArithmetic(Arithmetic):
         self.weights = nn.ModuleList(grid if grid is not None else nn.Identity() for grid in weights)
         self.inputs = inputs
         self.hidden = hidden
-        self._snapped: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+        self._snapped: WeightCache[Tensor] = WeightCache()
         self._gathering: dict[int, WeightGrid] = {}
+
+    @property
+    def packed(self) -> type[ServedArithmetic]:
+        """By what is an integer: weights, activations, or both."""
+        if not any(isinstance(grid, WeightGrid) for grid in self.weights):
+            return SnappedServed
+        return WeightsOnlyServed if self.inputs is None else IntegerServed
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, self._weight(0, weight))
@@ -74,14 +83,6 @@ class GriddedArithmetic(Arithmetic):
         return outputs
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
-        """Snap a matrix; when no gradient is wanted, reuse the last result until the matrix or its grid changes."""
+        """The matrix as its grid has it."""
         grid = self.weights[index]
-        if torch.is_grad_enabled():
-            return grid(weight)
-        state = (weight, *grid.parameters(), *grid.buffers())
-        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
-        cached = self._snapped.get(index)
-        if cached is None or cached[0] != version:
-            cached = (version, grid(weight))
-            self._snapped[index] = cached
-        return cached[1]
+        return self._snapped.get(index, weight, grid, grid)

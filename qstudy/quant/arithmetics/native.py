@@ -1,12 +1,14 @@
 """Native arithmetic: training's forward pass in the integers that the packed model computes in."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import ActivationGrid, WeightGrid
 from qstudy.quant.integer.accumulator import Grid
@@ -41,7 +43,7 @@ class NativeArithmetic(FakeArithmetic):
         """Args: grids as for every gridded arithmetic; in which type the backward pass multiplies."""
         super().__init__(weights, inputs, hidden)
         self.gradient = GRADIENTS[gradient]
-        self._quantized: dict[int, tuple[tuple[int, ...], QuantizedWeight]] = {}
+        self._quantized: WeightCache[QuantizedWeight] = WeightCache()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not isinstance(self.weights[0], WeightGrid):
@@ -75,22 +77,9 @@ class NativeArithmetic(FakeArithmetic):
         return x
 
     def _codes(self, index: int, weight: Tensor) -> QuantizedWeight:
-        """Quantize a matrix; when no gradient is wanted, reuse the last result until the matrix or its grid changes."""
         grid = self.weights[index]
         assert isinstance(grid, WeightGrid)
-        if torch.is_grad_enabled():
-            return quantize(grid, weight)
-        version = versions(weight, grid)
-        cached = self._quantized.get(index)
-        if cached is None or cached[0] != version:
-            cached = self._quantized[index] = (version, quantize(grid, weight))
-        return cached[1]
-
-
-def versions(weight: Tensor, grid: nn.Module) -> tuple[int, ...]:
-    """Numbers that change whenever a matrix or its grid does."""
-    state = (weight, *grid.parameters(), *grid.buffers())
-    return tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
+        return self._quantized.get(index, weight, grid, partial(quantize, grid))
 
 
 def quantize(grid: WeightGrid, weight: Tensor) -> QuantizedWeight:

@@ -1,59 +1,47 @@
 """Served integers: what runs a packed layer with one scale per row or matrix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from qstudy.bits import FLOAT, LayerBits, LayerShape
+from qstudy.bits import FLOAT
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer.accumulator import Grid
 from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
+from qstudy.quant.layout import StoredLayer
 from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.fused import LSTMProgram, PackedLSTM
-from qstudy.quant.serving.matrix import ArrangedMatrix, StoredMatrix, unpack_grids
+from qstudy.quant.serving.matrix import ArrangedMatrix, StoredMatrix
 from qstudy.quant.serving.rows import PackedRows
-from qstudy.quant.serving.snapped import SnappedServed
-from qstudy.quant.serving.weights_only import WeightsOnlyServed
 
 
-class IntegerServed(ServedArithmetic):
+class IntegerServed(ServedArithmetic, name="integer"):
     """One layer whose weights and activations are both integers: exact products, the same as in native training."""
 
-    def __init__(
-        self, matrices: Sequence[ArrangedMatrix | StoredMatrix], grids: Sequence[Grid], bias: Tensor | None
-    ) -> None:
-        """
-        Args:
-            matrices: arranged for the kernel of one-row products, or wider than it takes.
-            grids: of the inputs and, for an LSTM, of the hidden state.
-            bias: (rows,) float32.
-        """
-        super().__init__()
-        self.matrices, self.grids = list(matrices), list(grids)
-        arranged = [matrix for matrix in matrices if isinstance(matrix, ArrangedMatrix) and usable()]
-        self.rows = PackedRows(arranged[0], grids[0], bias) if len(arranged) == len(matrices) == 1 else None
+    def __init__(self, layer: StoredLayer) -> None:
+        """Matrices are arranged for the kernel of one-row products, unless they are wider than it takes."""
+        super().__init__(layer)
+        arranges = max(layer.bits.weight, layer.bits.activation) <= 8
+        kind = ArrangedMatrix if arranges else StoredMatrix
+        self.matrices = [kind(layer, index) for index in range(len(layer.shape.matrices))]
+        self.grids, bias = layer.grids(), layer.tensors.get("bias")
+        arranged = [matrix for matrix in self.matrices if isinstance(matrix, ArrangedMatrix) and usable()]
+        self.rows = PackedRows(arranged[0], self.grids[0], bias) if len(arranged) == 1 else None
         self.program: LSTMProgram | None = None
         if len(arranged) == 2 and bias is not None:
-            self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (grids[0], grids[1]), bias)])
+            self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (self.grids[0], self.grids[1]), bias)])
 
     @classmethod
-    def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
-        if bits.granularity == "group" and bits.weight != FLOAT:
-            raise UserError(f"bit_map.{shape.name}: the arithmetic `integer` has no groups")
-        super().check(tensors, shape, bits)
-
-    @classmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> ServedArithmetic:
-        """See `ServedArithmetic.unpack`; a layer that is an integer on one side only is served by another class."""
-        if bits.weight == FLOAT:
-            return SnappedServed.unpack(tensors, shape, bits)
-        if "activation" not in tensors:
-            return WeightsOnlyServed.unpack(tensors, shape, bits)
-        kind = ArrangedMatrix if max(bits.weight, bits.activation) <= 8 else StoredMatrix
-        matrices = [kind(tensors, index, size, bits) for index, size in enumerate(shape.matrices)]
-        return cls(matrices, unpack_grids(tensors, bits), tensors.get("bias"))
+    def check(cls, layer: StoredLayer) -> None:
+        shape, bits = layer.shape, layer.bits
+        integers = shape.activations and FLOAT not in (bits.weight, bits.activation)
+        if not integers or bits.granularity == "group":
+            raise UserError(
+                f"bit_map.{shape.name}: the arithmetic `integer` multiplies integer weights by integer activations, "
+                "without groups"
+            )
+        super().check(layer)
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]
