@@ -10,7 +10,7 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Arithmetic(nn.Module, ABC):
-    """How one layer computes, in training (`TrainingArithmetic`) or on the device (`ServedArithmetic`)."""
+    """How one layer computes, in training (`TrainingArithmetic`) or on the device (`PackedArithmetic`)."""
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

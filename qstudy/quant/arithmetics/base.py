@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from qstudy.quant.arithmetic import Arithmetic
-from qstudy.quant.serving.base import ServedArithmetic
+from qstudy.quant.packed.base import PackedArithmetic
 
 
 class TrainingArithmetic(Arithmetic):
@@ -15,7 +15,7 @@ class TrainingArithmetic(Arithmetic):
 
     @property
     @abstractmethod
-    def packed(self) -> type[ServedArithmetic]:
+    def packed(self) -> type[PackedArithmetic]:
         """What runs the packed layer; the header names it. A class attribute will do: `packed = MyPacked`."""
 
     @property

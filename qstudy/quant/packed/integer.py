@@ -1,0 +1,66 @@
+"""Packed integers: what runs a packed layer with one scale per row or matrix."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from qstudy.bits import FLOAT
+from qstudy.errors import UserError
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.kernels import usable
+from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.fused import LSTMProgram, PackedLSTM
+from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.matrix import ArrangedMatrix, StoredMatrix
+from qstudy.quant.packed.rows import PackedRows
+
+
+class PackedInteger(PackedArithmetic, name="integer"):
+    """One layer whose weights and activations are both integers: exact products, the same as in native training."""
+
+    def __init__(self, layer: StoredLayer) -> None:
+        """Matrices are arranged for the kernel of one-row products, unless they are wider than it takes."""
+        super().__init__(layer)
+        arranges = max(layer.bits.weight, layer.bits.activation) <= 8
+        kind = ArrangedMatrix if arranges else StoredMatrix
+        self.matrices = [kind(layer, index) for index in range(len(layer.shape.matrices))]
+        self.qparams, bias = layer.qparams(), layer.tensors.get("bias")
+        arranged = [matrix for matrix in self.matrices if isinstance(matrix, ArrangedMatrix) and usable()]
+        self.rows = PackedRows(arranged[0], self.qparams[0], bias) if len(arranged) == 1 else None
+        self.program: LSTMProgram | None = None
+        if len(arranged) == 2 and bias is not None:
+            self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (self.qparams[0], self.qparams[1]), bias)])
+
+    @classmethod
+    def check(cls, layer: StoredLayer) -> None:
+        shape, bits = layer.shape, layer.bits
+        integers = shape.activations and FLOAT not in (bits.weight, bits.activation)
+        if not integers or bits.granularity == "group":
+            raise UserError(
+                f"bit_map.{shape.name}: the arithmetic `integer` multiplies integer weights by integer activations, "
+                "without groups"
+            )
+        super().check(layer)
+
+    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
+        return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.rows is not None and self.rows.accepts(x):
+            return self.rows(x)
+        return integer_linear(x, self._weight(0), None if bias is None else bias.detach(), self.qparams[0])
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        if self.program is not None and self.program.accepts(x):
+            y, states = self.program(x, [state])
+            return y, states[0]
+        bias = (weights[2] + weights[3]).detach()
+        return integer_lstm(x, state, self._weight(0), self._weight(1), bias, self.qparams[0], self.qparams[1])
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError("a table has no activations")
+
+    def _weight(self, index: int) -> QuantizedWeight:
+        matrix = self.matrices[index]
+        return QuantizedWeight(None, matrix.integers(), matrix.scale)

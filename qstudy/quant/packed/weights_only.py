@@ -1,0 +1,90 @@
+"""Packed integer weights beside float activations: every weight becomes a float only inside the product."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qstudy.bits import FLOAT
+from qstudy.errors import UserError
+from qstudy.jit import compiled
+from qstudy.quant.kernels import cell, usable
+from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.scaled import PackedScaled
+
+
+class PackedWeightsOnly(PackedScaled, name="weights_only"):
+    """One layer of a packed model without activation quantizers, tables included."""
+
+    @classmethod
+    def check(cls, layer: StoredLayer) -> None:
+        bits, activations = layer.bits, layer.shape.activations and layer.bits.activation != FLOAT
+        if bits.weight == FLOAT or activations or bits.granularity == "group":
+            raise UserError(
+                f"bit_map.{layer.shape.name}: the arithmetic `weights_only` has integer weights without groups, and "
+                "float activations"
+            )
+        super().check(layer)
+
+    def product(self, index: int, x: Tensor) -> Tensor:
+        return _multiply(x, self.values(index), self.scale(index))
+
+    def frames(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not usable(gates, h, c):
+            return super().frames(gates, h, c)
+        h, c, y = h.detach().clone(), c.detach().clone(), torch.empty(*gates.shape[:2], h.shape[1])
+        scale = self.scale(1).expand(gates.shape[2]).contiguous()
+        recur(*(each.detach().numpy() for each in (self.values(1), scale, gates, h, c, y)))
+        return y, h, c
+
+
+def _multiply(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+    """x (..., D) float32 times integers (H, D), rescaled after the sum: (..., H) float32."""
+    if not usable(x):
+        return x @ values.to(x.dtype).t() * scale
+    y = torch.empty(*x.shape[:-1], len(values))
+    flat = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    multiply(
+        values.numpy(), scale.expand(len(values)).contiguous().numpy(), flat.numpy(), y.view(-1, len(values)).numpy()
+    )
+    return y
+
+
+@compiled(fastmath={"reassoc", "contract"})
+def dot(weights, x):  # type: ignore[no-untyped-def]
+    """Sum of integers times floats; in the order of the processor's vectors, the same whatever stands around it."""
+    total = np.float32(0)
+    for k in range(x.size):
+        total += np.float32(weights[k]) * x[k]
+    return total
+
+
+@compiled()
+def multiply(weights, scale, x, y):  # type: ignore[no-untyped-def]
+    """Integers (H, D) times rows x (N, D), times scale (H,): y (N, H), written; all but the integers float32."""
+    for output in range(weights.shape[0]):  # one row of weights at a time stays in the first-level cache
+        for row in range(x.shape[0]):
+            y[row, output] = dot(weights[output], x[row]) * scale[output]
+
+
+@compiled()
+def recur(weights, scale, gates, h, c, y):  # type: ignore[no-untyped-def]
+    """An LSTM layer after its input product.
+
+    Args:
+        weights: hidden weights (4H, H), integers.
+        scale: (4H,) float32.
+        gates: from the inputs, biases included, (B, T, 4H) float32; overwritten.
+        h: (B, H) float32, moved on in place.
+        c: likewise.
+        y: outputs (B, T, H) float32, written.
+    """
+    after, next_cell = np.empty(weights.shape[0], np.float32), np.empty(h.shape[1], np.float32)
+    for t in range(gates.shape[1]):
+        for row in range(gates.shape[0]):
+            before = gates[row, t]
+            for output in range(weights.shape[0]):
+                before[output] += dot(weights[output], h[row]) * scale[output]
+            cell.activate(before, after)
+            cell.advance(after, c[row], next_cell, y[row, t])
+            c[row, :] = next_cell
+            h[row, :] = y[row, t]
