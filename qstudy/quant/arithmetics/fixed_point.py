@@ -114,4 +114,4 @@ class FixedPointArithmetic(FakeArithmetic):
     def _codes(self, index: int, weight: Tensor) -> QuantizedMatrix:
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        return self._integers.get(index, weight, quantizer, quantizer.codes)
+        return self._integers.get(index, weight, quantizer, quantizer.quantize)

@@ -32,9 +32,14 @@ class QuantizedArithmetic(TrainingArithmetic):
     @property
     def packed(self) -> type[PackedArithmetic]:
         """By what is an integer: weights, activations, or both."""
-        if not any(isinstance(quantizer, WeightQuantizer) for quantizer in self.weights):
+        if not self.quantizes_weights:
             return PackedFake
         return PackedWeightsOnly if self.inputs is None else PackedInteger
+
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether a matrix has a quantizer."""
+        return any(isinstance(quantizer, WeightQuantizer) for quantizer in self.weights)
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, self._weight(0, weight))

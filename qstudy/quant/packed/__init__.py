@@ -8,10 +8,10 @@ from qstudy.quant.packed.integer import PackedInteger
 from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
 __all__ = [
+    "PackedArithmetic",
+    "PackedFake",
     "PackedFixedPoint",
     "PackedGroups",
     "PackedInteger",
-    "PackedArithmetic",
-    "PackedFake",
     "PackedWeightsOnly",
 ]

@@ -29,13 +29,10 @@ class PackedFake(PackedScaled, name="float_weights"):
         return F.linear(self._fake_quantize(0, x), self.values(0), bias)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        gates = F.linear(
-            self._fake_quantize(0, x).transpose(0, 1), self.values(0), weights[2] + weights[3]
-        ).contiguous()
-        hidden = self.qparams(1)
-        y, h, c = quantized_recurrence(
-            gates, state[0][0], state[1][0], self.values(1), hidden.scale, hidden.bounds()[1]
-        )
+        inputs, hidden = self._fake_quantize(0, x).transpose(0, 1), self.qparams(1)
+        gates = F.linear(inputs, self.values(0), weights[2] + weights[3]).contiguous()
+        levels = (hidden.scale, hidden.bounds()[1])
+        y, h, c = quantized_recurrence(gates, state[0][0], state[1][0], self.values(1), *levels)
         return y.transpose(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
     def _fake_quantize(self, index: int, x: Tensor) -> Tensor:

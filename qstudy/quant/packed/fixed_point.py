@@ -43,8 +43,8 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         if len(self.sizes) == 1:
             return super().float_matrices(matrices)
-        steps: list[Tensor | float] = [self.qparams(0).scale, hidden_scale(self.bits.activation)]
-        scales = [weight_scale(self.scale(index), step, self.spec) for index, step in enumerate(steps)]
+        inputs: list[Tensor | float] = [self.qparams(0).scale, hidden_scale(self.bits.activation)]
+        scales = [weight_scale(self.scale(index), each, self.spec) for index, each in enumerate(inputs)]
         return [self.values(index) * scale.view(-1, 1) for index, scale in enumerate(scales)]
 
     def product(self, index: int, x: Tensor) -> Tensor:

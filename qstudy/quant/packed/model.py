@@ -114,8 +114,8 @@ class PackedModel:
                     buffers = model.get_submodule(shape.name).named_buffers()
                     layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in buffers}
                     compare(shape.name, grouped[shape.name], layout)
-                elif loaded := self.packed(shape.name):
-                    loaded.check(stored[shape.name])
+                elif arithmetic := self.arithmetic_of(shape.name):
+                    arithmetic.check(stored[shape.name])
                 else:
                     compare(shape.name, grouped[shape.name], layer_layout(shape, self.bit_map[shape.name]))
             if rest:
@@ -194,14 +194,14 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     packed.check(model)
     _, constants = packed_file.by_layer(packed.tensors, layers)
     for name, stored in packed.stored().items():
-        layer, own, loaded = layers[name], stored.tensors, packed.packed(name)
-        if loaded is None:
+        layer, own, kind = layers[name], stored.tensors, packed.arithmetic_of(name)
+        if kind is None:
             layer.set_float([own[f"{i}.float"] for i in range(len(stored.shape.matrices))], own.get("bias"))
             continue
         layer.set_float([], own.get("bias"))
         layer.drop_matrices()
         with naming(packed.source, "export it again."):
-            layer.arithmetic = loaded(stored)
+            layer.arithmetic = kind(stored)
     fuse(model)
     model.load_state_dict(constants, strict=False)  # `check` was strict
 
