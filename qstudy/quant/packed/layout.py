@@ -39,9 +39,9 @@ class StoredLayer(NamedTuple):
         return codes if table is None else table[codes.int() & 2**self.bits.weight - 1]  # indices have no sign
 
     def qparams(self) -> list[QParams]:
-        """The quantizers of the inputs and, for an LSTM, of the hidden state; none where activations are float."""
-        constants = self.tensors.get("activation", torch.empty(0, 2))
-        return [QParams(step, zero_point, self.bits.activation) for step, zero_point in constants]
+        """Of the inputs and, for an LSTM, of the hidden state; none where activations are float."""
+        pairs = self.tensors.get("activation", torch.empty(0, 2))
+        return [QParams(scale, zero_point, self.bits.activation) for scale, zero_point in pairs]
 
 
 LARGEST = 1e30
