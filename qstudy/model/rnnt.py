@@ -10,6 +10,7 @@ from qstudy.model.encoders import ENCODERS, Encoder
 from qstudy.model.joiners import JOINERS, Joiner
 from qstudy.model.predictors import PREDICTORS, Predictor
 from qstudy.named import build
+from qstudy.quant.layers import UNKNOWN, Rate
 from qstudy.quant.state import layer_shapes
 from qstudy.settings import FeatureSettings, ModelConfig
 
@@ -50,7 +51,14 @@ class RNNT(nn.Module):
 
     def shapes(self) -> list[LayerShape]:
         """What size and speed depend on, layer by layer, in the model's order; constants included."""
-        return layer_shapes(self)
+        frame = Rate(every_ms=self.encoder.output_ms)
+        rates = {"encoder": frame, "predictor": Rate(per_label=1), "joiner": frame._replace(per_label=1)}
+
+        def rate(name: str) -> Rate:
+            """Of what is in no layer; the first step, normalization, is too little to be priced."""
+            return UNKNOWN if name == "encoder.normalize" else rates[name.partition(".")[0]]
+
+        return layer_shapes(self, rate)
 
     @property
     def device(self) -> torch.device:
