@@ -17,8 +17,8 @@ from qstudy.cli import main
 from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
 from qstudy.model import RNNT, ModelConfig
-from qstudy.quant.packed import PackedModel
-from qstudy.recognizer import Recognizer, RecognizerStream
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.recognizer import Recognizer, RecognizerStream
 from qstudy.training.config import to_dict
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from qstudy.model import RNNT
 from qstudy.model.encoders import ENCODERS
 from qstudy.model.joiners import JOINERS
 from qstudy.model.predictors import PREDICTORS
-from qstudy.quant.packed import PackedModel, fill_float, fill_packed
+from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig
 
