@@ -131,8 +131,8 @@ class PackedModel:
         )
 
     def _check_layer(self, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
-        if loaded := self.packed(shape.name):
-            loaded.check(own, shape, self.bit_map[shape.name])
+        if arithmetic := self.arithmetic_of(shape.name):
+            arithmetic.check(own, shape, self.bit_map[shape.name])
         else:
             compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
 
