@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -68,7 +68,7 @@ def find(name: Any, known: Mapping[str, Callable[..., Any]], what: str, kind: ty
     """The part of this name: a known one, or the user's own class; arguments and errors as `build`."""
     if isinstance(name, str) and name in known:
         return known[name]
-    part = _imported(name, known, what)
+    part = imported(name, known, what)
     if not (isinstance(part, type) and issubclass(part, kind)):
         raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
     return part
@@ -108,8 +108,18 @@ def _hints(part: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., Any]:
-    choices = f"give one of {', '.join(known)}, or the import path of a class (file.Class)"
+def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
+    """What an import path names, whatever it is.
+
+    Args:
+        name: from the user's configuration, or from a model file.
+        known: short names, for error messages.
+        what: the field, likewise.
+
+    Raises:
+        UserError: it is none, cannot be imported, or only a model file asks for it.
+    """
+    choices = f"give one of {', '.join(known)}, or an import path (file.Class)"
     if not isinstance(name, str) or "." not in name:
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")
