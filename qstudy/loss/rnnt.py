@@ -33,8 +33,8 @@ def rnnt_loss(
     `create_graph=True`, for a penalty on its gradient, is refused.
 
     Which code computes it: numba loops for float32 on a CPU (`kernels`); on CUDA, torchaudio's own kernel, hard to
-    better and well kept (slow and less exact is only its CPU version); for all else, such as float64, other devices, and
-    utterances too short for torchaudio, one vector operation per diagonal of the lattice, in torch (`portable`).
+    better and well kept (slow and less exact is only its CPU version); for all else, such as float64, other devices,
+    and utterances too short for torchaudio, one vector operation per diagonal of the lattice, in torch (`portable`).
 
     Args:
         logits: output of the joiner, (B, T, U+1, V); float32, or float64 where the device has it; float16 and bfloat16

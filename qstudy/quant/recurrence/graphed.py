@@ -67,9 +67,9 @@ class Graph:
     def capture(self, function: Callable[[], None]) -> None:
         """Other threads (loaders that pin memory, NCCL's watchdog) may go on meanwhile.
 
-        cuBLAS's workspace is a part of what is captured. torch keeps one from the warm-up, and frees it when it is asked
-        to (Lightning asks at the end of every training), so that the graph would write into memory of others: without
-        it, the capture takes one from the graphs' own pool, which lives as long as they do.
+        cuBLAS's workspace is a part of what is captured. torch keeps one from the warm-up, and frees it when it is
+        asked to (Lightning asks at the end of every training), so that the graph would write into memory of others:
+        without it, the capture takes one from the graphs' own pool, which lives as long as they do.
         """
         torch._C._cuda_clearCublasWorkspaces()
         with torch.cuda.graph(self._graph, self._pool, self._stream, capture_error_mode="thread_local"):
