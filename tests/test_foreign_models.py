@@ -17,7 +17,7 @@ from qstudy.cli import main
 from qstudy.errors import UserError
 from qstudy.quant.packed import file as packed_file
 from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.load import load_recognizer
+from qstudy.training.load import load_recognizer
 
 Arrays = dict[str, Any]
 CANARY = "from pathlib import Path\nPath('owned').touch()\nclass J:\n    pass\n"
@@ -143,7 +143,7 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
     ),
     "an infinite constant": (
         replace("encoder.normalize.deviation", lambda deviation: deviation + np.inf),
-        r"encoder.normalize.deviation holds",
+        "of the features is not finite",
     ),
     "a constant of another shape": (
         replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
