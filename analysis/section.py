@@ -1,22 +1,23 @@
-"""One study's part of a page: its figures and its tables."""
+"""One study's part of a page: its figures, its tables, and what the page's script knows of its runs."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
 
-from analysis.allocation import allocation
-from analysis.costs import costs
-from analysis.quantizers import quantizers_table
-from analysis.runs_table import runs_table
+import numpy as np
+import pandas as pd
+
+from analysis.configs import flat
+from analysis.figures import FIGURES
+from analysis.figures.interactive import columns, plain
+from analysis.figures.style import Picture, order
+from analysis.runs_table import sorted_runs
 from analysis.study import Study
-from analysis.style import Picture
-from analysis.tables import Table
-from analysis.tradeoff import tradeoff
-from analysis.widths import rows, series
-from analysis.widths_plot import widths_plot
-from analysis.widths_table import costs_table, widths_table
+from analysis.tables import TABLES, Table
 
-MANY = 40  # runs: more than this are shown on demand
+MANY = 40  # rows: more than this are shown on demand
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Section:
     study: Study
     pictures: list[Picture]
     tables: list[Table]
+    runs: Table
+    """The one of the tables that has a row for every run of `data`."""
+    data: dict[str, Any]
+    """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
+
+    @property
+    def choices(self) -> dict[str, list[str]]:
+        """What the page's filters may choose, by column."""
+        titles, widths = (self.data["columns"][name] for name in ("title", "weight_bits"))
+        return {
+            "policy": order(titles),
+            "bits": sorted(set(widths), key=lambda text: (text.isalpha(), len(text), text)),
+        }
 
 
 def sections(studies: Sequence[Study]) -> list[Section]:
@@ -61,10 +75,22 @@ def _common(studies: Sequence[Study]) -> str:
 
 
 def _section(study: Study, name: str) -> Section:
-    found, lines = series(study), rows(study)
-    pictures = [widths_plot(study, found), *(tradeoff(study, cost) for cost in costs(study)), allocation(study)]
-    tables = [widths_table(study, lines), costs_table(study, lines), quantizers_table(study)] if found else []
-    tables.append(replace(runs_table(study), folded=len(study.runs) > MANY))
     prefix = f"{name}_" if name else ""
-    kept = [replace(table, name=f"{prefix}{table.name}") for table in tables if table]
-    return Section(name, study, [replace(p, name=f"{prefix}{p.name}") for p in pictures if p], kept)
+    runs = sorted_runs(study)
+    pictures = [replace(one, name=f"{prefix}{one.name}") for figure in FIGURES for one in figure(study)]
+    found = [table for make in TABLES for table in make(study)]
+    tables = [replace(one, name=f"{prefix}{one.name}", folded=len(one.rows) > MANY) for one in found]
+    return Section(name, study, pictures, tables, tables[-1], _data(study, runs, pictures))
+
+
+def _data(study: Study, runs: pd.DataFrame, pictures: Sequence[Picture]) -> dict[str, Any]:
+    commands, numbers = np.unique(runs.command, return_inverse=True)
+    fields = [str(one) for one in runs if str(one).startswith("config.") and runs[one].astype(str)[runs[one].notna()].nunique() > 1]
+    first = next((flat(json.loads(text).get("config")) for text in runs.record if text), {})
+    return {
+        "columns": {**columns(study, runs), "command": numbers.tolist()},
+        "commands": commands.tolist(),
+        "settings": {field.removeprefix("config."): plain(runs[field]) for field in fields},
+        "common": {name: value for name, value in first.items() if f"config.{name}" not in fields},
+        "plots": [{"figure": one.name, "spec": one.plot} for one in pictures if one.plot],
+    }

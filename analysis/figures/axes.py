@@ -3,45 +3,46 @@
 import math
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from analysis.records import Scores
-from analysis.style import MUTED, PAPER
+from analysis.figures.style import MUTED, PAPER
 
 STEPS = (1, 1.5, 2, 3, 5, 7)
 
 
-def error_rates(scores: Sequence[Scores]) -> tuple[list[float], list[float]]:
-    """The rates and the ends of their intervals, per cent."""
-    ends = [100 * end for score in scores for end in score.interval or ()]
-    return [100 * score.wer for score in scores], ends
-
-
-def error_axis(axes: Axes, rates: Sequence[float], ends: Sequence[float] = ()) -> None:
+def error_axis(axes: Axes, drawn: pd.DataFrame) -> None:
     """Make the y axis one of error rates in per cent: from zero if they are alike, logarithmic if they are not.
 
     Args:
         axes: where to.
-        rates: every rate that is drawn, per cent; at least one.
-        ends: ends of their intervals, per cent; the lowest may be cut off for the sake of the rates.
+        drawn: `wer`, and the ends of its interval, `low` and `high`, of everything that is drawn; per cent. The lowest
+            end may be cut off for the sake of the rates.
     """
-    positive = [rate for rate in rates if rate > 0]
-    lowest = min(positive, default=1.0)
-    highest = max([*positive, *ends], default=1.0) or 1.0
-    if highest / lowest <= 5:
-        axes.set_ylim(0, 1.12 * highest)
+    scale, limits, smallest = error_scale(drawn)
+    if scale == "symlog":
+        axes.set_yscale(scale, linthresh=smallest, linscale=0.6)
     else:
-        lowest = max(min([lowest, *(end for end in ends if end > 0)]), lowest / 2.5, highest / 3000)
-        if any(rate <= 0 for rate in rates):  # zero has no logarithm, but it does occur: linear below the lowest rate
-            axes.set_yscale("symlog", linthresh=lowest, linscale=0.6)
-            axes.set_ylim(0 - 0.02 * lowest, 1.3 * highest)
-        else:
-            axes.set_yscale("log")
-            axes.set_ylim(lowest / 1.2, 1.35 * highest)
-        _fixed(axes, "y", _decades(*axes.get_ylim(), include_zero=min(rates) <= 0))
+        axes.set_yscale(scale)
+    axes.set_ylim(*limits)
+    if scale != "linear":
+        _fixed(axes, "y", _decades(*limits, include_zero=scale == "symlog"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(True, axis="y")
+
+
+def error_scale(drawn: pd.DataFrame) -> tuple[str, tuple[float, float], float]:
+    """The scale that `error_axis` chooses: its kind, its limits, and the smallest value that is told from zero."""
+    rates, ends = drawn.wer, drawn[["low", "high"]].stack()
+    lowest = rates[rates > 0].min() if (rates > 0).any() else 1.0
+    highest = max(rates.max(), ends.max() if len(ends) else 0.0) or 1.0
+    if highest / lowest <= 5:
+        return "linear", (0.0, 1.12 * highest), lowest
+    lowest = max(min([lowest, *ends[ends > 0]]), lowest / 2.5, highest / 3000)
+    if (rates <= 0).any():  # zero has no logarithm, but it does occur: linear below the lowest rate
+        return "symlog", (0 - 0.02 * lowest, 1.3 * highest), lowest
+    return "log", (lowest / 1.2, 1.35 * highest), lowest
 
 
 def cost_axis(axes: Axes, values: Sequence[float], octaves: bool = True, beyond: Sequence[float] = ()) -> float:
@@ -83,9 +84,16 @@ def cost_axis(axes: Axes, values: Sequence[float], octaves: bool = True, beyond:
 def _break(axes: Axes, x: float) -> None:
     """The sign that the axis goes on elsewhere."""
     axes.annotate(
-        "//", (x, 0), xycoords=("data", "axes fraction"), ha="center", va="center", fontsize=9, color=MUTED,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}, annotation_clip=False,
-    )  # fmt: skip
+        "//",
+        (x, 0),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=MUTED,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.6},
+        annotation_clip=False,
+    )
 
 
 def _fixed(axes: Axes, which: str, ticks: list[float]) -> None:

@@ -1,0 +1,143 @@
+"""The trade-off as the page shows it: a Vega-Lite specification, which the reader's browser draws and answers to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.markers import MarkerStyle
+
+from analysis.costs import costs
+from analysis.figures.axes import error_scale
+from analysis.figures.points import Points, points
+from analysis.figures.style import GRID, INK, MUTED, ROLES, Mark, marks
+from analysis.study import Study
+
+Spec = dict[str, Any]
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif'
+"""The page's, so that Vega leaves as much room for words as they take."""
+AXIS: Spec = {
+    "labelColor": ROLES[INK],
+    "titleColor": ROLES[INK],
+    "titleFontWeight": "normal",
+    "titleFontSize": 12,
+    "labelFontSize": 11,
+    "labelOverlap": "greedy",
+    "gridColor": ROLES[GRID],
+    "domainColor": ROLES[MUTED],
+    "tickColor": ROLES[MUTED],
+}
+LEGEND: Spec = {
+    "orient": "top",
+    "columns": 6,
+    "title": None,
+    "labelColor": ROLES[INK],
+    "labelFontSize": 11,
+    "labelLimit": 240,
+    "symbolFillColor": "transparent",
+    "symbolOpacity": 1,
+    "symbolStrokeWidth": 1.5,
+}
+RULE: Spec = {"type": "rule", "color": ROLES[INK]}
+POINT: Spec = {"type": "point", "opacity": 1, "size": 90, "strokeWidth": 1.5, "cursor": "pointer"}
+SHOWN = "(policy === null || datum.title === policy) && (bits === null || datum.weight_bits === bits)"
+"""Which runs the page's two filters leave."""
+
+
+def explorer(shown: Points, place: int) -> Spec:
+    """Specify the plot over the data set `runs`, whose columns `cost_PLACE`, `front_PLACE`, ... `columns` gives."""
+    scale, limits, smallest = error_scale(shown.rated)
+    rates = {"type": scale, "domain": limits, "constant": smallest, "nice": False}
+    costs = {"type": "log", "nice": False, "padding": 20}
+    x = {"field": f"cost_{place}", "type": "quantitative", "scale": costs, "title": shown.cost.axis}
+    y = {"field": "wer", "type": "quantitative", "scale": rates, "title": f"Word error rate on {shown.split} (%)"}
+    return {
+        "width": "container",
+        "height": 380,
+        "background": "transparent",
+        "config": {"font": FONT, "view": {"stroke": None}, "axis": AXIS, "legend": LEGEND},
+        "data": {"name": "runs"},
+        "params": [{"name": "policy", "value": None}, {"name": "bits", "value": None}],
+        "layer": [*_given(shown, x, y), *_runs(shown, place, x, y)],
+    }
+
+
+def _given(shown: Points, x: Spec, y: Spec) -> list[Spec]:
+    """The budget, and the float baseline with its interval."""
+    found = []
+    if shown.baseline is not None:
+        one = shown.baseline
+        rates = {"values": [{"wer": one.wer, "low": one.low, "high": one.high}]}
+        band = {"type": "rect", "color": ROLES[MUTED], "opacity": 0.13, "clip": True}
+        ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
+        found += [{"data": rates, "mark": band, "encoding": ends}] * bool(one.low == one.low)
+        found.append({"data": rates, "mark": {**RULE, "strokeDash": [1, 2]}, "encoding": {"y": y}})
+    if shown.budget is not None:
+        limit = {"values": [{x["field"]: shown.budget}]}
+        found.append({"data": limit, "mark": {**RULE, "strokeDash": [5, 3]}, "encoding": {"x": x}})
+    return found
+
+
+def _runs(shown: Points, place: int, x: Spec, y: Spec) -> list[Spec]:
+    front = f"datum.front_{place}"
+    solid = f"({front} || datum.title === 'float baseline')"
+    methods = marks(shown.rated.method)
+    looks = {title: methods[name] for title, name in shown.rated[["title", "method"]].itertuples(index=False)}
+    color = _by_title(looks, [ROLES.get(mark.color, mark.color) for mark in looks.values()])
+    points = {"x": x, "y": y, "color": color, "shape": _by_title(looks, [outline(mark) for mark in looks.values()])}
+    whisker = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
+    stairs = {"type": "line", "interpolate": "step-after", "color": ROLES[INK], "strokeWidth": 1.2}
+    return [
+        _layer([front], stairs, {"x": x, "y": y}),
+        _layer([SHOWN, "true" if shown.few else front], {"type": "rule", "opacity": 0.6, "clip": True}, whisker),
+        _layer([SHOWN, f"!{solid}"], {**POINT, "filled": False}, {**points, "tooltip": _tooltip(x)}),
+        _layer([SHOWN, solid], {**POINT, "filled": True}, {**points, "tooltip": _tooltip(x)}),
+    ]
+
+
+def _layer(tests: list[str], mark: Spec, encoding: Spec) -> Spec:
+    return {"transform": [{"filter": test} for test in tests], "mark": mark, "encoding": encoding}
+
+
+def _by_title(looks: Mapping[str, Mark], values: list[str]) -> Spec:
+    return {"field": "title", "type": "nominal", "scale": {"domain": list(looks), "range": values}}
+
+
+def _tooltip(x: Spec) -> list[Spec]:
+    rate = {"field": "rate", "title": "WER (%)"}
+    names = {"run": "Run", "title": "Policy", "bits": "Bits", "command": "Command"}
+    words = [{"field": name, "title": title} for name, title in names.items()]
+    return [*words[:3], rate, {"field": x["field"], "title": x["title"], "format": ".3~g"}, words[3]]
+
+
+def columns(study: Study, runs: pd.DataFrame) -> dict[str, list[Any]]:
+    """What the plots and the page's filters need to know of `runs`, column by column.
+
+    `title` and `weight_bits` are filtered by; `rate` is a word error rate with its interval, for reading.
+    """
+    rates = {name: (100 * runs[f"{name}.{study.split}"]).round(3) for name in ("wer", "low", "high")}
+    ends = rates["low"].map("{:.2f}".format) + ", " + rates["high"].map("{:.2f}".format)
+    rate = rates["wer"].map("{:.2f}".format) + (" [" + ends + "]").where(rates["low"].notna(), "")
+    frame = runs[["run", "title", "bits", "state", "reason"]].assign(weight_bits=widths(runs), **rates, rate=rate)
+    for place, cost in enumerate(costs(study)):
+        frame[f"cost_{place}"] = (runs[cost.column] / cost.unit).map("{:.4g}".format).astype(float)
+        frame[f"front_{place}"] = runs.run.isin(points(study, cost).front.run).astype(int)
+    return {str(name): plain(frame[name]) for name in frame}
+
+
+def plain(values: pd.Series) -> list[Any]:
+    """Values as JSON has them."""
+    return [None if value != value else value for value in values.tolist()]
+
+
+def widths(runs: pd.DataFrame) -> pd.Series:
+    """Bits per weight as the page filters by them: a number where all layers have as many, `mixed`, `float`."""
+    words = runs.weight_bits.map("{:g}".format).where(runs.uniform, "mixed")
+    return words.where(runs.label != "float", "float")
+
+
+def outline(mark: Mark) -> str:
+    """A mark as the SVG path, about 2 units across, that Vega draws points with."""
+    style = MarkerStyle(mark.marker)
+    corners = style.get_path().transformed(style.get_transform()).to_polygons()[0] * mark.size / 3
+    return "M" + "L".join(f"{round(x, 2) + 0:g},{round(-y, 2) + 0:g}" for x, y in corners) + "Z"
