@@ -85,7 +85,11 @@ def _section(study: Study, name: str) -> Section:
 
 def _data(study: Study, runs: pd.DataFrame, pictures: Sequence[Picture]) -> dict[str, Any]:
     commands, numbers = np.unique(runs.command, return_inverse=True)
-    fields = [str(one) for one in runs if str(one).startswith("config.") and runs[one].astype(str)[runs[one].notna()].nunique() > 1]
+    fields = [
+        str(one)
+        for one in runs
+        if str(one).startswith("config.") and runs[one].astype(str)[runs[one].notna()].nunique() > 1
+    ]
     first = next((flat(json.loads(text).get("config")) for text in runs.record if text), {})
     return {
         "columns": {**columns(study, runs), "command": numbers.tolist()},

@@ -7,8 +7,7 @@ import jiwer
 import numpy as np
 import pandas as pd
 
-from analysis.costs import size_cost
-from analysis.figures.points import points
+from analysis.measures import front
 from analysis.study import Study
 
 SENTENCES = 8
@@ -88,8 +87,8 @@ def _runs(study: Study) -> pd.DataFrame:
     heard = set(study.samples.run)
     finished = study.finished[study.finished.run.isin(heard)]
     trials = finished[~finished.is_baseline]
-    front = trials[trials.run.isin(points(study, size_cost(study)).front.run)]
-    chosen = (front if len(front) else trials).sort_values("size_bytes", ascending=False, kind="stable")
+    best = trials[trials.run.isin(front(study.settings).run)]
+    chosen = (best if len(best) else trials).sort_values("size_bytes", ascending=False, kind="stable")
     places = np.linspace(0, len(chosen) - 1, min(RUNS, len(chosen))).round().astype(int)
     return pd.concat([finished[finished.is_baseline], chosen.iloc[places]])[["run", "policy", "title", "label"]]
 

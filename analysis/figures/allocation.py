@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.costs import costs
+from analysis.figures.costs import costs
 from analysis.figures.points import points
 from analysis.figures.style import GRID, INK, MUTED, PAPER, SETTINGS, Picture, marks
 from analysis.study import Study
@@ -58,7 +58,7 @@ def allocation(study: Study) -> Iterator[Picture]:
 def _runs(study: Study, widths: pd.DataFrame) -> pd.DataFrame:
     """Trials on the front of size or of any latency that tell their widths, smallest first."""
     found = {name for cost in costs(study) for name in points(study, cost).front.run}
-    trials = study.trials[study.trials.run.isin(found & set(widths.run))]
+    trials = study.settings[study.settings.run.isin(found & set(widths.run))]
     return trials.sort_values(["size_bytes", "run"], ignore_index=True)
 
 
@@ -86,7 +86,7 @@ def _ends(axes: Axes, runs: pd.DataFrame, columns: int, study: Study) -> None:
         axes.plot([-0.15 / COLUMN], [middle], look.marker, ms=look.size, color=look.color, clip_on=False)
         _note(axes, run.title, (0, middle), (-20, 0), "right", "center")
         _note(axes, size(run.size_bytes), (columns, middle), (48, 0), "right", "center")
-        _note(axes, percent(run[f"wer.{study.split}"]), (columns, middle), (100, 0), "right", "center")
+        _note(axes, percent(run.wer), (columns, middle), (100, 0), "right", "center")
 
 
 def _note(

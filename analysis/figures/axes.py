@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from analysis.figures.style import MUTED, PAPER
@@ -12,50 +15,55 @@ from analysis.figures.style import MUTED, PAPER
 STEPS = (1, 1.5, 2, 3, 5, 7)
 
 
-def error_axis(axes: Axes, drawn: pd.DataFrame) -> None:
-    """Make the y axis one of error rates in per cent: from zero if they are alike, logarithmic if they are not.
+@dataclass(frozen=True)
+class Scale:
+    """An axis: what matplotlib and Vega draw alike."""
+
+    kind: str
+    """`linear`, `log`, or `symlog`: linear up to `smallest`, then logarithmic."""
+    limits: tuple[float, float]
+    ticks: list[float]
+    smallest: float = 1.0
+    edge: float = math.inf
+    """Where values go that lie beyond a break of the axis; the last tick then."""
+    far: str = ""
+    """What is written there."""
+    gap: float = 0.0
+    """Where the break is."""
+
+    def word(self, tick: float) -> str:
+        """What is written at a tick."""
+        return self.far if tick == self.edge else f"{tick:g}"
+
+
+def error_scale(drawn: pd.DataFrame) -> Scale:
+    """A scale of error rates: from zero if they are alike, logarithmic if they are not.
 
     Args:
-        axes: where to.
         drawn: `wer`, and the ends of its interval, `low` and `high`, of everything that is drawn; per cent. The lowest
             end may be cut off for the sake of the rates.
     """
-    scale, limits, smallest = error_scale(drawn)
-    if scale == "symlog":
-        axes.set_yscale(scale, linthresh=smallest, linscale=0.6)
-    else:
-        axes.set_yscale(scale)
-    axes.set_ylim(*limits)
-    if scale != "linear":
-        _fixed(axes, "y", _decades(*limits, include_zero=scale == "symlog"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.grid(True, axis="y")
-
-
-def error_scale(drawn: pd.DataFrame) -> tuple[str, tuple[float, float], float]:
-    """The scale that `error_axis` chooses: its kind, its limits, and the smallest value that is told from zero."""
-    rates, ends = drawn.wer, drawn[["low", "high"]].stack()
-    lowest = rates[rates > 0].min() if (rates > 0).any() else 1.0
-    highest = max(rates.max(), ends.max() if len(ends) else 0.0) or 1.0
+    rates, ends = drawn.wer, pd.concat([drawn.low, drawn.high])
+    lowest = min(rates[rates > 0], default=1.0)
+    highest = np.nanmax([*rates, *ends]) or 1.0
     if highest / lowest <= 5:
-        return "linear", (0.0, 1.12 * highest), lowest
+        limits = 0.0, 1.12 * highest
+        return Scale("linear", limits, _even(*limits))
     lowest = max(min([lowest, *ends[ends > 0]]), lowest / 2.5, highest / 3000)
-    if (rates <= 0).any():  # zero has no logarithm, but it does occur: linear below the lowest rate
-        return "symlog", (0 - 0.02 * lowest, 1.3 * highest), lowest
-    return "log", (lowest / 1.2, 1.35 * highest), lowest
+    if min(rates) > 0:
+        limits = lowest / 1.2, 1.35 * highest
+        return Scale("log", limits, _decades(*limits))
+    limits = 0 - 0.02 * lowest, 1.3 * highest  # zero has no logarithm, but it does occur
+    return Scale("symlog", limits, [0.0, *_decades(*limits)], lowest)
 
 
-def cost_axis(axes: Axes, values: Sequence[float], octaves: bool = True, beyond: Sequence[float] = ()) -> float:
-    """Make the x axis one of sizes or times: logarithmic if they span more than a factor of 3.
+def cost_scale(values: Sequence[float], octaves: bool = True, beyond: Sequence[float] = ()) -> Scale:
+    """A scale of sizes or times: logarithmic if they span more than a factor of 3.
 
     Args:
-        axes: where to.
         values: every value that is drawn, in the axis' unit, positive.
         octaves: ticks at powers of two (sizes) instead of 1, 2, 5.
         beyond: values of float models, which may be much larger: then the axis is broken before them.
-
-    Returns:
-        Where on the axis the values beyond the break go; infinity if the axis is not broken.
     """
     broken = bool(values) and max(beyond, default=0.0) > 2 * max(values)
     inside = list(values) if broken else [*values, *beyond]
@@ -65,20 +73,35 @@ def cost_axis(axes: Axes, values: Sequence[float], octaves: bool = True, beyond:
     edge = (high * span**0.17 if logarithmic else high + 0.17 * span) if broken else math.inf
     end = edge if broken else high
     if logarithmic:
-        axes.set_xscale("log")
         limits = low / span**0.06, end * span**0.06
-        ticks = _octaves(limits[0], high * span**0.05) if octaves else _decades(limits[0], high * span**0.05)
+        ticks = (_octaves if octaves else _decades)(limits[0], high * span**0.05)
     else:
         limits = max(0.0, low - 0.1 * span), end + 0.1 * span
-        ticks = [tick for tick in MaxNLocator(6).tick_values(*limits) if limits[0] <= tick <= high + 0.05 * span]
-    axes.set_xlim(*limits)
-    _fixed(axes, "x", [*ticks, edge] if broken else ticks)
-    far = f"{max(beyond, default=0.0):.3g}"
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: far if value == edge else f"{value:g}"))
+        ticks = [tick for tick in _even(*limits) if tick <= high + 0.05 * span]
+    kind = "log" if logarithmic else "linear"
+    if not broken:
+        return Scale(kind, limits, ticks)
+    gap = math.sqrt(high * edge) if logarithmic else (high + edge) / 2
+    return Scale(kind, limits, [*ticks, edge], edge=edge, far=f"{max(beyond):.3g}", gap=gap)
+
+
+def set_x(axes: Axes, scale: Scale) -> None:
+    """Give the x axis this scale."""
+    axes.set_xscale(scale.kind)
+    axes.set_xlim(*scale.limits)
+    _set_ticks(axes.xaxis, scale)
     axes.grid(True, axis="x")
-    if broken:
-        _break(axes, math.sqrt(high * edge) if logarithmic else (high + edge) / 2)
-    return edge
+    if scale.edge < math.inf:
+        _break(axes, scale.gap)
+
+
+def set_y(axes: Axes, scale: Scale) -> None:
+    """Give the y axis this scale."""
+    options = {"linthresh": scale.smallest, "linscale": 0.6} if scale.kind == "symlog" else {}
+    axes.set_yscale(scale.kind, **options)
+    axes.set_ylim(*scale.limits)
+    _set_ticks(axes.yaxis, scale)
+    axes.grid(True, axis="y")
 
 
 def _break(axes: Axes, x: float) -> None:
@@ -96,10 +119,15 @@ def _break(axes: Axes, x: float) -> None:
     )
 
 
-def _fixed(axes: Axes, which: str, ticks: list[float]) -> None:
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(FixedLocator(ticks))
+def _set_ticks(axis: Axis, scale: Scale) -> None:
+    axis.set_major_locator(FixedLocator(scale.ticks))
     axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: scale.word(value)))
+
+
+def _even(low: float, high: float) -> list[float]:
+    ticks = MaxNLocator(6).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def _octaves(low: float, high: float) -> list[float]:
@@ -111,7 +139,7 @@ def _octaves(low: float, high: float) -> list[float]:
     return [value for value in powers if low <= value <= high]
 
 
-def _decades(low: float, high: float, include_zero: bool = False) -> list[float]:
+def _decades(low: float, high: float) -> list[float]:
     """1, 2, 5 times powers of ten between both; finer while there are few."""
     floor = max(low, high / 1e4) if low <= 0 else low
     exponents = range(math.floor(math.log10(floor)), math.ceil(math.log10(high)) + 1)
@@ -120,4 +148,4 @@ def _decades(low: float, high: float, include_zero: bool = False) -> list[float]
         kept = [tick for tick in ticks if floor <= tick <= high]
         if len(kept) >= 4:
             break
-    return ([0.0] if include_zero else []) + kept
+    return kept

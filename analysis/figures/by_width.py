@@ -1,11 +1,11 @@
 """The figure of word error rate by bit width: policies side by side, one panel per way to treat activations."""
 
 import matplotlib as mpl
-from analysis.axes import error_axis, error_rates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.axes import error_axis, error_rates
 from analysis.figures.style import MARKS, MUTED, PAPER, SETTINGS, Mark, Picture, marks
 from analysis.records import Run, Scores
 from analysis.study import Study

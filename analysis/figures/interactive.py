@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
-from analysis.costs import costs
-from analysis.figures.axes import error_scale
+from analysis.figures.axes import Scale
+from analysis.figures.costs import costs
 from analysis.figures.points import Points, points
 from analysis.figures.style import GRID, INK, MUTED, ROLES, Mark, marks
 from analysis.study import Study
@@ -34,10 +34,16 @@ LEGEND: Spec = {
     "labelColor": ROLES[INK],
     "labelFontSize": 11,
     "labelLimit": 240,
+    "labelOffset": 7,
     "symbolFillColor": "transparent",
     "symbolOpacity": 1,
     "symbolStrokeWidth": 1.5,
 }
+HEIGHT = 380
+STAIRS: Spec = {"type": "line", "interpolate": "step-after", "color": ROLES[INK], "strokeWidth": 1.2}
+WHISKER: Spec = {"type": "rule", "opacity": 0.6, "clip": True}
+CROSS: Spec = {"type": "point", "shape": "M-1,-1L1,1M-1,1L1,-1", "color": ROLES[MUTED], "cursor": "pointer"}
+BREAK: Spec = {"type": "text", "text": "//", "fontSize": 14, "color": ROLES[MUTED]}
 RULE: Spec = {"type": "rule", "color": ROLES[INK]}
 POINT: Spec = {"type": "point", "opacity": 1, "size": 90, "strokeWidth": 1.5, "cursor": "pointer"}
 SHOWN = "(policy === null || datum.title === policy) && (bits === null || datum.weight_bits === bits)"
@@ -46,20 +52,28 @@ SHOWN = "(policy === null || datum.title === policy) && (bits === null || datum.
 
 def explorer(shown: Points, place: int) -> Spec:
     """Specify the plot over the data set `runs`, whose columns `cost_PLACE`, `front_PLACE`, ... `columns` gives."""
-    scale, limits, smallest = error_scale(shown.rated)
-    rates = {"type": scale, "domain": limits, "constant": smallest, "nice": False}
-    costs = {"type": "log", "nice": False, "padding": 20}
-    x = {"field": f"cost_{place}", "type": "quantitative", "scale": costs, "title": shown.cost.axis}
-    y = {"field": "wer", "type": "quantitative", "scale": rates, "title": f"Word error rate on {shown.split} (%)"}
+    x = {"field": "x", **_axis(shown.x, shown.cost.axis)}
+    y = {"field": "wer", **_axis(shown.y, f"Word error rate on {shown.study.split} (%)")}
+    place_x = f"min(datum.cost_{place}, {shown.x.edge!r})" if shown.x.far else f"datum.cost_{place}"
     return {
         "width": "container",
-        "height": 380,
+        "height": HEIGHT,
         "background": "transparent",
         "config": {"font": FONT, "view": {"stroke": None}, "axis": AXIS, "legend": LEGEND},
         "data": {"name": "runs"},
+        "transform": [{"filter": f"datum.cost_{place} > 0"}, {"calculate": place_x, "as": "x"}],
         "params": [{"name": "policy", "value": None}, {"name": "bits", "value": None}],
         "layer": [*_given(shown, x, y), *_runs(shown, place, x, y)],
     }
+
+
+def _axis(scale: Scale, title: str) -> Spec:
+    words = "format(datum.value, '.6~g')"
+    if scale.far:
+        words = f"datum.value === {scale.edge!r} ? '{scale.far}' : {words}"
+    look = {"values": scale.ticks, "labelExpr": words}
+    kind = {"type": scale.kind, "domain": scale.limits, "constant": scale.smallest, "nice": False}
+    return {"type": "quantitative", "scale": kind, "axis": look, "title": title}
 
 
 def _given(shown: Points, x: Spec, y: Spec) -> list[Spec]:
@@ -75,23 +89,30 @@ def _given(shown: Points, x: Spec, y: Spec) -> list[Spec]:
     if shown.budget is not None:
         limit = {"values": [{x["field"]: shown.budget}]}
         found.append({"data": limit, "mark": {**RULE, "strokeDash": [5, 3]}, "encoding": {"x": x}})
+    if shown.x.far:
+        gap = {"values": [{"x": shown.x.gap}]}
+        found.append({"data": gap, "mark": BREAK, "encoding": {"x": x, "y": {"value": HEIGHT}}})
     return found
 
 
 def _runs(shown: Points, place: int, x: Spec, y: Spec) -> list[Spec]:
-    front = f"datum.front_{place}"
+    """The front, and what the filters leave: whiskers, dominated trials, those on the front, candidates over budget."""
+    front, rated = f"datum.front_{place}", "datum.wer !== null"
     solid = f"({front} || datum.title === 'float baseline')"
     methods = marks(shown.rated.method)
     looks = {title: methods[name] for title, name in shown.rated[["title", "method"]].itertuples(index=False)}
     color = _by_title(looks, [ROLES.get(mark.color, mark.color) for mark in looks.values()])
-    points = {"x": x, "y": y, "color": color, "shape": _by_title(looks, [outline(mark) for mark in looks.values()])}
+    shape = _by_title(looks, [outline(mark) for mark in looks.values()])
+    points = {"x": x, "y": y, "color": color, "shape": shape, "tooltip": _tooltip(shown, place, "rate")}
     whisker = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
-    stairs = {"type": "line", "interpolate": "step-after", "color": ROLES[INK], "strokeWidth": 1.2}
+    refused = {"x": x, "y": {"value": HEIGHT - 8}, "tooltip": _tooltip(shown, place, "reason")}
+    stairs = {"values": shown.front[["cost", "wer"]].to_dict("records")}
     return [
-        _layer([front], stairs, {"x": x, "y": y}),
-        _layer([SHOWN, "true" if shown.few else front], {"type": "rule", "opacity": 0.6, "clip": True}, whisker),
-        _layer([SHOWN, f"!{solid}"], {**POINT, "filled": False}, {**points, "tooltip": _tooltip(x)}),
-        _layer([SHOWN, solid], {**POINT, "filled": True}, {**points, "tooltip": _tooltip(x)}),
+        {"data": stairs, "mark": STAIRS, "encoding": {"x": {**x, "field": "cost"}, "y": y}},
+        _layer([SHOWN, rated, "true" if shown.few else front], WHISKER, whisker),
+        _layer([SHOWN, rated, f"!{solid}"], {**POINT, "filled": False}, points),
+        _layer([SHOWN, rated, solid], {**POINT, "filled": True}, points),
+        _layer([SHOWN, "datum.over_budget"], CROSS, refused),
     ]
 
 
@@ -103,11 +124,11 @@ def _by_title(looks: Mapping[str, Mark], values: list[str]) -> Spec:
     return {"field": "title", "type": "nominal", "scale": {"domain": list(looks), "range": values}}
 
 
-def _tooltip(x: Spec) -> list[Spec]:
-    rate = {"field": "rate", "title": "WER (%)"}
-    names = {"run": "Run", "title": "Policy", "bits": "Bits", "command": "Command"}
+def _tooltip(shown: Points, place: int, said: str) -> list[Spec]:
+    names = {"run": "Run", "title": "Policy", "bits": "Bits", said: "WER (%)" if said == "rate" else "Pruned"}
     words = [{"field": name, "title": title} for name, title in names.items()]
-    return [*words[:3], rate, {"field": x["field"], "title": x["title"], "format": ".3~g"}, words[3]]
+    cost = {"field": f"cost_{place}", "title": shown.cost.axis, "format": "~g"}
+    return [*words, cost, {"field": "command", "title": "Command"}]
 
 
 def columns(study: Study, runs: pd.DataFrame) -> dict[str, list[Any]]:
@@ -115,13 +136,15 @@ def columns(study: Study, runs: pd.DataFrame) -> dict[str, list[Any]]:
 
     `title` and `weight_bits` are filtered by; `rate` is a word error rate with its interval, for reading.
     """
-    rates = {name: (100 * runs[f"{name}.{study.split}"]).round(3) for name in ("wer", "low", "high")}
+    rates = {name: (100 * runs[name]).round(3) for name in ("wer", "low", "high")}
     ends = rates["low"].map("{:.2f}".format) + ", " + rates["high"].map("{:.2f}".format)
     rate = rates["wer"].map("{:.2f}".format) + (" [" + ends + "]").where(rates["low"].notna(), "")
-    frame = runs[["run", "title", "bits", "state", "reason"]].assign(weight_bits=widths(runs), **rates, rate=rate)
+    frame = runs[["run", "title", "bits", "state", "reason", "over_budget"]].assign(
+        weight_bits=widths(runs), **rates, rate=rate
+    )
     for place, cost in enumerate(costs(study)):
         frame[f"cost_{place}"] = (runs[cost.column] / cost.unit).map("{:.4g}".format).astype(float)
-        frame[f"front_{place}"] = runs.run.isin(points(study, cost).front.run).astype(int)
+        frame[f"front_{place}"] = runs.setting.isin(points(study, cost).front.setting).astype(int)
     return {str(name): plain(frame[name]) for name in frame}
 
 

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from analysis.measures import front
 
-from analysis.costs import Cost
+from analysis.figures.axes import Scale, cost_scale, error_scale
+from analysis.figures.costs import Cost
+from analysis.measures import front
 from analysis.study import Study
 
 MANY = 200  # trials: of more, only those on the front have whiskers, and points are pixels in SVG and PDF files, too
@@ -18,10 +18,9 @@ class Points:
     """Everything with its place; word error rates in per cent, costs in the axis' unit."""
 
     cost: Cost
-    split: str
-    """The set reported on, in words."""
+    study: Study
     trials: pd.DataFrame
-    """The finished ones: columns of runs, and `cost`, `wer`, `low`, `high`, `front`."""
+    """The finished ones, one row per setting (`Study.settings`), with `cost`, and whether on the `front`."""
     refused: pd.DataFrame
     """Candidates over a budget: the same, without rates."""
     baseline: pd.Series | None
@@ -62,16 +61,26 @@ class Points:
         """The trials and the baseline."""
         return self.trials if self.baseline is None else pd.concat([self.baseline.to_frame().T, self.trials])
 
+    @property
+    def x(self) -> Scale:
+        """The axis of costs."""
+        return cost_scale(self.inside, self.cost.octaves, self.beyond)
+
+    @property
+    def y(self) -> Scale:
+        """The axis of error rates."""
+        return error_scale(self.rated)
+
 
 def points(study: Study, cost: Cost) -> Points:
     """Look up where the study's runs lie."""
-    trials = _placed(study.trials, study.split, cost).query("cost > 0")
-    trials["front"] = np.isin(np.arange(len(trials)), front(trials.cost, trials.wer))
-    refused = _placed(study.unfinished[study.unfinished.over_budget], study.split, cost).query("cost > 0")
-    baseline = None if study.reference is None else _placed(study.reference.to_frame().T, study.split, cost).iloc[0]
-    return Points(cost, study.described_split, trials, refused, baseline)
+    trials = _placed(study.settings, cost).query("cost > 0")
+    trials = trials.assign(front=trials.index.isin(front(study.settings, cost.column).index))
+    refused = _placed(study.unfinished[study.unfinished.over_budget], cost).query("cost > 0")
+    baseline = None if study.reference is None else _placed(study.reference.to_frame().T, cost).iloc[0]
+    return Points(cost, study, trials, refused, baseline)
 
 
-def _placed(runs: pd.DataFrame, split: str, cost: Cost) -> pd.DataFrame:
-    rates = {name: 100 * runs[f"{name}.{split}"] for name in ("wer", "low", "high")}
-    return runs.assign(cost=runs[cost.column] / cost.unit, **rates)
+def _placed(runs: pd.DataFrame, cost: Cost) -> pd.DataFrame:
+    rates = {name: 100 * runs[name].astype(float) for name in ("wer", "low", "high")}
+    return runs.assign(cost=runs[cost.column].astype(float) / cost.unit, **rates)

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.costs import costs
-from analysis.figures.axes import cost_axis, error_axis
+from analysis.figures.axes import set_x, set_y
+from analysis.figures.costs import costs
 from analysis.figures.interactive import explorer
 from analysis.figures.labels import Labels
 from analysis.figures.legend import BASELINE, handle, legend
@@ -30,23 +30,24 @@ def tradeoff(study: Study) -> Iterator[Picture]:
         shown = points(study, cost)
         if len(shown.trials) or (shown.baseline is not None and shown.baseline.cost > 0):
             with mpl.rc_context(SETTINGS):
-                figure = _Plot(shown, study.split).draw()
+                figure = _Plot(shown).draw()
             yield Picture(cost.name, cost.title, _caption(shown), figure, explorer(shown, place))
 
 
 class _Plot:
     """One figure, drawn from back to front."""
 
-    def __init__(self, shown: Points, split: str) -> None:
+    def __init__(self, shown: Points) -> None:
         self.shown, self.trials, self.front = shown, shown.trials, shown.front
         self.marks = marks(self.trials.method)
         self.figure = Figure(figsize=(WIDTH, HEIGHT))
         top = legend(self.figure, self._handles(), handletextpad=0.35, handlelength=1.2)
         self.axes = self.figure.add_axes((0.085, 0.112, 0.895, top - 0.13))
-        self.edge = cost_axis(self.axes, shown.inside, shown.cost.octaves, shown.beyond)
-        error_axis(self.axes, shown.rated)
+        self.edge = shown.x.edge
+        set_x(self.axes, shown.x)
+        set_y(self.axes, shown.y)
         self.axes.set_xlabel(shown.cost.axis)
-        self.axes.set_ylabel(f"Word error rate on {split} (%)")
+        self.axes.set_ylabel(f"Word error rate on {shown.study.split} (%)")
 
     def draw(self) -> Figure:
         """Draw everything."""
@@ -126,7 +127,7 @@ class _Plot:
         labels.block([(x, self.axes.get_ylim()[0]) for x in places], radius=12)
 
     def _staircase(self, labels: Labels) -> None:
-        """What is attainable at a cost: the error rate of the best model that is no dearer."""
+        """From one trial of the front to the next: what is attainable at a cost."""
         x, y = np.repeat(self._x(self.front.cost), 2)[1:], np.repeat(self.front.wer, 2)[:-1]
         self.axes.plot(x, y, color=INK, linewidth=1.1, zorder=4, solid_joinstyle="miter")
         corners = np.column_stack([x, y])
@@ -162,12 +163,15 @@ class _Plot:
 
 
 def _caption(shown: Points) -> str:
-    cost, baseline = shown.cost, shown.baseline
+    cost, baseline, study = shown.cost, shown.baseline, shown.study
+    where = "" if study.chosen_on == study.split else f" of the rates on {study.chosen_on}"
     parts = [
-        f"{counted(len(shown.trials), 'trained trial')}; word error rate on {shown.split}. "
-        "Filled: on the Pareto front (the line is what is attainable at a given cost); "
-        "hollow: dominated. Labels of files and of print: bits per weight (W, a mean where layers differ) and activation (A)."
+        f"{counted(len(study.trials), 'trained trial')}; word error rate on {study.described_split}. "
+        f"Filled: on the Pareto front{where} (the line joins them); hollow: dominated. Labels (of files and in print): "
+        "bits per weight (W, a mean where layers differ) and per activation (A)."
     ]
+    if (seeds := shown.trials.n.max()) > 1:
+        parts.append(f"Points are means over up to {seeds:.0f} seeds.")
     if shown.trials.low.notna().any():
         few = " of runs on the front" * (not shown.few)
         parts.append(f"Whiskers: 95 % bootstrap interval over utterances{few}.")
