@@ -21,7 +21,6 @@ from analysis.study import Study
 from analysis.summary import facts, sentence
 from analysis.tables import Table
 from analysis.transcripts import sentences
-from analysis.write import to_html
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,7 +48,6 @@ def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, 
             sentence=sentence,
             sentences=sentences,
             svgs={name: Markup(inline_svg(name, files[f"{name}.svg"].decode())) for name in pictures},
-            htmls={table.name: Markup(to_html(table)) for table in tables},
             figure_numbers={name: number for number, name in enumerate(pictures, start=1)},
             table_numbers={table.name: number for number, table in enumerate(tables, start=1)},
             provenance={section.name: provenance(section.study.finished) for section in shown},

@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from analysis.configs import flat
 from analysis.figures import FIGURES
-from analysis.figures.interactive import columns, plain
-from analysis.figures.style import Picture, order
-from analysis.runs_table import sorted_runs
+from analysis.figures.interactive import coded, columns, widths
+from analysis.figures.style import Picture
 from analysis.study import Study
 from analysis.tables import TABLES, Table
+from analysis.tables.runs import unfinished
+from analysis.variants import order
 
 MANY = 40  # rows: more than this are shown on demand
 
@@ -29,19 +27,17 @@ class Section:
     study: Study
     pictures: list[Picture]
     tables: list[Table]
-    runs: Table
-    """The one of the tables that has a row for every run of `data`."""
+    unfinished: Table | None
+    """Runs that came to no end, and why: on the page alone."""
     data: dict[str, Any]
     """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
 
     @property
     def choices(self) -> dict[str, list[str]]:
         """What the page's filters may choose, by column."""
-        titles, widths = (self.data["columns"][name] for name in ("title", "weight_bits"))
-        return {
-            "policy": order(titles),
-            "bits": sorted(set(widths), key=lambda text: (text.isalpha(), len(text), text)),
-        }
+        runs = self.study.runs
+        bits = sorted(set(widths(runs)), key=lambda text: (text.isalpha(), len(text), text))
+        return {"policy": order(runs.title), "bits": bits}
 
 
 def sections(studies: Sequence[Study]) -> list[Section]:
@@ -76,25 +72,24 @@ def _common(studies: Sequence[Study]) -> str:
 
 def _section(study: Study, name: str) -> Section:
     prefix = f"{name}_" if name else ""
-    runs = sorted_runs(study)
     pictures = [replace(one, name=f"{prefix}{one.name}") for figure in FIGURES for one in figure(study)]
-    found = [table for make in TABLES for table in make(study)]
-    tables = [replace(one, name=f"{prefix}{one.name}", folded=len(one.rows) > MANY) for one in found]
-    return Section(name, study, pictures, tables, tables[-1], _data(study, runs, pictures))
+    tables = [_shown(table, prefix) for make in TABLES if (table := make(study))]
+    stopped = unfinished(study)
+    return Section(name, study, pictures, tables, stopped and _shown(stopped, prefix), _data(study, pictures))
 
 
-def _data(study: Study, runs: pd.DataFrame, pictures: Sequence[Picture]) -> dict[str, Any]:
-    commands, numbers = np.unique(runs.command, return_inverse=True)
-    fields = [
-        str(one)
-        for one in runs
-        if str(one).startswith("config.") and runs[one].astype(str)[runs[one].notna()].nunique() > 1
-    ]
+def _shown(table: Table, prefix: str) -> Table:
+    return replace(table, name=f"{prefix}{table.name}", folded=len(table.frame) > MANY)
+
+
+def _data(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
+    runs = study.runs
+    told = runs.filter(regex="^config[.]")
+    varying = [name for name in told if told[name].dropna().nunique() > 1]
     first = next((flat(json.loads(text).get("config")) for text in runs.record if text), {})
     return {
-        "columns": {**columns(study, runs), "command": numbers.tolist()},
-        "commands": commands.tolist(),
-        "settings": {field.removeprefix("config."): plain(runs[field]) for field in fields},
-        "common": {name: value for name, value in first.items() if f"config.{name}" not in fields},
+        "columns": columns(study, runs),
+        "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},
+        "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
         "plots": [{"figure": one.name, "spec": one.plot} for one in pictures if one.plot],
     }

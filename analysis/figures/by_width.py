@@ -1,119 +1,98 @@
 """The figure of word error rate by bit width: policies side by side, one panel per way to treat activations."""
 
+from collections.abc import Iterator
+
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.axes import error_axis, error_rates
-from analysis.figures.style import MARKS, MUTED, PAPER, SETTINGS, Mark, Picture, marks
-from analysis.records import Run, Scores
+from analysis.figures.axes import error_scale, set_y
+from analysis.figures.legend import BASELINE, handle, legend
+from analysis.figures.style import MUTED, PAPER, SETTINGS, Mark, Picture, marks
+from analysis.series import series
 from analysis.study import Study
-from analysis.widths import Series, representative
-from analysis.widths import widths as all_widths
+
+CELL = ["method", "weight_bits", "activation_bits"]
 
 
-def widths_plot(study: Study, found: list[Series]) -> Picture | None:
-    """Draw the series; None if there are none."""
-    if not found:
-        return None
-    kinds = list(dict.fromkeys(one.kind for one in found))
-    looks = marks(one.policy for one in found)
-    widths = all_widths(found)
+def by_width(study: Study) -> Iterator[Picture]:
+    """Draw the study's series; nothing if there are none."""
+    found = _percent(series(study))
+    if found.empty:
+        return
+    settings = _percent(study.settings[study.settings.uniform])
+    others = settings[~settings.setting.isin(found.setting)].merge(found[[*CELL, "kind", "name", "width"]], on=CELL)
+    baseline = None if study.reference is None else _percent(study.reference.to_frame().T).iloc[0]
     with mpl.rc_context(SETTINGS):
-        handles = _handles(study, looks)
-        columns = len(handles) if len(handles) < 5 else 4
-        legend = 0.21 * -(-len(handles) // columns) + 0.27  # inches
-        figure = Figure(figsize=(6.6, 2.7 + legend))
-        panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-        height = figure.get_figheight()
-        figure.subplots_adjust(left=0.085, right=0.985, bottom=0.46 / height, top=1 - legend / height, wspace=0.06)
-        error_axis(panels[0], *error_rates(_scores(study, found)))
-        for axes, kind in zip(panels, kinds, strict=True):
-            inside = [one for one in found if one.kind == kind]
-            _panel(axes, study, inside, widths, looks)
-        panels[0].set_ylabel(f"Word error rate on {study.split} (%)")
-        figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0.07, 1.0), ncols=columns,
-            handlelength=2.6, columnspacing=1.6, borderaxespad=0.3,
-        )  # fmt: skip
-    return Picture("wer_by_width", "Word error rate by bit width", _caption(study), figure)
+        figure = _figure(study, found, others, baseline)
+    yield Picture("wer_by_width", "Word error rate by bit width", _caption(study, baseline), figure)
 
 
-def _panel(axes: Axes, study: Study, inside: list[Series], widths: list[int], looks: dict[str, Mark]) -> None:
-    if scores := study.float_scores:
-        if scores.interval:
-            low, high = scores.interval
-            axes.axhspan(100 * low, 100 * high, facecolor=MUTED, alpha=0.13, linewidth=0)
-        axes.axhline(100 * scores.wer, color=MARKS["float"].color, lw=0.9, ls=(0, (1, 1.6)))
-    for index, one in enumerate(inside):
-        shift = min(0.13, 0.7 / len(inside)) * (index - (len(inside) - 1) / 2)
-        _line(axes, study.split, one, widths, looks[one.policy], shift)
+def _percent(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.assign(**{name: 100 * runs[name].astype(float) for name in ("wer", "low", "high")})
+
+
+def _figure(study: Study, found: pd.DataFrame, others: pd.DataFrame, baseline: pd.Series | None) -> Figure:
+    looks = marks(found.name)
+    handles = [handle(name, mark, lw=1.4, ls=mark.dash) for name, mark in looks.items()]
+    if baseline is not None:
+        handles.append(Line2D([], [], label="float baseline", **BASELINE))
+    figure = Figure(figsize=(6.6, 3.2))
+    taken = 3.2 * (1 - legend(figure, handles, handlelength=2.6)) + 0.2  # inches
+    height = 2.7 + taken - 0.2
+    figure.set_figheight(height)
+    panels = figure.subplots(1, found.kind.nunique(), sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(left=0.085, right=0.985, bottom=0.46 / height, top=1 - taken / height, wspace=0.06)
+    drawn = [found, others] if baseline is None else [found, others, baseline.to_frame().T]
+    scale = error_scale(pd.concat([one[["wer", "low", "high"]] for one in drawn]).astype(float))
+    widths = sorted(found.width.unique(), reverse=True)
+    for axes, (kind, inside) in zip(panels, found.groupby("kind", sort=False), strict=True):
+        set_y(axes, scale)
+        _baseline(axes, baseline)
+        _panel(axes, str(kind), inside, others[others.kind == kind], widths, looks)
+    panels[0].set_ylabel(f"Word error rate on {study.split} (%)")
+    return figure
+
+
+def _baseline(axes: Axes, baseline: pd.Series | None) -> None:
+    if baseline is not None:
+        axes.axhspan(baseline.low, baseline.high, facecolor=MUTED, alpha=0.13, linewidth=0)
+        axes.axhline(baseline.wer, **BASELINE)
+
+
+def _panel(
+    axes: Axes, kind: str, inside: pd.DataFrame, others: pd.DataFrame, widths: list[int], looks: dict[str, Mark]
+) -> None:
+    names = list(inside.name.unique())
+    for index, name in enumerate(names):
+        shift = min(0.13, 0.7 / len(names)) * (index - (len(names) - 1) / 2)
+        line, rest = (one[one.name == name] for one in (inside, others))
+        places = {width: place + shift for place, width in enumerate(widths)}
+        _line(axes, line, rest, looks[name], places)
     axes.set_xticks(range(len(widths)), [str(width) for width in widths])
     axes.set_xlim(-0.5, len(widths) - 0.5)
     axes.set_xlabel("Bits per weight")
-    axes.set_title(inside[0].kind.capitalize())
-    axes.grid(True, axis="y")
+    axes.set_title(kind.capitalize())
     axes.tick_params(axis="y", length=0)
 
 
-def _line(axes: Axes, split: str, one: Series, widths: list[int], mark: Mark, shift: float) -> None:
-    middle: dict[int, Run] = {width: representative(runs, split) for width, runs in one.runs.items()}
-    places = [widths.index(width) + shift for width in middle]
-    rates = [100 * run.scores[split].wer for run in middle.values()]
-    axes.plot(
-        places,
-        rates,
-        marker=mark.marker,
-        ms=mark.size,
-        color=mark.color,
-        lw=1.4,
-        ls=mark.dash,
-        mec=PAPER,
-        mew=0.5,
-        zorder=4,
-    )
-    for place, (width, chosen) in zip(places, middle.items(), strict=True):
-        _whisker(axes, place, chosen.scores[split], mark)
-        others = [100 * run.scores[split].wer for run in one.runs[width] if run is not chosen]
-        axes.plot(
-            [place] * len(others),
-            others,
-            marker=mark.marker,
-            ls="",
-            ms=0.6 * mark.size,
-            mfc="none",
-            mec=mark.color,
-            mew=0.7,
-        )
+def _line(axes: Axes, line: pd.DataFrame, rest: pd.DataFrame, mark: Mark, places: dict[int, float]) -> None:
+    """One series with its whiskers, and the settings that share its cells, small."""
+    x, look = line.width.map(places), {"color": mark.color, "marker": mark.marker}
+    axes.plot(x, line.wer, ms=mark.size, lw=1.4, ls=mark.dash, mec=PAPER, mew=0.5, zorder=4, **look)
+    axes.vlines(x, line.low.clip(lower=axes.get_ylim()[0]), line.high, color=mark.color, lw=0.9, zorder=3)
+    small = {"ls": "", "ms": 0.6 * mark.size, "mfc": "none", "mec": mark.color, "mew": 0.7}
+    axes.plot(rest.width.map(places), rest.wer, **small, **look)
 
 
-def _whisker(axes: Axes, place: float, scores: Scores, mark: Mark) -> None:
-    if scores.interval:
-        low, high = max(100 * scores.interval[0], axes.get_ylim()[0]), 100 * scores.interval[1]
-        axes.plot([place, place], [low, high], color=mark.color, lw=0.9, zorder=3)
-
-
-def _scores(study: Study, found: list[Series]) -> list[Scores]:
-    scores = [run.scores[study.split] for one in found for runs in one.runs.values() for run in runs]
-    return [*scores, study.float_scores] if study.float_scores else scores
-
-
-def _handles(study: Study, looks: dict[str, Mark]) -> list[Line2D]:
-    handles = [
-        Line2D([], [], marker=mark.marker, ms=mark.size, color=mark.color, lw=1.4, ls=mark.dash, label=name)
-        for name, mark in looks.items()
-    ]
-    if study.reference:
-        handles.append(Line2D([], [], color=MARKS["float"].color, lw=0.9, ls=(0, (1, 1.6)), label="float baseline"))
-    return handles
-
-
-def _caption(study: Study) -> str:
-    band = "Dotted line and band" if study.float_scores and study.float_scores.interval else "Dotted line"
-    return (
+def _caption(study: Study, baseline: pd.Series | None) -> str:
+    text = (
         f"Word error rate on {study.split} against bits per weight, for runs that quantize every layer alike. "
-        "Whiskers: 95 % bootstrap interval over utterances. Where several runs share a width, the line goes through "
-        "the one in the middle and the others are small and hollow."
-        + (f" {band}: the float baseline." if study.float_scores else "")
+        "Whiskers: 95 % bootstrap interval over utterances. Where several settings share a width, the line goes "
+        "through the one in the middle and the others are small and hollow."
     )
+    if baseline is None:
+        return text
+    return f"{text} {'Dotted line' if pd.isna(baseline.low) else 'Dotted line and band'}: the float baseline."

@@ -131,26 +131,30 @@ def _tooltip(shown: Points, place: int, said: str) -> list[Spec]:
     return [*words, cost, {"field": "command", "title": "Command"}]
 
 
-def columns(study: Study, runs: pd.DataFrame) -> dict[str, list[Any]]:
+def columns(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
     """What the plots and the page's filters need to know of `runs`, column by column.
 
     `title` and `weight_bits` are filtered by; `rate` is a word error rate with its interval, for reading.
     """
-    rates = {name: (100 * runs[name]).round(3) for name in ("wer", "low", "high")}
-    ends = rates["low"].map("{:.2f}".format) + ", " + rates["high"].map("{:.2f}".format)
-    rate = rates["wer"].map("{:.2f}".format) + (" [" + ends + "]").where(rates["low"].notna(), "")
-    frame = runs[["run", "title", "bits", "state", "reason", "over_budget"]].assign(
-        weight_bits=widths(runs), **rates, rate=rate
-    )
+    wer, low, high = (100 * runs[name] for name in ("wer", "low", "high"))
+    two = "{:.2f}".format
+    ends = (" [" + low.map(two) + ", " + high.map(two) + "]").where(low.notna(), "")
+    rates = {"wer": wer.round(3), "low": low.round(3), "high": high.round(3), "rate": wer.map(two) + ends}
+    told = runs[["run", "title", "bits", "state", "reason", "over_budget", "command"]]
+    frame = told.assign(weight_bits=widths(runs), **rates)
     for place, cost in enumerate(costs(study)):
         frame[f"cost_{place}"] = (runs[cost.column] / cost.unit).map("{:.4g}".format).astype(float)
         frame[f"front_{place}"] = runs.setting.isin(points(study, cost).front.setting).astype(int)
-    return {str(name): plain(frame[name]) for name in frame}
+    return {str(name): coded(frame[name]) for name in frame}
 
 
-def plain(values: pd.Series) -> list[Any]:
-    """Values as JSON has them."""
-    return [None if value != value else value for value in values.tolist()]
+def coded(values: pd.Series) -> Any:
+    """A column as JSON has it: a list, or its distinct `values` and which of them stands `at` every place."""
+    numbers, distinct = pd.factorize(values, use_na_sentinel=False)
+    plain = [None if one != one else one for one in distinct.tolist()]
+    if 2 * len(plain) > len(values):
+        return [plain[number] for number in numbers]
+    return {"values": plain, "at": numbers.tolist()}
 
 
 def widths(runs: pd.DataFrame) -> pd.Series:

@@ -10,6 +10,8 @@ import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from analysis.variants import order
+
 # Greys by role. The page swaps them for its own (dark mode), so nothing else may use the very same values.
 INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#ffffff"
 ROLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SHADE: "var(--shade)", PAPER: "var(--paper)"}
@@ -80,16 +82,6 @@ VARIANTS = (  # of one policy's look: the marker, its size, the dash, and how mu
     ("H", 6.2, (0, (6, 2)), 0.5),
     ("<", 6.2, (0, (2, 1)), 0.65),
 )
-
-
-def order(methods: Iterable[str]) -> list[str]:
-    """Methods (`ptq max`: a policy and its variant) in a fixed order: known policies first, users' own after them."""
-    known = list(MARKS)
-    return sorted(set(methods), key=lambda name: (*_rank(name.partition(" ")[0], known), name))
-
-
-def _rank(policy: str, known: list[str]) -> tuple[int, str]:
-    return (known.index(policy), "") if policy in known else (len(known), policy)
 
 
 def marks(methods: Iterable[str]) -> dict[str, Mark]:

@@ -123,7 +123,8 @@ class _Plot:
     def _refused(self, labels: Labels) -> None:
         """Crosses on the axis: candidates whose cost is known but whose error rate is not."""
         across, places = self.axes.get_xaxis_transform(), self._x(self.shown.refused.cost)
-        self.axes.plot(places, [0.024] * len(places), "x", transform=across, color=MUTED, ms=4.5, mew=1, zorder=3)
+        (crosses,) = self.axes.plot(places, [0.024] * len(places), "x", transform=across, color=MUTED, ms=4.5, zorder=3)
+        crosses.set_rasterized(not self.shown.few)
         labels.block([(x, self.axes.get_ylim()[0]) for x in places], radius=12)
 
     def _staircase(self, labels: Labels) -> None:

@@ -2,11 +2,15 @@
 const sections = JSON.parse(document.getElementById("data").textContent);
 const texts = new Intl.Collator("en", {numeric: true});
 
-// Columns -> one object per run.
+// Columns, or distinct values and which of them stands at every place -> one object per run.
+const decoded = (column) => column.at ? column.at.map((place) => column.values[place]) : column;
+const rows = (columns) => {
+  const lists = Object.entries(columns).map(([name, column]) => [name, decoded(column)]);
+  return (lists[0]?.[1] ?? []).map((_, index) => ({index, ...Object.fromEntries(lists.map(([name, list]) => [name, list[index]]))}));
+};
 sections.forEach((section) => {
-  const columns = Object.entries(section.columns);
-  section.runs = section.columns.run.map((_, index) => ({index, ...Object.fromEntries(columns.map(([name, values]) => [name, values[index]]))}));
-  section.runs.forEach((run) => { run.command = section.commands[run.command] ?? "not recorded"; });
+  section.runs = rows(section.columns);
+  section.settings = Object.entries(section.settings).map(([name, column]) => [name, decoded(column)]);
 });
 
 // Sorting a table: a click on a header, numbers by value, rows without one always last.
@@ -29,7 +33,14 @@ function sortable(table) {
 // A section's plots and its table of runs, under one filter.
 function explorable(section, number) {
   const views = [], form = document.querySelector(`form[data-section="${number}"]`);
-  const rows = [...document.querySelectorAll(`[data-runs="${number}"] tbody tr`)].map((row, index) => [row, section.runs[index]]);
+  const named = new Map(section.runs.map((run) => [run.run, run]));
+  const rows = [...document.querySelectorAll(`[data-runs="${number}"] tbody tr`)].map((row) => [row, named.get(row.cells[0].textContent)]);
+  rows.forEach(([row, run]) => {
+    const link = document.createElement("a");
+    link.href = `#run-${number}-${run.index}`;
+    link.append(...row.cells[0].childNodes);
+    row.cells[0].append(link);
+  });
   const open = (_, item) => { if (item?.datum?.index >= 0) location.hash = `run-${number}-${item.datum.index}`; };
   section.plots.forEach((plot) => {
     const figure = document.getElementById(plot.figure);
@@ -54,9 +65,9 @@ function show() {
   const section = sections[number], run = section?.runs[index], dialog = document.getElementById("run");
   if (!run) return dialog.close();
   dialog.querySelector("h2").textContent = run.run;
-  const facts = {"Policy": run.title, "Bits": run.bits, "WER (%)": run.rate, "State": run.reason ? `${run.state}: ${run.reason}` : run.state, "Made by": run.command};
+  const facts = {"Policy": run.title, "Bits": run.bits, "WER (%)": run.rate, "State": run.reason ? `${run.state}: ${run.reason}` : run.state, "Made by": run.command || "not recorded"};
   list(dialog.querySelector(".told"), Object.entries(facts));
-  list(dialog.querySelector(".own"), Object.entries(section.settings).map(([key, values]) => [key, values[index]]));
+  list(dialog.querySelector(".own"), section.settings.map(([key, values]) => [key, values[index]]));
   list(dialog.querySelector(".common"), Object.entries(section.common));
   if (!dialog.open) dialog.showModal();
 }
