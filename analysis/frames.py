@@ -257,7 +257,8 @@ def _budgets(record: Record) -> dict[str, float]:
     return {"size_budget": _number(budgets.get("size_bytes")), **limited}
 
 
-def _number(value: float | None) -> float:
+def _number(value: Any) -> float:
+    """NaN for None."""
     return np.nan if value is None else float(value)
 
 
@@ -299,7 +300,7 @@ def _counted(rows: Iterable[_Run]) -> Iterator[tuple[str, str, str, np.ndarray, 
     """(study, run, set, errors, words); int32."""
     for run in rows:
         for name, edits in (run.record.utterances or {}).items():
-            errors, words = (np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words"))  # type: ignore[literal-required]
+            errors, words = (np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words"))
             yield run.study, run.record.run, name, errors, words
 
 

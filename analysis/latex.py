@@ -48,11 +48,8 @@ def _width(cell: Cell) -> int:
 
 
 def _alignment(column: Column, width: int) -> str:
-    return (
-        rf">{{\raggedright\arraybackslash}}p{{{PROSE / 2.2:.1f}em}}"
-        if column.align == "l" and width > PROSE
-        else column.align
-    )
+    wrapped = rf">{{\raggedright\arraybackslash}}p{{{PROSE / 2.2:.1f}em}}"
+    return wrapped if column.align == "l" and width > PROSE else column.align
 
 
 def _caption(table: Table, page: int) -> str:
@@ -76,7 +73,7 @@ def _float(tabular: str, caption: str) -> str:
 
 def _latex(cell: Cell, stacked: bool) -> str:
     text = rf"\textbf{{{latex(cell.text)}}}" if cell.bold else latex(cell.text)
+    if not cell.small:
+        return text
     small = rf"{{\scriptsize {latex(cell.small)}}}"
-    return (
-        rf"\shortstack[r]{{{text}\\{small}}}" if stacked and cell.small else f"{text} {small}" if cell.small else text
-    )
+    return rf"\shortstack[r]{{{text}\\{small}}}" if stacked else f"{text} {small}"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ class Study:
 
     @property
     def splits(self) -> list[str]:
-        """The reported set and the others; not the one that guided the training of a model that was tested elsewhere."""
+        """The reported set and the others; not the one that guided the training, if there is a test set."""
         names = [name for name in _suffixes(self.finished, "wer") if self.split != "test" or name != "dev"]
         return sorted(names, key=lambda name: (name != self.split, name))
 
@@ -118,7 +119,7 @@ class Study:
     @cached_property
     def _errors(self) -> dict[str, np.ndarray]:
         """Run -> rows of `errors` on the reported set."""
-        places: dict[str, np.ndarray] = self.errors.groupby(["set", "run"], observed=True).indices
+        places: dict[Any, np.ndarray] = self.errors.groupby(["set", "run"], observed=True).indices
         return {run: rows for (split, run), rows in places.items() if split == self.split}
 
 

@@ -28,9 +28,8 @@ def facts(study: Study) -> list[Fact]:
         found.append(Fact(name + _choice(study), _rate(one), _joined(_name(one), _ends(one), _size(one), _costs(one))))
     if (one := smallest_lossless(study)) is not None:
         name = "Smallest within the float baseline’s interval"
-        found.append(
-            Fact(name + _choice(study), _size(one), _joined(_name(one), f"{_rate(one)} {_ends(one)}", _costs(one)))
-        )
+        note = _joined(_name(one), f"{_rate(one)} {_ends(one)}", _costs(one))
+        found.append(Fact(name + _choice(study), _size(one), note))
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
         return None
     order = list(dict.fromkeys(claim for claim, _ in keys))
     keys.sort(key=lambda key: order.index(key[0]))
-    values = {"claim": [claim for claim, _ in keys], "method": [method for _, method in keys]}
+    values: dict[str, list[Any]] = {"claim": [claim for claim, _ in keys], "method": [method for _, method in keys]}
     columns = [Column("claim", "Claim"), Column("method", "Method")]
     for (name, _), mine in zip(studies, found, strict=True):
         prefix = f"{name} " if len(studies) > 1 else ""
@@ -100,7 +101,7 @@ def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
     return Table("claims", "Claims", CAPTION, pd.DataFrame(values), tuple(columns))
 
 
-def _values(found: Sequence[Finding | None], prefix: str) -> dict[str, list[object]]:
+def _values(found: Sequence[Finding | None], prefix: str) -> dict[str, list[Any]]:
     return {
         f"{prefix}difference": [one.gap.value if one else None for one in found],
         f"{prefix}low": [one.gap.low if one else None for one in found],
