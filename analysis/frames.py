@@ -100,14 +100,13 @@ def load(*folders: str | Path) -> Frames:
     found: list[_Run] = []
     problems: list[Problem] = []
     for folder in map(Path, folders):
-        read = list(read_folder(folder))
-        problems += [one for one in read if isinstance(one, Problem)]
-        runs = _named([one for one in read if isinstance(one, Read)], folder)
+        runs, unusable = _folder(folder)
+        problems += unusable
         if twice := {one.study for one in found} & {one.study for one in runs}:
             raise UserError(f"{folder}: two studies are called {min(twice)}; give each of them once.")
         found += runs
-    rows = [*_from_trials(found), *found]
-    rows.sort(key=_place)
+    studies = list(dict.fromkeys(run.study for run in found))
+    rows = sorted([*_from_trials(found), *found], key=lambda run: (studies.index(run.study), *_place(run)))
     return Frames(_runs(rows), _layers(rows), _errors(rows), _samples(rows), tuple(problems))
 
 
@@ -125,16 +124,25 @@ class _Run:
         return self.record.policy == "float" and self.record.baseline is None
 
 
-def _named(read: list[Read], folder: Path) -> list[_Run]:
-    """Runs without a study belong to the folder's only one."""
-    names = dict.fromkeys(one.record.study for one in read if one.record.study)
+def _folder(folder: Path) -> tuple[list[_Run], list[Problem]]:
+    """The runs of one folder, those without a study in its only one; and what cannot be used."""
+    read = list(read_folder(folder))
+    problems = [one for one in read if isinstance(one, Problem)]
+    sound = [one for one in read if isinstance(one, Read)]
+    names = dict.fromkeys(one.record.study for one in sound if one.record.study)
     default = next(iter(names)) if len(names) == 1 else slug(folder.resolve().name)
-    return [_Run(one.record.study or default, one.record, one.text) for one in read]
+    runs: dict[tuple[str, str], _Run] = {}
+    for one in sound:
+        run = _Run(one.record.study or default, one.record, one.text)
+        if runs.setdefault((run.study, one.record.run), run) is not run:
+            problems.append(Problem(one.source, f"there is another run {one.record.run} of the study {run.study}"))
+    return list(runs.values()), problems
 
 
 def _place(run: _Run) -> tuple[Any, ...]:
+    """In its study: the baseline first, then by trial."""
     trial = run.record.trial
-    return run.study, not run.is_baseline, trial is None, trial or 0, run.record.run
+    return not run.is_baseline, trial is None, trial or 0, run.record.run
 
 
 def _from_trials(runs: list[_Run]) -> list[_Run]:
@@ -189,7 +197,7 @@ def _row(run: _Run) -> dict[str, Any]:
     widths: Any = record.bit_map or {}
     layers: Any = record.layers or {}
     step, loss, reason = record.step_ms or {}, record.loss or {}, record.reason or ""
-    weight_bits, activation_bits = means(widths, layers)
+    weight_bits, activation_bits = uniform(widths, layers) or means(widths, layers)
     return {
         "study": run.study,
         "run": record.run,
@@ -249,7 +257,8 @@ def _budgets(record: Record) -> dict[str, float]:
     return {"size_budget": _number(budgets.get("size_bytes")), **limited}
 
 
-def _number(value: float | None) -> float:
+def _number(value: Any) -> float:
+    """NaN for None."""
     return np.nan if value is None else float(value)
 
 
@@ -291,7 +300,7 @@ def _counted(rows: Iterable[_Run]) -> Iterator[tuple[str, str, str, np.ndarray, 
     """(study, run, set, errors, words); int32."""
     for run in rows:
         for name, edits in (run.record.utterances or {}).items():
-            errors, words = (np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words"))  # type: ignore[literal-required]
+            errors, words = (np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words"))
             yield run.study, run.record.run, name, errors, words
 
 

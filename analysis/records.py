@@ -19,6 +19,8 @@ RECORDS = "records.jsonl"
 class Read:
     """A record that was read."""
 
+    source: str
+    """File, relative to the folder, and the line in it."""
     record: Record
     text: str
     """All of it, JSON in one line."""
@@ -29,7 +31,6 @@ class Problem:
     """A record that could not be used."""
 
     source: str
-    """File, relative to the folder, and the line in it."""
     message: str
 
 
@@ -45,18 +46,18 @@ def read_folder(folder: Path) -> Iterator[Read | Problem]:
         try:
             if isinstance(values, UserError):
                 raise values
-            yield _read(values)
+            yield _read(source, values)
         except UserError as error:
             said = str(error).replace(f"{folder}/", "").removeprefix(f"{source} is ")
             yield Problem(source, said.rstrip("."))
 
 
-def _read(values: Any) -> Read:
+def _read(source: str, values: Any) -> Read:
     record = parse_record(values)
     if record.command:  # older versions left some passwords in it
         record = replace(record, command=mask_urls(record.command))
         values = {**values, "command": record.command}
-    return Read(record, json.dumps(values, ensure_ascii=False))
+    return Read(source, record, json.dumps(values, ensure_ascii=False))
 
 
 def _values(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,9 @@ LONGEST = 60  # characters that a legend has room for
 WIDTHS = ("name", "layers", "encoder", "decoder")
 """Options that say which policy it is and how many bits it has: shown elsewhere."""
 
+ORDER = ("float", "ptq", "fake_qat", "mixed", "encoder_only", "native_int", "s8bqat", "accelerator_aware", "int4_e2e")
+"""Policies in the order of tables and legends; users' own come after them."""
+
 Options = Mapping[str, Any]
 """A configuration's `policy` section."""
 
@@ -32,3 +35,14 @@ def _words(options: Options, names: Iterable[str]) -> str:
     words = [value if isinstance(value, str) else f"{name}={value}" for name, value in found]
     said = " ".join(dict.fromkeys(words))  # weights and activations both to their `max`: said once
     return one_line(said if len(said) <= LONGEST else f"{said[:LONGEST]}...")
+
+
+def order(methods: Iterable[str]) -> list[str]:
+    """Methods (`ptq max`: a policy and its variant) in a fixed order."""
+    places = {policy: place for place, policy in enumerate(ORDER)}
+
+    def rank(method: str) -> tuple[int, str, str]:
+        policy = method.partition(" ")[0]
+        return places.get(policy, len(ORDER)), "" if policy in places else policy, method
+
+    return sorted(set(methods), key=rank)
