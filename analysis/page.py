@@ -13,13 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from vl_convert import javascript_bundle
 
-from analysis.claims import summaries
 from analysis.figures.style import inline_svg
 from analysis.provenance import provenance
 from analysis.section import Section, folder_name, names, title
 from analysis.study import Study
 from analysis.summary import facts, sentence
 from analysis.tables import Table
+from analysis.tables.claims import summaries
 from analysis.transcripts import sentences
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from analysis.measures import compression, front
-from analysis.tables.table import Column, Table, rate
 
+from analysis.measures import compression, front
 from analysis.study import Study
+from analysis.tables.table import Column, Table, rate
 from analysis.text import DASH, MIB, change, number
 
 PRINTED = (
@@ -23,9 +23,9 @@ PRINTED = (
     Column("rtf", "RTF", "r", partial(number, digits=2), missing=DASH),
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
-SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
+SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
 RAW = ("policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high", *SCORES,
-       "training_model_wer", "decoding_rtf", "step_p95_ms", "train_seconds", "steps", "loss_last", "seed", "commit",
+       "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last", "seed", "commit",
        "bit_map")  # fmt: skip
 
 
@@ -42,7 +42,6 @@ def runs(study: Study) -> Table:
         wer_low=found.low,
         wer_high=found.high,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
-        decoding_rtf=found[f"rtf.{study.split}"],
         bit_map=found.run.map(_widths(study.layers)).fillna("{}"),
         **{name: found[f"{name}.{study.split}"] for name in SCORES},
     )
