@@ -104,6 +104,10 @@ def _variant(mark: Mark, number: int) -> Mark:
     return Mark(to_hex((red, green, blue)), marker, size, dash) if marker else mark
 
 
+FORMATS = {"png": ("Software", 200), "pdf": ("CreationDate", 200), "svg": ("Date", 120)}
+"""Ending -> the metadatum that would tell of the day, and pixels per inch; in SVG files only crowds are pixels."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure with all that a reader needs beside it."""
@@ -118,13 +122,12 @@ class Picture:
 
     def drawn(self) -> dict[str, bytes]:
         """File name -> content as PNG, PDF and SVG; equal figures give equal bytes."""
-        dates = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
-        return {f"{self.name}.{ending}": self._saved(ending, date) for ending, date in dates.items()}
+        return {f"{self.name}.{ending}": self._saved(ending, *FORMATS[ending]) for ending in FORMATS}
 
-    def _saved(self, ending: str, date: str) -> bytes:
+    def _saved(self, ending: str, date: str, dpi: int) -> bytes:
         buffer = io.BytesIO()
         with mpl.rc_context(SETTINGS):
-            self.figure.savefig(buffer, format=ending, dpi=200, metadata={date: None})
+            self.figure.savefig(buffer, format=ending, dpi=dpi, metadata={date: None})
         content = buffer.getvalue()
         return re.sub(rb"[ \t]+\n", b"\n", content) if ending == "svg" else content
 
