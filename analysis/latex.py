@@ -13,9 +13,9 @@ ESCAPED = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$",
     "’": "'", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
-PAGE = 105  # characters of \footnotesize in a line across both columns
+PAGE = 112  # characters of \footnotesize in a line across both columns
 PROSE = 28  # characters: longer texts are wrapped
-LINES = 50  # of a page, below the caption
+LINES = 56  # of a page, below the caption
 
 
 def to_latex(table: Table) -> str:
@@ -25,31 +25,30 @@ def to_latex(table: Table) -> str:
     wide is scaled down.
     """
     cells = table.cells
-    widths = [max(PROSE // 7, len(column.header), *(_width(row[place]) for row in cells)) if cells else 0
-              for place, column in enumerate(table.columns)]  # fmt: skip
-    stacked = sum(min(width, PROSE) + 2 for width in widths) > PAGE
-    height = max([1 + stacked, *(-(-width // PROSE) for column, width in zip(table.columns, widths, strict=True)
-                                 if column.align == "l")])  # fmt: skip
-    columns = "".join(map(_alignment, table.columns, widths))
-    rows = LINES // height
+    columns = [_Column(column, [row[place] for row in cells]) for place, column in enumerate(table.columns)]
+    stacked = sum(column.width + 2 for column in columns) > PAGE
+    rows = LINES // max(1 + stacked, *(column.lines for column in columns))
     pages = [cells[first : first + rows] for first in range(0, max(len(cells), 1), rows)]
-    floats = [_float(_tabular(table.columns, page, columns, stacked), _caption(table, number))
-              for number, page in enumerate(pages)]  # fmt: skip
+    floats = [_float(_tabular(columns, page, stacked), _caption(table, number)) for number, page in enumerate(pages)]
     return "\n".join([r"% needs \usepackage{array,booktabs,graphicx}", *floats, ""])
+
+
+class _Column:
+    """How much room a column takes."""
+
+    def __init__(self, column: Column, cells: Sequence[Cell]) -> None:
+        texts = [f"{cell.text} {cell.small}".strip() for cell in cells]
+        longest = max(map(len, texts), default=0)
+        wraps = longest > PROSE >= max(len(word) for text in texts for word in ["", *text.split()])
+        self.header = column.header
+        self.lines = -(-longest // PROSE) if wraps else 1
+        self.width = max(PROSE if wraps else longest, len(column.header))
+        self.alignment = rf">{{\raggedright\arraybackslash}}p{{{PROSE / 2:.0f}em}}" if wraps else column.align
 
 
 def latex(text: str) -> str:
     """Escape `text` for LaTeX."""
     return "".join(ESCAPED.get(character, character) for character in one_line(text))
-
-
-def _width(cell: Cell) -> int:
-    return len(cell.text) + (len(cell.small) + 1 if cell.small else 0)
-
-
-def _alignment(column: Column, width: int) -> str:
-    wrapped = rf">{{\raggedright\arraybackslash}}p{{{PROSE / 2.2:.1f}em}}"
-    return wrapped if column.align == "l" and width > PROSE else column.align
 
 
 def _caption(table: Table, page: int) -> str:
@@ -59,9 +58,10 @@ def _caption(table: Table, page: int) -> str:
     return rf"\caption{{{latex(table.caption)}}}\label{{tab:{name}}}"
 
 
-def _tabular(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], alignment: str, stacked: bool) -> str:
+def _tabular(columns: Sequence[_Column], rows: Sequence[Sequence[Cell]], stacked: bool) -> str:
     texts = pd.DataFrame([[_latex(cell, stacked) for cell in row] for row in rows], columns=range(len(columns)))
     texts.columns = pd.Index([latex(column.header) for column in columns])
+    alignment = "".join(column.alignment for column in columns)
     return str(texts.style.hide(axis="index").to_latex(column_format=f"@{{}}{alignment}@{{}}", hrules=True)).strip()
 
 
