@@ -45,7 +45,7 @@ def report(
                 for table in tables for ending, writer in WRITERS.items()}  # fmt: skip
     for section in shown:
         contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
-    contents["index.html"] = page(shown, shared).encode()
+    contents["index.html"] = page(shown, shared, contents).encode()
     contents[RECORDS] = "".join(_records(one) for one in studies).encode()
     write_report(out, contents)
     for one in studies:

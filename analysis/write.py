@@ -1,6 +1,5 @@
-"""A table as CSV (raw numbers), Markdown and HTML."""
+"""A table as CSV (raw numbers) and Markdown."""
 
-from html import escape
 from typing import Any
 
 import pandas as pd
@@ -50,16 +49,3 @@ def markdown(text: str) -> str:
 def _markdown(cell: Cell) -> str:
     text = markdown(cell.text)
     return f"{f'**{text}**' if cell.bold else text} {markdown(cell.small)}".strip()
-
-
-def to_html(table: Table) -> str:
-    """A `<table>` of the printed columns; what a cell is sorted by stands in its `<data value="...">`."""
-    frame = pd.DataFrame([[_html(cell) for cell in row] for row in table.cells])
-    frame.columns = pd.Index([f"<button>{escape(column.header)}</button>" for column in table.columns])
-    return str(frame.to_html(index=False, escape=False, border=0, classes="sortable", na_rep=""))
-
-
-def _html(cell: Cell) -> str:
-    text = f"<strong>{escape(cell.text)}</strong>" if cell.bold else escape(cell.text)
-    text = text if cell.value is None else f'<data value="{escape(str(cell.value))}">{text}</data>'
-    return f'{text} <span class="interval">{escape(cell.small)}</span>' if cell.small else text

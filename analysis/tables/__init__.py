@@ -9,7 +9,8 @@ from collections.abc import Callable
 from analysis.study import Study
 from analysis.tables.by_width import cost_by_width, wer_by_width
 from analysis.tables.quantizers import quantizers
+from analysis.tables.runs import runs
 from analysis.tables.table import Table
 
-TABLES: tuple[Callable[[Study], Table | None], ...] = (wer_by_width, cost_by_width, quantizers)
+TABLES: tuple[Callable[[Study], Table | None], ...] = (wer_by_width, cost_by_width, quantizers, runs)
 """In the order of the page."""

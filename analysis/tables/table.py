@@ -19,8 +19,6 @@ class Cell(NamedTuple):
     small: str = ""
     """Printed small behind the text: `[1.1, 2.3]`."""
     bold: bool = False
-    value: Any = None
-    """What it is sorted by."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Column:
         value = row[self.key]
         if pd.isna(value):
             return Cell(self.missing)
-        return Cell(self.text(value), self.small(row), bool(self.bold(row)), value)
+        return Cell(self.text(value), self.small(row), bool(self.bold(row)))
 
 
 @dataclass(frozen=True)
