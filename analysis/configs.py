@@ -9,13 +9,19 @@ from qstudy.files import content_hash
 from qstudy.training.record import Record
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flat(config: Any) -> dict[str, Any]:
     """A nested configuration as dotted keys; lists become JSON."""
-    if not isinstance(config, dict):
-        value = config if config is None or isinstance(config, str | int | float) else json.dumps(config)
-        return {intern(prefix): value} if prefix else {}
-    pairs = [flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items()]
-    return {key: value for pair in pairs for key, value in pair.items()}
+    found: dict[str, Any] = {}
+    _flatten(config or {}, "", found)
+    return found
+
+
+def _flatten(config: dict[str, Any], prefix: str, found: dict[str, Any]) -> None:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _flatten(value, f"{prefix}{key}.", found)
+        else:  # thousands of runs share their keys
+            found[intern(f"{prefix}{key}")] = json.dumps(value) if isinstance(value, list) else value
 
 
 def varying(configs: Sequence[dict[str, Any]]) -> list[str]:

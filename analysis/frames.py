@@ -43,8 +43,8 @@
 `load` gives a `Frames`: the same `runs`, with three more frames beside it.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,11 @@ import pandas as pd
 
 from analysis.bits import describe, label, means, uniform
 from analysis.configs import flat, setting, varying
-from analysis.records import Problem, Read, read_folder
+from analysis.records import Problem, read_folder
 from analysis.text import slug
 from analysis.variants import variants
 from qstudy.errors import UserError
-from qstudy.training.record import Record, parse_record
+from qstudy.training.record import Record
 
 COUNTS = ("substitutions", "insertions", "deletions", "words", "utterances")
 
@@ -106,108 +106,121 @@ def load(*folders: str | Path) -> Frames:
             raise UserError(f"{folder}: two studies are called {min(twice)}; give each of them once.")
         found += runs
     studies = list(dict.fromkeys(run.study for run in found))
-    rows = sorted([*_from_trials(found), *found], key=lambda run: (studies.index(run.study), *_place(run)))
-    return Frames(_runs(rows), _layers(rows), _errors(rows), _samples(rows), tuple(problems))
+    found.sort(key=lambda run: (studies.index(run.study), *run.place))
+    return Frames(_runs(found), _layers(found), _errors(found), _samples(found), tuple(problems))
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A record, and where it belongs."""
+    """What the frames take from a record: thousands of whole records would not fit into the memory of a laptop."""
 
     study: str
-    record: Record
-    text: str = ""
+    row: dict[str, Any]
+    config: dict[str, Any]
+    """Flat."""
+    options: Mapping[str, Any]
+    """Of its policy."""
+    layers: list[dict[str, Any]]
+    errors: list[tuple[str, np.ndarray, np.ndarray]]
+    """(set, errors, words) by utterance, int32."""
+    samples: list[tuple[str, str]]
+    text: str
     """Empty: there is no such record, others tell of it."""
 
     @property
-    def is_baseline(self) -> bool:
-        return self.record.policy == "float" and self.record.baseline is None
+    def name(self) -> str:
+        return str(self.row["run"])
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """In its study: the baseline first, then by trial."""
+        trial = self.row["trial"]
+        return not self.row["is_baseline"], np.isnan(trial), np.nan_to_num(trial), self.name
 
 
 def _folder(folder: Path) -> tuple[list[_Run], list[Problem]]:
-    """The runs of one folder, those without a study in its only one; and what cannot be used."""
-    read = list(read_folder(folder))
-    problems = [one for one in read if isinstance(one, Problem)]
-    sound = [one for one in read if isinstance(one, Read)]
-    names = dict.fromkeys(one.record.study for one in sound if one.record.study)
-    default = next(iter(names)) if len(names) == 1 else slug(folder.resolve().name)
+    """The runs of one folder, those without a study in its only one; and what cannot be used.
+
+    A baseline without a record of its own is described by the first run that started from it.
+    """
     runs: dict[tuple[str, str], _Run] = {}
-    for one in sound:
-        run = _Run(one.record.study or default, one.record, one.text)
-        if runs.setdefault((run.study, one.record.run), run) is not run:
-            problems.append(Problem(one.source, f"there is another run {one.record.run} of the study {run.study}"))
-    return list(runs.values()), problems
+    parents: dict[tuple[str, str], Record] = {}
+    problems: list[Problem] = []
+    for one in read_folder(folder):
+        if isinstance(one, Problem):
+            problems.append(one)
+            continue
+        record, study = one.record, one.record.study or ""
+        if (study, record.run) in runs:
+            problems.append(Problem(one.source, f"there is another run {record.run} in the same study"))
+            continue
+        runs[study, record.run] = _run(record, one.text)
+        if record.state == "complete" and record.baseline and (study, _parent(record)) not in parents:
+            parents[study, _parent(record)] = _described(record)
+    told = [replace(_run(parents[key], ""), study=key[0]) for key in parents if key not in runs]
+    studies = dict.fromkeys(study for study, _ in runs if study)
+    default = next(iter(studies)) if len(studies) == 1 else slug(folder.resolve().name)
+    return [replace(run, study=run.study or default) for run in [*runs.values(), *told]], problems
 
 
-def _place(run: _Run) -> tuple[Any, ...]:
-    """In its study: the baseline first, then by trial."""
-    trial = run.record.trial
-    return not run.is_baseline, trial is None, trial or 0, run.record.run
+def _run(record: Record, text: str) -> _Run:
+    utterances: Any = record.utterances or {}
+    errors = [
+        (name, *(np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words")))
+        for name, edits in utterances.items()
+    ]
+    samples = [(sample.get("reference", ""), sample.get("hypothesis", "")) for sample in record.samples or []]
+    options = (record.config or {}).get("policy") or {}
+    return _Run(record.study or "", _row(record, text), flat(record.config), options, _layers_of(record),
+                errors, samples, text)  # fmt: skip
 
 
-def _from_trials(runs: list[_Run]) -> list[_Run]:
-    """The baselines that have no record of their own, as the runs that started from them describe them."""
-    own = {(run.study, run.record.run) for run in runs}
-    parents: dict[tuple[str, str], _Run] = {}
-    for run in runs:
-        parent = run.record.baseline
-        key = run.study, parent.get("id", "") if parent else ""
-        if parent and run.record.state == "complete" and key not in own and key not in parents:
-            parents[key] = _Run(run.study, _described(run.record, parent))
-    return list(parents.values())
+def _parent(run: Record) -> str:
+    """The name of the float model that a run started from."""
+    return (run.baseline or {}).get("id") or "float baseline"
 
 
-def _described(run: Record, parent: Any) -> Record:
+def _described(run: Record) -> Record:
+    parent: Any = run.baseline
+    widths: Any = {name: {"weight": 32, "activation": 32} for name in run.bit_map or {}}
     told = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
-    name = parent.get("id") or "float baseline"
-    bit_map = {name: {"weight": 32, "activation": 32} for name in run.bit_map or {}}
-    return parse_record(
-        {"run": name, "policy": "float", "state": "complete", "seed": run.seed, "layers": run.layers,
-         "bit_map": bit_map, **told}
-    )  # fmt: skip
+    return Record(run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers,
+                  bit_map=widths, **told)  # fmt: skip
 
 
-def _runs(rows: list[_Run]) -> pd.DataFrame:
-    configs = [flat(run.record.config) for run in rows]
-    fields = varying(configs)
-    frame = pd.DataFrame.from_records([_row(run) for run in rows])
-    if rows:
-        frame["variant"] = _variants(rows)
+def _runs(runs: list[_Run]) -> pd.DataFrame:
+    fields = varying([run.config for run in runs])
+    frame = pd.DataFrame.from_records([{"study": run.study, **run.row} for run in runs])
+    if runs:
+        frame["variant"] = _variants(runs)
         frame["method"] = (frame.policy + " " + frame.variant).str.strip()
         floats = frame.is_baseline.map({True: "float baseline", False: "float control"})
         frame["title"] = frame.method.where(frame.policy != "float", floats)
-    settings = pd.DataFrame({f"config.{name}": pd.Series([config.get(name) for config in configs], dtype=object)
-                             for name in fields}, index=frame.index)  # fmt: skip
-    texts = pd.Series([run.text for run in rows], index=frame.index, dtype=object, name="record")
-    return pd.concat([frame, settings, texts], axis=1)
+    settings = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in fields}
+    texts = pd.Series([run.text for run in runs], index=frame.index, dtype=object, name="record")
+    return pd.concat([frame, pd.DataFrame(settings, index=frame.index), texts], axis=1)
 
 
-def _variants(rows: list[_Run]) -> list[str]:
-    found: dict[int, str] = {}
-    for study in dict.fromkeys(run.study for run in rows):
-        places = [place for place, run in enumerate(rows) if run.study == study]
-        policies = [(rows[place].record.policy, (rows[place].record.config or {}).get("policy") or {})
-                    for place in places]  # fmt: skip
-        found |= dict(zip(places, variants(policies), strict=True))
-    return [found[place] for place in range(len(rows))]
+def _variants(runs: list[_Run]) -> list[str]:
+    studies = dict.fromkeys(run.study for run in runs)
+    return [word for study in studies
+            for word in variants([(run.row["policy"], run.options) for run in runs if run.study == study])]  # fmt: skip
 
 
-def _row(run: _Run) -> dict[str, Any]:
-    record = run.record
+def _row(record: Record, text: str) -> dict[str, Any]:
     widths: Any = record.bit_map or {}
     layers: Any = record.layers or {}
     step, loss, reason = record.step_ms or {}, record.loss or {}, record.reason or ""
     weight_bits, activation_bits = uniform(widths, layers) or means(widths, layers)
     return {
-        "study": run.study,
         "run": record.run,
         "trial": _number(record.trial),
         "state": record.state,
         "reason": reason,
         "policy": record.policy,
-        "is_baseline": run.is_baseline,
-        "from_trials": not run.text,
-        "baseline": (record.baseline or {}).get("id") or "",
+        "is_baseline": record.policy == "float" and record.baseline is None,
+        "from_trials": not text,
+        "baseline": _parent(record) if record.baseline else "",
         "over_budget": record.state == "pruned" and reason.startswith("over budget"),
         "setting": setting(record),
         "seed": _number(record.seed),
@@ -262,49 +275,39 @@ def _number(value: Any) -> float:
     return np.nan if value is None else float(value)
 
 
-def _layers(rows: list[_Run]) -> pd.DataFrame:
-    found = [
-        {"study": run.study, "run": run.record.run, "layer": name, **_layer(run.record, name)}
-        for run in rows for name in dict.fromkeys([*(run.record.layers or {}), *(run.record.bit_map or {})])
-    ]  # fmt: skip
+def _layers(runs: list[_Run]) -> pd.DataFrame:
+    found = [{"study": run.study, "run": run.name, **layer} for run in runs for layer in run.layers]
     columns = ("study", "run", "layer", "kind", "parameters", "bytes", "weight", "activation", "grid", "granularity",
                "placement")  # fmt: skip
     return pd.DataFrame(found, columns=columns)
 
 
-def _layer(record: Record, name: str) -> dict[str, Any]:
-    layer: Any = (record.layers or {}).get(name) or {}
-    bits: Any = (record.bit_map or {}).get(name)
+def _layers_of(record: Record) -> list[dict[str, Any]]:
+    layers, widths = record.layers or {}, record.bit_map or {}
+    return [{"layer": name, **layers.get(name, {}), **_widths(widths.get(name))} for name in {**layers, **widths}]
+
+
+def _widths(bits: Any) -> dict[str, Any]:
     if bits is None:
-        return dict(layer)
-    defaults = {"grid": "uniform", "granularity": "channel", "placement": "accelerator"}
-    widths = {key: bits.get(key) or 32 for key in ("weight", "activation")}
-    return {**layer, **widths, **{key: bits.get(key) or usual for key, usual in defaults.items()}}
+        return {}
+    usual = {"weight": 32, "activation": 32, "grid": "uniform", "granularity": "channel", "placement": "accelerator"}
+    return {key: bits.get(key) or value for key, value in usual.items()}
 
 
-def _errors(rows: list[_Run]) -> pd.DataFrame:
-    counted = list(_counted(rows))
-    lengths = [len(errors) for *_, errors, _ in counted]
-    names = {key: pd.Categorical([one[place] for one in counted]).repeat(lengths)
+def _errors(runs: list[_Run]) -> pd.DataFrame:
+    parts = [(run.study, run.name, *part) for run in runs for part in run.errors]
+    lengths = [len(errors) for *_, errors, _ in parts]
+    names = {key: pd.Categorical([part[place] for part in parts]).repeat(lengths)
              for place, key in enumerate(("study", "run", "set"))}  # fmt: skip
-    numbers = {
-        "utterance": [np.arange(length, dtype=np.int32) for length in lengths],
-        "errors": [one[3] for one in counted],
-        "words": [one[4] for one in counted],
-    }
     empty = [np.empty(0, dtype=np.int32)]
-    return pd.DataFrame({**names, **{key: np.concatenate(parts or empty) for key, parts in numbers.items()}})
+    numbers = {
+        "utterance": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths] or empty),
+        "errors": np.concatenate([part[3] for part in parts] or empty),
+        "words": np.concatenate([part[4] for part in parts] or empty),
+    }
+    return pd.DataFrame({**names, **numbers})
 
 
-def _counted(rows: Iterable[_Run]) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray]]:
-    """(study, run, set, errors, words); int32."""
-    for run in rows:
-        for name, edits in (run.record.utterances or {}).items():
-            errors, words = (np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words"))
-            yield run.study, run.record.run, name, errors, words
-
-
-def _samples(rows: list[_Run]) -> pd.DataFrame:
-    found = [(run.study, run.record.run, sample.get("reference", ""), sample.get("hypothesis", ""))
-             for run in rows for sample in run.record.samples or []]  # fmt: skip
+def _samples(runs: list[_Run]) -> pd.DataFrame:
+    found = [(run.study, run.name, *sample) for run in runs for sample in run.samples]
     return pd.DataFrame(found, columns=("study", "run", "reference", "hypothesis"))

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,8 +119,10 @@ class Study:
     @cached_property
     def _errors(self) -> dict[str, np.ndarray]:
         """Run -> rows of `errors` on the reported set."""
-        places: dict[Any, np.ndarray] = self.errors.groupby(["set", "run"], observed=True).indices
-        return {run: rows for (split, run), rows in places.items() if split == self.split}
+        places = np.flatnonzero(self.errors.set == self.split)
+        codes = self.errors.run.cat.codes.to_numpy()[places]
+        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))  # a run's rows follow each other
+        return {self.errors.run.iloc[places[start]]: places[start:end] for start, end in pairwise(edges)}
 
 
 def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
@@ -155,9 +157,9 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _study(frames: Frames, name: str, split: str | None, problems: tuple[Problem, ...], where: str) -> Study:
-    runs, layers, errors, samples = (
-        one[one.study == name] for one in (frames.runs, frames.layers, frames.errors, frames.samples)
-    )
+    several = frames.runs.study.nunique() > 1  # copies cost memory
+    parts = (frames.runs, frames.layers, frames.errors, frames.samples)
+    runs, layers, errors, samples = (part[part.study == name] if several else part for part in parts)
     reported = _split(runs, split, where)
     complete = runs[(runs.state == "complete") & runs[f"wer.{reported}"].notna()]
     on_dev = "wer.dev" in runs and complete.loc[~complete.is_baseline, "wer.dev"].notna().all()
@@ -193,7 +195,8 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
 
 def _parents(runs: pd.DataFrame) -> Callable[[str], pd.Series]:
     """Gives a column of every run's own baseline; of the study's first one where it names none."""
-    baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
+    baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()]
+    baselines = baselines.drop_duplicates("run").set_index("run")
     if baselines.empty:
         return lambda column: pd.Series(np.nan, index=runs.index)
     names = runs.baseline.where(runs.baseline.isin(baselines.index), baselines.index[0])

@@ -25,7 +25,7 @@ MODEL_FILE = "model.qst"  # beside it
 SMALLEST, LARGEST = 1e-9, 1e15  # beyond these no axis can be drawn
 LABEL = 200  # characters: what is written beside points, into legends and table heads
 UTTERANCES = 100_000  # of a set: what a bootstrap takes seconds for
-_SMALL = re.compile("[0-9]{1,6}")
+_COUNTS = re.compile("[0-9]{1,6}( [0-9]{1,6})*")
 
 
 def _amount(value: float) -> float:
@@ -49,13 +49,13 @@ def _study(name: str) -> str:
 
 
 def _utterances(value: "Utterances") -> "Utterances":
-    errors, words = value.get("errors", "").split(), value.get("words", "").split()
-    if not errors or len(errors) > UTTERANCES or not all(map(_SMALL.fullmatch, errors + words)):
+    errors, words = value.get("errors", ""), value.get("words", "")
+    if not _COUNTS.fullmatch(errors) or not _COUNTS.fullmatch(words) or errors.count(" ") >= UTTERANCES:
         raise ValueError(
             f"needs `errors` and `words`, whole numbers below a million by utterance, of at most {UTTERANCES:,}"
         )
-    if len(errors) != len(words):
-        raise ValueError(f"has {len(errors)} errors, but {len(words)} words")
+    if errors.count(" ") != words.count(" "):
+        raise ValueError(f"has {errors.count(' ') + 1} errors, but {words.count(' ') + 1} words")
     return value
 
 
