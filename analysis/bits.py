@@ -82,8 +82,9 @@ def _quantized(widths: Widths) -> Widths:
 
 def _weights(widths: Widths, layers: Layers) -> list[tuple[int, int]]:
     """(bits, parameters) of every layer; a layer of unknown size counts as one parameter."""
-    return [(weight(bits), layers[name].get("parameters") or 0 if name in layers else 1)
-            for name, bits in widths.items()]  # fmt: skip
+    return [
+        (weight(bits), layers[name].get("parameters") or 0 if name in layers else 1) for name, bits in widths.items()
+    ]
 
 
 def _activations(widths: Widths, layers: Layers) -> list[int]:
@@ -103,8 +104,9 @@ def _part(widths: Widths, quantized: Widths) -> str:
     """Which parts are quantized, if not the whole: ` enc`, ` enc+join`; ` part` if every part has layers in float."""
     if len(quantized) == len(widths):
         return ""
-    parts, whole = ({SHORT.get(part := name.split(".")[0], part): None for name in names}
-                    for names in (quantized, widths))  # fmt: skip
+    parts, whole = (
+        {SHORT.get(part := name.split(".")[0], part): None for name in names} for names in (quantized, widths)
+    )
     return f" {'+'.join(parts)}" if len(parts) < len(whole) else " part"
 
 

@@ -171,8 +171,9 @@ def _run(record: Record, text: str) -> _Run:
     ]
     samples = [(sample.get("reference", ""), sample.get("hypothesis", "")) for sample in record.samples or []]
     options = (record.config or {}).get("policy") or {}
-    return _Run(record.study or "", _row(record, text), flat(record.config), options, _layers_of(record),
-                errors, samples, text)  # fmt: skip
+    return _Run(
+        record.study or "", _row(record, text), flat(record.config), options, _layers_of(record), errors, samples, text
+    )
 
 
 def _parent(run: Record) -> str:
@@ -184,8 +185,9 @@ def _described(run: Record) -> Record:
     parent: Any = run.baseline
     widths: Any = {name: {"weight": 32, "activation": 32} for name in run.bit_map or {}}
     told = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
-    return Record(run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers,
-                  bit_map=widths, **told)  # fmt: skip
+    return Record(
+        run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers, bit_map=widths, **told
+    )
 
 
 def _runs(runs: list[_Run]) -> pd.DataFrame:
@@ -203,8 +205,11 @@ def _runs(runs: list[_Run]) -> pd.DataFrame:
 
 def _variants(runs: list[_Run]) -> list[str]:
     studies = dict.fromkeys(run.study for run in runs)
-    return [word for study in studies
-            for word in variants([(run.row["policy"], run.options) for run in runs if run.study == study])]  # fmt: skip
+    return [
+        word
+        for study in studies
+        for word in variants([(run.row["policy"], run.options) for run in runs if run.study == study])
+    ]
 
 
 def _row(record: Record, text: str) -> dict[str, Any]:
@@ -259,8 +264,11 @@ def _scores(record: Record) -> dict[str, float]:
 
 
 def _simulated(record: Record) -> dict[str, float]:
-    return {f"{key}.{name}": _number(latency.get(key))
-            for name, latency in (record.latency or {}).items() for key in ("latency_ms", "rtf")}  # fmt: skip
+    return {
+        f"{key}.{name}": _number(latency.get(key))
+        for name, latency in (record.latency or {}).items()
+        for key in ("latency_ms", "rtf")
+    }
 
 
 def _budgets(record: Record) -> dict[str, float]:
@@ -277,8 +285,19 @@ def _number(value: Any) -> float:
 
 def _layers(runs: list[_Run]) -> pd.DataFrame:
     found = [{"study": run.study, "run": run.name, **layer} for run in runs for layer in run.layers]
-    columns = ("study", "run", "layer", "kind", "parameters", "bytes", "weight", "activation", "grid", "granularity",
-               "placement")  # fmt: skip
+    columns = (
+        "study",
+        "run",
+        "layer",
+        "kind",
+        "parameters",
+        "bytes",
+        "weight",
+        "activation",
+        "grid",
+        "granularity",
+        "placement",
+    )
     return pd.DataFrame(found, columns=columns)
 
 
@@ -290,15 +309,23 @@ def _layers_of(record: Record) -> list[dict[str, Any]]:
 def _widths(bits: Any) -> dict[str, Any]:
     if bits is None:
         return {}
-    usual = {"weight": 32, "activation": 32, "grid": "uniform", "granularity": "channel", "placement": "accelerator"}
+    usual = {
+        "weight": 32,
+        "activation": 32,
+        "quantizer": "uniform",
+        "granularity": "channel",
+        "placement": "accelerator",
+    }
     return {key: bits.get(key) or value for key, value in usual.items()}
 
 
 def _errors(runs: list[_Run]) -> pd.DataFrame:
     parts = [(run.study, run.name, *part) for run in runs for part in run.errors]
     lengths = [len(errors) for *_, errors, _ in parts]
-    names = {key: pd.Categorical([part[place] for part in parts]).repeat(lengths)
-             for place, key in enumerate(("study", "run", "set"))}  # fmt: skip
+    names = {
+        key: pd.Categorical([part[place] for part in parts]).repeat(lengths)
+        for place, key in enumerate(("study", "run", "set"))
+    }
     empty = [np.empty(0, dtype=np.int32)]
     numbers = {
         "utterance": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths] or empty),

@@ -9,10 +9,25 @@ from analysis.tables.table import Cell, Column, Table
 from analysis.text import one_line
 
 ESCAPED = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$",
-    "’": "'", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "’": "'",
+    "±": r"$\pm$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
 PAGE = 112  # characters of \footnotesize in a line across both columns
 PROSE = 28  # characters: longer texts are wrapped
 LINES = 56  # of a page, below the caption

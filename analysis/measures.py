@@ -46,8 +46,9 @@ def best(study: Study) -> pd.Series | None:
 def smallest_lossless(study: Study) -> pd.Series | None:
     """The smallest setting whose word error rate on dev lies within its float baseline's interval there, or below."""
     settings = study.settings
-    return _least(settings[(settings.choice <= settings.float_choice_high) & (settings.size_bytes > 0)],
-                  ["size_bytes", "choice"])  # fmt: skip
+    return _least(
+        settings[(settings.choice <= settings.float_choice_high) & (settings.size_bytes > 0)], ["size_bytes", "choice"]
+    )
 
 
 def _least(runs: pd.DataFrame, columns: list[str]) -> pd.Series | None:

@@ -41,8 +41,9 @@ def report(
     _require_whole(out, folders, studies)
     shown, shared = sections(studies), _shared(studies)
     tables = [*shared, *(table for section in shown for table in section.tables)]
-    contents = {f"{table.name}.{ending}": writer(table).encode()
-                for table in tables for ending, writer in WRITERS.items()}  # fmt: skip
+    contents = {
+        f"{table.name}.{ending}": writer(table).encode() for table in tables for ending, writer in WRITERS.items()
+    }
     for section in shown:
         contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
     contents["index.html"] = page(shown, shared, contents).encode()

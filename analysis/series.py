@@ -21,12 +21,16 @@ def series(study: Study) -> pd.DataFrame:
     settings = study.settings[study.settings.uniform]
     widths = list(zip(settings.weight_bits.astype(int), settings.activation_bits.astype(int), strict=True))
     kinds = _kinds(set(widths))
-    found = settings.assign(width=[width for width, _ in widths], kind=[kinds[pair] for pair in widths],
-                            name=settings.method).explode("kind")  # fmt: skip
+    found = settings.assign(
+        width=[width for width, _ in widths], kind=[kinds[pair] for pair in widths], name=settings.method
+    ).explode("kind")
     found = found[found.groupby(["kind", "name"]).width.transform("nunique") > 1]  # one width is no series
     places = {method: place for place, method in enumerate(order(found.name))}
-    found = found.assign(place=[(kind != ALONE, kind == SAME, kind, places[name])
-                                for kind, name in zip(found.kind, found.name, strict=True)])  # fmt: skip
+    found = found.assign(
+        place=[
+            (kind != ALONE, kind == SAME, kind, places[name]) for kind, name in zip(found.kind, found.name, strict=True)
+        ]
+    )
     return _middle(found.sort_values("place", kind="stable").drop(columns="place"))
 
 

@@ -184,11 +184,22 @@ def _split(runs: pd.DataFrame, split: str | None, where: str) -> str:
 def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     """With the columns that `Study` documents."""
     first, *_ = [*_accelerators(runs), ""]
-    own = {"wer": f"wer.{split}", "low": f"low.{split}", "high": f"high.{split}", "choice": f"wer.{chosen_on}",
-           "latency_ms": f"latency_ms.{first}", "rtf": f"rtf.{first}"}  # fmt: skip
+    own = {
+        "wer": f"wer.{split}",
+        "low": f"low.{split}",
+        "high": f"high.{split}",
+        "choice": f"wer.{chosen_on}",
+        "latency_ms": f"latency_ms.{first}",
+        "rtf": f"rtf.{first}",
+    }
     runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
-    floats = {"float_wer": "wer", "float_bytes": "size_bytes", "float_low": "low", "float_high": "high",
-              "float_choice_high": f"high.{chosen_on}"}  # fmt: skip
+    floats = {
+        "float_wer": "wer",
+        "float_bytes": "size_bytes",
+        "float_low": "low",
+        "float_high": "high",
+        "float_choice_high": f"high.{chosen_on}",
+    }
     parent = _parents(runs)
     return runs.assign(**{name: parent(column) for name, column in floats.items()})
 

@@ -32,8 +32,10 @@ def to_markdown(table: Table) -> str:
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     right = [column.align == "r" for column in table.columns]
     rule = [("-" * (width - 1) + ":") if last else "-" * width for width, last in zip(widths, right, strict=True)]
-    padded = [[text.rjust(width) if last else text.ljust(width)
-               for text, width, last in zip(row, widths, right, strict=True)] for row in rows]  # fmt: skip
+    padded = [
+        [text.rjust(width) if last else text.ljust(width) for text, width, last in zip(row, widths, right, strict=True)]
+        for row in rows
+    ]
     lines = [f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:])]
     return "\n".join([*lines, "", markdown(table.caption), ""])
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import analysis_study as made
 import pytest
-
 from analysis.parse import parse_run
+
 from analysis.study import load_study
 from qstudy.errors import UserError
 

@@ -34,9 +34,19 @@ def test_later_arguments_win_and_keep_what_they_do_not_name(tmp_path: Path) -> N
 
 
 def test_values_are_yaml_where_the_field_is_no_text() -> None:
-    config = read("--policy", "{name: ptq, layers: {'*': {weight: 4}}}", "--cache", "5", "--track=false", "--seed=7",
-                  "--augment.speed_range=[0.9, 1]", "--model.encoder.hidden", "64",
-                  "--data.test.clean", "007")  # fmt: skip
+    config = read(
+        "--policy",
+        "{name: ptq, layers: {'*': {weight: 4}}}",
+        "--cache",
+        "5",
+        "--track=false",
+        "--seed=7",
+        "--augment.speed_range=[0.9, 1]",
+        "--model.encoder.hidden",
+        "64",
+        "--data.test.clean",
+        "007",
+    )
     assert config.policy == {"name": "ptq", "layers": {"*": {"weight": 4}}}
     assert (config.cache, config.track, config.seed, config.augment.speed_range) == ("5", False, 7, (0.9, 1.0))
     assert config.model.encoder == {"name": "lstm", "hidden": 64}  # the default's others

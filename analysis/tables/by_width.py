@@ -19,8 +19,15 @@ def wer_by_width(study: Study) -> Table | None:
         return None
     found = rows(study)
     within = (found.policy != "float") & (found.wer <= found.float_high)
-    parts = {"": "wer", "_low": "low", "_high": "high", "_within": "within", "_spread": "spread", "_seeds": "n",
-             "_runs": "runs"}  # fmt: skip
+    parts = {
+        "": "wer",
+        "_low": "low",
+        "_high": "high",
+        "_within": "within",
+        "_spread": "spread",
+        "_seeds": "n",
+        "_runs": "runs",
+    }
     frame, widths = _wide(found.assign(within=within.astype(float)), "wer", parts)
     columns = [rate(f"wer_{width}", _header(width), f"wer_{width}_within") for width in widths]
     caption = (
@@ -50,8 +57,9 @@ def _wide(found: pd.DataFrame, key: str, parts: Mapping[str, str]) -> tuple[pd.D
     names = pd.MultiIndex.from_frame(found[["kind", "name"]].drop_duplicates())
     values = {
         f"{key}_{width}{part}": found[found.width == width].set_index(["kind", "name"])[column].reindex(names)
-        for width in widths for part, column in parts.items()
-    }  # fmt: skip
+        for width in widths
+        for part, column in parts.items()
+    }
     frame = pd.DataFrame(values, index=names).reset_index(names=["kind", "policy"])
     whole = [name for name in frame if name.endswith(("_runs", "_seeds", "_within"))]
     return frame.astype(dict.fromkeys(whole, "Int64")), widths
@@ -62,8 +70,9 @@ def _header(width: int) -> str:
 
 
 def _cost(key: str, header: str) -> Column:
-    return Column(key, header, "r", number,
-                  lambda row: f"{number(row[f'{key}_step_ms'])} ms" if row[f"{key}_step_ms"] > 0 else "")  # fmt: skip
+    return Column(
+        key, header, "r", number, lambda row: f"{number(row[f'{key}_step_ms'])} ms" if row[f"{key}_step_ms"] > 0 else ""
+    )
 
 
 def _seeds(found: pd.DataFrame) -> str:

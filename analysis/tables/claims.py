@@ -53,8 +53,9 @@ def _no_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     middle = control.iloc[(len(control) - 1) // 2]
     for one in _at(found[_trained(found)], 8):
         gap = _difference(study, one, middle)
-        yield Finding("8 bits: no worse than the float control, trained as long", _name(one), gap,
-                      FAILS if gap.higher else HOLDS)  # fmt: skip
+        yield Finding(
+            "8 bits: no worse than the float control, trained as long", _name(one), gap, FAILS if gap.higher else HOLDS
+        )
 
 
 def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
@@ -75,13 +76,20 @@ def _packed(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     known = found.assign(gap=rates - found.training_model_wer).dropna(subset="gap")
     for _, mine in known.groupby(["kind", "name"], sort=False):
         widest = mine.gap.iloc[int(mine.gap.abs().argmax())]
-        yield Finding("all widths: the packed model's WER on dev is the training model's", _name(mine.iloc[0]),
-                      Difference(widest), HOLDS if widest == 0 else FAILS)  # fmt: skip
+        yield Finding(
+            "all widths: the packed model's WER on dev is the training model's",
+            _name(mine.iloc[0]),
+            Difference(widest),
+            HOLDS if widest == 0 else FAILS,
+        )
 
 
 CHECKS: tuple[Callable[[Study, pd.DataFrame], Iterator[Finding]], ...] = (
-    _lossless, _no_worse, _beats_rounding, _packed,
-)  # fmt: skip
+    _lossless,
+    _no_worse,
+    _beats_rounding,
+    _packed,
+)
 
 
 def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
@@ -112,8 +120,14 @@ def _values(found: Sequence[Finding | None], prefix: str) -> dict[str, list[Any]
 
 def _columns(prefix: str) -> list[Column]:
     name = prefix.replace(" ", "_")
-    gap = Column(f"{name}difference", f"{prefix}Δ (points) [95 %]", "r", points, missing=DASH,
-                 small=lambda row: Difference(0, row[f"{name}low"], row[f"{name}high"]).words[1])  # fmt: skip
+    gap = Column(
+        f"{name}difference",
+        f"{prefix}Δ (points) [95 %]",
+        "r",
+        points,
+        missing=DASH,
+        small=lambda row: Difference(0, row[f"{name}low"], row[f"{name}high"]).words[1],
+    )
     verdict = Column(f"{name}verdict", f"{prefix}verdict", bold=lambda row: row[f"{name}verdict"] == FAILS)
     return [gap, verdict]
 
@@ -179,6 +193,8 @@ def _trained(found: pd.DataFrame) -> pd.Series:
 def _rounds_to_max(found: pd.DataFrame) -> pd.Series:
     """Whether all runs of the row's series are `ptq` whose widest weight is the last level."""
     policies = [(json.loads(record).get("config") or {}).get("policy") or {} for record in found.record]
-    rounds = [(p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
-              for p in policies]  # fmt: skip
+    rounds = [
+        (p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
+        for p in policies
+    ]
     return found.assign(rounds=rounds).groupby(["kind", "name"]).rounds.transform("all")

@@ -30,8 +30,13 @@ def comparison(studies: Sequence[Study]) -> Table | None:
         f"Word error rates (%) with 95 % intervals on {'each study and set' if several else 'each set'}. "
         "Where several settings share a row, the one in the middle is shown."
     )
-    return Table("comparison", "Across data sets", caption, frame.drop(columns=["later", "size"]),
-                 (Column("policy", "Policy"), Column("bits", "Bits"), *columns))  # fmt: skip
+    return Table(
+        "comparison",
+        "Across data sets",
+        caption,
+        frame.drop(columns=["later", "size"]),
+        (Column("policy", "Policy"), Column("bits", "Bits"), *columns),
+    )
 
 
 def _middle(study: Study) -> pd.DataFrame:
@@ -43,14 +48,27 @@ def _middle(study: Study) -> pd.DataFrame:
 
 
 def _values(study: Study, found: pd.DataFrame, prefix: str) -> pd.DataFrame:
-    rates = {f"{prefix}{split} {part}": found[f"{column}.{split}"] for split in study.splits
-             for part, column in (("wer", "wer"), ("wer_low", "low"), ("wer_high", "high"))}  # fmt: skip
+    rates = {
+        f"{prefix}{split} {part}": found[f"{column}.{split}"]
+        for split in study.splits
+        for part, column in (("wer", "wer"), ("wer_low", "low"), ("wer_high", "high"))
+    }
     values = {f"{prefix}compression": compression(found), **rates}
     return pd.DataFrame({name.replace(" ", "_"): column for name, column in values.items()})
 
 
 def _columns(study: Study, prefix: str) -> list[Column]:
-    smaller = Column(f"{prefix}compression".replace(" ", "_"), f"{prefix}vs float (×)", "r",
-                     lambda value: number(value, 2), missing=DASH)  # fmt: skip
-    return [smaller, *(rate(f"{prefix}{split} wer".replace(" ", "_"), f"{prefix}{split} (%)", missing=DASH)
-                       for split in study.splits)]  # fmt: skip
+    smaller = Column(
+        f"{prefix}compression".replace(" ", "_"),
+        f"{prefix}vs float (×)",
+        "r",
+        lambda value: number(value, 2),
+        missing=DASH,
+    )
+    return [
+        smaller,
+        *(
+            rate(f"{prefix}{split} wer".replace(" ", "_"), f"{prefix}{split} (%)", missing=DASH)
+            for split in study.splits
+        ),
+    ]

@@ -29,14 +29,17 @@ def quantizers(study: Study) -> Table | None:
         values[name] = [choices.get(tensor, {}).get("quantizer") for tensor in tensors]
         for candidate in candidates:
             values[f"{name}_{candidate}"] = [_errors(choices.get(tensor, {})).get(candidate) for tensor in tensors]
-    columns = [Column(name, f"{run.method} {run.label}", small=_error_of(name), missing=DASH)
-               for name, (run, _) in runs.items()]  # fmt: skip
+    columns = [
+        Column(name, f"{run.method} {run.label}", small=_error_of(name), missing=DASH)
+        for name, (run, _) in runs.items()
+    ]
     caption = (
         "The quantizer that calibration chose for each tensor, and behind it its squared error relative to the power "
         "of the tensor; without a number there was nothing to choose. The errors of all candidates are in the CSV file."
     )
-    return Table("quantizers", "Quantizer by tensor", caption, pd.DataFrame(values),
-                 (Column("tensor", "Tensor"), *columns))  # fmt: skip
+    return Table(
+        "quantizers", "Quantizer by tensor", caption, pd.DataFrame(values), (Column("tensor", "Tensor"), *columns)
+    )
 
 
 def _choices(record: str) -> Choices:

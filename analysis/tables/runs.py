@@ -24,9 +24,26 @@ PRINTED = (
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
-RAW = ("policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high", *SCORES,
-       "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last", "seed", "commit",
-       "bit_map")  # fmt: skip
+RAW = (
+    "policy",
+    "trial",
+    "state",
+    "reason",
+    "on_front",
+    "size_bytes",
+    "file_bytes",
+    "wer_low",
+    "wer_high",
+    *SCORES,
+    "training_model_wer",
+    "step_p95_ms",
+    "train_seconds",
+    "steps",
+    "loss_last",
+    "seed",
+    "commit",
+    "bit_map",
+)
 
 
 def runs(study: Study) -> Table:

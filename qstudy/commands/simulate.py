@@ -24,8 +24,14 @@ from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload, workload
 from qstudy.named import trusting
 
-STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
-          "expansion": "magenta", "hand-over": "red"}  # fmt: skip
+STYLES = {
+    "compute": "green",
+    "bandwidth": "cyan",
+    "on-chip bandwidth": "blue",
+    "element-wise": "yellow",
+    "expansion": "magenta",
+    "hand-over": "red",
+}
 
 PICTURES = (".png", ".svg", ".pdf")
 WIDTH_FIELDS = ("weight", "activation")
@@ -77,7 +83,7 @@ def simulate(
     else:
         _print(reports, operators, speech)
     if plot is not None:
-        from qstudy.commands.simulate_plots import write_plot  # matplotlib takes a second to import
+        from qstudy.hardware.plots import write_plot  # matplotlib takes a second to import
 
         write_plot(reports, [machine for _, machine in pairs], plot)
 
@@ -100,7 +106,7 @@ def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
 
 
 def _from_packed(path: Path) -> tuple[Any, Any, int]:
-    from qstudy.quant.packed_file import read
+    from qstudy.quant.packed.file import read
 
     contents = read(path)
     return contents.shapes, contents.bit_map, 1
@@ -136,8 +142,9 @@ def _with_widths(bit_map: BitMap, bits: str) -> BitMap:
     patterns = _patterns(bits)
     asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
     named = {name for name in bit_map if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    changed = {name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS})
-               for name in named}  # fmt: skip
+    changed = {
+        name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS}) for name in named
+    }
     return bit_map | changed
 
 

@@ -18,9 +18,9 @@ from qstudy.fields import checked
 from qstudy.files import replacing
 from qstudy.model import RNNT
 from qstudy.named import asked_by
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.recognizer import Recognizer, describe, pack
+from qstudy.recognize.recognizer import Recognizer, describe, pack
 from qstudy.training.checkpoint_file import read_checkpoint
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 

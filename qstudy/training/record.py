@@ -80,7 +80,7 @@ class Bits(TypedDict, total=False):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     weight: Width | None
     activation: Width | None
-    grid: Label
+    quantizer: Label
     granularity: Label
     placement: Label
 
