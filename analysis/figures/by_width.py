@@ -1,6 +1,7 @@
 """The figure of word error rate by bit width: policies side by side, one panel per way to treat activations."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -80,10 +81,11 @@ def _panel(
 
 def _line(axes: Axes, line: pd.DataFrame, rest: pd.DataFrame, mark: Mark, places: dict[int, float]) -> None:
     """One series with its whiskers, and the settings that share its cells, small."""
-    x, look = line.width.map(places), {"color": mark.color, "marker": mark.marker}
+    x = line.width.map(places)
+    look: dict[str, Any] = {"color": mark.color, "marker": mark.marker}
     axes.plot(x, line.wer, ms=mark.size, lw=1.4, ls=mark.dash, mec=PAPER, mew=0.5, zorder=4, **look)
     axes.vlines(x, line.low.clip(lower=axes.get_ylim()[0]), line.high, color=mark.color, lw=0.9, zorder=3)
-    small = {"ls": "", "ms": 0.6 * mark.size, "mfc": "none", "mec": mark.color, "mew": 0.7}
+    small: dict[str, Any] = {"ls": "", "ms": 0.6 * mark.size, "mfc": "none", "mec": mark.color, "mew": 0.7}
     axes.plot(rest.width.map(places), rest.wer, **small, **look)
 
 

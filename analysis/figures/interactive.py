@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
@@ -171,5 +172,5 @@ def widths(runs: pd.DataFrame) -> pd.Series:
 def outline(mark: Mark) -> str:
     """A mark as the SVG path, about 2 units across, that Vega draws points with."""
     style = MarkerStyle(mark.marker)
-    corners = style.get_path().transformed(style.get_transform()).to_polygons()[0] * mark.size / 3
+    corners = np.asarray(style.get_path().transformed(style.get_transform()).to_polygons()[0]) * mark.size / 3
     return "M" + "L".join(f"{round(x, 2) + 0:g},{round(-y, 2) + 0:g}" for x, y in corners) + "Z"

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from analysis.figures.style import MARKS, PAPER, Mark
 
 LONGEST = 48  # characters of a name
-BASELINE = {"color": MARKS["float"].color, "lw": 0.9, "ls": (0, (1, 1.6))}
+BASELINE: dict[str, Any] = {"color": MARKS["float"].color, "lw": 0.9, "ls": (0, (1, 1.6))}
 """How the float baseline's line looks."""
 
 

@@ -40,8 +40,8 @@ class Points:
     def beyond(self) -> list[float]:
         """Costs of float models, which may be much larger than all others."""
         floats = self.trials.cost[self.trials.policy == "float"]
-        known = self.baseline is not None and self.baseline.cost > 0
-        return [*floats, self.baseline.cost] if known else list(floats)
+        one = self.baseline
+        return list(floats) if one is None or not one.cost > 0 else [*floats, one.cost]
 
     @property
     def inside(self) -> list[float]:
