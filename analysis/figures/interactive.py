@@ -54,6 +54,7 @@ def explorer(shown: Points, place: int) -> Spec:
     """Specify the plot over the data set `runs`, whose columns `cost_PLACE`, `front_PLACE`, ... `columns` gives."""
     x = {"field": "x", **_axis(shown.x, shown.cost.axis)}
     y = {"field": "wer", **_axis(shown.y, f"Word error rate on {shown.study.split} (%)")}
+    least = f"max(datum.low, {shown.y.limits[0]!r})"  # zero has no logarithm
     place_x = f"min(datum.cost_{place}, {shown.x.edge!r})" if shown.x.far else f"datum.cost_{place}"
     return {
         "width": "container",
@@ -61,7 +62,11 @@ def explorer(shown: Points, place: int) -> Spec:
         "background": "transparent",
         "config": {"font": FONT, "view": {"stroke": None}, "axis": AXIS, "legend": LEGEND},
         "data": {"name": "runs"},
-        "transform": [{"filter": f"datum.cost_{place} > 0"}, {"calculate": place_x, "as": "x"}],
+        "transform": [
+            {"filter": f"datum.cost_{place} > 0"},
+            {"calculate": place_x, "as": "x"},
+            {"calculate": least, "as": "least"},
+        ],
         "params": [{"name": "policy", "value": None}, {"name": "bits", "value": None}],
         "layer": [*_given(shown, x, y), *_runs(shown, place, x, y)],
     }
@@ -81,7 +86,7 @@ def _given(shown: Points, x: Spec, y: Spec) -> list[Spec]:
     found = []
     if shown.baseline is not None:
         one = shown.baseline
-        rates = {"values": [{"wer": one.wer, "low": one.low, "high": one.high}]}
+        rates = {"values": [{"wer": one.wer, "low": max(one.low, shown.y.limits[0]), "high": one.high}]}
         band = {"type": "rect", "color": ROLES[MUTED], "opacity": 0.13, "clip": True}
         ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
         found += [{"data": rates, "mark": band, "encoding": ends}] * bool(one.low == one.low)
@@ -104,7 +109,7 @@ def _runs(shown: Points, place: int, x: Spec, y: Spec) -> list[Spec]:
     color = _by_title(looks, [ROLES.get(mark.color, mark.color) for mark in looks.values()])
     shape = _by_title(looks, [outline(mark) for mark in looks.values()])
     points = {"x": x, "y": y, "color": color, "shape": shape, "tooltip": _tooltip(shown, place, "rate")}
-    whisker = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
+    whisker = {"x": x, "y": {**y, "field": "least"}, "y2": {"field": "high"}, "color": color}
     refused = {"x": x, "y": {"value": HEIGHT - 8}, "tooltip": _tooltip(shown, place, "reason")}
     stairs = {"values": shown.front[["cost", "wer"]].to_dict("records")}
     return [

@@ -103,7 +103,7 @@ class Labels:
         outside = np.clip(inside[:2] - boxes[:, :2], 0, None).sum(1) + np.clip(boxes[:, 2:] - inside[2:], 0, None).sum(
             1
         )
-        return 10 * _covered(boxes, self.taken) + 50 * outside
+        return 10 * _covered(boxes, self.taken) + 200 * outside
 
 
 def _covered(boxes: Floats, others: Floats) -> Floats:

@@ -3,7 +3,7 @@ const sections = JSON.parse(document.getElementById("data").textContent);
 const texts = new Intl.Collator("en", {numeric: true});
 
 // Columns, or distinct values and which of them stands at every place -> one object per run.
-const decoded = (column) => column.at ? column.at.map((place) => column.values[place]) : column;
+const decoded = (column) => Array.isArray(column) ? column : column.at.map((place) => column.values[place]);
 const rows = (columns) => {
   const lists = Object.entries(columns).map(([name, column]) => [name, decoded(column)]);
   return (lists[0]?.[1] ?? []).map((_, index) => ({index, ...Object.fromEntries(lists.map(([name, list]) => [name, list[index]]))}));
