@@ -111,9 +111,9 @@ def _part(widths: Widths, quantized: Widths) -> str:
 
 
 def _unusual(widths: list[Mapping[str, Any]]) -> list[str]:
-    grids = sorted({bits.get("grid") or "uniform" for bits in widths})
+    quantizers = sorted({bits.get("quantizer") or "uniform" for bits in widths})
     granularities = sorted({bits.get("granularity") or "channel" for bits in widths})
-    found = ["+".join(grids)] if grids != ["uniform"] else []
+    found = ["+".join(quantizers)] if quantizers != ["uniform"] else []
     found += ["per " + "+".join(granularities)] if granularities != ["channel"] else []
     on_cpu = sum(bits.get("placement") == "cpu" for bits in widths)
     return found + ([f"{on_cpu} on CPU"] if on_cpu else [])

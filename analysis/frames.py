@@ -44,7 +44,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,12 @@ from analysis.configs import flat, setting, varying
 from analysis.records import Problem, read_folder
 from analysis.text import slug
 from analysis.variants import variants
+from qstudy.bits import LayerBits
 from qstudy.errors import UserError
 from qstudy.training.record import Record
 
+WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name not in ("accumulator", "group")}
+"""What is told of a quantizable layer, and what it is where a record does not say."""
 COUNTS = ("substitutions", "insertions", "deletions", "words", "utterances")
 
 
@@ -69,7 +72,7 @@ class Frames:
     runs: pd.DataFrame
     """One row per run (see this file's head): the baseline first, then by trial."""
     layers: pd.DataFrame
-    """One row per run and layer: study, run, layer, kind, parameters, bytes; and weight, activation (bits), grid,
+    """One row per run and layer: study, run, layer, kind, parameters, bytes; and weight, activation (bits), quantizer,
     granularity, placement where the layer is quantizable."""
     errors: pd.DataFrame
     """One row per run, set and utterance: study, run, set, utterance (from 0), errors, words (of the reference)."""
@@ -191,14 +194,14 @@ def _described(run: Record) -> Record:
 
 
 def _runs(runs: list[_Run]) -> pd.DataFrame:
-    fields = varying([run.config for run in runs])
+    differing = varying([run.config for run in runs])
     frame = pd.DataFrame.from_records([{"study": run.study, **run.row} for run in runs])
     if runs:
         frame["variant"] = _variants(runs)
         frame["method"] = (frame.policy + " " + frame.variant).str.strip()
         floats = frame.is_baseline.map({True: "float baseline", False: "float control"})
         frame["title"] = frame.method.where(frame.policy != "float", floats)
-    settings = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in fields}
+    settings = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in differing}
     texts = pd.Series([run.text for run in runs], index=frame.index, dtype=object, name="record")
     return pd.concat([frame, pd.DataFrame(settings, index=frame.index), texts], axis=1)
 
@@ -285,20 +288,7 @@ def _number(value: Any) -> float:
 
 def _layers(runs: list[_Run]) -> pd.DataFrame:
     found = [{"study": run.study, "run": run.name, **layer} for run in runs for layer in run.layers]
-    columns = (
-        "study",
-        "run",
-        "layer",
-        "kind",
-        "parameters",
-        "bytes",
-        "weight",
-        "activation",
-        "grid",
-        "granularity",
-        "placement",
-    )
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(found, columns=["study", "run", "layer", "kind", "parameters", "bytes", *WIDTHS])
 
 
 def _layers_of(record: Record) -> list[dict[str, Any]]:
@@ -309,14 +299,7 @@ def _layers_of(record: Record) -> list[dict[str, Any]]:
 def _widths(bits: Any) -> dict[str, Any]:
     if bits is None:
         return {}
-    usual = {
-        "weight": 32,
-        "activation": 32,
-        "quantizer": "uniform",
-        "granularity": "channel",
-        "placement": "accelerator",
-    }
-    return {key: bits.get(key) or value for key, value in usual.items()}
+    return {key: bits.get(key) or usual for key, usual in WIDTHS.items()}
 
 
 def _errors(runs: list[_Run]) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def test_a_wrong_record_is_not_written(tmp_path: Path, wrong: dict[str, Any]) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ['{"schema": 1, "ru', '{"schema": 2}', "[]", '{"schema": 1}', "[" * 9999, "NaN"])
+@pytest.mark.parametrize("text", ['{"schema": 2, "ru', '{"schema": 1}', "[]", '{"schema": 2}', "[" * 9999, "NaN"])
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "runs" / "trial-0000-ptq"
     folder.mkdir(parents=True)
@@ -102,6 +102,7 @@ def test_unknown_fields_are_ignored() -> None:
         ({"run": "r" * 1000}, "should be one line of at most 200 characters"),
         ({"reason": ["x"]}, "reason: a list should be a valid string"),
         ({"bit_map": {"a": {"weight": 0}}}, "bit_map.a.weight: 0 should be greater than or equal to 1"),
+        ({"bit_map": {"a": {"grid": "codebook"}}}, "bit_map.a: a mapping has a `grid`, which is called `quantizer`"),
         ({"config": {"policy": 3}}, "config: a mapping needs a mapping `policy`"),
         ({"notes": {"choices": {"a": 3}}}, "notes.choices.a: 3 should be a mapping"),
         ({"training_model_wer": "x"}, "training_model_wer: 'x' should be a valid number"),

@@ -28,6 +28,7 @@ from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
+from qstudy.training.record import SCHEMA
 from qstudy.training.run import float_baseline, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +70,7 @@ def test_the_loss_falls_and_the_record_says_so(corpus: Path, shared_folder: Path
     assert record.loss["last"] < 0.8 * record.loss["first"]
     assert record.steps == 50
     assert json.loads(json.dumps(asdict(record))) == read_json(tmp_path / "record.json")
-    assert (record.schema, record.run, record.state, record.policy) == (1, "float", "complete", "float")
+    assert (record.schema, record.run, record.state, record.policy) == (SCHEMA, "float", "complete", "float")
     assert record.size_bytes == price(config).size_bytes == PackedModel.load(tmp_path / "model.qst").size_bytes
     assert record.file_bytes == (tmp_path / "model.qst").stat().st_size
     assert list(record.metrics) == ["dev", "new"]

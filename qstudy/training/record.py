@@ -19,7 +19,7 @@ from qstudy.errors import UserError
 from qstudy.fields import checked
 from qstudy.files import read_json, safe_name, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.qst"  # beside it
 SMALLEST, LARGEST = 1e-9, 1e15  # beyond these no axis can be drawn
@@ -56,6 +56,12 @@ def _utterances(value: "Utterances") -> "Utterances":
         )
     if errors.count(" ") != words.count(" "):
         raise ValueError(f"has {errors.count(' ') + 1} errors, but {words.count(' ') + 1} words")
+    return value
+
+
+def _bits(value: "Bits") -> "Bits":
+    if "grid" in value:  # unnoticed, a codebook would become uniform levels
+        raise ValueError("has a `grid`, which is called `quantizer` since schema 2")
     return value
 
 
@@ -199,7 +205,7 @@ class Record:
     policy: Label
     config: Annotated[dict[str, Any], AfterValidator(_config)] | None = None
     """Resolved: every field of `qstudy.training.config.RunConfig`."""
-    bit_map: dict[Label, Bits] | None = None
+    bit_map: dict[Label, Annotated[Bits, AfterValidator(_bits)]] | None = None
     """Layer -> widths."""
     layers: dict[Label, Layer] | None = None
     size_bytes: Count | None = None
