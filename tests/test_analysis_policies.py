@@ -18,7 +18,7 @@ from analysis.widths import rows
 from analysis.widths_table import costs_table
 from hypothesis import given
 from hypothesis import strategies as st
-from test_analysis_report import Resources
+from pages import Resources
 
 from analysis.records import Run
 from analysis.report import report
@@ -191,8 +191,7 @@ def test_two_studies_share_a_page_that_can_be_rebuilt_from_itself(tmp_path: Path
     report(tmp_path / "policies-one", out, also=tmp_path / "policies-two")
     files = {path.name for path in out.iterdir()}
     assert {"one_wer_by_width.csv", "two_wer_by_width.png", "one_runs.tex", "claims.md", "comparison.csv"} <= files
-    page = Resources()
-    page.feed((out / "index.html").read_text())
+    page = Resources((out / "index.html").read_text())
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
     assert {link for link in page.links if not link.startswith(("#", "data:"))} <= files

@@ -50,6 +50,7 @@ def runs(study: Study) -> Table:
     """All runs: the baseline, the finished trials by size, then the others."""
     trials = study.trials.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
     found = pd.concat([study.finished[study.finished.is_baseline], trials, study.unfinished])
+    widths = _widths(study.layers)
     frame = found.assign(
         policy=found.method,
         title=found.title.where(found.state == "complete", found.title + " (" + found.state + ")"),
@@ -59,7 +60,7 @@ def runs(study: Study) -> Table:
         wer_low=found.low,
         wer_high=found.high,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
-        bit_map=found.run.map(_widths(study.layers)).fillna("{}"),
+        bit_map=[widths.get(run, "{}") for run in found.run],
         **{name: found[f"{name}.{study.split}"] for name in SCORES},
     )
     settings = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]
