@@ -149,7 +149,8 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per setting, in order: means over its runs (texts: the first's), with their number `n`, and `spread`."""
     grouped = runs.groupby("setting", sort=False)
     found = runs.drop_duplicates("setting").set_index("setting", drop=False)
-    found = found.assign(n=grouped.size(), spread=grouped.wer.std())
+    spreads = {f"spread.{name}": grouped[f"wer.{name}"].std() for name in _suffixes(runs, "wer")}
+    found = found.assign(n=grouped.size(), spread=grouped.wer.std(), **spreads)
     if len(found) < len(runs):
         numbers = [name for name in runs.select_dtypes("number").columns if name not in PER_RUN]
         found[numbers] = grouped[numbers].mean()

@@ -16,7 +16,9 @@ def to_csv(table: Table) -> str:
     """Every column of the frame, raw values, an empty field where there is none."""
     frame = table.frame
     texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    safe = frame.assign(**{name: frame[name].map(plain) for name in texts}).rename(columns=plain)
+    whole = [name for name in frame.select_dtypes("float") if (frame[name].dropna() % 1 == 0).all()]
+    safe = frame.assign(**{name: frame[name].map(plain) for name in texts}).astype(dict.fromkeys(whole, "Int64"))
+    safe = safe.rename(columns=plain)
     return str(safe.to_csv(index=False, lineterminator="\n"))
 
 

@@ -1,6 +1,7 @@
 """One table over several sets or several studies: a row per method and widths, a column per set."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -48,27 +49,15 @@ def _middle(study: Study) -> pd.DataFrame:
 
 
 def _values(study: Study, found: pd.DataFrame, prefix: str) -> pd.DataFrame:
-    rates = {
-        f"{prefix}{split} {part}": found[f"{column}.{split}"]
-        for split in study.splits
-        for part, column in (("wer", "wer"), ("wer_low", "low"), ("wer_high", "high"))
-    }
-    values = {f"{prefix}compression": compression(found), **rates}
-    return pd.DataFrame({name.replace(" ", "_"): column for name, column in values.items()})
+    values = {f"{prefix}compression": compression(found)}
+    for split in study.splits:
+        parts = {"": "wer", "_low": "low", "_high": "high", "_spread": "spread"}
+        values |= {f"{prefix}{split} wer{part}": found[f"{column}.{split}"] for part, column in parts.items()}
+        values[f"{prefix}{split} wer_seeds"] = found.n
+    return pd.DataFrame(values).rename(columns=lambda name: name.replace(" ", "_"))
 
 
 def _columns(study: Study, prefix: str) -> list[Column]:
-    smaller = Column(
-        f"{prefix}compression".replace(" ", "_"),
-        f"{prefix}vs float (×)",
-        "r",
-        lambda value: number(value, 2),
-        missing=DASH,
-    )
-    return [
-        smaller,
-        *(
-            rate(f"{prefix}{split} wer".replace(" ", "_"), f"{prefix}{split} (%)", missing=DASH)
-            for split in study.splits
-        ),
-    ]
+    key, two = prefix.replace(" ", "_"), partial(number, digits=2)
+    rates = [rate(f"{key}{split}_wer", f"{prefix}{split} (%)", missing=DASH) for split in study.splits]
+    return [Column(f"{key}compression", f"{prefix}vs float (×)", "r", two, missing=DASH), *rates]

@@ -24,32 +24,15 @@ PRINTED = (
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
-RAW = (
-    "policy",
-    "trial",
-    "state",
-    "reason",
-    "on_front",
-    "size_bytes",
-    "file_bytes",
-    "wer_low",
-    "wer_high",
-    *SCORES,
-    "training_model_wer",
-    "step_p95_ms",
-    "train_seconds",
-    "steps",
-    "loss_last",
-    "seed",
-    "commit",
-    "bit_map",
-)
+RAW = ("policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high")
+RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
+RAW += ("seed", "commit", "bit_map")
 
 
 def runs(study: Study) -> Table:
-    """All runs: the baseline, the finished trials by size, then the others."""
-    trials = study.trials.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
-    found = pd.concat([study.finished[study.finished.is_baseline], trials, study.unfinished])
+    """The baseline, the settings by size (a row for all seeds of each), then the runs that were not finished."""
+    settings = study.settings.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
+    found = pd.concat([study.references, settings, study.unfinished.assign(n=1)])
     widths = _widths(study.layers)
     frame = found.assign(
         policy=found.method,
@@ -59,12 +42,14 @@ def runs(study: Study) -> Table:
         compression=compression(found),
         wer_low=found.low,
         wer_high=found.high,
+        wer_spread=found.spread,
+        wer_seeds=found.n,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
         bit_map=[widths.get(run, "{}") for run in found.run],
         **{name: found[f"{name}.{study.split}"] for name in SCORES},
     )
-    settings = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]
-    names = [*(column.key for column in PRINTED), *RAW, *settings]
+    varying = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]
+    names = [*(column.key for column in PRINTED), *RAW, *varying]
     return Table("runs", "Runs", _caption(study), frame[names].reset_index(drop=True), PRINTED)
 
 

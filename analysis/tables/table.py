@@ -66,7 +66,8 @@ class Table:
 
 
 def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
-    """A column of error rates in per cent, behind them the interval that `KEY_low` and `KEY_high` tell.
+    """A column of error rates in per cent, behind them the interval that `KEY_low` and `KEY_high` tell,
+    or over several `KEY_seeds` their `KEY_spread`.
 
     Args:
         key: of the frame's fractions.
@@ -76,6 +77,8 @@ def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
     """
 
     def interval(row: Row) -> str:
+        if row.get(f"{key}_seeds", 1) > 1:
+            return f"± {percent(row[f'{key}_spread'])} ({row[f'{key}_seeds']:.0f} seeds)"
         low, high = row[f"{key}_low"], row[f"{key}_high"]
         return "" if pd.isna(low) or pd.isna(high) else f"[{percent(low)}, {percent(high)}]"
 
