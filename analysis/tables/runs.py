@@ -24,7 +24,17 @@ PRINTED = (
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
-RAW = ("policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high")
+RAW: tuple[str, ...] = (
+    "policy",
+    "trial",
+    "state",
+    "reason",
+    "on_front",
+    "size_bytes",
+    "file_bytes",
+    "wer_low",
+    "wer_high",
+)
 RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
 RAW += ("seed", "commit", "bit_map")
 
