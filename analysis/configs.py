@@ -23,11 +23,11 @@ def _flatten(config: dict[str, Any], prefix: str, found: dict[str, Any]) -> None
             _flatten(value, f"{prefix}{key}.", found)
         else:
             plain: Any = json.dumps(value) if isinstance(value, list) else value
-            found[intern(f"{prefix}{key}")] = _shared(plain, type(plain))
+            found[intern(f"{prefix}{key}")] = _shared(plain, str(type(plain)))
 
 
 @lru_cache(maxsize=100_000)
-def _shared(value: Any, kind: Any) -> Any:
+def _shared(value: Any, kind: str) -> Any:
     """The same object for equal values: thousands of runs agree in most."""
     return value
 
