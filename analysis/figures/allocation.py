@@ -10,8 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.costs import costs
-from analysis.figures.points import points
+from analysis.figures.points import costs, points
 from analysis.figures.style import GRID, INK, MUTED, PAPER, SETTINGS, Picture, marks
 from analysis.study import Study
 from analysis.text import percent, size

@@ -118,7 +118,7 @@ class Picture:
     caption: str
     figure: Figure
     plot: dict[str, Any] | None = None
-    """What the page shows in its place: a Vega-Lite specification over the runs (`analysis.figures.interactive`)."""
+    """What the page shows in its place: a plot of the runs (`analysis.figures.interactive`)."""
 
     def drawn(self) -> dict[str, bytes]:
         """File name -> content as PNG, PDF and SVG; equal figures give equal bytes."""

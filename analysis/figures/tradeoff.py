@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.axes import set_x, set_y
-from analysis.figures.costs import costs
-from analysis.figures.interactive import explorer
+from analysis.figures.interactive import plot
 from analysis.figures.labels import Labels
 from analysis.figures.legend import BASELINE, handle, legend
-from analysis.figures.points import Points, points
+from analysis.figures.points import Points, costs, points
 from analysis.figures.style import INK, MARKS, MUTED, PAPER, SETTINGS, SHADE, Mark, Picture, marks
 from analysis.study import Study
 from analysis.text import counted, listed
@@ -31,7 +30,7 @@ def tradeoff(study: Study) -> Iterator[Picture]:
         if len(shown.trials) or (shown.baseline is not None and shown.baseline.cost > 0):
             with mpl.rc_context(SETTINGS):
                 figure = _Plot(shown).draw()
-            yield Picture(cost.name, cost.title, _caption(shown), figure, explorer(shown, place))
+            yield Picture(cost.name, cost.title, _caption(shown), figure, plot(shown, place))
 
 
 class _Plot:
