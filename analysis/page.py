@@ -57,7 +57,7 @@ def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, 
             records=sum((~study.runs.from_trials).sum() for study in studies),
             data=[section.data for section in shown],
             style=_template("style.css"),
-            script=_template("page.js"),
+            script=_template("plot.js") + _template("page.js"),
             vega=_vega() if any(section.data["plots"] for section in shown) else "",
         )
     )

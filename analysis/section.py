@@ -92,5 +92,5 @@ def _data(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
         "columns": columns(study, runs),
         "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},
         "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
-        "plots": [{"figure": one.name, "spec": one.plot} for one in pictures if one.plot],
+        "plots": [{"figure": one.name, **one.plot} for one in pictures if one.plot],
     }

@@ -15,9 +15,8 @@ from analysis.figures import FIGURES
 from analysis.figures.allocation import allocation
 from analysis.figures.axes import cost_scale, error_scale
 from analysis.figures.by_width import by_width
-from analysis.figures.costs import costs
 from analysis.figures.interactive import columns
-from analysis.figures.points import points
+from analysis.figures.points import costs, points
 from analysis.figures.style import marks
 from analysis.figures.tradeoff import tradeoff
 from analysis.study import Study, load_studies

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def test_strangers_texts_are_data(hostile: Path):
     assert Resources(text).open == []
     inlined = re.search('id="data">(.*?)</script>', text, re.DOTALL)
     assert inlined is not None
-    assert json.loads(inlined[1])[0]["common"] == {}
+    assert json.loads(inlined[1])[0]["common"][EVIL] == EVIL
 
 
 @needs_browser
@@ -203,9 +204,14 @@ def test_strangers_texts_do_nothing_in_a_browser(hostile: Path, tmp_path: Path):
 
 
 @needs_browser
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
 def test_print_shows_folded_tables_and_still_figures(tmp_path: Path):
     records = made.records()
-    many = [record | {"run": f"{record['run']}-{copy}"} for copy in range(2) for record in records[1:]]
+    many = [
+        record | {"run": f"{record['run']}-{copy}", "config": {"copy": copy}}
+        for copy in range(2)
+        for record in records[1:]
+    ]
     report(made.write(tmp_path / "study", [records[0], *many]), tmp_path / "out")
     page = tmp_path / "out" / "index.html"
     assert "<details>" in page.read_text()
