@@ -95,6 +95,7 @@ def test_every_run_is_held_against_the_baseline_of_its_seed(tmp_path: Path) -> N
     assert list(study.settings.wer) == pytest.approx([0.02, 0.04])
     assert list(study.settings.spread) == pytest.approx([0.01, 0.01])
     assert list(study.settings.seed) == [0, 0]
+    assert list(study.floats_of(study.trials).run) == ["float-0", "float-1", "float-2"] * 2
     assert study.reference is not None
     assert (study.reference.n, study.reference.wer) == (3, pytest.approx(0.02))
 
