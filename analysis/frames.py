@@ -199,7 +199,7 @@ def _parent(run: Record) -> str:
 
 def _described(run: Record) -> Record:
     parent: Any = run.baseline
-    widths: Any = {name: {"weight": 32, "activation": 32} for name in run.bit_map or {}}
+    widths: Any = {name: {} for name in run.bit_map or {}}
     told = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
     return Record(
         run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers, bit_map=widths, **told
@@ -229,10 +229,10 @@ def _variants(runs: list[_Run]) -> list[str]:
 
 
 def _row(record: Record, content: bytes) -> dict[str, Any]:
-    widths: Any = record.bit_map or {}
-    layers: Any = record.layers or {}
+    layers = _layers_of(record)
+    quantizable = [layer for layer in layers if "weight" in layer]
     step, loss, reason = record.step_ms or {}, record.loss or {}, record.reason or ""
-    weight_bits, activation_bits = uniform(widths, layers) or means(widths, layers)
+    weight_bits, activation_bits = uniform(quantizable) or means(quantizable)
     return {
         "run": record.run,
         "trial": _number(record.trial),
@@ -246,14 +246,14 @@ def _row(record: Record, content: bytes) -> dict[str, Any]:
         "setting": setting(record),
         "seed": _number(record.seed),
         "steps": _number(record.steps),
-        "bits": "float" if record.policy == "float" and not widths else describe(widths, layers),
-        "label": label(widths, layers),
-        "uniform": uniform(widths, layers) is not None,
+        "bits": "float" if record.policy == "float" and not quantizable else describe(quantizable),
+        "label": label(quantizable),
+        "uniform": uniform(quantizable) is not None,
         "weight_bits": _number(weight_bits),
         "activation_bits": _number(activation_bits),
         "size_bytes": _number(record.size_bytes),
         "file_bytes": _number(record.file_bytes),
-        "parameters": sum(layer.get("parameters") or 0 for layer in layers.values()),
+        "parameters": sum(layer.get("parameters") or 0 for layer in layers),
         "training_model_wer": _number(record.training_model_wer),
         "step_ms": _number(step.get("median")),
         "step_p95_ms": _number(step.get("p95")),
