@@ -194,6 +194,11 @@ class RunConfig:
         return (self.start or ("scratch" if self.policy.get("name") == "float" else "baseline")) == "scratch"
 
     @property
+    def schedule_name(self) -> str:
+        """The field whose schedule applies."""
+        return "training" if self.from_scratch else "finetune"
+
+    @property
     def schedule(self) -> Schedule:
         """The schedule that applies."""
         return self.training if self.from_scratch else self.finetune
