@@ -25,6 +25,15 @@ class Arithmetic(nn.Module, ABC):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
 
+    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
+
+        Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, and
+        G times the work; one that trains, or has a kernel for it, overrides it.
+        """
+        every = self.linear(x, weight, bias).unflatten(-1, (x.shape[-2], -1))  # (..., G, G, H / G)
+        return every.diagonal(dim1=-3, dim2=-2).transpose(-1, -2).flatten(-2)
+
     @abstractmethod
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         """One unidirectional LSTM layer over x (B, T, D).

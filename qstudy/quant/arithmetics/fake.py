@@ -17,6 +17,11 @@ class FakeArithmetic(GriddedArithmetic):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._input(x), self._weight(0, weight), bias)
 
+    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = self._weight(0, weight).unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
+        y = torch.einsum("...gd,ghd->...gh", self._input(x), rows).flatten(-2)
+        return y if bias is None else y + bias
+
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights
         x, w_input, w_hidden = self._input(x), self._weight(0, w_input), self._weight(1, w_hidden)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import Arithmetic, LSTMState
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_words, hidden_step, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
@@ -69,6 +69,8 @@ class FixedPointArithmetic(FakeArithmetic):
             codes = grid.codes(x.detach().float())
             y = _FixedPointLinear.apply(snapped, self._weight(0, weight), codes, grid.step, self._codes(0, weight))
             return y if bias is None else y + bias
+
+    grouped_linear = Arithmetic.grouped_linear  # by `linear`, in integers
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.inputs is None or not self.inputs.enabled:

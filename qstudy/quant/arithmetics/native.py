@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import Arithmetic, LSTMState
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.grids import ActivationGrid, WeightGrid
 from qstudy.quant.integer.accumulator import Grid
@@ -51,6 +51,8 @@ class NativeArithmetic(FakeArithmetic):
             y = weight_only_product(self._input(x), matrix)
             return y if bias is None else y + bias
         return integer_linear(self._observed(x), matrix, bias, device_grid(self.inputs), self.gradient)
+
+    grouped_linear = Arithmetic.grouped_linear  # by `linear`, in integers
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         grids = self.inputs, self.hidden
