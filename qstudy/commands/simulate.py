@@ -17,7 +17,7 @@ from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError, naming
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
-from qstudy.hardware.simulator import OperatorReport, Report
+from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.stream import REFERENCE, Speech
@@ -29,6 +29,7 @@ STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", 
 
 PICTURES = (".png", ".svg", ".pdf")
 WIDTH_FIELDS = ("weight", "activation")
+HEADINGS = ("layer", "widths", "where", "bound", "runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load")
 NARROW = ("layer", "widths", "bound", "DRAM kB", "µs a run", "load")
 
 
@@ -190,18 +191,22 @@ def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     heard = "an utterance of 4 s with 48 labels" if speech == REFERENCE else f"{count} utterances of the manifest"
     console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}. f: float.[/dim]")
     console.print("[dim]Operators are placed for the lowest latency; another placement might compute less.[/dim]")
+    if layers := list(dict.fromkeys(layer for report in reports for layer in report.untimed)):
+        console.print(
+            f"Totals are unknown: nobody says how often {escape(layers[0])} runs ({len(layers)} such layers)."
+        )
 
 
 def _layer_table(report: Report, operators: bool, narrow: bool) -> Table:
     """One row per layer or operator; a narrow terminal gets the columns that matter most."""
     table = Table(title=escape(f"{report.model} on {report.accelerator}"), title_justify="left", header_style="bold")
-    rows = [_cells(row) for row in (report.operators if operators else by_layer(report))]
-    for heading in rows[0]:
-        if not narrow or heading in NARROW:
-            left = heading in ("layer", "widths", "where", "bound")
-            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell for heading, cell in row.items() if not narrow or heading in NARROW))
+    headings = NARROW if narrow else HEADINGS
+    for heading in headings:
+        left = heading in ("layer", "widths", "where", "bound")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for row in report.operators if operators else by_layer(report):
+        cells = _cells(row)
+        table.add_row(*(cells[heading] for heading in headings))
     return table
 
 
@@ -214,18 +219,19 @@ def _cells(row: OperatorReport) -> dict[str, str | Text]:
         "widths": "float" if weight == activation == "f" else f"W{weight}A{activation}",
         "where": row.processor,
         "bound": Text(row.bound, style=STYLES[row.bound]),
-        "runs/s": f"{row.runs:.1f}",
+        "runs/s": UNKNOWN if row.runs is None else f"{row.runs:.1f}",
         "MACs": f"{row.macs:,}",
         "cycles": f"{row.cycles:,}",
         "DRAM kB": f"{row.dram_bytes / 1000:.1f}",
         "stall µs": f"{row.stall_us:.1f}",
         "µs a run": f"{row.us:.1f}",
-        "load": f"{row.load:.2%}",
+        "load": UNKNOWN if row.load is None else f"{row.load:.2%}",
     }
 
 
 def by_layer(report: Report) -> list[OperatorReport]:
-    """The operators of each layer summed; the bound is that of the longest, runs are those of the most frequent."""
+    """The operators of each layer summed; the bound is that of the longest, runs are those of the most frequent, or
+    None if those of any are."""
     layers: dict[str, list[OperatorReport]] = {}
     for operator in report.operators:
         layers.setdefault(operator.layer, []).append(operator)
@@ -233,13 +239,16 @@ def by_layer(report: Report) -> list[OperatorReport]:
 
 
 def _sum_up(name: str, parts: list[OperatorReport]) -> OperatorReport:
-    longest = max(parts, key=lambda part: part.load)
-    runs = max(part.runs for part in parts)
+    if any(part.runs is None for part in parts):  # as if each ran once
+        once = [replace(part, runs=1.0, load=part.us * 1e-6) for part in parts]
+        return replace(_sum_up(name, once), runs=None, load=None)
+    longest = max(parts, key=_load_of)
+    runs = max(part.runs or 0.0 for part in parts)
 
     def per_run(field: str) -> float:
         return sum(getattr(part, field) * part.runs for part in parts) / runs if runs else 0.0
 
-    busy = sum(part.load for part in parts)
+    busy = sum(map(_load_of, parts))
     return replace(
         longest,
         name=name,
@@ -253,8 +262,12 @@ def _sum_up(name: str, parts: list[OperatorReport]) -> OperatorReport:
         stall_us=per_run("stall_us"),
         energy_uj=per_run("energy_uj"),
         load=busy,
-        utilization=sum(part.utilization * part.load for part in parts) / busy if busy else 0.0,
+        utilization=sum(part.utilization * _load_of(part) for part in parts) / busy if busy else 0.0,
     )
+
+
+def _load_of(operator: OperatorReport) -> float:
+    return operator.load or 0.0
 
 
 def _summary_table(reports: list[Report]) -> Table:
@@ -273,7 +286,7 @@ def _summary_table(reports: list[Report]) -> Table:
         ("energy, mJ per s of speech", "energy_mj_per_s", "{:.3f}"),
     ):
         values = [getattr(report, field) for report in reports]
-        cells = ["not known" if value is None else form.format(value) for value in values]
+        cells = [UNKNOWN if value is None else form.format(value) for value in values]
         if len(values) > 1:
             known = None not in values and values[1] > 0
             cells.append(f"{values[0] / values[1]:.2f}x" if known else "")
