@@ -199,7 +199,7 @@ def test_a_model_whose_layers_have_no_rate(
     simulate(path, plot=tmp_path / "picture.svg")
     told = " ".join(capsys.readouterr().out.split())
     assert "user-perceived latency, ms │ unknown" in told
-    assert "nobody says how often l runs (1 such layers)" in told
+    assert "nobody says how often these layers run: l." in told
     assert "latency unknown" in (tmp_path / "picture.svg").read_text()
     simulate(path, json=True)
     report = json.loads(capsys.readouterr().out)

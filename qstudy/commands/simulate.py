@@ -191,10 +191,9 @@ def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     heard = "an utterance of 4 s with 48 labels" if speech == REFERENCE else f"{count} utterances of the manifest"
     console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}. f: float.[/dim]")
     console.print("[dim]Operators are placed for the lowest latency; another placement might compute less.[/dim]")
-    if layers := list(dict.fromkeys(layer for report in reports for layer in report.untimed)):
-        console.print(
-            f"Totals are unknown: nobody says how often {escape(layers[0])} runs ({len(layers)} such layers)."
-        )
+    if untimed := list(dict.fromkeys(layer for report in reports for layer in report.untimed)):
+        named = ", ".join([*untimed[:3], "..."] if len(untimed) > 3 else untimed)
+        console.print(escape(f"Totals are unknown, because nobody says how often these layers run: {named}."))
 
 
 def _layer_table(report: Report, operators: bool, narrow: bool) -> Table:
