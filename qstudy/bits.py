@@ -57,6 +57,8 @@ class LayerShape:
     """Frames that attention looks at."""
     heads: Size = 1
     """Heads of attention."""
+    other_bytes: Count = 0
+    """Bytes of what is stored in other types than float32: counters, masks, indices."""
 
     def __post_init__(self) -> None:
         if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
@@ -66,7 +68,7 @@ class LayerShape:
 
     @property
     def parameters(self) -> int:
-        """Number of stored values."""
+        """Number of stored weights."""
         return sum(rows * columns for rows, columns in self.matrices) + self.vectors
 
 

@@ -12,11 +12,10 @@ from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.decode.greedy import GreedyState, greedy, greedy_labels
-from qstudy.errors import UserError, naming
+from qstudy.errors import naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.model.encoder import EncoderState
-from qstudy.model.normalize import Normalize
 from qstudy.named import asked_by
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.settings import FeatureSettings, ModelConfig
@@ -103,12 +102,7 @@ def _built(packed: PackedModel) -> Recognizer:
     with asked_by(Path(packed.source)):
         build = partial(RNNT, config, features.bins, features.hop_ms, tokenizer.size)
         with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
-            fits = build().shapes() == packed.shapes
-        if not fits:
-            raise UserError(f"{packed.source} describes another model than the one that it holds; export it again.")
+            packed.require_layers(build().shapes())
         model = build()
     fill_packed(model, packed)
-    for module in model.modules():
-        if isinstance(module, Normalize) and not (module.deviation > 0).all():
-            raise UserError("a deviation of the features is not above 0; export it again.")
     return Recognizer(model, features, tokenizer)

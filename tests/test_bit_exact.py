@@ -24,7 +24,7 @@ from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Linear, quantizable
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.quant.serving.fused import LSTMStack
+from qstudy.quant.stack import LSTMStack
 from qstudy.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
 
 UTTERANCES = 56

@@ -143,7 +143,7 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
     ),
     "an infinite constant": (
         replace("encoder.normalize.deviation", lambda deviation: deviation + np.inf),
-        r"encoder.normalize.deviation holds",
+        "of the features is not finite",
     ),
     "a constant of another shape": (
         replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),

@@ -10,7 +10,7 @@ from qstudy.fields import Count, Dropout, Few, Units
 from qstudy.model.normalize import Normalize, RunningMean
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
-from qstudy.quant.serving.fused import LSTMStack
+from qstudy.quant.stack import LSTMStack
 
 
 class EncoderState(NamedTuple):

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from qstudy.bits import LayerShape
 from qstudy.model.encoder import LSTMEncoder
 from qstudy.model.joiner import Joiner
-from qstudy.model.normalize import Normalize
 from qstudy.model.predictor import LSTMPredictor, Predictor, StatelessPredictor
 from qstudy.named import build
-from qstudy.quant.layers import Quantizable
+from qstudy.quant.state import layer_shapes
 from qstudy.settings import ModelConfig
 
 ENCODERS = {"lstm": LSTMEncoder}
@@ -55,5 +54,4 @@ class RNNT(nn.Module):
 
     def shapes(self) -> list[LayerShape]:
         """What size and speed depend on, layer by layer, in the model's order; constants included."""
-        described = (Quantizable, Normalize)
-        return [module.shape(name) for name, module in self.named_modules() if isinstance(module, described)]
+        return layer_shapes(self)

@@ -56,6 +56,17 @@ def compare(layer: str, own: Mapping[str, Tensor], layout: Layout) -> None:
     Raises:
         UserError: one is missing, too many, or of another type or size, or holds what no training ends in.
     """
+    require_tensors(layer, own, layout)
+    require_bounded(layer, own)
+    if "activation" in own and not _are_grids(own["activation"]):
+        raise UserError(
+            f"{layer}.activation holds a scale that is not above 0, or a zero point that is no integer or "
+            "of a hidden state"
+        )
+
+
+def require_tensors(layer: str, own: Mapping[str, Tensor], layout: Layout) -> None:
+    """Raise UserError if a tensor is missing, too many, or of another type or size."""
     if missing := set(layout) - set(own):
         raise UserError(f"the tensor {layer}.{min(missing)} is missing")
     if extra := set(own) - set(layout):
@@ -64,13 +75,13 @@ def compare(layer: str, own: Mapping[str, Tensor], layout: Layout) -> None:
         found = Stored(own[name].dtype, tuple(own[name].shape))
         if found != expected:
             raise UserError(f"{layer}.{name} is {found}, but must be {expected}")
-        if found.dtype.is_floating_point and not (own[name].abs() <= LARGEST).all():
+
+
+def require_bounded(layer: str, own: Mapping[str, Tensor]) -> None:
+    """Raise UserError if a float tensor holds what no training ends in."""
+    for name, tensor in own.items():
+        if tensor.is_floating_point() and not (tensor.abs() <= LARGEST).all():
             raise UserError(f"{layer}.{name} holds a number that is not finite, or above {LARGEST:.0e}")
-    if "activation" in own and not _are_grids(own["activation"]):
-        raise UserError(
-            f"{layer}.activation holds a scale that is not above 0, or a zero point that is no integer or "
-            "of a hidden state"
-        )
 
 
 def _are_grids(constants: Tensor) -> bool:

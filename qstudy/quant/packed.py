@@ -13,10 +13,11 @@ from qstudy.fields import checked
 from qstudy.quant import packed_file
 from qstudy.quant.bitpack import pack
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.layout import Stored, compare, layer_layout
+from qstudy.quant.layout import Stored, compare, layer_layout, require_bounded, require_tensors
 from qstudy.quant.serving import SERVED
 from qstudy.quant.serving.base import ServedArithmetic
 from qstudy.quant.serving.fused import fuse
+from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
 
 
 class PackedModel:
@@ -24,7 +25,8 @@ class PackedModel:
 
     Names: `LAYER.I.codes` uint8 bit-packed integers of matrix I, `LAYER.I.scale` float32 per row or matrix,
     `LAYER.I.float` float32 of a matrix left in float, `LAYER.bias` float32, `LAYER.activation` float32 (grids, 2)
-    scale and zero point of the inputs (and of the hidden state); every other name is a constant of the model.
+    scale and zero point of the inputs (and of the hidden state); every other name is that of a parameter or buffer
+    in no quantizable layer, kept in its own type.
 
     Attributes:
         tensors: by name.
@@ -84,55 +86,81 @@ class PackedModel:
             return SERVED[chosen]
 
     def check(self, model: nn.Module) -> None:
-        """Hold every tensor against what a model of these layers takes; nothing is allocated.
+        """Hold every tensor against what this model takes; nothing is allocated.
 
         Args:
             model: freshly built, on any device, "meta" included.
 
         Raises:
-            UserError: a tensor is missing, too many, or of another type or size than layers and widths say, or it
-                holds a number that is not finite.
+            UserError: a layer or a tensor is missing, too many, or of another type or size than the model's and the
+                widths say, or it holds a number that is not finite.
         """
+        self.require_layers(layer_shapes(model))
         grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
         with naming(self.source, "export it again."):
             checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
             for shape in self.shapes:
-                self._check_layer(model, shape, grouped[shape.name])
+                if shape.matrices:
+                    self._check_layer(shape, grouped[shape.name])
+            for name, own in other_state(model).items():
+                _check_constants(name, own, grouped[name])
             if rest:
                 raise UserError(f"there are tensors of no layer, such as {min(rest)}")
 
-    def _check_layer(self, model: nn.Module, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
-        if not shape.matrices:
-            buffers = model.get_submodule(shape.name).named_buffers()
-            compare(shape.name, own, {key: Stored(each.dtype, tuple(each.shape)) for key, each in buffers})
-        elif served := self.served(shape.name):
+    def require_layers(self, shapes: Sequence[LayerShape]) -> None:
+        """Hold the file's layers against those of a model.
+
+        Raises:
+            UserError: one is missing, too many, of another size, or at another place.
+        """
+        ours, theirs = ({shape.name: shape for shape in each} for each in (shapes, self.shapes))
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if not differing and self.shapes == list(shapes):
+            return
+        name = differing[0] if differing else self.shapes[0].name
+        fault = "missing" if name not in theirs else "too much" if name not in ours else "of another size or place"
+        raise UserError(
+            f"{self.source} describes another model than the one that it holds: {name or 'its own state'} is {fault}; "
+            "export it again."
+        )
+
+    def _check_layer(self, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
+        if served := self.served(shape.name):
             served.check(own, shape, self.bit_map[shape.name])
         else:
             compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
 
 
+def _check_constants(name: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in expected.items()}
+    require_tensors(name, own, layout)
+    require_bounded(name, {key: own[key] for key, each in expected.items() if isinstance(each, nn.Parameter)})
+
+
 def pack_model(
     model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]
 ) -> PackedModel:
-    """Gather what the device gets: every layer's integers, biases and grids, and the model's constants.
+    """Gather what the device gets: every layer's integers, biases and grids, and all else that the model stores.
 
     Args:
         model: float model with filled slots.
         bit_map: every quantizable layer's widths.
         shapes: the model's layers, constants included.
         header: what else the device must know: features, tokenizer, model configuration, policy.
+
+    Raises:
+        UserError: a weight is not finite, or the model stores what no packed file holds.
     """
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
     for name, layer in layers.items():
         _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
         tensors |= {f"{name}.{key}": value for key, value in _pack_layer(layer, bit_map[name]).items()}
-    for shape in shapes:
-        if shape.kind == "constant":
-            owner = model.get_submodule(shape.name)
-            tensors |= {f"{shape.name}.{key}": value for key, value in owner.named_buffers()}
+    for name, own in other_state(model).items():
+        tensors |= {full_name(name, key): value for key, value in own.items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _require_finite("The packed model", tensors)
+    free = free_buffers(model)
+    _require_finite("The packed model", {name: tensor for name, tensor in tensors.items() if name not in free})
     arithmetics = {name: layer.arithmetic for name, layer in layers.items() if layer.arithmetic}
     served = {
         "arithmetic": {name: arithmetic.served for name, arithmetic in arithmetics.items()},
@@ -170,10 +198,9 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     """
     shapes = {shape.name: shape for shape in packed.shapes}
     layers = quantizable(model)
-    if [layer.shape(name) for name, layer in layers.items()] != [each for each in packed.shapes if each.matrices]:
-        raise UserError(f"{packed.source} is of other layers than the model that it describes; export it again.")
     packed.check(model)
-    grouped, constants = packed_file.by_layer(packed.tensors, layers)
+    grouped, _ = packed_file.by_layer(packed.tensors, shapes)
+    constants = {full_name(name, key): grouped[name][key] for name, own in other_state(model).items() for key in own}
     with naming(packed.source):
         settings = checked(dict[str, dict[str, Any]], packed.header.get("settings", {}), "settings")
     for name, layer in layers.items():
@@ -204,6 +231,7 @@ def fill_float(model: nn.Module, source: nn.Module) -> None:
         matrices = owner.matrices()
         floats = matrices if owner.arithmetic is None else owner.arithmetic.float_matrices(matrices)
         layer.set_float(floats, owner.bias_vector())
-    constants = dict(source.named_buffers())
-    for name, buffer in model.named_buffers():
-        buffer.copy_(constants[name])
+    given = other_state(source)
+    for name, own in other_state(model).items():
+        for key, tensor in own.items():
+            tensor.copy_(given[name][key])
