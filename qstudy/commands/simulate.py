@@ -1,34 +1,30 @@
 """The command `qstudy simulate`: a model priced on a described accelerator, as a table people like to read."""
 
 import json as json_format
-import re
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
+from qstudy.bits import FLOAT
 from qstudy.data.manifest import read_manifest
-from qstudy.errors import UserError, naming
+from qstudy.errors import UserError
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
 from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
-from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.stream import REFERENCE, Speech
-from qstudy.hardware.workload import Workload, workload
+from qstudy.hardware.workload import Workload
 from qstudy.named import trusting
+from qstudy.workloads import load_workload, with_widths
 
 STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
           "expansion": "magenta", "hand-over": "red"}  # fmt: skip
 
 PICTURES = (".png", ".svg", ".pdf")
-WIDTH_FIELDS = ("weight", "activation")
 HEADINGS = ("layer", "widths", "where", "bound", "runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load")
 NARROW = ("layer", "widths", "bound", "DRAM kB", "µs a run", "load")
 
@@ -67,7 +63,7 @@ def simulate(
     speech = _speech(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     with trusting(trust):
-        work = _load(model, bits, beam)
+        work = load_workload(model, bits, beam)
         pairs = [(work, machine)]
         if compare is not None:
             pairs.append(_other(compare, work, machine, beam))
@@ -83,85 +79,14 @@ def simulate(
         write_plot(reports, [machine for _, machine in pairs], plot)
 
 
-def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
-    """The model's operators, whatever kind of file it is.
-
-    Raises:
-        UserError: the file is missing, damaged, or none of the kinds.
-    """
-    if not model.is_file():
-        raise UserError(
-            f"There is no model {model}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
-        )
-    with naming(model):
-        shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
-    if bits is not None:
-        bit_map = _with_widths(bit_map, bits)
-    return workload(shapes, bit_map, beam=own_beam if beam is None else beam, name=model.stem)
-
-
-def _from_packed(path: Path) -> tuple[Any, Any, int]:
-    from qstudy.quant.packed_file import read
-
-    contents = read(path)
-    return contents.shapes, contents.bit_map, 1
-
-
-def _from_yaml(path: Path) -> tuple[Any, Any, int]:
-    """Sizes have a list `layers`; anything else is a run configuration."""
-    from qstudy.yaml_file import load_yaml
-
-    if "layers" in load_yaml(path):
-        sizes = load_sizes(path)
-        return sizes.shapes, sizes.bit_map, sizes.beam
-    from qstudy.training.config import load_config
-    from qstudy.training.price import price as price_run
-
-    priced = price_run(load_config(path))
-    return priced.shapes, priced.bit_map, 1
-
-
-def _from_checkpoint(path: Path) -> tuple[Any, Any, int]:
-    from qstudy.training.checkpoint import load_checkpoint
-
-    model, policy, _, _ = load_checkpoint(path)
-    shapes = model.shapes()
-    return shapes, policy.bit_map(shapes), 1
-
-
-_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
-
-
-def _with_widths(bit_map: BitMap, bits: str) -> BitMap:
-    """Other widths for the layers that `bits` names; the rest of them, and all other layers, stay as they are."""
-    patterns = _patterns(bits)
-    asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
-    named = {name for name in bit_map if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    changed = {name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS})
-               for name in named}  # fmt: skip
-    return bit_map | changed
-
-
-def _patterns(text: str) -> dict[str, dict[str, int]]:
-    """`w4a8`, or `encoder.*=w4a8,joiner.*=w8a8`, as glob patterns of widths."""
-    patterns = {}
-    for part in text.split(","):
-        pattern, _, widths = part.rpartition("=")
-        found = re.fullmatch(r"w([0-9]{1,2})a([0-9]{1,2})", widths.strip().lower())
-        if found is None:
-            raise UserError(f"bits: {text!r} is not like w4a8, or encoder.*=w4a8,joiner.*=w8a8 ({FLOAT} for float).")
-        patterns[pattern.strip() or "*"] = dict(zip(WIDTH_FIELDS, map(int, found.groups()), strict=True))
-    return patterns
-
-
 def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None) -> tuple[Workload, Accelerator]:
     """What `--compare` names: an accelerator, a model, or widths."""
     path = Path(compare)
     if compare in profile_names() or (path.suffix in (".yaml", ".yml") and _is_accelerator(path)):
         return work, load_accelerator(compare)
     if path.exists():
-        return _load(path, None, beam), machine
-    return replace(work, bit_map=_with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
+        return load_workload(path, None, beam), machine
+    return replace(work, bit_map=with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
 
 
 def _is_accelerator(path: Path) -> bool:

@@ -70,7 +70,8 @@ class LSTMDirection(Quantizable):
         gates, directions = 4 * owner.hidden_size, 2 if owner.bidirectional else 1
         inputs = owner.input_size if self.suffix.startswith("l0") else directions * owner.hidden_size
         matrices = ((gates, inputs), (gates, owner.hidden_size))
-        return LayerShape(name, "lstm", matrices, gates * bool(owner.bias), 2, *self.rate)
+        biases = gates * bool(owner.bias)
+        return LayerShape(name, "lstm", matrices, biases, 2, *self.rate, after_end=owner.bidirectional)
 
 
 class DeepLSTM(nn.LSTM):
@@ -78,6 +79,11 @@ class DeepLSTM(nn.LSTM):
 
     While all their slots are empty, it is `nn.LSTM` itself.
     """
+
+    @property
+    def twin_state(self) -> list[str]:
+        """The parameters, which are the children's to pack."""
+        return self._flat_weights_names
 
     def add_directions(self, rate: Rate = UNKNOWN) -> None:
         """Make the children."""

@@ -15,11 +15,14 @@ from torch import nn
 
 from qstudy.bits import FLOAT, LayerShape, matching
 from qstudy.errors import UserError
+from qstudy.fields import checked, type_hints
+from qstudy.hardware.size import size_bytes as packed_size
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.deep_lstm import DeepLSTM
 from qstudy.quant.layers import UNKNOWN, Embedding, Linear, Quantizable, Rate, quantizable
 from qstudy.quant.packed import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.state import layer_shapes
 
 Model = TypeVar("Model", bound=nn.Module)
 Batches = Iterable[Any] | Callable[[nn.Module], Any]
@@ -54,7 +57,8 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
             is not known.
 
     Raises:
-        UserError: an unknown policy or option, a pattern that matches no layer, a model without such layers.
+        UserError: an unknown policy or option, a pattern that matches no layer, a model without such layers, a rate
+            that is no number above 0.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(40, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
@@ -66,7 +70,7 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
     built = policy if isinstance(policy, QuantPolicy) else build_policy(policy)
     put_twins(model)
     _set_rates(model, rates)
-    built.bit_map(shapes_of(model))  # what is wrong with it is said now
+    built.bit_map(layer_shapes(model))  # what is wrong with it is said now
     object.__setattr__(model, "quant_policy", built)
     if left := _left_in_float(model):
         warnings.warn(f"These layers have no quantizable twin and stay in float: {', '.join(left)}.", stacklevel=2)
@@ -98,7 +102,7 @@ def calibrate(model: Model, batches: Batches) -> Model:
     _leave_fast_paths(model)
     with _watching(model) as reached, torch.no_grad():
         policy.calibrate(model, _passes(model, batches))
-    bit_map = policy.bit_map(shapes_of(model))
+    bit_map = policy.bit_map(layer_shapes(model))
     for name, layer in quantizable(model).items():
         if layer not in reached and bit_map[name].activation != FLOAT and layer.shape(name).activations:
             raise UserError(f"batches: none of them reached {name}, whose activations are to be quantized; add one.")
@@ -123,12 +127,27 @@ def pack(model: nn.Module) -> PackedModel:
         >>> qstudy.pack(qstudy.calibrate(model, [])).size_bytes  # (64 * 40 + 10 * 64) / 2, and 74 scales and biases
         2192
     """
-    shapes = shapes_of(model)
+    shapes = layer_shapes(model)
     bit_map = policy_of(model).bit_map(shapes)
     unfilled = [name for name, each in quantizable(model).items() if bit_map[name].quantized and not each.arithmetic]
     if unfilled:
         raise UserError(f"{unfilled[0]} is not quantized yet; call qstudy.calibrate(model, batches) first.")
     return pack_model(model, bit_map, shapes, {})
+
+
+def size_bytes(model: nn.Module) -> int:
+    """Bytes that `pack` will take, to the byte; known as soon as `quantize` was called.
+
+    Raises:
+        UserError: the model does not come from `quantize`.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(40, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> qstudy.size_bytes(qstudy.quantize(model, {"name": "ptq", "layers": {"*": {"weight": 4}}}))
+        2192
+    """
+    shapes = layer_shapes(model)
+    return packed_size(shapes, policy_of(model).bit_map(shapes))
 
 
 def load_into(model: Model, path: str | Path) -> Model:
@@ -137,7 +156,7 @@ def load_into(model: Model, path: str | Path) -> Model:
     Raises:
         UserError: the file is missing or damaged, or of another model.
     """
-    packed = PackedModel.load(Path(path))
+    packed = PackedModel.load(path)
     put_twins(model)
     layers = quantizable(model)
     for shape in packed.shapes:
@@ -158,11 +177,6 @@ def policy_of(model: nn.Module) -> QuantPolicy:
     if not isinstance(policy, QuantPolicy):
         raise UserError(f"This {type(model).__name__} has no policy; call qstudy.quantize(model, policy) first.")
     return policy
-
-
-def shapes_of(model: nn.Module) -> list[LayerShape]:
-    """What size and speed depend on, layer by layer."""
-    return [layer.shape(name) for name, layer in quantizable(model).items()]
 
 
 def put_twins(model: nn.Module) -> None:
@@ -203,6 +217,8 @@ def _set_rates(model: nn.Module, rates: Rates) -> None:
     )
     for pattern, value in patterns.items():
         rate = value if isinstance(value, Rate) else Rate(every_ms=value)
+        for field, number in rate._asdict().items():
+            checked(type_hints(LayerShape)[field], number, f"rates.{pattern}: {field}")
         for name in matching(pattern, layers, "rates"):
             layers[name].rate = rate
 
