@@ -66,9 +66,16 @@ def _frame(axes: Axes, runs: list[Run], names: list[str]) -> None:
             share, (column + 0.5, 0), (0, 4), textcoords="offset points", ha="center", fontsize=7, color=MUTED
         )
         axes.annotate(
-            name, (column + 0.5, 0), (-2, 15), textcoords="offset points", rotation=32, ha="left", va="bottom",
-            rotation_mode="anchor", fontsize=8,
-        )  # fmt: skip
+            name,
+            (column + 0.5, 0),
+            (-2, 15),
+            textcoords="offset points",
+            rotation=32,
+            ha="left",
+            va="bottom",
+            rotation_mode="anchor",
+            fontsize=8,
+        )
     for text, points, align in (("share of parameters", -8, "right"), ("size", 48, "right"), ("WER (%)", 100, "right")):
         x = 0 if points < 0 else len(names)
         axes.annotate(text, (x, 0), (points, 4), textcoords="offset points", ha=align, fontsize=7, color=MUTED)

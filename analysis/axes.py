@@ -83,9 +83,16 @@ def cost_axis(axes: Axes, values: Sequence[float], octaves: bool = True, beyond:
 def _break(axes: Axes, x: float) -> None:
     """The sign that the axis goes on elsewhere."""
     axes.annotate(
-        "//", (x, 0), xycoords=("data", "axes fraction"), ha="center", va="center", fontsize=9, color=MUTED,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}, annotation_clip=False,
-    )  # fmt: skip
+        "//",
+        (x, 0),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=MUTED,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.6},
+        annotation_clip=False,
+    )
 
 
 def _fixed(axes: Axes, which: str, ticks: list[float]) -> None:

@@ -85,15 +85,16 @@ def _part(run: Run, quantized: dict[str, Width]) -> str:
     """Which parts are quantized, if not the whole: ` enc`, ` enc+join`; ` part` if every part has layers in float."""
     if len(quantized) == len(run.widths):
         return ""
-    parts, whole = ({SHORT.get(part := name.split(".")[0], part): None for name in names}
-                    for names in (quantized, run.widths))  # fmt: skip
+    parts, whole = (
+        {SHORT.get(part := name.split(".")[0], part): None for name in names} for names in (quantized, run.widths)
+    )
     return f" {'+'.join(parts)}" if len(parts) < len(whole) else " part"
 
 
 def _unusual(widths: list[Width]) -> list[str]:
     found = []
-    if any(width.grid != "uniform" for width in widths):
-        found.append("+".join(sorted({width.grid for width in widths})))
+    if any(width.quantizer != "uniform" for width in widths):
+        found.append("+".join(sorted({width.quantizer for width in widths})))
     if any(width.granularity != "channel" for width in widths):
         found.append("per " + "+".join(sorted({width.granularity for width in widths})))
     if cpu := sum(width.placement == "cpu" for width in widths):

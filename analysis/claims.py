@@ -50,8 +50,9 @@ def _no_worse(study: Study, found: Sequence[Series]) -> Iterator[Finding]:
         return
     for one, run in _at([one for one in found if one.trained], 8, study.split):
         gap = difference(run, representative(control, study.split), study.split)
-        yield Finding("8 bits: no worse than the float control, trained as long", _name(one), gap,
-                      FAILS if gap.higher else HOLDS)  # fmt: skip
+        yield Finding(
+            "8 bits: no worse than the float control, trained as long", _name(one), gap, FAILS if gap.higher else HOLDS
+        )
 
 
 def _beats_rounding(study: Study, found: Sequence[Series]) -> Iterator[Finding]:
@@ -70,17 +71,27 @@ def _served(study: Study, found: Sequence[Series]) -> Iterator[Finding]:
     """The packed model recognizes what the training model does; told by their rates on the dev set."""
     for one in found:
         runs = [representative(runs, study.split) for runs in one.runs.values()]
-        gaps = [run.scores["dev"].wer - float(rate) for run in runs
-                if "dev" in run.scores and (rate := run.raw.get("training_model_wer")) is not None]  # fmt: skip
+        gaps = [
+            run.scores["dev"].wer - float(rate)
+            for run in runs
+            if "dev" in run.scores and (rate := run.raw.get("training_model_wer")) is not None
+        ]
         if gaps:
             widest = max(gaps, key=abs)
-            yield Finding("all widths: the packed model's WER on dev is the training model's", _name(one),
-                          Difference(widest), HOLDS if widest == 0 else FAILS)  # fmt: skip
+            yield Finding(
+                "all widths: the packed model's WER on dev is the training model's",
+                _name(one),
+                Difference(widest),
+                HOLDS if widest == 0 else FAILS,
+            )
 
 
 CHECKS: tuple[Callable[[Study, Sequence[Series]], Iterator[Finding]], ...] = (
-    _lossless, _no_worse, _beats_rounding, _served,
-)  # fmt: skip
+    _lossless,
+    _no_worse,
+    _beats_rounding,
+    _served,
+)
 
 
 def claims_table(studies: Sequence[tuple[str, Study]]) -> Table | None:
@@ -92,10 +103,12 @@ def claims_table(studies: Sequence[tuple[str, Study]]) -> Table | None:
     columns = [Column("claim", "Claim"), Column("method", "Method")]
     for name, _ in studies:
         prefix = f"{name} " if len(studies) > 1 else ""
-        columns += [Column(f"{prefix}difference".replace(" ", "_"), f"{prefix}Δ (points) [95 %]", "r"),
-                    Column(f"{prefix}low".replace(" ", "_"), "", printed=False),
-                    Column(f"{prefix}high".replace(" ", "_"), "", printed=False),
-                    Column(f"{prefix}verdict".replace(" ", "_"), f"{prefix}verdict")]  # fmt: skip
+        columns += [
+            Column(f"{prefix}difference".replace(" ", "_"), f"{prefix}Δ (points) [95 %]", "r"),
+            Column(f"{prefix}low".replace(" ", "_"), "", printed=False),
+            Column(f"{prefix}high".replace(" ", "_"), "", printed=False),
+            Column(f"{prefix}verdict".replace(" ", "_"), f"{prefix}verdict"),
+        ]
     ordered = sorted(keys, key=lambda key: list(dict.fromkeys(claim for claim, _ in keys)).index(key[0]))
     rows = [(*map(Cell, key, key), *(cell for one in found for cell in _cells(one.get(key)))) for key in ordered]
     return Table("claims", "Claims", CAPTION, tuple(columns), tuple(rows))
@@ -166,5 +179,7 @@ def _rounds_to_max(one: Series) -> bool:
     """Whether these runs are `ptq` with grids that end at the largest weight."""
     configs = [run.raw.get("config") or {} for runs in one.runs.values() for run in runs]
     policies = [config.get("policy") or {} for config in configs if isinstance(config, dict)]
-    return all((p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
-               for p in policies)  # fmt: skip
+    return all(
+        (p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
+        for p in policies
+    )

@@ -66,18 +66,26 @@ class Labels:
     def _place_one(self, x: float, y: float, text: str) -> None:
         width, height = self._extent(text)
         px, py = self.pixel(x, y)
-        candidates = [self._candidate(px, py, width, height, distance, angle)
-                      for distance in DISTANCES for angle in ANGLES]  # fmt: skip
+        candidates = [
+            self._candidate(px, py, width, height, distance, angle) for distance in DISTANCES for angle in ANGLES
+        ]
         costs = [self._cost(box) + 0.6 * index for index, (_, box) in enumerate(candidates)]
         offset, box = candidates[int(np.argmin(costs))]
         self.taken.append(box)
         far = math.hypot(*offset) > 16
         self.axes.annotate(
-            text, (x, y), xytext=offset, textcoords="offset points", fontsize=8, color=INK, zorder=9,
+            text,
+            (x, y),
+            xytext=offset,
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+            zorder=9,
             path_effects=[withStroke(linewidth=2, foreground=PAPER, alpha=0.8)],
-            ha="center", va="center",
+            ha="center",
+            va="center",
             arrowprops={"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 1, "shrinkB": 3} if far else None,
-        )  # fmt: skip
+        )
 
     def _extent(self, text: str) -> tuple[float, float]:
         probe = self.axes.text(0, 0, text, fontsize=8)

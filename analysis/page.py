@@ -73,9 +73,14 @@ def unfinished_table(study: Study) -> Table | None:
     if not study.unfinished:
         return None
     columns = (
-        Column("run", "Run"), Column("policy", "Policy"), Column("bits", "Bits"), Column("size", "Size", "r"),
-        Column("latency", "Latency (ms)", "r"), Column("state", "State"), Column("reason", "Reason"),
-    )  # fmt: skip
+        Column("run", "Run"),
+        Column("policy", "Policy"),
+        Column("bits", "Bits"),
+        Column("size", "Size", "r"),
+        Column("latency", "Latency (ms)", "r"),
+        Column("state", "State"),
+        Column("reason", "Reason"),
+    )
     rows = tuple(_unfinished(run, study) for run in study.unfinished)
     return Table("unfinished", "Pruned and failed runs", "", columns, rows)
 

@@ -64,8 +64,9 @@ def told_baseline(parent: dict[str, Any], metrics: Any, bit_map: Any) -> Run:
     """
     described = {key: parent.get(key) for key in ("utterances", "size_bytes", "latency")}
     name = label(parent.get("id"), "baseline.id") or "float baseline"
-    return parse_run({"run": name, "policy": "float", "state": "complete", "metrics": metrics, "bit_map": bit_map,
-                      **described})  # fmt: skip
+    return parse_run(
+        {"run": name, "policy": "float", "state": "complete", "metrics": metrics, "bit_map": bit_map, **described}
+    )
 
 
 def _check_baseline(value: Any) -> None:
@@ -143,7 +144,7 @@ def _edits(value: dict[str, Any], name: str) -> Edits:
 
 def _width(value: dict[str, Any], name: str) -> Width:
     weight, activation = (_bits(value.get(key), f"bit_map.{name}.{key}") for key in ("weight", "activation"))
-    kinds = ("grid", "granularity", "placement")
+    kinds = ("quantizer", "granularity", "placement")
     words = {key: label(value[key], f"bit_map.{name}.{key}") for key in kinds if value.get(key)}
     return Width(weight, activation, **words)
 

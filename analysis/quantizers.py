@@ -22,8 +22,10 @@ def quantizers_table(study: Study) -> Table | None:
     for run in runs:
         columns.append(Column(f"{run.name}", f"{run.method} {label(run)}"))
         columns += [Column(f"{run.name}_{name}", "", printed=False) for name in candidates]
-    rows = [(Cell(tensor, tensor), *(cell for run in runs for cell in _cells(_choices(run).get(tensor), candidates)))
-            for tensor in tensors]  # fmt: skip
+    rows = [
+        (Cell(tensor, tensor), *(cell for run in runs for cell in _cells(_choices(run).get(tensor), candidates)))
+        for tensor in tensors
+    ]
     caption = (
         "The quantizer that calibration chose for each tensor, and behind it its squared error relative to the power "
         "of the tensor; without a number there was nothing to choose. The errors of all candidates are in the CSV file."
@@ -35,8 +37,10 @@ def _choices(run: Run) -> dict[str, dict[str, Any]]:
     notes = run.raw.get("notes")
     found = notes.get("choices") if isinstance(notes, dict) else None
     choices = found if isinstance(found, dict) else {}
-    return {name: {"quantizer": choice.get("quantizer") or DASH, "errors": choice.get("errors") or {}}
-            for name, choice in choices.items()}  # fmt: skip
+    return {
+        name: {"quantizer": choice.get("quantizer") or DASH, "errors": choice.get("errors") or {}}
+        for name, choice in choices.items()
+    }
 
 
 def _cells(choice: dict[str, Any] | None, candidates: list[str]) -> list[Cell]:

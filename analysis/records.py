@@ -46,7 +46,7 @@ class Width:
 
     weight: int = FLOAT
     activation: int = FLOAT
-    grid: str = "uniform"
+    quantizer: str = "uniform"
     granularity: str = "channel"
     placement: str = "accelerator"
 

@@ -22,9 +22,32 @@ PRINTED = (
     Column("rtf", "RTF", "r"),
     Column("step_ms", "Step (ms)", "r"),
 )
-RAW = ("run", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high", "cer",
-       "substitutions", "insertions", "deletions", "words", "utterances", "training_model_wer", "decoding_rtf",
-       "step_p95_ms", "train_seconds", "steps", "loss_last", "seed", "commit", "bit_map")  # fmt: skip
+RAW = (
+    "run",
+    "trial",
+    "state",
+    "reason",
+    "on_front",
+    "size_bytes",
+    "file_bytes",
+    "wer_low",
+    "wer_high",
+    "cer",
+    "substitutions",
+    "insertions",
+    "deletions",
+    "words",
+    "utterances",
+    "training_model_wer",
+    "decoding_rtf",
+    "step_p95_ms",
+    "train_seconds",
+    "steps",
+    "loss_last",
+    "seed",
+    "commit",
+    "bit_map",
+)
 
 
 def runs_table(study: Study) -> Table:
@@ -36,12 +59,14 @@ def runs_table(study: Study) -> Table:
     columns = [*PRINTED, *(Column(key, key, printed=False) for key in (*RAW, *settings))]
     rows = [
         (*_printed(run, study, run.name in front), *_raw(run, study, run.name in front), *_settings(run, settings))
-        for run in runs if run.state == "complete"
-    ]  # fmt: skip
+        for run in runs
+        if run.state == "complete"
+    ]
     rows += [
         (*_printed(run, study, False), *_raw(run, study, False), *_settings(run, settings))
-        for run in runs if run.state != "complete"
-    ]  # fmt: skip
+        for run in runs
+        if run.state != "complete"
+    ]
     return Table("runs", "Runs", _caption(study), tuple(columns), tuple(rows))
 
 

@@ -40,8 +40,15 @@ class Study:
     def described_split(self) -> str:
         """The set with its counts: `test (300 utterances, 1,500 words)`."""
         scores = next((run.scores[self.split] for run in self.finished if run.scores[self.split].words), None)
-        counts = [counted(count, noun) for count, noun in ((scores.utterances, "utterance"), (scores.words, "word"))
-                  if count] if scores else []  # fmt: skip
+        counts = (
+            [
+                counted(count, noun)
+                for count, noun in ((scores.utterances, "utterance"), (scores.words, "word"))
+                if count
+            ]
+            if scores
+            else []
+        )
         return f"{self.split} ({', '.join(counts)})" if counts else self.split
 
     @property

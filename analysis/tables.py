@@ -105,10 +105,23 @@ def to_latex(table: Table) -> str:
 
 
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$",
-    "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
 
 
 def latex(text: str) -> str:
@@ -138,6 +151,7 @@ def _latex(cell: Cell) -> str:
 
 
 def _padded(row: list[str], widths: list[int], right: list[bool]) -> str:
-    cells = [text.rjust(width) if last else text.ljust(width)
-             for text, width, last in zip(row, widths, right, strict=True)]  # fmt: skip
+    cells = [
+        text.rjust(width) if last else text.ljust(width) for text, width, last in zip(row, widths, right, strict=True)
+    ]
     return f"| {' | '.join(cells)} |"

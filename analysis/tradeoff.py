@@ -87,9 +87,16 @@ class _Plot:
         rows = 1 if len(handles) < 6 else 2 if len(handles) < 11 else 3
         columns = -(-len(handles) // rows)
         self.figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0.074, 1.0), ncols=columns, handletextpad=0.35,
-            columnspacing=1.6, handlelength=1.2, borderaxespad=0.2, labelspacing=0.3,
-        )  # fmt: skip
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(0.074, 1.0),
+            ncols=columns,
+            handletextpad=0.35,
+            columnspacing=1.6,
+            handlelength=1.2,
+            borderaxespad=0.2,
+            labelspacing=0.3,
+        )
         return (0.925, 0.88, 0.835)[rows - 1]
 
     def _float_handle(self) -> Line2D:
@@ -121,9 +128,17 @@ class _Plot:
         self.axes.axvline(x, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
         room = labels.pixel(high, 1)[0] - labels.pixel(x, 1)[0] > 20 * labels.scale
         text = self.axes.annotate(
-            words, (x, 1), (4 if room else -4, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            rotation=90, ha="left" if room else "right", va="top", fontsize=8, color=INK,
-        )  # fmt: skip
+            words,
+            (x, 1),
+            (4 if room else -4, -3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            rotation=90,
+            ha="left" if room else "right",
+            va="top",
+            fontsize=8,
+            color=INK,
+        )
         labels.block_text(text)
         labels.block_line((x, self.axes.get_ylim()[0]), (x, self.axes.get_ylim()[1]))
 
@@ -165,9 +180,15 @@ class _Plot:
             self.axes.plot([x, x], [low, high], color=mark.color, linewidth=0.9, alpha=1 if best else 0.45, zorder=5)
             labels.block_line((x, low), (x, high))
         (point,) = self.axes.plot(
-            [x], [y], mark.marker, ms=mark.size, mfc=mark.color if best else PAPER, mec=mark.color, mew=1.1,
+            [x],
+            [y],
+            mark.marker,
+            ms=mark.size,
+            mfc=mark.color if best else PAPER,
+            mec=mark.color,
+            mew=1.1,
             zorder=7 if best else 6,
-        )  # fmt: skip
+        )
         rate, cost = percent(self._scores(run).wer), self.cost.words(self.cost.of(run) or 0.0)
         self._tip(point, f"{_title(run)}: {rate} % WER, {cost}")
         labels.block_point(x, y, mark.size / 2 + 1)

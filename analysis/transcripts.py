@@ -64,7 +64,12 @@ def _runs(study: Study) -> list[Run]:
 
 def _lines(reference: str, runs: list[Run]) -> list[Line]:
     return [
-        Line(run.name, run.title if run.policy == "float" else f"{run.title} {label(run)}",
-             word_differences(reference, hypothesis))
-        for run in runs for original, hypothesis in run.samples if original == reference
-    ]  # fmt: skip
+        Line(
+            run.name,
+            run.title if run.policy == "float" else f"{run.title} {label(run)}",
+            word_differences(reference, hypothesis),
+        )
+        for run in runs
+        for original, hypothesis in run.samples
+        if original == reference
+    ]

@@ -16,8 +16,10 @@ WIDTHS = ("name", "layers", "encoder", "decoder")
 def with_variants(runs: Sequence[Run]) -> list[Run]:
     """The same runs, each told apart from the others under its policy: `max`, `mse gptq`, `strength=0.5`."""
     options = {id(run): _options(run) for run in runs}
-    varying = {policy: _varying([options[id(run)] for run in runs if run.policy == policy])
-               for policy in {run.policy for run in runs}}  # fmt: skip
+    varying = {
+        policy: _varying([options[id(run)] for run in runs if run.policy == policy])
+        for policy in {run.policy for run in runs}
+    }
     return [replace(run, variant=_words(options[id(run)], varying[run.policy])) for run in runs]
 
 

@@ -59,8 +59,10 @@ def rows(study: Study) -> list[Series]:
 
 def _encoder(run: Run) -> tuple[int, str] | None:
     """(weight bits of the encoder, what the rest has) if `encoder_only` made the run and its encoder is uniform."""
-    inside, outside = ({width.weight for name, width in run.widths.items() if name.startswith("encoder.") == whether}
-                       for whether in (True, False))  # fmt: skip
+    inside, outside = (
+        {width.weight for name, width in run.widths.items() if name.startswith("encoder.") == whether}
+        for whether in (True, False)
+    )
     if run.policy != "encoder_only" or len(inside) != 1 or len(outside) != 1:
         return None
     rest = outside.pop()

@@ -34,9 +34,14 @@ def widths_plot(study: Study, found: list[Series]) -> Picture | None:
             _panel(axes, study, inside, widths, looks)
         panels[0].set_ylabel(f"Word error rate on {study.split} (%)")
         figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0.07, 1.0), ncols=columns,
-            handlelength=2.6, columnspacing=1.6, borderaxespad=0.3,
-        )  # fmt: skip
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(0.07, 1.0),
+            ncols=columns,
+            handlelength=2.6,
+            columnspacing=1.6,
+            borderaxespad=0.3,
+        )
     return Picture("wer_by_width", "Word error rate by bit width", _caption(study), figure)
 
 

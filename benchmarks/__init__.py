@@ -4,7 +4,6 @@ One module per subject, each with `rows()`. All sides run in the same process or
 threads set as the command `qstudy` sets them.
 """
 
-from qstudy import allocator, threads
+from qstudy import runtime
 
-allocator.tune()  # both before anything here imports torch
-threads.tune()
+runtime.tune()  # before anything here imports torch

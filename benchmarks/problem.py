@@ -8,7 +8,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from qstudy.loss import rnnt_loss
+from qstudy.loss.rnnt import rnnt_loss
 
 SHAPES = ((16, 200, 40, 128), (8, 200, 60, 500))
 """(B, T, U, V)."""

@@ -22,7 +22,7 @@ from benchmarks.lstm_sides import (
 )
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
-from qstudy.loss import rnnt_loss
+from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model.rnnt import RNNT, ModelConfig
 
 MODEL = Path(__file__).parents[1] / "sweeps" / "base" / "digits.yaml"

@@ -14,7 +14,7 @@ COLUMNS = ("what", "ours", "peer", "ratio", "floor", "distance to floor")
 TEXT_COLUMNS = ("what", "peer", "floor")
 LEGEND = (
     "Less is better; ratio: the peer's figure over ours; distance: ours over the floor.",
-    "Times are medians of calls in turn in one process; glibc's allocator is set alike for all (qstudy/allocator.py).",
+    "Times are medians of calls in turn in one process; glibc's allocator is set alike for all (qstudy/runtime.py).",
     "RNN-T loss, B x T x U x V: forward and backward, float32; floor: a log_softmax, forward and backward.",
     "Its memory: peak above the logits, each side in a process of its own; floor: the gradient of the logits.",
     "LSTM step, B x T x H: one layer, forward and backward, D = H; floor: nn.LSTM in float32.",

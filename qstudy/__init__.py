@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qstudy.loss import rnnt_loss as rnnt_loss
+    from qstudy.loss.rnnt import rnnt_loss as rnnt_loss
     from qstudy.notebook import load as load
     from qstudy.notebook import simulate as simulate
     from qstudy.notebook import transcribe as transcribe

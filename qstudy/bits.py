@@ -18,7 +18,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "weight": WIDTHS,
     "activation": WIDTHS,
     "accumulator": (32,),
-    "grid": ("uniform", "codebook"),
+    "quantizer": ("uniform", "codebook"),
     "granularity": ("channel", "tensor", "group"),
     "placement": PLACEMENTS,
 }
@@ -42,7 +42,7 @@ class LayerShape:
     vectors: Count = 0
     """Float32 numbers stored beside the matrices: biases, normalization."""
     activations: Count = 0
-    """Activation grids: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state), 0 for a table."""
+    """Activation quantizers: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state), 0 for a table."""
     every_ms: Annotated[float, Gt(0), AllowInfNan(False)] | None = None
     """The layer runs once per this many milliseconds of audio; None: not driven by frames."""
     per_label: Amount = 0.0
@@ -82,7 +82,7 @@ class LayerBits:
     """Bits per activation (inputs; for an LSTM the hidden state too)."""
     accumulator: int = 32
     """Bits of the accumulator of a matrix product: 32, as all of them have here."""
-    grid: str = "uniform"
+    quantizer: str = "uniform"
     """Where the levels lie: `uniform`, or `codebook` (a table of 2**weight entries of 8 bits)."""
     granularity: str = "channel"
     """Weights that share a scale: `channel` (a row of the matrix), `tensor`, or `group` (part of a row)."""

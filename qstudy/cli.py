@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_parsing_settings
 
-from qstudy import __version__, allocator, threads
+from qstudy import __version__, runtime
 from qstudy.arguments import CONFIG, read_configurations
 from qstudy.errors import UserError
 from qstudy.fields import type_hints
@@ -55,8 +55,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exit code 2 and one sentence on bad input, 130 on Ctrl-C."""
-    allocator.tune()  # both before any command imports torch
-    threads.tune()
+    runtime.tune()  # before any command imports torch
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_name(arguments)
     command, rest = COMMANDS[name], arguments[len(name.split()) :]

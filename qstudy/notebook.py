@@ -12,12 +12,12 @@ from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload, workload
-from qstudy.load import load_recognizer
 from qstudy.named import trusting
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.quantize import load_into, policy_of
 from qstudy.quant.state import layer_shapes
-from qstudy.recognizer import Recognizer
+from qstudy.recognize.load import load_recognizer
+from qstudy.recognize.recognizer import Recognizer
 from qstudy.workloads import load_workload, with_widths
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,7 +45,7 @@ def load(path: File, into: Model | None = None, trust: File | None = None) -> Re
         UserError: the file is missing or damaged, or of another model than `into`.
 
     Example:
-        >>> recognizer = qstudy.load("sweeps/base/commands.qst")
+        >>> recognizer = qstudy.recognize.load("sweeps/base/commands.qst")
         >>> recognizer.features.sample_rate
         16000
     """

@@ -37,7 +37,7 @@ def load_workload(model: Path, bits: str | None = None, beam: int | None = None)
 
 
 def _from_packed(path: Path) -> tuple[Any, Any, int]:
-    from qstudy.quant.packed_file import read
+    from qstudy.quant.packed.file import read
 
     contents = read(path)
     return contents.shapes, contents.bit_map, 1
@@ -73,8 +73,9 @@ def with_widths(bit_map: BitMap, bits: str) -> BitMap:
     patterns = _patterns(bits)
     asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
     named = {name for name in bit_map if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    changed = {name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS})
-               for name in named}  # fmt: skip
+    changed = {
+        name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS}) for name in named
+    }
     return bit_map | changed
 
 

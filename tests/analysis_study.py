@@ -18,11 +18,23 @@ LAYERS = {
 }
 PARAMETERS = sum(parameters for _, parameters in LAYERS.values())
 RATE = {  # word error rate by weight bits: without training, with training
-    FLOAT: (0.0132, 0.0130), 8: (0.0132, 0.0131), 6: (0.0141, 0.0132), 5: (0.0149, 0.0135),
-    4: (0.0196, 0.0141), 3: (0.081, 0.0187), 2: (0.96, 0.072),
-}  # fmt: skip
-SENTENCES = ["seven three nine", "one one zero four two", "eight six", "five nine nine two", "zero zero seven",
-             "three four one eight six two", "nine"]  # fmt: skip
+    FLOAT: (0.0132, 0.0130),
+    8: (0.0132, 0.0131),
+    6: (0.0141, 0.0132),
+    5: (0.0149, 0.0135),
+    4: (0.0196, 0.0141),
+    3: (0.081, 0.0187),
+    2: (0.96, 0.072),
+}
+SENTENCES = [
+    "seven three nine",
+    "one one zero four two",
+    "eight six",
+    "five nine nine two",
+    "zero zero seven",
+    "three four one eight six two",
+    "nine",
+]
 
 
 def records() -> list[dict[str, Any]]:
@@ -47,15 +59,18 @@ def baseline() -> dict[str, Any]:
 
 def trial(number: int, policy: str, weight: Any, activation: int, dice: random.Random) -> dict[str, Any]:
     """A finished trial; `weight` is a width, or one each for the three encoder layers (the rest gets the last)."""
-    widths = {name: (weight if isinstance(weight, int) else weight[min(index, 2)], activation)
-              for index, name in enumerate(LAYERS)}  # fmt: skip
+    widths = {
+        name: (weight if isinstance(weight, int) else weight[min(index, 2)], activation)
+        for index, name in enumerate(LAYERS)
+    }
     if policy == "encoder_only":
         widths |= {name: (FLOAT, FLOAT) for name in LAYERS if not name.startswith("encoder")}
     bits = [width for width, _ in widths.values()]
     rate = sum(RATE[width][policy != "ptq"] for width in bits) / len(bits)
     rate *= (1.15 if activation == 8 else 1) * dice.uniform(0.97, 1.06)
-    return _record(f"trial-{number:04d}-{policy}", policy, widths,
-                   {"state": "complete", "trial": number} | _scores(rate, number))  # fmt: skip
+    return _record(
+        f"trial-{number:04d}-{policy}", policy, widths, {"state": "complete", "trial": number} | _scores(rate, number)
+    )
 
 
 def over_budget(number: int, width: int) -> dict[str, Any]:
@@ -67,8 +82,15 @@ def over_budget(number: int, width: int) -> dict[str, Any]:
 
 def failed(number: int) -> dict[str, Any]:
     """A trial that raised."""
-    return {"schema": 1, "run": f"trial-{number:04d}-mixed", "study": "digits", "trial": number, "state": "failed",
-            "policy": "mixed", "reason": "FloatingPointError: the loss is not finite at step 31"}  # fmt: skip
+    return {
+        "schema": 1,
+        "run": f"trial-{number:04d}-mixed",
+        "study": "digits",
+        "trial": number,
+        "state": "failed",
+        "policy": "mixed",
+        "reason": "FloatingPointError: the loss is not finite at step 31",
+    }
 
 
 def write(folder: Path, made: list[dict[str, Any]]) -> Path:
@@ -84,32 +106,63 @@ def _record(run: str, policy: str, widths: dict[str, tuple[int, int]], more: dic
     size = sum(LAYERS[name][1] * weight // 8 for name, (weight, _) in widths.items()) + 24000
     latency = 0.35 + size / 1.2e6 + (0.4 if FLOAT in {activation for _, activation in widths.values()} else 0)
     return {
-        "schema": 1, "run": run, "study": "digits", "trial": None, "reason": "", "policy": policy,
+        "schema": 1,
+        "run": run,
+        "study": "digits",
+        "trial": None,
+        "reason": "",
+        "policy": policy,
         "config": {"policy": {"name": policy}, "training": {"steps": 400, "lr": 0.002 if policy == "mixed" else 0.001}},
-        "bit_map": {name: {"weight": weight, "activation": activation, "accumulator": 32, "grid": "uniform",
-                           "granularity": "channel", "placement": "accelerator"}
-                    for name, (weight, activation) in widths.items()},
+        "bit_map": {
+            name: {
+                "weight": weight,
+                "activation": activation,
+                "accumulator": 32,
+                "quantizer": "uniform",
+                "granularity": "channel",
+                "placement": "accelerator",
+            }
+            for name, (weight, activation) in widths.items()
+        },
         "layers": {name: {"kind": kind, "parameters": parameters} for name, (kind, parameters) in LAYERS.items()},
-        "size_bytes": size, "file_bytes": size + 2900,
+        "size_bytes": size,
+        "file_bytes": size + 2900,
         "latency": {"edge_nna": {"latency_ms": latency, "rtf": latency / 30, "cycles": 81234}},
         "budgets": {"size_bytes": 1600000, "latency_ms": {"accelerator": "edge_nna", "limit": 2.0}},
         "baseline": {"id": "float-0a1b2c3d", "wer": 0.0132, "size_bytes": 4 * PARAMETERS + 24000},
-        "steps": 400, "step_ms": {"median": 84.0 + len(policy), "p95": 101.5}, "train_seconds": 36.2,
-        "loss": {"first": 3.1, "last": 0.21}, "seed": 0,
+        "steps": 400,
+        "step_ms": {"median": 84.0 + len(policy), "p95": 101.5},
+        "train_seconds": 36.2,
+        "loss": {"first": 3.1, "last": 0.21},
+        "seed": 0,
         "versions": {"qstudy": "0.1.0", "torch": "2.12.1", "python": "3.12.3"},
-        "commit": "0a1b2c3d4e5f", "command": "qstudy sweep sweeps/digits.yaml", "created": "2026-01-01T00:00:00+00:00",
-    } | more  # fmt: skip
+        "commit": "0a1b2c3d4e5f",
+        "command": "qstudy sweep sweeps/digits.yaml",
+        "created": "2026-01-01T00:00:00+00:00",
+    } | more
 
 
 def _scores(rate: float, seed: int) -> dict[str, Any]:
     spread = 1.96 * (rate / 1500) ** 0.5
-    scores = {"wer": rate, "wer_low": max(0.0, rate - spread), "wer_high": rate + spread, "cer": rate / 2,
-              "substitutions": int(900 * rate), "insertions": int(200 * rate), "deletions": int(400 * rate),
-              "words": 1500, "utterances": 300, "rtf": 0.0021}  # fmt: skip
+    scores = {
+        "wer": rate,
+        "wer_low": max(0.0, rate - spread),
+        "wer_high": rate + spread,
+        "cer": rate / 2,
+        "substitutions": int(900 * rate),
+        "insertions": int(200 * rate),
+        "deletions": int(400 * rate),
+        "words": 1500,
+        "utterances": 300,
+        "rtf": 0.0021,
+    }
     dev = {**scores, "wer": 0.9 * rate}
     dice = random.Random(seed)
-    return {"metrics": {"dev": dev, "test": scores}, "training_model_wer": rate,
-            "samples": [{"reference": text, "hypothesis": _heard(text, rate, dice)} for text in SENTENCES]}  # fmt: skip
+    return {
+        "metrics": {"dev": dev, "test": scores},
+        "training_model_wer": rate,
+        "samples": [{"reference": text, "hypothesis": _heard(text, rate, dice)} for text in SENTENCES],
+    }
 
 
 def _heard(text: str, rate: float, dice: random.Random) -> str:

@@ -11,10 +11,10 @@ from qstudy.data.audio import read_audio
 from qstudy.data.features import FeatureSettings, Filterbank, extract
 from qstudy.data.manifest import read_manifest
 from qstudy.model import RNNT, ModelConfig
-from qstudy.quant.bitpack import unpack
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import PackedModel
-from qstudy.recognizer import Recognizer, recognizer_from_packed
+from qstudy.quant.packed.bitpack import unpack
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.recognizer import Recognizer, recognizer_from_packed
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT.parent / "shared" / "data" / "digits" / "test.jsonl"

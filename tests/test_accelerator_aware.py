@@ -1,4 +1,4 @@
-"""The policy `accelerator_aware`: what is trained is what is served, and no operator has to leave the accelerator."""
+"""The policy `accelerator_aware`: what is trained is what is packed, and no operator has to leave the accelerator."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,6 @@ from tiny import BINS, filled, model_config, packed, run_config, speech, talkati
 from torch import Tensor
 
 from qstudy.bits import BitMap
-from qstudy.decode.greedy import greedy
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import Report, candidate_latencies_ms, simulate
@@ -19,9 +18,10 @@ from qstudy.hardware.size import size_bytes
 from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
 from qstudy.quant.integer.accumulator import recorded_accumulators
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import build_policy
-from qstudy.recognizer import Recognizer, recognizer_from_packed
+from qstudy.recognize.greedy import greedy
+from qstudy.recognize.recognizer import Recognizer, recognizer_from_packed
 from qstudy.training.run import run
 
 W8A8: dict[str, Any] = {"*": {"weight": 8, "activation": 8}}
@@ -36,7 +36,7 @@ POLICIES: list[dict[str, Any]] = [
 IDS = ["W8A8", "truncate", "W4A8", "W2A4", "encoder"]
 
 
-def trained_and_served(options: dict[str, Any]) -> tuple[RNNT, Recognizer, PackedModel]:
+def trained_and_loaded(options: dict[str, Any]) -> tuple[RNNT, Recognizer, PackedModel]:
     model = talkative()
     policy = filled(model, {"name": "accelerator_aware", **options})
     file = packed(model, policy)
@@ -55,8 +55,8 @@ def hypotheses(model: RNNT, x: Tensor) -> tuple[list[Tensor], Tensor, list[list[
 
 @pytest.mark.parametrize("options", POLICIES, ids=IDS)
 def test_the_packed_model_is_the_training_model_to_the_bit(options: dict[str, Any]) -> None:
-    model, served, _ = trained_and_served(options)
-    trained, packed_ = hypotheses(model, speech(seed=9)), hypotheses(served.model, speech(seed=9))
+    model, loaded, _ = trained_and_loaded(options)
+    trained, packed_ = hypotheses(model, speech(seed=9)), hypotheses(loaded.model, speech(seed=9))
     assert len(trained[0]) == len(packed_[0]) >= 4
     for mine, other in zip(trained[0], packed_[0], strict=True):
         assert not mine.is_floating_point()
@@ -68,8 +68,8 @@ def test_the_packed_model_is_the_training_model_to_the_bit(options: dict[str, An
 
 @torch.no_grad()
 def test_a_stream_is_the_whole_to_the_bit() -> None:
-    _, served, _ = trained_and_served(POLICIES[0])
-    encoder, x = served.model.encoder, speech(batch=1)
+    _, loaded, _ = trained_and_loaded(POLICIES[0])
+    encoder, x = loaded.model.encoder, speech(batch=1)
     whole = encoder(x, torch.tensor([80]))[0]
     parts, state = [], None
     for chunk in x.split(encoder.chunk * 3, 1):
@@ -79,12 +79,12 @@ def test_a_stream_is_the_whole_to_the_bit() -> None:
 
 
 def test_a_file_keeps_the_formats(tmp_path: Path) -> None:
-    _, served, file = trained_and_served(POLICIES[1])
+    _, loaded, file = trained_and_loaded(POLICIES[1])
     file.save(tmp_path / "model.qst")
     again = recognizer_from_packed(PackedModel.load(tmp_path / "model.qst"))
     for name in ("encoder.lstm.0", "joiner.output"):
         assert file.header["settings"][name]["nonlinearity"] == "linear"
-    assert torch.equal(hypotheses(again.model, speech())[1], hypotheses(served.model, speech())[1])
+    assert torch.equal(hypotheses(again.model, speech())[1], hypotheses(loaded.model, speech())[1])
 
 
 @torch.no_grad()
@@ -130,10 +130,13 @@ def test_gradients_reach_every_weight() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "said"),
-    [({"*": {"weight": 8}}, "2 to 8 bits"), ({"*": {"weight": 16, "activation": 8}}, "2 to 8 bits"),
-     ({"*": {"weight": 8, "activation": 8, "granularity": "group"}}, "accelerator_aware has no group")],
+    [
+        ({"*": {"weight": 8}}, "2 to 8 bits"),
+        ({"*": {"weight": 16, "activation": 8}}, "2 to 8 bits"),
+        ({"*": {"weight": 8, "activation": 8, "granularity": "group"}}, "accelerator_aware has no group"),
+    ],
     ids=["float activations", "16 bits", "groups"],
-)  # fmt: skip
+)
 def test_what_the_multiplier_does_not_take_is_named(layers: dict[str, Any], said: str) -> None:
     shapes = talkative().shapes()
     with pytest.raises(UserError, match=f"encoder.lstm.0: .*{said}"):
@@ -164,8 +167,11 @@ def test_only_an_aware_policy_keeps_every_operator_on_the_accelerator() -> None:
     aware, other = report(bit_map("accelerator_aware")), report(bit_map("fake_qat"))
     assert {row.processor for row in aware.operators} == {"accelerator"}
     assert {row.name for row in other.operators if row.processor == "cpu"} == {
-        "encoder.lstm.0/cell", "encoder.lstm.1/cell", "encoder.lstm.2/cell", "predictor.lstm/cell"
-    }  # fmt: skip
+        "encoder.lstm.0/cell",
+        "encoder.lstm.1/cell",
+        "encoder.lstm.2/cell",
+        "predictor.lstm/cell",
+    }
     assert aware.latency_ms < other.latency_ms
 
 

@@ -32,8 +32,9 @@ def study(records=None) -> Study:
 
 
 def run(widths: dict[str, tuple[int, int]], policy: str = "mixed", **fields):
-    bit_map = {name: {"weight": weight, "activation": activation} | fields
-               for name, (weight, activation) in widths.items()}  # fmt: skip
+    bit_map = {
+        name: {"weight": weight, "activation": activation} | fields for name, (weight, activation) in widths.items()
+    }
     layers = {name: {"kind": kind, "parameters": count} for name, (kind, count) in made.LAYERS.items()}
     return parse_run({"run": "r", "policy": policy, "state": "complete", "bit_map": bit_map, "layers": layers})
 
@@ -83,7 +84,7 @@ def test_widths_in_words(widths, short, text, same):
 
 def test_what_is_out_of_the_ordinary_is_told():
     widths = dict.fromkeys(made.LAYERS, (4, 8))
-    assert describe(run(widths, grid="codebook", granularity="tensor")) == "W4A8, codebook, per tensor"
+    assert describe(run(widths, quantizer="codebook", granularity="tensor")) == "W4A8, codebook, per tensor"
     assert describe(run(widths, placement="cpu")) == "W4A8, 8 on CPU"
     assert describe(run({})) == "–"
 
@@ -112,8 +113,16 @@ def test_series_put_equal_widths_side_by_side():
 
 
 def test_equal_widths_of_weights_and_activations_are_a_series():
-    runs = [{**made.records()[0], "run": f"r{width}", "baseline": {"wer": 0.01}, "policy": "ptq",
-             "bit_map": {"encoder": {"weight": width, "activation": width}}} for width in (8, 4, 2)]  # fmt: skip
+    runs = [
+        {
+            **made.records()[0],
+            "run": f"r{width}",
+            "baseline": {"wer": 0.01},
+            "policy": "ptq",
+            "bit_map": {"encoder": {"weight": width, "activation": width}},
+        }
+        for width in (8, 4, 2)
+    ]
     assert [(one.kind, list(one.runs)) for one in series(study(runs))] == [("activations as weights", [8, 4, 2])]
 
 
@@ -176,9 +185,14 @@ def test_comparison_has_a_column_per_set_and_study():
     table = comparison([first, second])
     assert table is not None
     assert [column.key for column in table.columns] == [
-        "policy", "bits", "digits_compression", "digits_test_wer", "other_compression", "other_test_wer",
+        "policy",
+        "bits",
+        "digits_compression",
+        "digits_test_wer",
+        "other_compression",
+        "other_test_wer",
         "other_noisy_wer",
-    ]  # fmt: skip
+    ]
     assert table.rows[0][0].text == "float baseline"
     assert table.rows[0][-1].value == 0.5
     assert comparison([first]) is None
@@ -187,13 +201,23 @@ def test_comparison_has_a_column_per_set_and_study():
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        (percent(0.01623), "1.62"), (percent(0.234), "23.4"), (percent(1.163), "116.3"), (percent(None), "–"),
-        (percent(0.09996), "10.0"), (change(0.011, 0.01), "+10"), (change(0.009, 0.01), "−10"), (change(0.1, 0.0), "–"),
-        (change(0.01, 0.01), "0"), (number(0.4891), "0.489"), (number(1234.5), "1234"), (number(12.34), "12.3"),
+        (percent(0.01623), "1.62"),
+        (percent(0.234), "23.4"),
+        (percent(1.163), "116.3"),
+        (percent(None), "–"),
+        (percent(0.09996), "10.0"),
+        (change(0.011, 0.01), "+10"),
+        (change(0.009, 0.01), "−10"),
+        (change(0.1, 0.0), "–"),
+        (change(0.01, 0.01), "0"),
+        (number(0.4891), "0.489"),
+        (number(1234.5), "1234"),
+        (number(12.34), "12.3"),
         (number(0.00017, 2), "0.00017"),
-        (size(505 * 1024), "505 KiB"), (size(2 * 2**20), "2.00 MiB"),
+        (size(505 * 1024), "505 KiB"),
+        (size(2 * 2**20), "2.00 MiB"),
     ],
-)  # fmt: skip
+)
 def test_numbers_for_readers(told, expected):
     assert told == expected
 

@@ -38,12 +38,21 @@ def run(policy: dict[str, Any], width: int, share: float, activation: int = 8, *
     edits = {"errors": " ".join(["1"] * wrong + ["0"] * (UTTERANCES - wrong)), "words": " ".join(["5"] * UTTERANCES)}
     bits = {"weight": width, "activation": activation}
     return {
-        "run": f"{'-'.join(map(str, policy.values()))}-{width}-{activation}", "policy": policy["name"],
-        "state": "complete", "study": "made", "trial": width, "steps": 0 if policy["name"] == "ptq" else 200,
-        "config": {"policy": policy | {"layers": {"*": bits}}}, "bit_map": {"encoder.lstm": bits, "joiner": bits},
-        "metrics": {"test": scores, "dev": scores}, "utterances": {"test": edits}, "training_model_wer": rate,
-        "size_bytes": 1000 * width, "step_ms": {"median": 12.0}, "baseline": {"id": "float"},
-    } | fields  # fmt: skip
+        "run": f"{'-'.join(map(str, policy.values()))}-{width}-{activation}",
+        "policy": policy["name"],
+        "state": "complete",
+        "study": "made",
+        "trial": width,
+        "steps": 0 if policy["name"] == "ptq" else 200,
+        "config": {"policy": policy | {"layers": {"*": bits}}},
+        "bit_map": {"encoder.lstm": bits, "joiner": bits},
+        "metrics": {"test": scores, "dev": scores},
+        "utterances": {"test": edits},
+        "training_model_wer": rate,
+        "size_bytes": 1000 * width,
+        "step_ms": {"median": 12.0},
+        "baseline": {"id": "float"},
+    } | fields
 
 
 MAX = {"name": "ptq", "weight_range": "max", "activation_range": "max"}
@@ -64,9 +73,11 @@ def policies() -> list[dict[str, Any]]:
         *(run(MAX, width, share) for width, share in ((8, 0.1), (4, 0.4), (3, 0.9))),
         *(run(GPTQ, width, share) for width, share in ((8, 0.1), (4, 0.2), (3, 0.5))),
         *(run(FAKE, width, share) for width, share in ((8, 0.11), (4, 0.12), (3, 0.9))),
-        *(run({"name": "native_int"}, width, share, training_model_wer=share / WORDS + 0.002)
-          for width, share in ((8, 0.3), (4, 0.6), (3, 0.2))),
-    ]  # fmt: skip
+        *(
+            run({"name": "native_int"}, width, share, training_model_wer=share / WORDS + 0.002)
+            for width, share in ((8, 0.3), (4, 0.6), (3, 0.2))
+        ),
+    ]
 
 
 def test_variants_of_a_policy_are_told_apart_by_what_varies():
@@ -128,8 +139,11 @@ def test_broken_errors_by_utterance_are_named(edits: dict[str, str]):
 
 
 def test_claims_hold_fail_or_stay_open():
-    found = {(one.claim.split(":")[0], one.method.split(",")[0]): one.verdict for one in findings(study(policies()))
-             if "float control" not in one.claim}  # fmt: skip
+    found = {
+        (one.claim.split(":")[0], one.method.split(",")[0]): one.verdict
+        for one in findings(study(policies()))
+        if "float control" not in one.claim
+    }
     assert found["8 bits", "ptq max"] == found["8 bits", "fake_qat"] == HOLDS
     assert found["8 bits", "native_int"] == FAILS
     assert (found["4 bits", "fake_qat"], found["4 bits", "native_int"]) == (HOLDS, FAILS)
@@ -157,8 +171,10 @@ def test_rows_begin_with_float_and_end_with_the_encoder_alone():
 
 
 def test_what_a_policy_chose_is_a_table():
-    choices = {"encoder.weights.0": {"quantizer": "sawb", "errors": {"max": 0.02, "sawb": 0.0121}},
-               "encoder.hidden": {"quantizer": "fixed", "errors": {}}}  # fmt: skip
+    choices = {
+        "encoder.weights.0": {"quantizer": "sawb", "errors": {"max": 0.02, "sawb": 0.0121}},
+        "encoder.hidden": {"quantizer": "fixed", "errors": {}},
+    }
     records = policies()
     assert quantizers_table(study(records)) is None
     records[-1]["notes"] = {"choices": choices}

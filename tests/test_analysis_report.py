@@ -122,8 +122,10 @@ def odd(records: list[dict]) -> dict[str, list[dict]]:
     """Name -> records of a study that lacks something."""
     trials = records[3:6]
     bare = {"run": "only", "policy": "mine", "state": "complete", "metrics": {"test": {"wer": 1.7}}}
-    zero = [record | {"metrics": {"test": {"wer": rate, "wer_low": 0, "wer_high": 2 * rate}}}
-            for record, rate in zip(trials, (0, 0.01, 0.9), strict=True)]  # fmt: skip
+    zero = [
+        record | {"metrics": {"test": {"wer": rate, "wer_low": 0, "wer_high": 2 * rate}}}
+        for record, rate in zip(trials, (0, 0.01, 0.9), strict=True)
+    ]
     return {
         "baseline alone": records[:1],
         "one trial": trials[:1],
@@ -133,9 +135,10 @@ def odd(records: list[dict]) -> dict[str, list[dict]]:
         "zero": zero,
         "all zero": [record | {"metrics": {"test": {"wer": 0}}} for record in trials],
         "no latency, no budgets": [record | {"latency": None, "budgets": None, "layers": None} for record in trials],
-        "many own policies": [record | {"policy": f"mine{index}", "run": f"r{index}"}
-                              for index, record in enumerate(trials * 4)],
-    }  # fmt: skip
+        "many own policies": [
+            record | {"policy": f"mine{index}", "run": f"r{index}"} for index, record in enumerate(trials * 4)
+        ],
+    }
 
 
 @pytest.mark.parametrize("name", odd(made.records()))
@@ -204,8 +207,16 @@ document.title = JSON.stringify({rising, falling: cells(4), wide: document.docum
 
 def browser(*arguments: str) -> str:
     """Run Chromium headless."""
-    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", "--hide-scrollbars")  # fmt: skip
+    quiet = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+    )
     command = [str(CHROMIUM), *quiet, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
@@ -229,8 +240,13 @@ def test_a_browser_shows_it_light_and_dark(written: Path, tmp_path: Path):
     shots = []
     for index, scheme in enumerate((1, 0)):
         shot = tmp_path / f"{index}.png"
-        browser(f"--user-data-dir={tmp_path / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}",
-                "--window-size=1100,1000", f"--screenshot={shot}", (written / "index.html").as_uri())  # fmt: skip
+        browser(
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--blink-settings=preferredColorScheme={scheme}",
+            "--window-size=1100,1000",
+            f"--screenshot={shot}",
+            (written / "index.html").as_uri(),
+        )
         shots.append(imread(shot)[..., :3])
     assert shots[0].mean() > 0.85
     assert shots[1].mean() < 0.25

@@ -9,12 +9,12 @@ from tiny import packed, speech, talkative
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.decode.greedy import greedy
-from qstudy.loss import rnnt_loss
+from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.quant import bfloat16
 from qstudy.quant.kernels import SWITCH
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.recognize.greedy import greedy
 
 CPU = torch.device("cpu")
 W4A8 = {"*": {"weight": 4, "activation": 8}}

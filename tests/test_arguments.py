@@ -43,9 +43,19 @@ def test_options_add_to_what_a_file_says_of_a_policy(tmp_path: Path) -> None:
 
 
 def test_values_are_yaml_where_the_field_is_no_text() -> None:
-    config = read("--policy", "{name: ptq, layers: {'*': {weight: 4}}}", "--cache", "5", "--track=false", "--seed=7",
-                  "--augment.speed_range=[0.9, 1]", "--model.encoder.hidden", "64",
-                  "--data.test.clean", "007")  # fmt: skip
+    config = read(
+        "--policy",
+        "{name: ptq, layers: {'*': {weight: 4}}}",
+        "--cache",
+        "5",
+        "--track=false",
+        "--seed=7",
+        "--augment.speed_range=[0.9, 1]",
+        "--model.encoder.hidden",
+        "64",
+        "--data.test.clean",
+        "007",
+    )
     assert config.policy == {"name": "ptq", "layers": {"*": {"weight": 4}}}
     assert (config.cache, config.track, config.seed, config.augment.speed_range) == ("5", False, 7, (0.9, 1.0))
     assert config.model.encoder == {"name": "lstm", "hidden": 64}  # the default's others

@@ -17,7 +17,7 @@ from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import UserError
 from qstudy.files import read_json
 from qstudy.model import RNNT
-from qstudy.quant.packed import PackedModel, fill_float, fill_packed
+from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.run import float_baseline, run
 

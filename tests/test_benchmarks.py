@@ -41,9 +41,17 @@ def test_row_in_words_and_figures() -> None:
 
 def test_table_and_json_hold_every_row() -> None:
     machine = {
-        "processor": "P", "cores": 2, "threads": 2, "memory_gib": 8.0, "gpu": None, "load_before": 0.1, "commit": "abc",
-        "versions": {"torch": "2"}, "created": "now", "command": "python -m benchmarks",
-    }  # fmt: skip
+        "processor": "P",
+        "cores": 2,
+        "threads": 2,
+        "memory_gib": 8.0,
+        "gpu": None,
+        "load_before": 0.1,
+        "commit": "abc",
+        "versions": {"torch": "2"},
+        "created": "now",
+        "command": "python -m benchmarks",
+    }
     text = table.markdown([ROW, ROW], machine)
     assert text.count("| a loss | 2 ms |") == 2
     assert "`python -m benchmarks`" in text

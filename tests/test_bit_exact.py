@@ -1,4 +1,4 @@
-"""What is trained is what is served: accumulators of the packed model are the training forward pass's, to the bit."""
+"""What is trained is what is packed: accumulators of the packed model are the training forward pass's, to the bit."""
 
 import itertools
 from collections import defaultdict
@@ -17,15 +17,15 @@ from tiny import LSTM as LSTM_PREDICTOR
 from torch import Tensor, nn
 
 from qstudy.bits import LayerBits
-from qstudy.decode.greedy import greedy
 from qstudy.model import RNNT, ModelConfig
-from qstudy.quant.bitpack import unpack
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Linear, quantizable
-from qstudy.quant.packed import PackedModel, fill_packed, pack_model
+from qstudy.quant.packed.bitpack import unpack
+from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.stack import LSTMStack
-from qstudy.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
+from qstudy.recognize.greedy import greedy
+from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
 
 UTTERANCES = 56
 EIGHT: dict[str, Any] = {"weight": 8, "activation": 8}
@@ -103,9 +103,9 @@ def mismatches(first: Accumulators, second: Accumulators) -> int:
     return sum(int((a.double() != b.double()).sum()) for a, b in pairs)
 
 
-def served_from(device: PackedModel, config: ModelConfig) -> RNNT:
-    fill_packed(served := talkative(config, seed=9), device)
-    return served.eval()
+def loaded_from(device: PackedModel, config: ModelConfig) -> RNNT:
+    fill_packed(loaded := talkative(config, seed=9), device)
+    return loaded.eval()
 
 
 # A small model, on real speech
@@ -125,14 +125,14 @@ def frozen(model: RNNT) -> RNNT:
     """In training mode, but with ranges that stay as they are: what a step after `freeze_step` computes."""
     model.train()
     for module in model.modules():
-        if hasattr(module, "observing"):
-            module.observing = False
+        if hasattr(module, "observer_enabled"):
+            module.observer_enabled = False
     return model
 
 
 @torch.no_grad()
 def calibrate(policy: QuantPolicy, model: nn.Module, run: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> None:
-    """Fit the grids of a prepared model to what `run` is given."""
+    """Fit the quantizers of a prepared model to what `run` is given."""
 
     def passes() -> Iterator[None]:
         for each in inputs:
@@ -143,7 +143,7 @@ def calibrate(policy: QuantPolicy, model: nn.Module, run: nn.Module, inputs: Ite
     policy.project_(model.eval(), 0)
 
 
-def compared(model: RNNT, served: RNNT, features: list[Tensor], size: int = 8) -> int:
+def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8) -> int:
     """Accumulators of the training forward pass, with gradients, that the packed model does not reproduce.
 
     Logits and hypotheses are compared on the way.
@@ -152,12 +152,12 @@ def compared(model: RNNT, served: RNNT, features: list[Tensor], size: int = 8) -
     for batch in batches(features, size):
         with accumulators(model) as trained:
             logits, lengths, encoded = frozen(model)(*batch)
-        with accumulators(served) as packed_ones, torch.no_grad():
-            again = served(*batch)
+        with accumulators(loaded) as packed_ones, torch.no_grad():
+            again = loaded(*batch)
         assert logits.requires_grad
         assert torch.equal(again[0], logits)
         wrong += mismatches(trained, packed_ones)
-        first, second = (greedy(each, encoded.detach(), lengths).hypotheses for each in (model, served))
+        first, second = (greedy(each, encoded.detach(), lengths).hypotheses for each in (model, loaded))
         assert first == second
         assert len(set(map(tuple, first))) > len(first) // 2
     return wrong
@@ -173,7 +173,7 @@ def test_real_utterances(policy: str, predictor: dict[str, Any]) -> None:
     model = talkative(config)
     device = packed(model, filled(model, POLICIES[policy]), config)
     features = real_features(FEATURES, UTTERANCES)
-    assert compared(model, served_from(device, config), features, UTTERANCES // 2) == 0
+    assert compared(model, loaded_from(device, config), features, UTTERANCES // 2) == 0
 
 
 @every_policy
@@ -191,13 +191,13 @@ def test_after_training(policy: str) -> None:
         loss.backward()
         optimizer.step()
         filled_policy.project_(model, step)
-    served = served_from(packed(model, filled_policy, config), config)
-    assert compared(model, served, features) == 0
+    loaded = loaded_from(packed(model, filled_policy, config), config)
+    assert compared(model, loaded, features) == 0
     with torch.autocast("cpu", torch.bfloat16):
         batch = next(batches(features, 4))
         logits = frozen(model)(*batch)[0]
     with torch.no_grad():
-        assert torch.equal(served(*batch)[0], logits)
+        assert torch.equal(loaded(*batch)[0], logits)
 
 
 @every_policy
@@ -205,18 +205,18 @@ def test_streaming(policy: str) -> None:
     """A packed model that hears pieces computes what the training model computes over the whole utterance."""
     config = model_config(running_mean=30)
     model = talkative(config)
-    served = served_from(packed(model, filled(model, POLICIES[policy]), config), config)
+    loaded = loaded_from(packed(model, filled(model, POLICIES[policy]), config), config)
     generator = np.random.default_rng(0)
     for wave in recordings(3):
         with accumulators(model) as trained:
             text = Recognizer(model, FEATURES, TOKENIZER).transcribe(wave)
         edges = np.sort(generator.integers(0, len(wave), 12))
-        stream = RecognizerStream(Recognizer(served, FEATURES, TOKENIZER))
-        with accumulators(served) as streamed:
+        stream = RecognizerStream(Recognizer(loaded, FEATURES, TOKENIZER))
+        with accumulators(loaded) as streamed:
             for begin, end in itertools.pairwise([0, *edges.tolist(), len(wave)]):
                 stream.accept(wave[begin:end])
             assert stream.finish() == text
-        first, second = in_time(model, trained), in_time(served, streamed)
+        first, second = in_time(model, trained), in_time(loaded, streamed)
         assert first.keys() == second.keys()
         for name, whole in first.items():
             assert torch.equal(whole, second[name]), name
@@ -278,9 +278,9 @@ def test_the_digits_model(policy: str) -> None:
     built.prepare(model)
     calibrate(built, model, model, batches(features[:8], 4))
     header = describe(config, original.features, original.tokenizer, POLICIES[policy])
-    served = recognizer_from_packed(pack(model, built.bit_map(model.shapes()), header))
+    loaded = recognizer_from_packed(pack(model, built.bit_map(model.shapes()), header))
     torch.set_num_threads(2)  # packed on one, compared on two; the fixture sets it back
-    assert compared(model, served.model, features, UTTERANCES // 2) == 0
+    assert compared(model, loaded.model, features, UTTERANCES // 2) == 0
 
 
 # Weights that no training would find
@@ -339,12 +339,12 @@ def test_any_weights(
     calibrate(built, model, layer, [(x,)])
     shapes = [layer.shape("layer")]
     device = pack_model(model, built.bit_map(shapes), shapes, {})
-    fill_packed(served := alone(build()), device)
+    fill_packed(loaded := alone(build()), device)
     x = loud * x
     with accumulators(model) as trained:
         y = layer(x)
-    with accumulators(served) as packed_ones, torch.no_grad():
-        z = served["layer"](x)
+    with accumulators(loaded) as packed_ones, torch.no_grad():
+        z = loaded["layer"](x)
     assert mismatches(trained, packed_ones) == 0
     first, second = (y[0], z[0]) if lstm else (y, z)
     assert torch.equal(first.nan_to_num(7.0), second.nan_to_num(7.0))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qstudy.quant.bitpack import pack, packed_bytes, unpack
+from qstudy.quant.packed.bitpack import pack, packed_bytes, unpack
 
 WIDTHS = [2, 3, 4, 5, 6, 7, 8, 16]
 PACKED = st.sampled_from(WIDTHS)

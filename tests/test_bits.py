@@ -52,7 +52,7 @@ def test_each_field_by_itself() -> None:
         ({"*": {"activation": 1}}, ["activation", "1"]),
         ({"*": {"weight": "4"}}, ["weight", "'4'"]),
         ({"*": {"weight": None}}, ["weight", "None"]),
-        ({"*": {"grid": "cubic"}}, ["grid", "cubic", "uniform, codebook"]),
+        ({"*": {"quantizer": "cubic"}}, ["quantizer", "cubic", "uniform, codebook"]),
         ({"*": {"granularity": "row"}}, ["granularity", "row", "channel, tensor"]),
         ({"*": {"placement": "gpu"}}, ["placement", "gpu", "accelerator, products, cpu"]),
     ],

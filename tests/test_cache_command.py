@@ -33,11 +33,15 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.jsonl").write_text(f"{line}\n" * count)
         opened(tmp_path, name)
     record = {
-        "run": "float-abc", "state": "complete", "policy": "float", "bit_map": {}, "size_bytes": 8,
+        "run": "float-abc",
+        "state": "complete",
+        "policy": "float",
+        "bit_map": {},
+        "size_bytes": 8,
         "config": {"data": {"train": "corpora/digits.jsonl"}, "model": {"encoder": {"name": "lstm"}}},
         "layers": {"encoder": {"parameters": 1_500_000}, "joiner": {"parameters": 500_000}},
         "metrics": {"dev": {"wer": 0.2}, "test": {"wer": 0.1234}},
-    }  # fmt: skip
+    }
     write_record(tmp_path / "cache" / "baselines" / "abc", record)
     return tmp_path / "cache"
 

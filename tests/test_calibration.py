@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qstudy.errors import UserError
-from qstudy.quant.grids import UniformActivations, bounds
-from qstudy.quant.grids.calibration import divergence, mse_ends
-from qstudy.quant.grids.histogram import HALF, Histogram
+from qstudy.quant.quantizers import UniformActivations, bounds
+from qstudy.quant.quantizers.calibration import divergence, mse_ends
+from qstudy.quant.quantizers.histogram import HALF, Histogram
 
 METHODS = ["percentile", "mse", "kl"]
 
@@ -25,16 +25,16 @@ def with_outliers(factor: float = 20.0) -> Tensor:
     return x
 
 
-def grid(x: Tensor, bits: int, range: str, symmetric: bool = True, batches: int = 4) -> UniformActivations:
+def quantizer(x: Tensor, bits: int, range: str, symmetric: bool = True, batches: int = 4) -> UniformActivations:
     result = UniformActivations(bits, symmetric, range, percentile=99.9)
     for batch in x.chunk(batches):
         result.observe(batch)
-    result.settle()
+    result.compute_qparams()
     return result
 
 
 def error(x: Tensor, bits: int, range: str, symmetric: bool = True) -> float:
-    return float((grid(x, bits, range, symmetric)(x) - x).square().mean())
+    return float((quantizer(x, bits, range, symmetric)(x) - x).square().mean())
 
 
 # Histograms
@@ -78,12 +78,12 @@ def test_what_is_not_finite_is_named(bad: float) -> None:
 @pytest.mark.parametrize("bits", [3, 4, 8])
 @pytest.mark.parametrize("method", METHODS)
 def test_outliers_are_clipped(method: str, bits: int, symmetric: bool) -> None:
-    """Two values in 20000 that are twenty deviations away must not stretch the grid of all others."""
+    """Two values in 20000 that are twenty deviations away must not stretch the quantizer of all others."""
     if bits < 8 or method != "mse":  # with 255 levels to spare, the mean squared error rather keeps an outlier
-        extremes = grid(with_outliers(), bits, method, symmetric).extremes
+        extremes = quantizer(with_outliers(), bits, method, symmetric).extremes
         assert 0.5 < float(extremes[1]) < 8
         assert -8 < float(extremes[0]) < -0.5
-    widest = grid(with_outliers(), bits, "max", symmetric)
+    widest = quantizer(with_outliers(), bits, "max", symmetric)
     assert float(widest.extremes[1]) == 20
     assert float((widest(with_outliers()) - with_outliers()).abs().max()) <= 1.01 * float(widest.scale)
 
@@ -95,7 +95,7 @@ def test_the_bulk_of_the_values_comes_closer(method: str, bits: int) -> None:
     bulk = x.abs() < 10
 
     def bulk_error(range: str) -> float:
-        return float((grid(x, bits, range)(x) - x)[bulk].square().mean())
+        return float((quantizer(x, bits, range)(x) - x)[bulk].square().mean())
 
     assert bulk_error(method) < (0.8 if bits == 2 else 0.4) * bulk_error("max")
 
@@ -124,17 +124,17 @@ def test_mse_finds_the_best_clip_of_a_gaussian(bits: int) -> None:
 def test_percentile_leaves_so_many_outside() -> None:
     x = gaussian()
     for symmetric in (True, False):
-        low, high = grid(x, 8, "percentile", symmetric).extremes
+        low, high = quantizer(x, 8, "percentile", symmetric).extremes
         outside = float(((x < low) | (x > high)).float().mean())
         assert 0.0005 <= outside <= 0.001
-    low, high = grid(x.abs(), 8, "percentile", symmetric=False).extremes
+    low, high = quantizer(x.abs(), 8, "percentile", symmetric=False).extremes
     assert float(low) == 0
 
 
 @pytest.mark.parametrize("method", [*METHODS, "max"])
-def test_one_sided_values_use_all_levels_of_an_asymmetric_grid(method: str) -> None:
+def test_one_sided_values_use_all_levels_of_an_asymmetric_quantizer(method: str) -> None:
     x = gaussian().abs()
-    asymmetric = grid(x, 4, method, symmetric=False)
+    asymmetric = quantizer(x, 4, method, symmetric=False)
     assert float(asymmetric.zero_point) == bounds(4, narrow=False)[0]
     assert len(asymmetric(x).unique()) == 16
     assert error(x, 4, method, symmetric=False) < 0.5 * error(x, 4, method)
@@ -149,16 +149,16 @@ def test_sixteen_bits_keep_nearly_everything(method: str) -> None:
 
 @pytest.mark.parametrize("method", [*METHODS, "max", "learned"])
 def test_a_layer_that_saw_zeros_alone(method: str) -> None:
-    settled = grid(torch.zeros(100), 8, method)
-    assert torch.isfinite(settled.scale)
-    assert float(settled.scale.detach()) > 0
-    assert not settled(torch.zeros(5)).any()
+    static_range = quantizer(torch.zeros(100), 8, method)
+    assert torch.isfinite(static_range.scale)
+    assert float(static_range.scale.detach()) > 0
+    assert not static_range(torch.zeros(5)).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_seen_changes_nothing(method: str) -> None:
     untouched = UniformActivations(8, range=method)
-    untouched.settle()
+    untouched.compute_qparams()
     assert float(untouched.scale) == 1
 
 
@@ -189,7 +189,7 @@ def test_divergence_follows_the_recipe(seed: int, bins: int, levels: int) -> Non
 
 
 def test_kl_of_a_gaussian_at_eight_bits_keeps_almost_all_of_it() -> None:
-    end = float(grid(gaussian(), 8, "kl").extremes[1])
+    end = float(quantizer(gaussian(), 8, "kl").extremes[1])
     assert 2.5 < end <= float(gaussian().abs().amax())
 
 
@@ -201,15 +201,15 @@ def test_spikes_at_zero_and_at_the_ends_do_not_shrink_the_range(method: str, bit
     padded = torch.cat([gaussian(), torch.zeros(20_000)])
     saturated = torch.tanh(4 * gaussian())
     for x, least in ((padded, 1.2), (saturated, 0.8)):
-        extremes = grid(x, bits, method, symmetric).extremes
+        extremes = quantizer(x, bits, method, symmetric).extremes
         assert float(extremes[0]) < -least
         assert float(extremes[1]) > least
 
 
 def test_calibrated_ranges_stay_while_training() -> None:
     for method in METHODS:
-        assert grid(gaussian(), 8, method).settled
-    assert not grid(gaussian(), 8, "max").settled
+        assert quantizer(gaussian(), 8, method).static_range
+    assert not quantizer(gaussian(), 8, "max").static_range
 
 
 def test_methods_take_the_histogram_alone() -> None:

@@ -1,4 +1,4 @@
-"""Codebook grids and MRACos: levels, nearest centroids, straight-through, and the penalty's shape."""
+"""Codebook quantizers and MRACos: levels, nearest centroids, straight-through, and the penalty's shape."""
 
 import math
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights, distinct_integers
-from qstudy.quant.grids.codebook_kernels import (
+from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS, CodebookWeights, distinct_integers
+from qstudy.quant.quantizers.codebook_kernels import (
     look_up,
     mracos_sums,
     nearest_entries,
@@ -18,8 +18,8 @@ from qstudy.quant.grids.codebook_kernels import (
     portable_mracos_sums,
     regions,
 )
-from qstudy.quant.grids.lloyd_max import lloyd_max
-from qstudy.quant.grids.mracos import mracos, steepness
+from qstudy.quant.quantizers.lloyd_max import lloyd_max
+from qstudy.quant.quantizers.mracos import mracos, steepness
 
 TABLE, SCALE = torch.tensor([-80, -20, 10, 40, 120], dtype=torch.int8), torch.tensor([[1 / 40]])
 LEVELS = TABLE * SCALE.flatten()  # -2, -0.5, 0.25, 1, 3
@@ -32,9 +32,9 @@ def matrix(seed: int = 0, rows: int = 64, columns: int = 48) -> Tensor:
 
 
 def calibrated(weight: Tensor, bits: int) -> CodebookWeights:
-    grid = CodebookWeights(weight, bits)
-    grid.calibrate(weight)
-    return grid
+    quantizer = CodebookWeights(weight, bits)
+    quantizer.calibrate(weight)
+    return quantizer
 
 
 # Levels
@@ -43,15 +43,15 @@ def calibrated(weight: Tensor, bits: int) -> CodebookWeights:
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_every_level_is_used(bits: int) -> None:
     weight = matrix()
-    grid = calibrated(weight, bits)
-    codes = grid.codes(weight)
+    quantizer = calibrated(weight, bits)
+    codes = quantizer.quantize(weight)
     assert codes.table is not None
     assert codes.table.dtype == codes.integers.dtype == torch.int8
     assert (codes.table.int().diff() > 0).all()
     assert codes.integers.unique().tolist() == list(range(2**bits))
     assert codes.scale.shape == (1, 1)
     assert float(codes.scale) == pytest.approx(float(weight.abs().max()) / 127)
-    assert torch.equal(codes.table[codes.integers.int()] * codes.scale, grid(weight))
+    assert torch.equal(codes.table[codes.integers.int()] * codes.scale, quantizer(weight))
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
@@ -60,18 +60,18 @@ def test_snapping_to_int8_costs_little(bits: int) -> None:
     weight = matrix()
     centroids = lloyd_max(weight, 2**bits)
     ideal = centroids[torch.bucketize(weight.double(), (centroids[1:] + centroids[:-1]) / 2)]
-    best, real = ((weight - snapped).square().mean() for snapped in (ideal, calibrated(weight, bits)(weight)))
+    best, real = ((weight - quantized).square().mean() for quantized in (ideal, calibrated(weight, bits)(weight)))
     assert best < real < best + float(weight.abs().max() / 127) ** 2 / 12 * 1.1
 
 
 @given(st.integers(0, 9), st.sampled_from(CODEBOOK_WIDTHS))
 def test_the_nearest_level_and_no_other(seed: int, bits: int) -> None:
     weight = matrix(seed, 9, 7)
-    grid = calibrated(weight, bits)
+    quantizer = calibrated(weight, bits)
     wide = 1.5 * matrix(seed + 1, 9, 7)  # weights that left the calibrated range, too
-    error = (wide - grid(wide)).abs()
-    torch.testing.assert_close(error, (wide[..., None] - grid.levels).abs().amin(-1), rtol=1e-5, atol=1e-7)
-    assert torch.equal(grid(grid(wide)), grid(wide))
+    error = (wide - quantizer(wide)).abs()
+    torch.testing.assert_close(error, (wide[..., None] - quantizer.levels).abs().amin(-1), rtol=1e-5, atol=1e-7)
+    assert torch.equal(quantizer(quantizer(wide)), quantizer(wide))
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_the_nearest_level_and_no_other(seed: int, bits: int) -> None:
 )
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_matrices_with_fewer_values_than_levels(weight: Tensor, bits: int) -> None:
-    grid = calibrated(weight, bits)
-    assert (grid.table.int().diff() > 0).all()
-    assert grid.table.int().abs().max() <= 127
-    step = float(grid.scale)
-    torch.testing.assert_close(grid(weight), weight, atol=step / 2 if weight.numel() > 4 else step, rtol=0)
+    quantizer = calibrated(weight, bits)
+    assert (quantizer.table.int().diff() > 0).all()
+    assert quantizer.table.int().abs().max() <= 127
+    step = float(quantizer.scale)
+    torch.testing.assert_close(quantizer(weight), weight, atol=step / 2 if weight.numel() > 4 else step, rtol=0)
 
 
 @given(st.lists(st.floats(-200, 200), min_size=1, max_size=64))
@@ -106,20 +106,20 @@ def test_crowded_centroids_make_room_on_both_sides() -> None:
 
 def test_gradients_pass_straight_through_everywhere() -> None:
     weight = matrix()
-    grid = calibrated(weight, 3)
+    quantizer = calibrated(weight, 3)
     wide = (3 * weight).requires_grad_()
     upstream = matrix(1)
-    (grid(wide) * upstream).sum().backward()
+    (quantizer(wide) * upstream).sum().backward()
     assert wide.grad is not None
     assert torch.equal(wide.grad, upstream)
 
 
 def test_a_checkpoint_brings_the_table_back() -> None:
     weight = matrix()
-    grid, other = calibrated(weight, 4), CodebookWeights(weight, 4)
-    assert not torch.equal(other(weight), grid(weight))
-    other.load_state_dict(grid.state_dict())
-    assert torch.equal(other(weight), grid(weight))
+    quantizer, other = calibrated(weight, 4), CodebookWeights(weight, 4)
+    assert not torch.equal(other(weight), quantizer(weight))
+    other.load_state_dict(quantizer.state_dict())
+    assert torch.equal(other(weight), quantizer(weight))
 
 
 # MRACos
@@ -157,9 +157,9 @@ def test_outside_a_steady_pull_back() -> None:
 
 def test_at_a_centroid_nothing_moves() -> None:
     weight = matrix()
-    grid = calibrated(weight, 6)
-    compressed = grid(weight).requires_grad_()
-    mracos(compressed, grid.table, grid.scale).backward()
+    quantizer = calibrated(weight, 6)
+    compressed = quantizer(weight).requires_grad_()
+    mracos(compressed, quantizer.table, quantizer.scale).backward()
     assert compressed.grad is not None
     assert not compressed.grad.any()
 
@@ -175,26 +175,26 @@ def test_its_gradient_is_that_of_finite_differences() -> None:
 
 def test_following_it_gathers_the_weights() -> None:
     weight = matrix()
-    grid = calibrated(weight, 3)
+    quantizer = calibrated(weight, 3)
     moving = weight.clone().requires_grad_()
-    before = float(mracos(weight, grid.table, grid.scale))
+    before = float(mracos(weight, quantizer.table, quantizer.scale))
     for _ in range(120):
-        mracos(moving, grid.table, grid.scale).backward()
+        mracos(moving, quantizer.table, quantizer.scale).backward()
         with torch.no_grad():
             moving -= 3e-5 * moving.grad  # type: ignore[operator]
         moving.grad = None
-    assert float(mracos(moving.detach(), grid.table, grid.scale)) < 0.2 * before
-    assert (grid(weight) == grid(moving.detach())).float().mean() > 0.99  # each to its nearest centroid
+    assert float(mracos(moving.detach(), quantizer.table, quantizer.scale)) < 0.2 * before
+    assert (quantizer(weight) == quantizer(moving.detach())).float().mean() > 0.99  # each to its nearest centroid
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_steepness_is_the_slope_of_weights_that_lie_anywhere(bits: int) -> None:
-    grid = calibrated(matrix(), bits)
+    quantizer = calibrated(matrix(), bits)
     shares = (torch.arange(1000) + 0.5) / 1000
-    anywhere = (grid.levels[:-1] + shares[:, None] * grid.levels.diff()).requires_grad_()
-    mracos(anywhere, grid.table, grid.scale).backward()
+    anywhere = (quantizer.levels[:-1] + shares[:, None] * quantizer.levels.diff()).requires_grad_()
+    mracos(anywhere, quantizer.table, quantizer.scale).backward()
     assert anywhere.grad is not None
-    assert float(anywhere.grad.square().mean().sqrt()) == pytest.approx(float(steepness(grid.levels)), rel=1e-3)
+    assert float(anywhere.grad.square().mean().sqrt()) == pytest.approx(float(steepness(quantizer.levels)), rel=1e-3)
 
 
 # The two ways to compute
@@ -203,11 +203,11 @@ def test_steepness_is_the_slope_of_weights_that_lie_anywhere(bits: int) -> None:
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_torch_computes_the_same_as_the_loops(bits: int) -> None:
     weight = matrix()
-    grid = calibrated(weight, bits)
-    wide, scale = 1.3 * matrix(1), grid.scale.flatten()[0]
-    indices = nearest_entries(grid.table)
+    quantizer = calibrated(weight, bits)
+    wide, scale = 1.3 * matrix(1), quantizer.scale.flatten()[0]
+    indices = nearest_entries(quantizer.table)
     assert torch.equal(portable_look_up(wide, 1 / scale, indices), look_up(wide, scale, indices))
-    in_loops = mracos_sums(wide, scale, grid.table)
-    in_torch = portable_mracos_sums(wide, 1 / scale, *regions(grid.table))
+    in_loops = mracos_sums(wide, scale, quantizer.table)
+    in_torch = portable_mracos_sums(wide, 1 / scale, *regions(quantizer.table))
     for one, other in zip(in_loops, in_torch, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max()))

@@ -91,9 +91,13 @@ def test_gradients_reach_input_and_weight_as_torch_has_them(policy: str) -> None
 
 @pytest.mark.parametrize(
     ("form", "kind", "matrix"),
-    [("plain", "conv1d", (6, 12)), ("grouped", "conv1d", (6, 6)), ("depthwise", "depthwise", (4, 3)),
-     ("depthwise, wider", "depthwise", (8, 3))],
-)  # fmt: skip
+    [
+        ("plain", "conv1d", (6, 12)),
+        ("grouped", "conv1d", (6, 6)),
+        ("depthwise", "depthwise", (4, 3)),
+        ("depthwise, wider", "depthwise", (8, 3)),
+    ],
+)
 def test_shape(form: str, kind: str, matrix: tuple[int, int]) -> None:
     shape = made(**FORMS[form], rate=Rate(every_ms=20.0)).shape("c")
     assert (shape.kind, shape.matrices, shape.vectors, shape.activations) == (kind, (matrix,), matrix[0], 1)

@@ -44,8 +44,11 @@ def test_equal_to_kaldi_on_speech(bins: int) -> None:
         np.testing.assert_allclose(ours, reference(samples, feature_settings), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("feature_settings", [FeatureSettings(), FeatureSettings(bins=80),
-    FeatureSettings(sample_rate=8000, bins=30, low_hz=60, high_hz=3800)], ids=["40", "80", "8kHz"])  # fmt: skip
+@pytest.mark.parametrize(
+    "feature_settings",
+    [FeatureSettings(), FeatureSettings(bins=80), FeatureSettings(sample_rate=8000, bins=30, low_hz=60, high_hz=3800)],
+    ids=["40", "80", "8kHz"],
+)
 @pytest.mark.parametrize("level", [1.0, 1e-3, 1e-5])
 def test_equal_to_kaldi_on_noise(feature_settings: FeatureSettings, level: float) -> None:
     samples = (np.random.default_rng(0).standard_normal(200_000) * level).clip(-1, 1).astype(np.float32)

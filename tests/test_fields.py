@@ -18,13 +18,19 @@ BASE = {"policy": {"name": "ptq", "layers": {"*": {"weight": 4}}}, "finetune": {
         ({"new": {"a": [1]}}, "new", {"a": [1]}),
         ({"policy": {"name": "float"}}, "policy", {"name": "float"}),
         ({"policy": {"rounding": "gptq"}}, "policy", {**BASE["policy"], "rounding": "gptq"}),
-        ({"policy": {"name": "ptq", "layers": {"*": {"activation": 8}}}}, "policy",
-         {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8}}}),
-        ({"policy": {"layers": {"joiner.*": {"weight": 8}}}}, "policy",
-         {"name": "ptq", "layers": {"*": {"weight": 4}, "joiner.*": {"weight": 8}}}),
+        (
+            {"policy": {"name": "ptq", "layers": {"*": {"activation": 8}}}},
+            "policy",
+            {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8}}},
+        ),
+        (
+            {"policy": {"layers": {"joiner.*": {"weight": 8}}}},
+            "policy",
+            {"name": "ptq", "layers": {"*": {"weight": 4}, "joiner.*": {"weight": 8}}},
+        ),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_merged(changes: dict[str, Any], field: str, expected: Any) -> None:
     found = merged(BASE, changes)
     assert found[field] == expected

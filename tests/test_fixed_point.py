@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qstudy.errors import UserError
 from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, torch_step
 from qstudy.quant.fixed_point.lookup import OFFSET, responses, table
-from qstudy.quant.fixed_point.lstm import LSTMOperands, fixed_point_lstm, gate_words, hidden_step, run_lstm
+from qstudy.quant.fixed_point.lstm import LSTMOperands, fixed_point_lstm, gate_requantization, hidden_scale, run_lstm
 from qstudy.quant.fixed_point.operators import (
     ROUNDINGS,
     FixedPoint,
@@ -87,10 +87,14 @@ def test_sixteen_bits_travel_through_float_unchanged(value: int, fraction: int) 
 
 @pytest.mark.parametrize(
     ("spec", "allowed"),
-    [(FixedPoint(), 4e-4), (FixedPoint(entries=256), 1.6e-3), (FixedPoint("truncate"), 4.2e-4),
-     (FixedPoint(nonlinearity="linear"), 0.0379)],
+    [
+        (FixedPoint(), 4e-4),
+        (FixedPoint(entries=256), 1.6e-3),
+        (FixedPoint("truncate"), 4.2e-4),
+        (FixedPoint(nonlinearity="linear"), 0.0379),
+    ],
     ids=["512 entries", "256 entries", "truncated", "segments"],
-)  # fmt: skip
+)
 def test_responses_are_near_the_functions(spec: FixedPoint, allowed: float) -> None:
     x = torch.arange(-OFFSET, OFFSET, dtype=torch.float64) * 2.0**-spec.gate_fraction
     for name, response in responses(spec)._asdict().items():
@@ -129,7 +133,7 @@ def reference_step(x: np.ndarray, h: np.ndarray, c: np.ndarray, constants: CellC
         word &= 0xFFFFFFFF
         return saturated(shifted(accumulator * (word >> 8), word & 0xFF, spec.rounding))
 
-    words = (constants.input_words.tolist(), constants.hidden_words.tolist(), constants.bias.tolist())
+    words = (constants.input_requantization.tolist(), constants.hidden_requantization.tolist(), constants.bias.tolist())
     gates = [
         saturated(product(a, p) + product(b, q) + r)
         for a, b, p, q, r in zip(x.tolist(), h.tolist(), *words, strict=True)
@@ -170,17 +174,22 @@ def empty_trace(c: torch.Tensor) -> CellTrace:
     batch, hidden = c.shape
     short, narrow = torch.int16, torch.int8
     trace = CellTrace(
-        torch.zeros(1, batch, 4 * hidden, dtype=short), torch.zeros(2, batch, hidden, dtype=short),
-        torch.zeros(1, batch, hidden, dtype=short), torch.zeros(2, batch, hidden, dtype=narrow),
-    )  # fmt: skip
+        torch.zeros(1, batch, 4 * hidden, dtype=short),
+        torch.zeros(2, batch, hidden, dtype=short),
+        torch.zeros(1, batch, hidden, dtype=short),
+        torch.zeros(2, batch, hidden, dtype=narrow),
+    )
     trace.cells[0] = c
     return trace
 
 
 @given(
-    st.integers(0, 10_000), st.sampled_from([1, 3, 17]), st.sampled_from([100, 10**5, 10**6, 2**31 - 1]),
-    st.sampled_from(SPECS), st.sampled_from([2, 4, 8]),
-)  # fmt: skip
+    st.integers(0, 10_000),
+    st.sampled_from([1, 3, 17]),
+    st.sampled_from([100, 10**5, 10**6, 2**31 - 1]),
+    st.sampled_from(SPECS),
+    st.sampled_from([2, 4, 8]),
+)
 def test_a_step_is_the_reference_to_the_bit(seed: int, hidden: int, reach: int, spec: FixedPoint, bits: int) -> None:
     x, h, c, constants = cell_problem(seed, hidden, reach, spec, bits)
     compiled, portable = empty_trace(c), empty_trace(c)
@@ -216,7 +225,7 @@ def layer_problem(
         return torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
 
     scale = torch.rand(4 * hidden, generator=generator) * 0.02
-    words = (gate_words(scale, 0.02, spec), gate_words(scale, hidden_step(8), spec))
+    words = (gate_requantization(scale, 0.02, spec), gate_requantization(scale, hidden_scale(8), spec))
     bias = to_fixed(torch.randn(4 * hidden, generator=generator), spec.gate_fraction)
     operands = LSTMOperands(codes(4 * hidden, size), codes(4 * hidden, hidden), CellConstants(*words, bias, spec, 8))
     h = to_fixed(torch.rand(batch, hidden, generator=generator) - 0.5, 15)
@@ -269,15 +278,20 @@ def test_gradients_are_those_of_the_float_operators_at_the_quantized_values() ->
     generator = torch.Generator().manual_seed(0)
 
     def leaves() -> list[torch.Tensor]:
-        values = [codes.float() * 0.02, to_float(h16, 15), to_float(c16, spec.cell_fraction),
-                  torch.randn(12, 5, generator=generator.manual_seed(1)),
-                  torch.randn(12, 3, generator=generator.manual_seed(2)), torch.zeros(12)]  # fmt: skip
+        values = [
+            codes.float() * 0.02,
+            to_float(h16, 15),
+            to_float(c16, spec.cell_fraction),
+            torch.randn(12, 5, generator=generator.manual_seed(1)),
+            torch.randn(12, 3, generator=generator.manual_seed(2)),
+            torch.zeros(12),
+        ]
         return [value.requires_grad_() for value in values]
 
     ours, theirs = leaves(), leaves()
     y, last_h, last_c = fixed_point_lstm(ours[0], ours[1], ours[2], (ours[3], ours[4], ours[5]), codes, operands)
     x, h, c, w_input, w_hidden, bias = theirs
-    seen, outputs = given_value(h, trace.codes[0] * hidden_step(8)), []
+    seen, outputs = given_value(h, trace.codes[0] * hidden_scale(8)), []
     for t in range(6):
         before = (x[t] @ w_input.t() + seen @ w_hidden.t() + bias).chunk(4, 1)
         after = to_float(trace.gates[t], 15).chunk(4, 1)
@@ -286,7 +300,7 @@ def test_gradients_are_those_of_the_float_operators_at_the_quantized_values() ->
         i, f, g, o = (given_value(*parts) for parts in zip(before, after, slopes, strict=True))
         c = given_value(f * c + i * g, to_float(trace.cells[t + 1], spec.cell_fraction))
         h = given_value(o * torch.tanh(c), to_float(trace.outputs[t], 15))
-        seen = given_value(h, trace.codes[t + 1] * hidden_step(8))
+        seen = given_value(h, trace.codes[t + 1] * hidden_scale(8))
         outputs.append(h)
     expected = (torch.stack(outputs), h, c)
     upstream = [torch.randn(part.shape, generator=generator) for part in expected]

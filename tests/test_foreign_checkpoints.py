@@ -15,7 +15,7 @@ from tiny import TOKENIZER, run_config, talkative
 from qstudy.cli import main
 from qstudy.errors import UserError
 from qstudy.model import RNNT
-from qstudy.quant.packed import pack_model
+from qstudy.quant.packed.model import pack_model
 from qstudy.quant.policies import build_policy
 from qstudy.training.checkpoint import load_checkpoint, pack_checkpoint
 from qstudy.training.config import to_dict

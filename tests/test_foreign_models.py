@@ -15,9 +15,9 @@ from tiny import filled, model_config, packed, talkative
 
 from qstudy.cli import main
 from qstudy.errors import UserError
-from qstudy.load import load_recognizer
-from qstudy.quant import packed_file
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed import file as packed_file
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.load import load_recognizer
 
 Arrays = dict[str, Any]
 CANARY = "from pathlib import Path\nPath('owned').touch()\nclass J:\n    pass\n"
@@ -25,7 +25,7 @@ CANARY = "from pathlib import Path\nPath('owned').touch()\nclass J:\n    pass\n"
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """W4A8: integers, scales, grids, biases and constants."""
+    """W4A8: integers, scales, quantizers, biases and constants."""
     path = tmp_path_factory.mktemp("original") / "model.qst"
     model = talkative()
     policy = filled(model, {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8}}})
@@ -150,17 +150,17 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
         r"encoder.normalize.mean is float32",
     ),
     "a grid without steps": (
-        replace("joiner.output.activation", lambda grids: grids * 0),
+        replace("joiner.output.activation", lambda quantizers: quantizers * 0),
         r"scale that is not above 0",
     ),
     "a hidden state with a zero point": (
-        replace("encoder.lstm.0.activation", lambda grids: grids + np.array([[0, 0], [0, 3]], np.float32)),
+        replace("encoder.lstm.0.activation", lambda quantizers: quantizers + np.array([[0, 0], [0, 3]], np.float32)),
         "of a hidden state",
     ),
     "scales without bounds": (replace("joiner.output.0.scale", lambda scale: scale * 0 + 3e38), r"above 1e\+30"),
     "a deviation of zero": (replace("encoder.normalize.deviation", lambda each: each * 0), "is not above 0"),
     "one grid for two": (
-        replace("encoder.lstm.0.activation", lambda grids: grids[:1]),
+        replace("encoder.lstm.0.activation", lambda quantizers: quantizers[:1]),
         r"the tensors of encoder.lstm.0 take",
     ),
     "a bias by another name": (

@@ -12,7 +12,7 @@ EXTREMES = st.sampled_from(["random", "least", "greatest", "mixed"])
 
 
 def inputs(columns: int, width: int, kind: str, seed: int) -> NDArray[np.uint8]:
-    """Codes + 128, zeros beyond the columns."""
+    """QuantizedMatrix + 128, zeros beyond the columns."""
     generator = np.random.default_rng(seed)
     x = np.zeros(width, np.uint8)
     values = {"least": np.zeros, "greatest": lambda n: np.full(n, 255)}

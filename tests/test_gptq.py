@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tiny import filled, packed, speech, talkative
 from torch import Tensor
 
-from qstudy.quant.grids.blocks import spread
-from qstudy.quant.grids.gptq import SecondOrderWeights, second_order_codes
-from qstudy.quant.grids.weights import UniformWeights
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import fill_packed
+from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.policies.ptq import PTQ
+from qstudy.quant.quantizers.blocks import spread
+from qstudy.quant.quantizers.gptq import SecondOrderWeights, second_order_codes
+from qstudy.quant.quantizers.weights import UniformWeights
 
 SHARED = [("tensor", 64), ("channel", 64), ("group", 16), ("group", 20)]
 
@@ -31,16 +31,16 @@ def matrix(rows: int = 32, columns: int = 48, seed: int = 1) -> Tensor:
 
 
 def rounded(weight: Tensor, x: Tensor, bits: int, *options: Any) -> SecondOrderWeights:
-    grid = SecondOrderWeights(weight, bits, *options)
-    grid.calibrate(weight)
+    quantizer = SecondOrderWeights(weight, bits, *options)
+    quantizer.calibrate(weight)
     for batch in x.split(100):
-        grid.gather(batch.view(4, -1, x.shape[1]))
-    grid.settle(weight)
-    return grid
+        quantizer.observe_inputs(batch.view(4, -1, x.shape[1]))
+    quantizer.compute_qparams(weight)
+    return quantizer
 
 
-def output_error(x: Tensor, weight: Tensor, snapped: Tensor) -> float:
-    return float((x @ (snapped - weight).t()).square().mean() / (x @ weight.t()).square().mean())
+def output_error(x: Tensor, weight: Tensor, quantized: Tensor) -> float:
+    return float((x @ (quantized - weight).t()).square().mean() / (x @ weight.t()).square().mean())
 
 
 @pytest.mark.parametrize(("granularity", "group"), SHARED)
@@ -52,19 +52,19 @@ def test_outputs_come_much_closer_than_by_nearest_rounding(bits: int, range: str
     options = (granularity, range, True, group)
     nearest = UniformWeights(weight, bits, *options)
     nearest.calibrate(weight)
-    grid = rounded(weight, x, bits, *options)
-    assert output_error(x, weight, grid(weight)) < 0.5 * output_error(x, weight, nearest(weight))
-    assert output_error(unseen, weight, grid(weight)) < 0.6 * output_error(unseen, weight, nearest(weight))
+    quantizer = rounded(weight, x, bits, *options)
+    assert output_error(x, weight, quantizer(weight)) < 0.5 * output_error(x, weight, nearest(weight))
+    assert output_error(unseen, weight, quantizer(weight)) < 0.6 * output_error(unseen, weight, nearest(weight))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([2, 3, 4, 8, 16]), st.sampled_from(SHARED), st.booleans(), st.integers(0, 999))
 def test_codes_stand_for_the_forward_values(bits: int, shared: tuple[str, int], narrow: bool, seed: int) -> None:
     weight = matrix(seed=seed)
-    grid = rounded(weight, correlated(seed=seed), bits, shared[0], "mse", narrow, shared[1])
-    integers, scale, _ = grid.codes(weight)
-    assert torch.equal(integers * spread(scale, grid.per_scale, weight.shape), grid(weight))
-    assert grid.low <= int(integers.min()) <= int(integers.max()) <= grid.high
+    quantizer = rounded(weight, correlated(seed=seed), bits, shared[0], "mse", narrow, shared[1])
+    integers, scale, _ = quantizer.quantize(weight)
+    assert torch.equal(integers * spread(scale, quantizer.per_scale, weight.shape), quantizer(weight))
+    assert quantizer.low <= int(integers.min()) <= int(integers.max()) <= quantizer.high
 
 
 def by_its_definition(weight: Tensor, scale: float, hessian: Tensor, high: int) -> Tensor:
@@ -109,18 +109,18 @@ def test_inputs_that_never_move() -> None:
 
 def test_what_calibration_never_multiplies_keeps_the_nearest() -> None:
     weight = matrix()
-    grid = SecondOrderWeights(weight, 3, "channel", "max")
-    grid.calibrate(weight)
-    grid.settle(weight)
-    assert torch.equal(grid(weight), UniformWeights(weight, 3, "channel", "max")(weight))
+    quantizer = SecondOrderWeights(weight, 3, "channel", "max")
+    quantizer.calibrate(weight)
+    quantizer.compute_qparams(weight)
+    assert torch.equal(quantizer(weight), UniformWeights(weight, 3, "channel", "max")(weight))
 
 
 def test_integers_travel_in_a_checkpoint() -> None:
     weight = matrix()
-    grid = rounded(weight, correlated(), 3, "channel", "mse")
+    quantizer = rounded(weight, correlated(), 3, "channel", "mse")
     again = SecondOrderWeights(weight, 3, "channel", "mse")
-    again.load_state_dict(grid.state_dict())
-    assert torch.equal(again(weight), grid(weight))
+    again.load_state_dict(quantizer.state_dict())
+    assert torch.equal(again(weight), quantizer(weight))
 
 
 # In a model
@@ -134,20 +134,22 @@ def test_every_multiplied_matrix_of_a_model_gathers_what_it_is_multiplied_with()
     gathered = {}
 
     class Watched(SecondOrderWeights):
-        def settle(self, weight: Tensor) -> None:
+        def compute_qparams(self, weight: Tensor) -> None:
             gathered[id(self)] = self.hessian.clone()
-            super().settle(weight)
+            super().compute_qparams(weight)
 
     policy = PTQ({"*": {"weight": 4}}, rounding="gptq")
     policy.weights = lambda m, bits: Watched(m, 4, "channel", "max")  # type: ignore[method-assign]
     filled(model, policy, batches=1)
-    grids = lstm.arithmetic.weights
+    quantizers = lstm.arithmetic.weights
     x = seen["x"].flatten(0, 1)
     h = torch.cat([torch.zeros_like(seen["y"][:, :1]), seen["y"][:, :-1]], 1).flatten(0, 1)
-    torch.testing.assert_close(gathered[id(grids[0])].float(), x.t() @ x, rtol=1e-4, atol=1e-2)
-    torch.testing.assert_close(gathered[id(grids[1])].float(), h.t() @ h, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(gathered[id(quantizers[0])].float(), x.t() @ x, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(gathered[id(quantizers[1])].float(), h.t() @ h, rtol=1e-4, atol=1e-2)
     for name, layer in quantizable(model).items():
-        assert all(bool(grid.chosen) == (name != "predictor.embedding") for grid in layer.arithmetic.weights), name
+        assert all(
+            bool(quantizer.chosen) == (name != "predictor.embedding") for quantizer in layer.arithmetic.weights
+        ), name
 
 
 @torch.no_grad()
@@ -164,10 +166,10 @@ def test_a_packed_model_computes_with_these_integers(bits: int, activation: int)
         model, {"name": "ptq", "layers": {"*": {"weight": bits, "activation": activation}}, "rounding": "gptq"}
     )
     device = packed(model, policy)
-    served = talkative(seed=5)
-    fill_packed(served, device)
+    loaded = talkative(seed=5)
+    fill_packed(loaded, device)
     expected = logits(model)
-    difference = (logits(served.eval()) - expected).abs()
+    difference = (logits(loaded.eval()) - expected).abs()
     assert float(difference.mean()) < (1e-4 if activation == 32 else 0.02) * float(expected.abs().mean())
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import LSTM, STATELESS, model_config, speech, talkative
 
-from qstudy.decode.greedy import MAX_LABELS_PER_FRAME, greedy
 from qstudy.model import RNNT
+from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME, greedy
 
 MODELS = {name: talkative(model_config(predictor)) for name, predictor in (("lstm", LSTM), ("stateless", STATELESS))}
 PREDICTORS = pytest.mark.parametrize("predictor", MODELS)

@@ -1,4 +1,4 @@
-"""A scale for every group of columns: what is trained is what is packed and served, in the predicted bytes."""
+"""A scale for every group of columns: what is trained is what is packed and packed, in the predicted bytes."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from tiny import filled, packed, speech, talkative
 from qstudy.errors import UserError
 from qstudy.hardware.size import size_bytes
 from qstudy.model import RNNT
-from qstudy.quant.integer.accumulator import Grid
+from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import PackedModel, fill_packed
+from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import POLICIES, build_policy
 from qstudy.quant.policies.base import QuantPolicy
 
@@ -25,35 +25,35 @@ def logits(model: RNNT) -> torch.Tensor:
 
 
 def both(layers: dict[str, Any], **options: Any) -> tuple[RNNT, RNNT, QuantPolicy, PackedModel]:
-    model, served = talkative(), talkative(seed=9)
+    model, loaded = talkative(), talkative(seed=9)
     policy = filled(model, {"name": "ptq", "layers": layers, **options})
     device = packed(model, policy)
-    fill_packed(served, device)
-    return model, served.eval(), policy, device
+    fill_packed(loaded, device)
+    return model, loaded.eval(), policy, device
 
 
 @settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from([2, 3, 4, 8, 16]), st.sampled_from([2, 5, 8, 64]), st.sampled_from([4, 8, 16, 32]), st.booleans()
-)  # fmt: skip
+)
 def test_served_as_trained_in_the_predicted_bytes(bits: int, group: int, activation: int, symmetric: bool) -> None:
     layers = {"*": {"weight": bits, "activation": activation, "granularity": "group", "group": group}}
-    model, served, policy, device = both(layers, symmetric=symmetric)
+    model, loaded, policy, device = both(layers, symmetric=symmetric)
     assert device.size_bytes == size_bytes(model.shapes(), policy.bit_map(model.shapes()))
     expected = logits(model)
     limit = 1e-4 if activation == 32 else 0.05  # a rounding tie of a hidden state moves what follows
-    assert float((logits(served) - expected).abs().mean()) < limit * float(expected.abs().mean())
+    assert float((logits(loaded) - expected).abs().mean()) < limit * float(expected.abs().mean())
 
 
 def test_a_product_is_the_sum_of_its_groups() -> None:
     """Against plain integers, one group after the other."""
     layers = {"joiner.output": {"weight": 4, "activation": 8, "granularity": "group", "group": 5}}
-    model, served, _, _ = both(layers, symmetric=False)
-    layer, there = quantizable(model)["joiner.output"], quantizable(served)["joiner.output"]
+    model, loaded, _, _ = both(layers, symmetric=False)
+    layer, there = quantizable(model)["joiner.output"], quantizable(loaded)["joiner.output"]
     x = torch.randn(7, 12)
-    codes = layer.arithmetic.weights[0].codes(layer.matrices()[0])  # type: ignore[union-attr, index, operator]
-    step, zero_point = layer.arithmetic.inputs.constants()  # type: ignore[union-attr, operator]
-    whole = Grid(step, zero_point, 8).codes(x).long() - int(zero_point)
+    codes = layer.arithmetic.weights[0].quantize(layer.matrices()[0])  # type: ignore[union-attr, index, operator]
+    step, zero_point = layer.arithmetic.inputs.qparams()  # type: ignore[union-attr, operator]
+    whole = QParams(step, zero_point, 8).quantize(x).long() - int(zero_point)
     sums = [a @ w.long().t() for a, w in zip(whole.split(5, 1), codes.integers.split(5, 1), strict=True)]
     expected = sum(s * (step * scale) for s, scale in zip(sums, codes.scale.t(), strict=True)) + layer.bias
     torch.testing.assert_close(there(x), expected, rtol=1e-6, atol=1e-5)

@@ -10,14 +10,14 @@ from tiny import TOKENIZER, filled, model_config, run_config, speech, talkative
 from torch import Tensor
 
 from qstudy.errors import UserError
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
-from qstudy.quant.grids.chosen import PREFERENCE, ChosenActivations, ChosenWeights, relative_error
-from qstudy.quant.grids.pact import PactActivations, pact
-from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
-from qstudy.quant.grids.sawb_fit import DENSITIES, Moments, best_clip, fit
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.policies.int4_e2e import Int4E2E, choice_table, choices
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.quantizers.chosen import PREFERENCE, ChosenActivations, ChosenWeights, relative_error
+from qstudy.quant.quantizers.pact import PactActivations, pact
+from qstudy.quant.quantizers.sawb import COEFFICIENTS, SawbWeights
+from qstudy.quant.quantizers.sawb_fit import DENSITIES, Moments, best_clip, fit
 from qstudy.training.module import TransducerModule
 
 SEEDS = st.integers(0, 10_000)
@@ -64,8 +64,8 @@ def test_the_error_of_the_tables_is_that_of_samples(name: str) -> None:
     x = torch.linspace(0, moments.end, 400_001, dtype=torch.float64)
     mass = torch.from_numpy(p(x.numpy()))
     clip = best_clip(moments, 4)
-    snapped = (x / (clip / 7)).round().clamp(-7, 7) * (clip / 7)
-    expected = float(((snapped - x).square() * mass).sum() / mass.sum())
+    quantized = (x / (clip / 7)).round().clamp(-7, 7) * (clip / 7)
+    expected = float(((quantized - x).square() * mass).sum() / mass.sum())
     assert moments.error(clip, 4) == pytest.approx(expected, rel=1e-3)
 
 
@@ -77,11 +77,11 @@ def test_sawb_clips_by_its_formula(bits: int, granularity: str) -> None:
     c1, c2 = COEFFICIENTS[bits]
     expected = c1 * rows.square().mean(1).sqrt() - c2 * rows.abs().mean(1)
     expected = expected.clamp(min=rows.abs().mean(1), max=rows.abs().amax(1))
-    grid = SawbWeights(bits, granularity)
-    torch.testing.assert_close(grid.clip(weight.float())[:, 0], expected.float(), rtol=1e-4, atol=0)
-    integers, scale, _ = grid.codes(weight.float())
+    quantizer = SawbWeights(bits, granularity)
+    torch.testing.assert_close(quantizer.clip(weight.float())[:, 0], expected.float(), rtol=1e-4, atol=0)
+    integers, scale, _ = quantizer.quantize(weight.float())
     torch.testing.assert_close(scale[:, 0], expected.float() / (2 ** (bits - 1) - 1), rtol=1e-4, atol=0)
-    assert torch.equal(grid(weight.float()), integers * scale)
+    assert torch.equal(quantizer(weight.float()), integers * scale)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
@@ -89,8 +89,8 @@ def test_sawb_is_close_to_the_best_clip(bits: int) -> None:
     """For Gaussian weights the error is within a few percent of the least possible, and below that of the maximum."""
     weight = values(1, 20_000)
     least = Moments(DENSITIES["gaussian"])
-    snapped = SawbWeights(bits, "tensor")(weight)
-    error = float((snapped - weight).square().mean())
+    quantized = SawbWeights(bits, "tensor")(weight)
+    error = float((quantized - weight).square().mean())
     assert error < 1.1 * least.error(best_clip(least, bits), bits)
     assert error < 0.8 * float((UniformWeights(weight, bits, "tensor", "max")(weight) - weight).square().mean())
 
@@ -99,7 +99,7 @@ def test_sawb_is_close_to_the_best_clip(bits: int) -> None:
 def test_sawb_reaches_every_level(bits: int) -> None:
     weight = values(1, 100_000)
     high = 2 ** (bits - 1) - 1
-    assert SawbWeights(bits, "tensor").codes(weight).integers.unique().tolist() == list(range(-high, high + 1))
+    assert SawbWeights(bits, "tensor").quantize(weight).integers.unique().tolist() == list(range(-high, high + 1))
 
 
 @settings(max_examples=60)
@@ -107,10 +107,10 @@ def test_sawb_reaches_every_level(bits: int) -> None:
 def test_sawb_of_any_size(bits: int, seed: int, power: float, granularity: str) -> None:
     """The clip scales with the weights and never leaves E|w| to max|w|."""
     weight = values(3, 17, seed=seed) ** 3
-    grid = SawbWeights(bits, granularity)
-    clip = grid.clip(weight * 10**power)
-    torch.testing.assert_close(clip, grid.clip(weight) * 10**power, rtol=1e-4, atol=0)
-    codes = grid.codes(weight * 10**power)
+    quantizer = SawbWeights(bits, granularity)
+    clip = quantizer.clip(weight * 10**power)
+    torch.testing.assert_close(clip, quantizer.clip(weight) * 10**power, rtol=1e-4, atol=0)
+    codes = quantizer.quantize(weight * 10**power)
     assert torch.isfinite(codes.scale).all()
     assert (codes.scale > 0).all()
 
@@ -128,15 +128,15 @@ def test_sawb_does_not_depend_on_the_order_of_sums(granularity: str) -> None:
     """Training and packing may run on different numbers of threads."""
     weight = values(64, 4096)
     shuffled = weight[:, torch.randperm(4096, generator=torch.Generator().manual_seed(0))]
-    grid = SawbWeights(4, granularity)
-    assert torch.equal(grid.clip(weight), grid.clip(shuffled))
+    quantizer = SawbWeights(4, granularity)
+    assert torch.equal(quantizer.clip(weight), quantizer.clip(shuffled))
 
 
 def test_sawb_gradient_passes_whole() -> None:
     weight, upstream = values(3, 50).requires_grad_(), values(3, 50, seed=1)
-    grid = SawbWeights(3, "tensor")
-    assert (grid.codes(weight).integers.abs() == 3).sum() > 4
-    grid(weight).backward(upstream)
+    quantizer = SawbWeights(3, "tensor")
+    assert (quantizer.quantize(weight).integers.abs() == 3).sum() > 4
+    quantizer(weight).backward(upstream)
     assert torch.equal(weight.grad, upstream)
 
 
@@ -167,35 +167,35 @@ def test_pact_is_the_clips_own_gradient() -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
 def test_pact_reaches_every_level(bits: int) -> None:
-    grid = PactActivations(bits)
-    grid.alpha.data.fill_(2.0)
-    levels = grid(torch.linspace(-3, 3, 8 * 2**bits + 1)).detach().unique()
+    quantizer = PactActivations(bits)
+    quantizer.alpha.data.fill_(2.0)
+    levels = quantizer(torch.linspace(-3, 3, 8 * 2**bits + 1)).detach().unique()
     assert len(levels) == 2**bits - 1
     torch.testing.assert_close(levels[[0, -1]], torch.tensor([-2.0, 2.0]))
-    assert grid.constants().tolist() == pytest.approx([2.0 / (2 ** (bits - 1) - 1), 0.0])
+    assert quantizer.qparams().tolist() == pytest.approx([2.0 / (2 ** (bits - 1) - 1), 0.0])
 
 
 @given(st.sampled_from([2, 3, 4, 8]), SEEDS, st.floats(-6, 6))
 def test_pact_starts_no_worse_than_the_maximum(bits: int, seed: int, power: float) -> None:
     x = values(2000, seed=seed) ** 3 * 10**power
     learned, largest = PactActivations(bits), UniformActivations(bits)
-    for grid in (learned, largest):
-        grid.observe(x)
-        grid.settle()
+    for quantizer in (learned, largest):
+        quantizer.observe(x)
+        quantizer.compute_qparams()
     assert float(relative_error(learned(x), x)) <= float(relative_error(largest(x), x)) * 1.0001
 
 
 def optimized(decay: float, weight_decay: float, steps: int = 100) -> float:
     """alpha after training to keep 4-bit values close to Gaussian ones."""
-    grid = PactActivations(4)
-    grid.alpha.data.fill_(1.0)
-    optimizer = torch.optim.AdamW(grid.parameters(), lr=0.04, weight_decay=weight_decay)
+    quantizer = PactActivations(4)
+    quantizer.alpha.data.fill_(1.0)
+    optimizer = torch.optim.AdamW(quantizer.parameters(), lr=0.04, weight_decay=weight_decay)
     x = values(1000)
     for _ in range(steps):
         optimizer.zero_grad()
-        ((grid(x) - x).square().mean() + decay * grid.alpha.square()).backward()
+        ((quantizer(x) - x).square().mean() + decay * quantizer.alpha.square()).backward()
         optimizer.step()
-    return float(grid.alpha.detach())
+    return float(quantizer.alpha.detach())
 
 
 def test_pact_learns_its_clip() -> None:
@@ -209,15 +209,15 @@ def test_pact_learns_its_clip() -> None:
 
 def test_weights_choose_by_their_distribution() -> None:
     def choose(weight: Tensor, bits: int = 4) -> ChosenWeights:
-        grids = {"max": UniformWeights(weight, bits, "tensor", "max"), "sawb": SawbWeights(bits, "tensor")}
-        grid = ChosenWeights(grids)
-        grid.calibrate(weight)
+        quantizers = {"max": UniformWeights(weight, bits, "tensor", "max"), "sawb": SawbWeights(bits, "tensor")}
+        quantizer = ChosenWeights(quantizers)
+        quantizer.calibrate(weight)
         expected = {
-            name: float((g(weight) - weight).square().sum() / weight.square().sum()) for name, g in grids.items()
+            name: float((g(weight) - weight).square().sum() / weight.square().sum()) for name, g in quantizers.items()
         }
-        assert grid.choice.table() == pytest.approx(expected, rel=1e-4)
-        assert torch.equal(grid(weight), grids[grid.choice.name](weight))
-        return grid
+        assert quantizer.choice.table() == pytest.approx(expected, rel=1e-4)
+        assert torch.equal(quantizer(weight), quantizers[quantizer.choice.name](weight))
+        return quantizer
 
     assert choose(values(20, 50)).choice.name == "sawb"
     assert choose(torch.linspace(-1, 1, 1000).view(10, 100), 8).choice.name == "max"
@@ -225,18 +225,18 @@ def test_weights_choose_by_their_distribution() -> None:
 
 def test_activations_choose_by_their_distribution() -> None:
     def choose(x: Tensor) -> str:
-        grid = ChosenActivations(
+        quantizer = ChosenActivations(
             {"fixed": FixedActivations(4), "max": UniformActivations(4), "pact": PactActivations(4)}
         )
-        grid.train()
-        grid.observing, grid.enabled = True, False
-        assert torch.equal(grid(x), x)
-        grid.settle()
-        grid.enabled = True
-        errors = grid.choice.table()
-        assert errors[grid.choice.name] <= PREFERENCE * min(errors.values())
-        assert float(relative_error(grid(x), x)) == pytest.approx(errors[grid.choice.name], rel=1e-5)
-        return grid.choice.name
+        quantizer.train()
+        quantizer.observer_enabled, quantizer.fake_quant_enabled = True, False
+        assert torch.equal(quantizer(x), x)
+        quantizer.compute_qparams()
+        quantizer.fake_quant_enabled = True
+        errors = quantizer.choice.table()
+        assert errors[quantizer.choice.name] <= PREFERENCE * min(errors.values())
+        assert float(relative_error(quantizer(x), x)) == pytest.approx(errors[quantizer.choice.name], rel=1e-5)
+        return quantizer.choice.name
 
     levels = (values(3000).sin() * 7).round() / 7
     assert choose(levels) == "fixed"
@@ -293,11 +293,11 @@ def test_calibration_is_over_when_it_is() -> None:
         policy.project_(model.train(), step)
         model(9 * speech(seed=step), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))
     assert choices(model) == before
-    grids = [module for module in model.modules() if isinstance(module, ChosenActivations)]
-    assert all(grid._seen is None for grid in grids)
-    scales = [float(grid.scale) for grid in grids]
+    quantizers = [module for module in model.modules() if isinstance(module, ChosenActivations)]
+    assert all(quantizer._seen is None for quantizer in quantizers)
+    scales = [float(quantizer.scale) for quantizer in quantizers]
     model(99 * speech(), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))
-    assert [float(grid.scale) for grid in grids] == scales
+    assert [float(quantizer.scale) for quantizer in quantizers] == scales
 
 
 # Widths
@@ -326,8 +326,8 @@ def test_edges() -> None:
 def test_four_bits_are_not_three() -> None:
     model, _ = calibrated()
     for name, layer in quantizable(model).items():
-        for grid, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
-            assert grid.codes(matrix).integers.unique().tolist() == list(range(-7, 8)), name
+        for quantizer, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
+            assert quantizer.quantize(matrix).integers.unique().tolist() == list(range(-7, 8)), name
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_four_bits_are_not_three() -> None:
         ({"weight_quantizer": "pact"}, ["policy.weight_quantizer", "'pact'", "auto, max, sawb"]),
         ({"activation_quantizer": "sawb"}, ["policy.activation_quantizer", "auto, fixed, max, pact"]),
         ({"edges": 9}, ["policy.edges", "9", "8"]),
-        ({"layers": {"*": {"weight": 4, "grid": "codebook"}}}, ["int4_e2e", "codebook", "s8bqat"]),
+        ({"layers": {"*": {"weight": 4, "quantizer": "codebook"}}}, ["int4_e2e", "codebook", "s8bqat"]),
         ({"layers": {"*": {"weight": 16}}, "weight_quantizer": "sawb"}, ["SAWB", "16", "2 to 8"]),
     ],
     ids=str,
@@ -398,11 +398,11 @@ def test_every_parameter_in_use_gets_a_gradient() -> None:
 
 def test_the_clip_follows_the_weights_at_every_step() -> None:
     model, _ = calibrated(weight_quantizer="sawb")
-    grid = model.encoder.lstm[0].arithmetic.weights[0]
+    quantizer = model.encoder.lstm[0].arithmetic.weights[0]
     weight = model.encoder.lstm[0].weight_ih_l0
-    before = grid.codes(weight)
+    before = quantizer.quantize(weight)
     weight.data.mul_(2)
-    after = grid.codes(weight)
+    after = quantizer.quantize(weight)
     assert torch.equal(after.integers, before.integers)
     torch.testing.assert_close(after.scale, 2 * before.scale)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qstudy.quant import bfloat16
-from qstudy.quant.integer.accumulator import Grid, recorded_accumulators
-from qstudy.quant.integer_layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
+from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.kernels import SWITCH
 
 sizes = st.integers(1, 40)
@@ -19,8 +19,8 @@ seeds = st.integers(0, 2**31 - 1)
 few = settings(max_examples=25, deadline=None)
 
 
-def grid(step: float, zero_point: int = 0, bits: int = 8) -> Grid:
-    return Grid(torch.tensor(step), torch.tensor(float(zero_point)), bits)
+def qparams_of(step: float, zero_point: int = 0, bits: int = 8) -> QParams:
+    return QParams(torch.tensor(step), torch.tensor(float(zero_point)), bits)
 
 
 def quantized(weight: Tensor, bits: int = 8) -> QuantizedWeight:
@@ -32,7 +32,7 @@ def quantized(weight: Tensor, bits: int = 8) -> QuantizedWeight:
 
 
 def extreme_codes(generator: torch.Generator, *shape: int) -> Tensor:
-    """Codes of which many are at the ends."""
+    """QuantizedMatrix of which many are at the ends."""
     return (torch.randn(*shape, generator=generator) * 150).round().clamp_(-128, 127).to(torch.int8)
 
 
@@ -42,37 +42,37 @@ def test_linear_accumulators_are_numpys(
     rows: int, columns: int, outputs: int, seed: int, zero: int, magnitude: float
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    on = grid(10**magnitude, zero)
+    on = qparams_of(10**magnitude, zero)
     x = torch.randn(rows, columns, generator=generator) * 10**magnitude * 90
     codes = extreme_codes(generator, outputs, columns)
     scale, bias = torch.rand(outputs, generator=generator), torch.randn(outputs, generator=generator)
     with recorded_accumulators() as record:
         y = integer_linear(x, QuantizedWeight(None, codes, scale), bias, on)
     low = -128 if zero else -127
-    x_codes = np.clip(np.rint(x.numpy() / on.step.numpy() + np.float32(zero)), low, 127).astype(np.int64)
+    x_codes = np.clip(np.rint(x.numpy() / on.scale.numpy() + np.float32(zero)), low, 127).astype(np.int64)
     expected = (x_codes - zero) @ codes.numpy().astype(np.int64).T
     np.testing.assert_array_equal(record[0].numpy(), expected)
     assert record[0].dtype == torch.int32
-    factor = on.step.numpy() * scale.numpy()
+    factor = on.scale.numpy() * scale.numpy()
     np.testing.assert_array_equal(y.numpy(), expected.astype(np.float32) * factor + bias.numpy())
 
 
 @pytest.mark.parametrize("zero", [0, 11])
 def test_linear_gradients_are_straight_through(zero: int) -> None:
     torch.manual_seed(0)
-    on = grid(0.02, zero)
+    on = qparams_of(0.02, zero)
     x = (torch.randn(4, 7, 9) * 2).requires_grad_()
     weight, bias = torch.randn(5, 9, requires_grad=True), torch.randn(5, requires_grad=True)
     matrix = quantized(weight)
     upstream = torch.randn(4, 7, 5)
     integer_linear(x, matrix, bias, on).backward(upstream)
-    codes = on.codes(x.detach())
+    codes = on.quantize(x.detach())
     low, high = on.bounds()
-    clipped = (torch.round(x / on.step + zero) < low) | (torch.round(x / on.step + zero) > high)
+    clipped = (torch.round(x / on.scale + zero) < low) | (torch.round(x / on.scale + zero) > high)
     assert 0.01 < clipped.float().mean() < 0.9
     dx = torch.where(clipped, 0, upstream @ matrix.codes.mul(matrix.scale[:, None]))
     torch.testing.assert_close(x.grad, dx)
-    values = (codes.float() - zero) * on.step
+    values = (codes.float() - zero) * on.scale
     torch.testing.assert_close(weight.grad, upstream.flatten(0, 1).t() @ values.flatten(0, 1))
     torch.testing.assert_close(bias.grad, upstream.sum((0, 1)))
 
@@ -81,7 +81,7 @@ def test_sixteen_bits_are_exact_too() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(3, 400), quantized(torch.randn(4, 400), bits=16)
     with recorded_accumulators() as record:
-        integer_linear(x, weight, None, grid(1e-4, bits=16))
+        integer_linear(x, weight, None, qparams_of(1e-4, bits=16))
     codes = np.rint(x.numpy() / np.float32(1e-4)).clip(-32767, 32767).astype(np.int64)
     expected = codes @ weight.codes.numpy().astype(np.int64).T
     assert abs(expected).max() > 2**31
@@ -106,9 +106,9 @@ class LSTMProblem(NamedTuple):
     def forward(self, dtype: torch.dtype = torch.float32, bits: int = 8, frames: slice = slice(None)) -> list[Tensor]:
         """Outputs and the last state."""
         x, h, c, w_input, w_hidden, bias = self.leaves
-        grids = grid(2.0 / 2 ** (bits - 1), 3, bits), grid(1 / (2 ** (bits - 1) - 1), 0, bits)
+        qparams = qparams_of(2.0 / 2 ** (bits - 1), 3, bits), qparams_of(1 / (2 ** (bits - 1) - 1), 0, bits)
         matrices = quantized(w_input, bits), quantized(w_hidden, bits)
-        y, state = integer_lstm(x[:, frames], (h, c), *matrices, bias, *grids, dtype)
+        y, state = integer_lstm(x[:, frames], (h, c), *matrices, bias, *qparams, dtype)
         return [y, *state]
 
     def reference(self, bits: int = 8) -> list[Tensor]:
@@ -124,8 +124,8 @@ class LSTMProblem(NamedTuple):
         assert w_hidden is not None
         h, c, outputs = h[0], c[0], []
         for t in range(x.shape[1]):
-            snapped = h + (torch.round(h * high) / high - h).detach()
-            i, f, g, o = (x[:, t] @ w_input.t() + bias + snapped @ w_hidden.t()).chunk(4, 1)
+            rounded = h + (torch.round(h * high) / high - h).detach()
+            i, f, g, o = (x[:, t] @ w_input.t() + bias + rounded @ w_hidden.t()).chunk(4, 1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
             outputs.append(h)
@@ -189,7 +189,7 @@ def test_chunks_batches_and_gradients_change_no_bit() -> None:
         matrices = [quantized(each)._replace(values=None) for each in (w_input, w_hidden)]
         state, parts = (h[:, 2:4], c[:, 2:4]), []
         for chunk in x[2:4].split([1, 8, 5], 1):
-            y, state = integer_lstm(chunk, state, *matrices, bias, grid(2.0 / 128, 3), grid(1 / 127))
+            y, state = integer_lstm(chunk, state, *matrices, bias, qparams_of(2.0 / 128, 3), qparams_of(1 / 127))
             parts.append(y)
     assert torch.equal(torch.cat(parts, 1), whole[0][2:4])
     assert torch.equal(state[1], whole[2][:, 2:4])
@@ -209,10 +209,10 @@ def test_autocast_changes_no_bit(path: str) -> None:
 def test_nobody_records_outside_the_block() -> None:
     x, weight = torch.randn(2, 3), quantized(torch.randn(4, 3))
     with recorded_accumulators() as outer:
-        integer_linear(x, weight, None, grid(0.1))
+        integer_linear(x, weight, None, qparams_of(0.1))
         with recorded_accumulators() as inner:
-            integer_linear(x, weight, None, grid(0.1))
-    integer_linear(x, weight, None, grid(0.1))
+            integer_linear(x, weight, None, qparams_of(0.1))
+    integer_linear(x, weight, None, qparams_of(0.1))
     assert (len(outer), len(inner)) == (2, 1)
     assert torch.equal(outer[1], inner[0])
 

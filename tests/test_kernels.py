@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qstudy.jit import compiled
 from qstudy.quant import products
-from qstudy.quant.integer.accumulator import Grid, recorded_accumulators
+from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
 from qstudy.quant.kernels import cell, codes, gemm, ir, recurrence
 from qstudy.quant.recurrence import compiled as recurrence_kernels
 
@@ -127,12 +127,12 @@ def test_codes_to_the_bit(count: int, zero: int, bits: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     x = torch.from_numpy(floats(generator, count, 3, 2) * 40)
     x[0] = (torch.arange(6.0).view(3, 2) - 2.5) * 0.25  # ties
-    grid = Grid(torch.tensor(0.25), torch.tensor(float(zero)), bits)
-    expected = codes.reference(x.numpy(), np.float32(0.25), np.float32(zero), *grid.bounds())
+    qparams = QParams(torch.tensor(0.25), torch.tensor(float(zero)), bits)
+    expected = codes.reference(x.numpy(), np.float32(0.25), np.float32(zero), *qparams.bounds())
     for view in (x, x.transpose(0, 1), x.permute(2, 1, 0), x[:, 1:]):
         index = torch.arange(x.numel()).view(x.shape)
         index = index.as_strided(view.shape, view.stride(), view.storage_offset())
-        for found, all_of_them in zip(grid.codes_and_inside(view), expected, strict=True):
+        for found, all_of_them in zip(qparams.quantize_and_inside(view), expected, strict=True):
             np.testing.assert_array_equal(found.numpy(), all_of_them.reshape(-1)[index.numpy()])
 
 
@@ -204,7 +204,7 @@ class Problem:
         self.bias = generator.standard_normal(4 * hidden).astype(np.float32)
         self.h = np.tanh(generator.standard_normal((batch, hidden))).astype(np.float32)
         self.c = generator.standard_normal((batch, hidden)).astype(np.float32)
-        self.grid = Grid(torch.tensor(1 / 127), torch.zeros(()), 8)
+        self.qparams = QParams(torch.tensor(1 / 127), torch.zeros(()), 8)
 
     def run(self, rows: slice = slice(None)) -> list[NDArray[Any]]:
         """Gates, cells, codes, outputs and hidden accumulators, by the kernel, of some rows of the batch."""
@@ -212,12 +212,14 @@ class Problem:
         weight, bias = torch.from_numpy(self.weight), torch.from_numpy(self.bias)
         scales = (torch.from_numpy(self.scales[0]), torch.from_numpy(self.scales[1]))
         with recorded_accumulators() as record:
-            steps = recurrence_kernels.integer_steps(inputs, self.grid.codes(h), c, weight, scales, bias, self.grid)
+            steps = recurrence_kernels.integer_trace(
+                inputs, self.qparams.quantize(h), c, weight, scales, bias, self.qparams
+            )
         return [each.numpy() for each in (*steps, *record)]
 
     def expected(self) -> tuple[NDArray[Any], ...]:
         """The same by NumPy."""
-        step = np.float32(self.grid.step)
+        step = np.float32(self.qparams.scale)
         codes = np.rint(self.h / step).astype(np.int8)
         scales = (self.scales[0], self.scales[1])
         constants = (self.weight, scales, self.bias, step, np.float32(127))

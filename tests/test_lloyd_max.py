@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qstudy.quant.grids.lloyd_max import lloyd_max
+from qstudy.quant.quantizers.lloyd_max import lloyd_max
 
 GAUSSIAN = {2: 0.3634, 4: 0.1175, 8: 0.03454, 16: 0.009497}  # Max 1960
 LAPLACE = {2: 0.5, 4: 0.1762, 8: 0.0545, 16: 0.0154}  # Jayant and Noll 1984, "Digital Coding of Waveforms"

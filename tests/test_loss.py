@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qstudy.loss import per_utterance, rnnt_loss, torchaudio_loss
-from qstudy.loss_kernels import KernelLoss
-from qstudy.loss_portable import PortableLoss
+from qstudy.loss.kernels import KernelLoss
+from qstudy.loss.portable import PortableLoss
+from qstudy.loss.rnnt import per_utterance, rnnt_loss, torchaudio_loss
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # logits, targets, logit_lengths, target_lengths
 CODES = {"kernels": KernelLoss.apply, "portable": PortableLoss.apply}
@@ -42,10 +42,12 @@ def reference(logits: Tensor, targets: list[int], blank: int) -> Tensor:
 def reference_batch(batch: Batch, blank: int) -> tuple[Tensor, Tensor]:
     """The loss of each utterance, and the gradient of their sum, in float64."""
     logits = batch[0].detach().double().requires_grad_()
-    losses = torch.stack([
-        reference(logits[b, :frames, : labels + 1], batch[1][b, :labels].tolist(), blank)
-        for b, (frames, labels) in enumerate(zip(batch[2].tolist(), batch[3].tolist(), strict=True))
-    ])  # fmt: skip
+    losses = torch.stack(
+        [
+            reference(logits[b, :frames, : labels + 1], batch[1][b, :labels].tolist(), blank)
+            for b, (frames, labels) in enumerate(zip(batch[2].tolist(), batch[3].tolist(), strict=True))
+        ]
+    )
     losses.sum().backward()
     assert logits.grad is not None
     return losses.detach(), logits.grad
@@ -224,8 +226,12 @@ def test_half_precision_logits_are_computed_in_float32(dtype: torch.dtype) -> No
 
 def test_layout_and_integer_width_do_not_matter() -> None:
     batch = make_batch((3, 5, 4, 6), blank=0)
-    strided = (batch[0].permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0), batch[1].t().contiguous().t().int(),
-               batch[2].repeat_interleave(2)[::2].int(), batch[3].int())  # fmt: skip
+    strided = (
+        batch[0].permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0),
+        batch[1].t().contiguous().t().int(),
+        batch[2].repeat_interleave(2)[::2].int(),
+        batch[3].int(),
+    )
     assert not strided[0].is_contiguous()
     a, b = (run(lambda x, y, t, u, *_: rnnt_loss(x, y, t, u, blank=0), each, 0) for each in (batch, strided))
     assert torch.equal(a[0], b[0])

@@ -10,7 +10,7 @@ from qstudy.bits import FLOAT
 from qstudy.hardware.size import size_bytes
 from qstudy.model import RNNT
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import fill_packed
+from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.policies import POLICIES, build_policy
 
 BASES = [name for name in POLICIES if name != "float"]
@@ -54,9 +54,9 @@ def test_a_map_over_every_policy_trains_and_is_served(case: str, base: str) -> N
 
     device = packed(model.eval(), policy)
     assert device.size_bytes == size_bytes(model.shapes(), bit_map)
-    served = talkative(seed=9)
-    fill_packed(served, device)
-    there, here = logits(served.eval()), logits(model)
+    loaded = talkative(seed=9)
+    fill_packed(loaded, device)
+    there, here = logits(loaded.eval()), logits(model)
     assert float((there - here).abs().mean()) < 0.03 * float(here.abs().mean())
 
 

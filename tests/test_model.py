@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qstudy.errors import UserError
 from qstudy.model import RNNT, ModelConfig
-from qstudy.quant.packed import fill_packed
+from qstudy.quant.packed.model import fill_packed
 
 FRAMES = 48
 FORMS = ["float", "8 bits", "packed"]

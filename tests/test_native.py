@@ -15,10 +15,10 @@ from qstudy.errors import UserError
 from qstudy.quant import bfloat16
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.native import NativeArithmetic, quantize
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Embedding, Linear, quantizable
 from qstudy.quant.policies import build_policy
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small tensors
 WIDTHS = [2, 3, 4, 5, 6, 7, 8, 16]
@@ -31,7 +31,7 @@ RECIPES = {
 
 
 def native(layer: Any, weight: int, activation: int = 32, gradient: str = "float32") -> NativeArithmetic:
-    """The policy's arithmetic for one layer, its input grid fitted to [-1, 1]."""
+    """The policy's arithmetic for one layer, its input quantizer fitted to [-1, 1]."""
     policy = build_policy({"name": "native_int", "layers": {}, "gradient": gradient})
     bits = build_policy({"name": "native_int", "layers": {"*": {"weight": weight, "activation": activation}}})
     made: NativeArithmetic = policy.arithmetic(layer, bits.bit_map([layer.shape("x")])["x"])
@@ -82,8 +82,8 @@ def test_four_bits_are_not_three() -> None:
     model = talkative()
     filled(model, {"name": "native_int", "layers": {"*": RECIPES["W4A4"]}})
     for name, layer in quantizable(model).items():
-        for grid, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
-            assert quantize(grid, matrix).codes.unique().tolist() == list(range(-7, 8)), name
+        for quantizer, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
+            assert quantize(quantizer, matrix).codes.unique().tolist() == list(range(-7, 8)), name
 
 
 def test_scales_are_the_papers() -> None:
@@ -127,7 +127,7 @@ def test_weights_alone_are_integers_rescaled_after_the_sum(bits: int) -> None:
     torch.manual_seed(0)
     layer, x = Linear(7, 5), torch.randn(3, 7)
     layer.arithmetic = native(layer, bits)
-    codes = layer.arithmetic.weights[0].codes(layer.weight)
+    codes = layer.arithmetic.weights[0].quantize(layer.weight)
     expected = (x @ codes.integers.float().t()) * codes.scale.flatten() + layer.bias
     assert torch.equal(layer(x), expected)
 
@@ -135,7 +135,7 @@ def test_weights_alone_are_integers_rescaled_after_the_sum(bits: int) -> None:
 def test_an_embedding_is_rows_of_integers() -> None:
     layer = Embedding(9, 4)
     layer.arithmetic = native(layer, 4)
-    codes = layer.arithmetic.weights[0].codes(layer.weight)
+    codes = layer.arithmetic.weights[0].quantize(layer.weight)
     ids = torch.tensor([[3, 3], [8, 0]])
     assert torch.equal(layer(ids), codes.integers[ids].float() * codes.scale[ids, 0][..., None])
     layer(ids).sum().backward()
@@ -147,10 +147,12 @@ def test_an_lstm_with_weights_alone_is_close_to_torchs(weight: int) -> None:
     torch.manual_seed(0)
     layer, x = LSTM(6, 8), torch.randn(2, 11, 6)
     layer.arithmetic = native(layer, weight)
-    snapped = [grid(matrix) for grid, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True)]
+    quantized = [
+        quantizer(matrix) for quantizer, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True)
+    ]
     twin = torch.nn.LSTM(6, 8, batch_first=True)
     with torch.no_grad():
-        for parameter, value in zip(twin.parameters(), (*snapped, layer.bias_ih_l0, layer.bias_hh_l0), strict=True):
+        for parameter, value in zip(twin.parameters(), (*quantized, layer.bias_ih_l0, layer.bias_hh_l0), strict=True):
             parameter.copy_(value)
     torch.testing.assert_close(layer(x)[0], twin(x)[0])
 
@@ -166,11 +168,11 @@ def test_gradients_of_a_linear_layer(activation: int) -> None:
     upstream = torch.randn(4, 5)
     layer(x).backward(upstream)
     weight = layer.arithmetic.weights[0](layer.weight).detach()
-    snapped = x.detach() if activation == 32 else layer.arithmetic.inputs(x).detach()
-    inside = torch.ones_like(snapped) if activation == 32 else (x.detach().abs() <= 1).float()
+    quantized = x.detach() if activation == 32 else layer.arithmetic.inputs(x).detach()
+    inside = torch.ones_like(quantized) if activation == 32 else (x.detach().abs() <= 1).float()
     assert (inside == 0).any() == (activation != 32)
     torch.testing.assert_close(x.grad, (upstream @ weight) * inside)
-    torch.testing.assert_close(layer.weight.grad, upstream.t() @ snapped)  # clipped or not: no weight is clipped
+    torch.testing.assert_close(layer.weight.grad, upstream.t() @ quantized)  # clipped or not: no weight is clipped
     torch.testing.assert_close(layer.bias.grad, upstream.sum(0))
     assert not [name for name, _ in layer.arithmetic.named_parameters()]
 
@@ -183,7 +185,8 @@ def by_autograd(layer: LSTM, x: Tensor, state: LSTMState) -> Tensor:
 
     arithmetic = layer.arithmetic
     w_input, w_hidden = (
-        through(matrix, grid(matrix)) for grid, matrix in zip(arithmetic.weights, layer.matrices(), strict=True)
+        through(matrix, quantizer(matrix))
+        for quantizer, matrix in zip(arithmetic.weights, layer.matrices(), strict=True)
     )
     gates = F.linear(arithmetic.inputs(x), w_input) + layer.bias_ih_l0 + layer.bias_hh_l0
     h, c = state[0][0], state[1][0]
@@ -283,18 +286,18 @@ def test_ranges_follow_training_until_they_freeze() -> None:
     model = talkative()
     policy = filled(model, {"name": "native_int", "layers": {"*": RECIPES["W8A8"]}, "freeze_step": 2})
     watched = [m for m in model.modules() if isinstance(m, UniformActivations) and not isinstance(m, FixedActivations)]
-    before = [float(grid.scale) for grid in watched]
+    before = [float(quantizer.scale) for quantizer in watched]
     moved = []
     for step in (1, 2, 3):
         policy.project_(model.train(), step)
         model(5 * speech(seed=step), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))
-        now = [float(grid.scale) for grid in watched]
+        now = [float(quantizer.scale) for quantizer in watched]
         moved.append(now != before)
         before = now
     assert moved == [True, False, False]
     policy.project_(model.eval(), 0)
     logits(model)
-    assert [float(grid.scale) for grid in watched] == before
+    assert [float(quantizer.scale) for quantizer in watched] == before
 
 
 def test_quantized_weights_follow_the_optimizer() -> None:
@@ -334,7 +337,7 @@ def test_training_lowers_the_loss() -> None:
     ("config", "named"),
     [
         ({"layers": {}, "gradient": "float16"}, ["policy.gradient", "'float16'", "float32, bfloat16"]),
-        ({"layers": {"joiner.*": {"weight": 4, "grid": "codebook"}}}, ["joiner.encoder", "codebook", "s8bqat"]),
+        ({"layers": {"joiner.*": {"weight": 4, "quantizer": "codebook"}}}, ["joiner.encoder", "codebook", "s8bqat"]),
         ({"layers": {"joiner.*": {"weight": 4, "granularity": "group"}}}, ["joiner.encoder", "group", "fake_qat"]),
     ],
     ids=str,

@@ -13,7 +13,7 @@ from tiny import filled, packed, speech, talkative
 from qstudy.errors import UserError
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import fill_packed
+from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.policies import build_policy
 
 README = Path(__file__).parents[1] / "README.md"
@@ -55,21 +55,21 @@ def test_the_readmes_policy_trains_and_is_served_as_printed(folder: Path) -> Non
         ].square().mean().backward()
         optimizer.step()
         policy.project_(model, step)
-    served = talkative(seed=9)
-    fill_packed(served, packed(model.eval(), policy))
+    loaded = talkative(seed=9)
+    fill_packed(loaded, packed(model.eval(), policy))
     with torch.no_grad():
         inputs = speech(), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64)
-        expected, actual = model(*inputs)[0], served.eval()(*inputs)[0]
+        expected, actual = model(*inputs)[0], loaded.eval()(*inputs)[0]
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
     lstm = quantizable(model)["encoder.lstm.0"]
-    codes = lstm.arithmetic.weights[0].codes(lstm.matrices()[0]).integers  # type: ignore[union-attr, index, operator]
+    codes = lstm.arithmetic.weights[0].quantize(lstm.matrices()[0]).integers  # type: ignore[union-attr, index, operator]
     assert codes.unique().tolist() == [-1, 0, 1]
 
 
 OWN = '''
 import torch
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.grids import UniformWeights
+from qstudy.quant.quantizers import UniformWeights
 from qstudy.quant.policies import QuantPolicy
 
 class Penalized(QuantPolicy):

@@ -18,16 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from qstudy.bits import BitMap
-from qstudy.decode.greedy import greedy
 from qstudy.errors import UserError
 from qstudy.hardware.size import layer_bytes, size_bytes
-from qstudy.load import load_recognizer
 from qstudy.model import RNNT
-from qstudy.quant.arithmetics.gridded import GriddedArithmetic
+from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import PackedModel, fill_float, fill_packed
-from qstudy.recognizer import recognizer_from_packed
+from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
+from qstudy.recognize.greedy import greedy
+from qstudy.recognize.load import load_recognizer
+from qstudy.recognize.recognizer import recognizer_from_packed
 
 WEIGHTS = [2, 3, 4, 5, 6, 7, 8, 16]
 NAMES = list(quantizable(talkative()))
@@ -49,9 +49,9 @@ def both(
     model = talkative(config)
     policy = filled(model, {"name": "ptq", "layers": layers, **options})
     device = packed(model, policy, config)
-    served = talkative(config, seed=9)
-    fill_packed(served, device)
-    return model, served.eval(), device
+    loaded = talkative(config, seed=9)
+    fill_packed(loaded, device)
+    return model, loaded.eval(), device
 
 
 @torch.no_grad()
@@ -73,10 +73,10 @@ def hypotheses(model: RNNT) -> list[list[int]]:
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8, 16])
 def test_weights_alone(bits: int, granularity: str, predictor: dict[str, Any]) -> None:
-    model, served, _ = both({"*": {"weight": bits, "granularity": granularity}}, predictor)
+    model, loaded, _ = both({"*": {"weight": bits, "granularity": granularity}}, predictor)
     scale = float(logits(model).abs().max())
-    assert float((logits(model) - logits(served)).abs().max()) < 1e-4 * max(scale, 1)
-    assert hypotheses(model) == hypotheses(served)
+    assert float((logits(model) - logits(loaded)).abs().max()) < 1e-4 * max(scale, 1)
+    assert hypotheses(model) == hypotheses(loaded)
     assert any(hypotheses(model))
 
 
@@ -85,8 +85,8 @@ def test_weights_alone(bits: int, granularity: str, predictor: dict[str, Any]) -
 @pytest.mark.parametrize("weight", [4, 8, 16, 32])
 def test_weights_and_activations(weight: int, activation: int, symmetric: bool) -> None:
     """Where integers meet, sums are in another order: a tie may fall to the other side, seldom."""
-    model, served, _ = both({"*": {"weight": weight, "activation": activation}}, symmetric=symmetric)
-    first, second = logits(model), logits(served)
+    model, loaded, _ = both({"*": {"weight": weight, "activation": activation}}, symmetric=symmetric)
+    first, second = logits(model), logits(loaded)
     difference = (first - second).abs()
     assert float(difference.median()) < 1e-3 * float(first.abs().max())
     assert float(difference.mean()) < 0.01 * float(first.abs().mean())
@@ -94,35 +94,35 @@ def test_weights_and_activations(weight: int, activation: int, symmetric: bool) 
 
 
 def test_eight_bits_give_the_same_hypotheses() -> None:
-    model, served, _ = both({"*": {"weight": 8, "activation": 8}})
-    assert hypotheses(model) == hypotheses(served)
+    model, loaded, _ = both({"*": {"weight": 8, "activation": 8}})
+    assert hypotheses(model) == hypotheses(loaded)
     assert any(hypotheses(model))
 
 
 @pytest.mark.parametrize("low", [-1.0, -2.0, -0.01, 0.5])
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
-def test_a_linear_layer_at_the_ends_of_its_grid(low: float, symmetric: bool) -> None:
+def test_a_linear_layer_at_the_ends_of_its_quantizer(low: float, symmetric: bool) -> None:
     """Beyond what calibration saw, values clip to the same level on both sides, the least one included."""
-    model, served, _ = both({"joiner.output": {"weight": 8, "activation": 4}}, symmetric=symmetric)
+    model, loaded, _ = both({"joiner.output": {"weight": 8, "activation": 4}}, symmetric=symmetric)
     x = torch.linspace(-3, 3, 50)[:, None] * torch.ones(12)
-    grid = model.joiner.output.arithmetic.inputs  # type: ignore[union-attr]
-    grid.seen.fill_(False)
-    grid.observe(torch.tensor([low, 7 / 8]))
+    quantizer = model.joiner.output.arithmetic.inputs  # type: ignore[union-attr]
+    quantizer.seen.fill_(False)
+    quantizer.observe(torch.tensor([low, 7 / 8]))
     device = packed(model, filled_like(model), None)
-    fill_packed(served := talkative(seed=4), device)
-    torch.testing.assert_close(model.joiner.output(x), served.joiner.output(x), atol=1e-4, rtol=1e-4)
+    fill_packed(loaded := talkative(seed=4), device)
+    torch.testing.assert_close(model.joiner.output(x), loaded.joiner.output(x), atol=1e-4, rtol=1e-4)
 
 
 def filled_like(model: RNNT) -> Any:
-    """The policy of the test above, without touching the model's grids."""
+    """The policy of the test above, without touching the model's quantizers."""
     from qstudy.quant.policies import build_policy
 
     return build_policy({"name": "ptq", "layers": {"joiner.output": {"weight": 8, "activation": 4}}})
 
 
 def test_float_is_exact() -> None:
-    model, served, _ = both({})
-    torch.testing.assert_close(logits(model), logits(served), atol=1e-5, rtol=0)  # two biases became one
+    model, loaded, _ = both({})
+    torch.testing.assert_close(logits(model), logits(loaded), atol=1e-5, rtol=0)  # two biases became one
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(1, 20), st.booleans(), st.booleans(), st.integers(0, 999))
@@ -176,14 +176,14 @@ def test_no_float_copy_of_a_quantized_weight(policy: str, activation: int) -> No
     config = model_config()
     model = talkative(config)
     filler = filled(model, {"name": policy, "layers": {"*": {"weight": 4, "activation": activation}}})
-    fill_packed(served := talkative(config, seed=9), packed(model, filler, config))
+    fill_packed(loaded := talkative(config, seed=9), packed(model, filler, config))
     with Made() as made:
-        assert any(hypotheses(served))
+        assert any(hypotheses(loaded))
     matrices = {tuple(size) for shape in talkative().shapes() for size in shape.matrices}
     either = matrices | {(columns, rows) for rows, columns in matrices}
     assert not [shape for shape, dtype in made.tensors if dtype.is_floating_point and tuple(shape) in either]
     sizes = {rows * columns for rows, columns in matrices}
-    held = list(tensors_of(served, set()))
+    held = list(tensors_of(loaded, set()))
     assert not [tensor.shape for tensor in held if tensor.is_floating_point() and tensor.numel() in sizes]
     packed_bytes = {tensor.numel() for tensor in held if tensor.dtype in (torch.int8, torch.uint8)}
     assert max(packed_bytes) >= max(sizes)  # the walk does see the integers
@@ -217,14 +217,14 @@ def test_the_file_is_header_and_tensors(tmp_path: Path, predictor: dict[str, Any
 
 def test_bit_map_survives(tmp_path: Path) -> None:
     layers = {"*": {"weight": 5}, "joiner.*": {"weight": 8, "activation": 16, "granularity": "tensor"}}
-    model, served, device = both(layers)
+    model, loaded, device = both(layers)
     device.save(tmp_path / "model.qst")
     again = PackedModel.load(tmp_path / "model.qst")
     expected: BitMap = device.bit_map
     assert again.bit_map == expected
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in device.tensors.items())
     fill_packed(fresh := talkative(seed=5), again)
-    assert torch.equal(logits(fresh), logits(served))
+    assert torch.equal(logits(fresh), logits(loaded))
     assert hypotheses(fresh) == hypotheses(model)
 
 
@@ -316,7 +316,7 @@ def test_code_named_in_a_model_file_is_not_run(tmp_path: Path) -> None:
     ids=lambda policy: f"{policy['name']} {policy['layers']['*']}",
 )
 def test_a_packed_model_becomes_float_again(policy: dict[str, Any]) -> None:
-    """Its weights are those that training snapped to their grids."""
+    """Its weights are those that training rounded by their quantizers."""
     network = talkative()
     stored = packed(network, filled(network, policy))
     again = talkative(seed=9)
@@ -324,10 +324,10 @@ def test_a_packed_model_becomes_float_again(policy: dict[str, Any]) -> None:
     assert torch.equal(again.encoder.normalize.mean, network.encoder.normalize.mean)
     floats = quantizable(again)
     for name, layer in quantizable(network).items():
-        assert isinstance(layer.arithmetic, GriddedArithmetic)
-        for grid, matrix, found in zip(
+        assert isinstance(layer.arithmetic, QuantizedArithmetic)
+        for quantizer, matrix, found in zip(
             layer.arithmetic.weights, layer.matrices(), floats[name].matrices(), strict=True
         ):
-            torch.testing.assert_close(found, grid(matrix), rtol=1e-6, atol=0)
+            torch.testing.assert_close(found, quantizer(matrix), rtol=1e-6, atol=0)
         bias, found_bias = layer.bias_vector(), floats[name].bias_vector()
         assert bias is found_bias is None or torch.equal(bias, found_bias)

@@ -7,9 +7,9 @@ import torch
 from tiny import filled, speech, talkative
 
 from qstudy.errors import Diverged, UserError
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 NAMES = [
     "encoder.lstm.0",
@@ -26,7 +26,7 @@ def widths(config: dict[str, Any]) -> list[int]:
     return [bits.weight for bits in build_policy(config).bit_map(talkative().shapes()).values()]
 
 
-def grids(model: torch.nn.Module) -> list[UniformActivations]:
+def quantizers(model: torch.nn.Module) -> list[UniformActivations]:
     return [module for module in model.modules() if isinstance(module, UniformActivations)]
 
 
@@ -136,7 +136,7 @@ def test_slots_hold_what_the_widths_say() -> None:
         "joiner.predictor",
     ]
     lstm, output, table = slots["encoder.lstm.0"], slots["joiner.output"], slots["predictor.embedding"]
-    assert [grid.bits for grid in lstm.weights] == [3, 3]
+    assert [quantizer.bits for quantizer in lstm.weights] == [3, 3]
     assert (lstm.inputs.bits, lstm.hidden.bits) == (8, 8)
     assert isinstance(lstm.hidden, FixedActivations)
     assert not isinstance(output.weights[0], UniformWeights)
@@ -150,11 +150,11 @@ def test_weights_take_so_many_values(bits: int, granularity: str) -> None:
     model = talkative()
     filled(model, {"name": "ptq", "layers": {"*": {"weight": bits, "granularity": granularity}}})
     for layer in quantizable(model).values():
-        for grid, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
-            snapped = grid(matrix.detach())
-            rows = [snapped] if granularity == "tensor" else list(snapped)
+        for quantizer, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
+            quantized = quantizer(matrix.detach())
+            rows = [quantized] if granularity == "tensor" else list(quantized)
             assert all(len(row.unique()) <= 2**bits - 1 for row in rows)
-            assert grid.codes(matrix).scale.numel() == (1 if granularity == "tensor" else len(matrix))
+            assert quantizer.quantize(matrix).scale.numel() == (1 if granularity == "tensor" else len(matrix))
 
 
 @pytest.mark.parametrize("activation", [8, 32])
@@ -201,25 +201,25 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_ptq_watches_while_calibrating_and_never_again() -> None:
     model = talkative()
     policy = filled(model, {"name": "ptq", "layers": {"*": {"activation": 8}}})
-    scales = [float(grid.scale) for grid in grids(model)]
+    scales = [float(quantizer.scale) for quantizer in quantizers(model)]
     assert len(set(scales)) > 4
     model.train()
     policy.project_(model, 5)
     logits(model.train())
-    assert [float(grid.scale) for grid in grids(model)] == scales
+    assert [float(quantizer.scale) for quantizer in quantizers(model)] == scales
 
 
 def test_activations_start_late_and_freeze() -> None:
     model = talkative()
     options = {"activation_start": 3, "freeze_step": 5}
     policy = filled(model, {"name": "fake_qat", "layers": {"*": {"activation": 4}}, **options})
-    watched = [grid for grid in grids(model) if not isinstance(grid, FixedActivations)]
+    watched = [quantizer for quantizer in quantizers(model) if not isinstance(quantizer, FixedActivations)]
     moved, enabled = [], []
     for step in range(1, 8):
-        before = [float(grid.scale) for grid in watched]
+        before = [float(quantizer.scale) for quantizer in watched]
         trained_step(model, policy, step)
-        moved.append(before != [float(grid.scale) for grid in watched])
-        enabled.append(all(grid.enabled for grid in watched))
+        moved.append(before != [float(quantizer.scale) for quantizer in watched])
+        enabled.append(all(quantizer.fake_quant_enabled for quantizer in watched))
     assert enabled == [False, False, True, True, True, True, True]
     assert moved == [False, True, True, True, True, False, False]  # `filled` left the model in evaluation mode
 
@@ -229,11 +229,11 @@ def test_which_ranges_go_on_watching_while_training(range: str, watches: bool) -
     """A range that calibration or gradients decide is not moved by later batches, however loud."""
     model = talkative()
     policy = filled(model, {"name": "fake_qat", "layers": {"*": {"activation": 4}}, "activation_range": range})
-    watched = [grid for grid in grids(model) if not isinstance(grid, FixedActivations)]
-    assert all(float(grid.scale.detach()) != 1 for grid in watched)
+    watched = [quantizer for quantizer in quantizers(model) if not isinstance(quantizer, FixedActivations)]
+    assert all(float(quantizer.scale.detach()) != 1 for quantizer in watched)
     model.train()
     policy.project_(model, 1)
-    assert {grid.observing for grid in watched} == {watches}
+    assert {quantizer.observer_enabled for quantizer in watched} == {watches}
     first, before = watched[0], float(watched[0].scale.detach())
     first(torch.full((2, 3), 1e3))
     assert (float(first.scale.detach()) > before) == watches
@@ -248,7 +248,7 @@ def test_activation_ranges_train(bits: int, range: str, symmetric: bool) -> None
     options = {"activation_range": range, "symmetric": symmetric}
     policy = filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 4, "activation": bits}}, **options})
     trained_step(model, policy, 1)
-    learned = [p for grid in grids(model) if grid.trained for p in grid.parameters()]
+    learned = [p for quantizer in quantizers(model) if quantizer.trained for p in quantizer.parameters()]
     assert len(learned) == (range == "learned") * (1 if symmetric else 2) * 6
     assert all(p.grad is not None and p.grad.isfinite() for p in learned)
     assert all(p.grad.isfinite().all() for layer in quantizable(model).values() for p in layer.matrices())
@@ -263,7 +263,7 @@ def test_evaluation_changes_nothing() -> None:
 
 
 def test_snapped_weights_follow_the_optimizer() -> None:
-    """Without gradients a snapped matrix is kept; it must not outlive the matrix that it was made from."""
+    """Without gradients a fake-quantized matrix is kept; it must not outlive the matrix that it was made from."""
     model = talkative()
     policy = filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 8}}})
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -274,7 +274,7 @@ def test_snapped_weights_follow_the_optimizer() -> None:
     after = logits(model)
     assert not torch.equal(after, before)
     for layer in quantizable(model).values():
-        layer.arithmetic._snapped.clear()  # type: ignore[union-attr, operator]
+        layer.arithmetic._fake_quantized.clear()  # type: ignore[union-attr, operator]
     assert torch.equal(logits(model), after)
 
 

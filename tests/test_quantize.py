@@ -14,7 +14,7 @@ import qstudy
 from qstudy.errors import UserError
 from qstudy.quant.deep_lstm import DeepLSTM
 from qstudy.quant.layers import Quantizable, Rate, quantizable
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import build_policy
 
 README = Path(__file__).parents[1] / "README.md"
@@ -48,13 +48,28 @@ def everything(seed: int = 0) -> Everything:
 def emformer(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return emformer_rnnt_model(
-        input_dim=16, encoding_dim=32, num_symbols=20, segment_length=8, right_context_length=4,
-        time_reduction_input_dim=16, time_reduction_stride=4, transformer_num_heads=2, transformer_ffn_dim=32,
-        transformer_num_layers=2, transformer_dropout=0.1, transformer_activation="gelu",
-        transformer_left_context_length=6, transformer_max_memory_size=0,
-        transformer_weight_init_scale_strategy="depthwise", transformer_tanh_on_mem=True, symbol_embedding_dim=12,
-        num_lstm_layers=2, lstm_layer_norm=True, lstm_layer_norm_epsilon=1e-3, lstm_dropout=0.1,
-    ).eval()  # fmt: skip
+        input_dim=16,
+        encoding_dim=32,
+        num_symbols=20,
+        segment_length=8,
+        right_context_length=4,
+        time_reduction_input_dim=16,
+        time_reduction_stride=4,
+        transformer_num_heads=2,
+        transformer_ffn_dim=32,
+        transformer_num_layers=2,
+        transformer_dropout=0.1,
+        transformer_activation="gelu",
+        transformer_left_context_length=6,
+        transformer_max_memory_size=0,
+        transformer_weight_init_scale_strategy="depthwise",
+        transformer_tanh_on_mem=True,
+        symbol_embedding_dim=12,
+        num_lstm_layers=2,
+        lstm_layer_norm=True,
+        lstm_layer_norm_epsilon=1e-3,
+        lstm_dropout=0.1,
+    ).eval()
 
 
 def ids(seed: int) -> Tensor:
@@ -108,7 +123,7 @@ def test_from_float_to_a_file_and_back(kind: str, policy: str, tmp_path: Path) -
     packed = qstudy.pack(model)
     assert packed.size_bytes == qstudy.size_bytes(model)
     packed.save(str(tmp_path / "model.qst"))
-    loaded = answer(qstudy.load(str(tmp_path / "model.qst"), into=build(seed=9)), batch(0))
+    loaded = answer(qstudy.recognize.load(str(tmp_path / "model.qst"), into=build(seed=9)), batch(0))
     if policy in INTEGER:
         assert torch.equal(loaded, quantized)
     torch.testing.assert_close(loaded, quantized, rtol=1e-4, atol=1e-4)
@@ -201,7 +216,7 @@ def test_layers_that_share_a_weight_come_back(tmp_path: Path) -> None:
     model = qstudy.calibrate(qstudy.quantize(Tied(), POLICIES["native_int"]), [torch.arange(7)])
     assert model[0].weight is model[1].weight
     qstudy.pack(model).save(tmp_path / "tied.qst")
-    loaded = qstudy.load(tmp_path / "tied.qst", into=Tied())
+    loaded = qstudy.recognize.load(tmp_path / "tied.qst", into=Tied())
     assert torch.equal(answer(loaded, torch.arange(7)), answer(model, torch.arange(7)))
 
 
@@ -221,7 +236,7 @@ def test_a_fused_transformer_does_not_go_past_the_slots(tmp_path: Path) -> None:
     assert (answer(model, x) - answer(build(), x)).abs().max() > 0.01
     qstudy.pack(model).save(tmp_path / "model.qst")
     with torch.no_grad():
-        torch.testing.assert_close(qstudy.load(tmp_path / "model.qst", into=build())(x), model(x))
+        torch.testing.assert_close(qstudy.recognize.load(tmp_path / "model.qst", into=build())(x), model(x))
 
 
 class Own(nn.Linear):
@@ -253,7 +268,7 @@ def test_what_stays_in_float_is_said(layer: nn.Module, tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.zero_()
-    qstudy.load(tmp_path / "model.qst", into=fresh)
+    qstudy.recognize.load(tmp_path / "model.qst", into=fresh)
     assert all(torch.equal(a, b) for a, b in zip(fresh[1].parameters(), layer.parameters(), strict=True))
 
 
@@ -280,4 +295,4 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         qstudy.calibrate(model, [])
     qstudy.pack(qstudy.calibrate(model, [torch.randn(4, 3)])).save(tmp_path / "model.qst")
     with pytest.raises(UserError, match=r"model\.qst"):
-        qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))
+        qstudy.recognize.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))

@@ -17,10 +17,10 @@ from tiny import BINS, FEATURES, TOKENIZER, filled, model_config, packed, talkat
 from qstudy.cli import main
 from qstudy.data.audio import read_audio, write_flac
 from qstudy.data.manifest import Utterance, read_manifest, write_manifest
-from qstudy.load import load_recognizer
 from qstudy.model import RNNT
-from qstudy.quant.packed import PackedModel
-from qstudy.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.load import load_recognizer
+from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
 from qstudy.settings import ModelConfig
 
 
@@ -83,9 +83,9 @@ W8A8 = {"layers": {"*": {"weight": 8, "activation": 8}}}
 def test_hardly_any_sound(policy: dict[str, Any]) -> None:
     """Without a tail of silence, an utterance can be shorter than a frame, or than one of the encoder's."""
     model = talkative()
-    served = recognizer_from_packed(packed(model, filled(model, policy))).model
+    loaded = recognizer_from_packed(packed(model, filled(model, policy))).model
     features = replace(FEATURES, tail_ms=0.0)
-    for recognizer in (Recognizer(model, features, TOKENIZER), Recognizer(served, features, TOKENIZER)):
+    for recognizer in (Recognizer(model, features, TOKENIZER), Recognizer(loaded, features, TOKENIZER)):
         for count in (0, 1, 399, 400, 879, 880):  # 880 samples are the encoder's first frame
             stream = RecognizerStream(recognizer)
             stream.accept(sound(1.0, 1)[:count])

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.grids import FixedActivations
 from qstudy.quant.layers import LSTM
-from qstudy.quant.recurrence.steps import quantized_recurrence
+from qstudy.quant.quantizers import FixedActivations
+from qstudy.quant.recurrence.frames import quantized_recurrence
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (2, 1, 4), (9, 2, 3), (17, 3, 8)]  # T, B, H
 STEP = torch.tensor(1 / 127)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from qstudy.quant.grids import integer_type
-from qstudy.quant.integer.accumulator import Grid, recorded_accumulators
+from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
 from qstudy.quant.kernels import SWITCH
+from qstudy.quant.quantizers import integer_type
 from qstudy.quant.recurrence import FROM_GRAPHS, IN_TORCH, compiled, graphed, loops, steps
 from qstudy.quant.recurrence.graphed import CHUNK, SHORT, WARM_UP, Graph, Graphs, kind_of, pieces, twin
 from qstudy.quant.recurrence.loop import Loop
@@ -64,7 +64,7 @@ def float_job(device: str, reuse: bool, dtype: torch.dtype = torch.float32) -> J
         inputs, h, c, weight = (each.to(dtype) for each in random(seed, device, *sizes))
         before = inputs.clone()
         scale = torch.tensor(1 / (100 + seed), dtype=dtype, device=device)  # every call has another
-        found = by.float_steps(inputs, h.tanh(), c, weight, scale, 7, reuse)
+        found = by.float_trace(inputs, h.tanh(), c, weight, scale, 7, reuse)
         assert torch.equal(inputs, found[0] if reuse else before)
         return list(found)
 
@@ -75,17 +75,24 @@ def integer_job(device: str, bits: int, weights: torch.dtype) -> Job:
     def job(by: TorchLoops, frames: int, seed: int) -> list[Tensor]:
         high, top = 2 ** (bits - 1) - 1, torch.iinfo(weights).max
         inputs, h, c, matrix, first, second, bias = random(
-            seed, device, (frames, BATCH, 4 * HIDDEN), (BATCH, HIDDEN), (BATCH, HIDDEN), (4 * HIDDEN, HIDDEN),
-            (4 * HIDDEN,), (1,), (4 * HIDDEN,),
-        )  # fmt: skip
+            seed,
+            device,
+            (frames, BATCH, 4 * HIDDEN),
+            (BATCH, HIDDEN),
+            (BATCH, HIDDEN),
+            (4 * HIDDEN, HIDDEN),
+            (4 * HIDDEN,),
+            (1,),
+            (4 * HIDDEN,),
+        )
         wide = bits > 8 or weights == torch.int16
         accumulators = (inputs * 2**20).to(torch.float64 if wide else torch.int32)
         accumulators = accumulators.round() if wide else accumulators
         codes = (matrix * top / 3).clamp(-top, top).to(weights)
-        grid = Grid(torch.tensor(1 / high, device=device), torch.zeros((), device=device), bits)
-        code = torch.round(h.tanh() / grid.step).to(integer_type(bits))
+        qparams = QParams(torch.tensor(1 / high, device=device), torch.zeros((), device=device), bits)
+        code = torch.round(h.tanh() / qparams.scale).to(integer_type(bits))
         scales = (first * 2.0**-20, second / (top * high))
-        return list(by.integer_steps(accumulators, code, c, codes, scales, bias, grid))
+        return list(by.integer_trace(accumulators, code, c, codes, scales, bias, qparams))
 
     return job
 
@@ -93,12 +100,18 @@ def integer_job(device: str, bits: int, weights: torch.dtype) -> Job:
 def gradient_job(device: str) -> Job:
     def job(by: TorchLoops, frames: int, seed: int) -> list[Tensor]:
         gates, cells, weight, dy, dh, dc = random(
-            seed, device, (frames, BATCH, 4 * HIDDEN), (frames + 1, BATCH, HIDDEN), (4 * HIDDEN, HIDDEN),
-            (frames, BATCH, HIDDEN), (BATCH, HIDDEN), (BATCH, HIDDEN),
-        )  # fmt: skip
+            seed,
+            device,
+            (frames, BATCH, 4 * HIDDEN),
+            (frames + 1, BATCH, HIDDEN),
+            (4 * HIDDEN, HIDDEN),
+            (frames, BATCH, HIDDEN),
+            (BATCH, HIDDEN),
+            (BATCH, HIDDEN),
+        )
         upstream = (dy, dh, dc)
         kept = [each.clone() for each in upstream]
-        found = by.step_gradients(gates.sigmoid(), cells, weight, upstream, torch.float32)
+        found = by.trace_gradients(gates.sigmoid(), cells, weight, upstream, torch.float32)
         assert all(torch.equal(one, two) for one, two in zip(upstream, kept, strict=True))
         return list(found)
 
@@ -218,9 +231,15 @@ def test_training_steps_are_the_same(device: str, monkeypatch: pytest.MonkeyPatc
     def train(by: TorchLoops) -> list[Tensor]:
         monkeypatch.setattr(steps, "loops", lambda *operands: by)
         x, h, c, w_input, w_hidden, bias = random(
-            0, device, (BATCH, 70, 5), (BATCH, HIDDEN), (BATCH, HIDDEN), (4 * HIDDEN, 5), (4 * HIDDEN, HIDDEN),
+            0,
+            device,
+            (BATCH, 70, 5),
+            (BATCH, HIDDEN),
+            (BATCH, HIDDEN),
+            (4 * HIDDEN, 5),
+            (4 * HIDDEN, HIDDEN),
             (4 * HIDDEN,),
-        )  # fmt: skip
+        )
         trained = [each.requires_grad_() for each in (x, h, c, w_input, w_hidden, bias)]
         for frames in (70, 33, 70, 70, 33, 12, 70):
             state = (h.tanh().unsqueeze(0), c.unsqueeze(0))

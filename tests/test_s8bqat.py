@@ -9,22 +9,22 @@ import torch
 from tiny import filled, packed, run_config, speech, talkative
 from torch import Tensor, nn
 
-from qstudy.decode.greedy import greedy
 from qstudy.errors import UserError
 from qstudy.files import read_json
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.model import RNNT
-from qstudy.quant.bitpack import unpack
-from qstudy.quant.grids import UniformWeights
-from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import PackedModel, fill_packed
+from qstudy.quant.packed.bitpack import unpack
+from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import build_policy
 from qstudy.quant.policies.s8bqat import S8BQAT, TYPICAL_STEPS, codebooks
+from qstudy.quant.quantizers import UniformWeights
+from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS, CodebookWeights
+from qstudy.recognize.greedy import greedy
 from qstudy.training.checkpoint import pack_checkpoint
 from qstudy.training.run import run
 
-PAPER: dict[str, Any] = {"snap_from": 1.0, "compress_every": 0.2}
+PAPER: dict[str, Any] = {"quantize_from": 1.0, "compress_every": 0.2}
 
 
 def prepared(bits: int = 4, activation: int = 32, steps: int = 100, **options: Any) -> tuple[RNNT, S8BQAT]:
@@ -56,30 +56,30 @@ def shaken(model: nn.Module, size: float = 0.02) -> None:
 
 
 def on_centroids(model: nn.Module) -> bool:
-    return all(torch.equal(matrix, grid(matrix)) for matrix, grid in codebooks(model))
+    return all(torch.equal(matrix, quantizer(matrix)) for matrix, quantizer in codebooks(model))
 
 
 # Widths
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
-def test_grids_of_every_width(bits: int) -> None:
+def test_quantizers_of_every_width(bits: int) -> None:
     model, policy = prepared(bits)
-    kinds = {type(grid) for layer in quantizable(model).values() for grid in layer.arithmetic.weights}  # type: ignore[union-attr]
+    kinds = {type(quantizer) for layer in quantizable(model).values() for quantizer in layer.arithmetic.weights}  # type: ignore[union-attr]
     assert kinds == {CodebookWeights if bits in CODEBOOK_WIDTHS else UniformWeights}
     for layer in policy.bit_map(model.shapes()).values():
         codebook = bits < 8
-        assert (layer.grid, layer.granularity) == (("codebook", "tensor") if codebook else ("uniform", "channel"))
+        assert (layer.quantizer, layer.granularity) == (("codebook", "tensor") if codebook else ("uniform", "channel"))
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_all_levels_are_used_in_every_matrix(bits: int) -> None:
     model, _ = prepared(bits)
-    for matrix, grid in codebooks(model):
-        assert (grid.table.int().diff() > 0).all()
+    for matrix, quantizer in codebooks(model):
+        assert (quantizer.table.int().diff() > 0).all()
         if matrix.numel() > 50 * 2**bits:
-            assert len(grid.codes(matrix).integers.unique()) == 2**bits
-            assert len(grid(matrix).unique()) == 2**bits
+            assert len(quantizer.quantize(matrix).integers.unique()) == 2**bits
+            assert len(quantizer(matrix).unique()) == 2**bits
 
 
 def test_layers_left_in_float_have_no_codebook() -> None:
@@ -92,7 +92,7 @@ def test_layers_left_in_float_have_no_codebook() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"snap_from": 2.0}, "policy.snap_from"),
+        ({"quantize_from": 2.0}, "policy.quantize_from"),
         ({"compress_every": -0.1}, "policy.compress_every"),
         ({"full_strength": 50}, "policy.full_strength"),
         ({"strength": -1.0}, "policy.strength"),
@@ -110,21 +110,21 @@ def test_options_that_make_no_sense(options: dict[str, float], named: str) -> No
 
 def test_weights_are_in_float_until_the_share_says_so() -> None:
     """While training; evaluation sees the centroids at any time."""
-    model, policy = prepared(2, snap_from=0.5, steps=40)
+    model, policy = prepared(2, quantize_from=0.5, steps=40)
     plain = talkative()
-    snapped = logits(model)
-    assert not torch.allclose(snapped, logits(plain), atol=0.1)
+    quantized = logits(model)
+    assert not torch.allclose(quantized, logits(plain), atol=0.1)
     for step, in_float in ((0, True), (19, True), (20, False), (40, False)):
         policy.project_(model.train(), step)
-        torch.testing.assert_close(logits(model), logits(plain) if in_float else snapped, atol=1e-5, rtol=1e-5)
-        assert torch.equal(logits(model.eval()), snapped)
+        torch.testing.assert_close(logits(model), logits(plain) if in_float else quantized, atol=1e-5, rtol=1e-5)
+        assert torch.equal(logits(model.eval()), quantized)
 
 
 def test_by_default_every_step_sees_the_centroids() -> None:
     model, policy = prepared(2)
-    snapped = logits(model)
+    quantized = logits(model)
     policy.project_(model.train(), 0)
-    torch.testing.assert_close(logits(model), snapped, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(model), quantized, atol=1e-5, rtol=1e-5)
     shaken(model)
     assert not on_centroids(model)
     policy.project_(model, 50)
@@ -140,7 +140,7 @@ def test_evaluation_follows_the_weights() -> None:
 
 def test_the_compressor_projects_exactly_and_when_it_is_time() -> None:
     model, policy = prepared(3, **PAPER)
-    exact = [grid(matrix) for matrix, grid in codebooks(model)]
+    exact = [quantizer(matrix) for matrix, quantizer in codebooks(model)]
     for step, compressed in ((0, False), (19, False), (20, True), (40, True)):
         policy.project_(model.train(), step)
         assert on_centroids(model) == compressed
@@ -153,7 +153,7 @@ def test_the_compressor_projects_exactly_and_when_it_is_time() -> None:
 
 
 def test_no_compression_in_place_once_the_forward_pass_snaps() -> None:
-    model, policy = prepared(3, snap_from=0.5, compress_every=0.2)
+    model, policy = prepared(3, quantize_from=0.5, compress_every=0.2)
     policy.project_(model.train(), 60)
     assert not on_centroids(model)
 
@@ -196,7 +196,7 @@ def test_every_weight_gets_a_gradient() -> None:
 # Serving
 
 
-def served(model: RNNT, policy: S8BQAT) -> tuple[RNNT, PackedModel]:
+def loaded(model: RNNT, policy: S8BQAT) -> tuple[RNNT, PackedModel]:
     device = packed(model, policy)
     fill_packed(other := talkative(seed=9), device)
     return other.eval(), device
@@ -206,7 +206,7 @@ def served(model: RNNT, policy: S8BQAT) -> tuple[RNNT, PackedModel]:
 def test_packed_weights_compute_what_the_training_model_does(bits: int) -> None:
     """Weights alone: the same products, scaled after the sum instead of before it."""
     model, policy = prepared(bits)
-    other, _ = served(model, policy)
+    other, _ = loaded(model, policy)
     scale = float(logits(model).abs().max())
     assert float((logits(model) - logits(other)).abs().max()) < 1e-4 * max(scale, 1)
     assert hypotheses(model) == hypotheses(other)
@@ -217,7 +217,7 @@ def test_packed_weights_compute_what_the_training_model_does(bits: int) -> None:
 def test_packed_integers_compute_what_the_training_model_does(bits: int) -> None:
     """With 8-bit activations sums are rounded in another order: now and then a tie falls to the other side."""
     model, policy = prepared(bits, 8)
-    other, _ = served(model, policy)
+    other, _ = loaded(model, policy)
     first, second = logits(model), logits(other)
     difference = (first - second).abs()
     assert float(difference.median()) < 1e-3 * float(first.abs().max())
@@ -230,17 +230,17 @@ def test_the_levels_on_the_device_are_those_of_training(bits: int) -> None:
     model, policy = prepared(bits)
     tensors = packed(model, policy).tensors
     for name, layer in quantizable(model).items():
-        for index, (matrix, grid) in enumerate(zip(layer.matrices(), layer.arithmetic.weights, strict=True)):  # type: ignore[union-attr, arg-type]
+        for index, (matrix, quantizer) in enumerate(zip(layer.matrices(), layer.arithmetic.weights, strict=True)):  # type: ignore[union-attr, arg-type]
             codes, table, scale = (tensors[f"{name}.{index}.{part}"] for part in ("codes", "table", "scale"))
             indices = unpack(codes, bits, tuple(matrix.shape)).int() % 2**bits  # they have no sign
-            assert torch.equal(table[indices] * scale, grid(matrix)), name
+            assert torch.equal(table[indices] * scale, quantizer(matrix)), name
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 @pytest.mark.parametrize("activation", [8, 32])
 def test_bytes(bits: int, activation: int, tmp_path: Path) -> None:
     model, policy = prepared(bits, activation)
-    _, device = served(model, policy)
+    _, device = loaded(model, policy)
     shapes = model.shapes()
     assert device.size_bytes == size_bytes(shapes, device.bit_map)
     for shape in (shape for shape in shapes if shape.matrices):

@@ -37,18 +37,29 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sqlite:////data/study.db", "sqlite:////data/study.db"),
         ("postgresql://me:ge h3im@host/db", "postgresql://me:***@host/db"),
         # where the password ends is anyone's guess
-        *((url, "postgresql://***") for url in (
-            "postgresql://me:a/geh3im@host/db", "postgresql://me:a@geh3im@host/db", "postgresql://me:a?geh3im@host/db",
-            "postgresql://me:geh3im", "postgresql://me:geh3im/db", "postgresql://host/db?user=me@there&x=geh3im",
-        )),
+        *(
+            (url, "postgresql://***")
+            for url in (
+                "postgresql://me:a/geh3im@host/db",
+                "postgresql://me:a@geh3im@host/db",
+                "postgresql://me:a?geh3im@host/db",
+                "postgresql://me:geh3im",
+                "postgresql://me:geh3im/db",
+                "postgresql://host/db?user=me@there&x=geh3im",
+            )
+        ),
         ("host=there password=geh3im", "***"),
     ],
-)  # fmt: skip
+)
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert masked(url) == masked(masked(url)) == shown
     assert masked_arguments(["--storage", url, f"--storage={url}", "--workers", "2"]) == [
-        "--storage", shown, f"--storage={shown}", "--workers", "2"
-    ]  # fmt: skip
+        "--storage",
+        shown,
+        f"--storage={shown}",
+        "--workers",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize("said", ["a%40b+c", "a@b c", "a@b+c"])

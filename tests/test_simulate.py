@@ -13,7 +13,7 @@ from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
 from qstudy.hardware.size import layer_bytes
-from qstudy.quant.packed_file import describe_layers, write
+from qstudy.quant.packed.file import describe_layers, write
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_other_widths_for_some_layers_leave_the_others_as_they_are(
 
 def test_other_widths_keep_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Their tables are less than the scales of every row."""
-    codebook = packed_file(tmp_path, {"weight": 4, "activation": 8, "grid": "codebook"})
+    codebook = packed_file(tmp_path, {"weight": 4, "activation": 8, "quantizer": "codebook"})
     simulate(codebook, json=True, bits="w3a8")
     bytes_read = json.loads(capsys.readouterr().out)["dram_mb_per_s"]
     simulate(packed_file(tmp_path, {"weight": 3, "activation": 8}), json=True)

@@ -16,8 +16,15 @@ from qstudy.hardware.workload import workload
 
 # One linear layer of 100 x 50 at 8 bits every 10 ms, on an array whose every number is round.
 LAYER = LayerShape("layer", "linear", ((100, 50),), activations=1, every_ms=10.0)
-ARRAY = Processor(clock_mhz=1.0, rows=10, columns=10, dataflow="weight_stationary", modes=(Mode(8, 8),),
-                  elementwise_per_cycle=1e9, nonlinear_per_cycle=1e9)  # fmt: skip
+ARRAY = Processor(
+    clock_mhz=1.0,
+    rows=10,
+    columns=10,
+    dataflow="weight_stationary",
+    modes=(Mode(8, 8),),
+    elementwise_per_cycle=1e9,
+    nonlinear_per_cycle=1e9,
+)
 ONE_SECOND = Speech((1.0,), (0,), tail_ms=0.0)
 
 

@@ -149,8 +149,13 @@ def test_units(bit_map: BitMap, accelerator: Accelerator, factor: float) -> None
     }
     assert accelerator.cpu
     assert accelerator.handover
-    parts = {"processor": accelerator.processor, "cpu": accelerator.cpu, "memory": accelerator.memory,
-             "cpu_memory": accelerator.cpu_memory, "handover": accelerator.handover}  # fmt: skip
+    parts = {
+        "processor": accelerator.processor,
+        "cpu": accelerator.cpu,
+        "memory": accelerator.memory,
+        "cpu_memory": accelerator.cpu_memory,
+        "handover": accelerator.handover,
+    }
     scaled = {
         name: replace(
             part, **{f: getattr(part, f) * factor**power for f, power in speed_up.items() if hasattr(part, f)}

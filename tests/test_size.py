@@ -27,7 +27,7 @@ def test_channel_scales(bits: int) -> None:
 def test_tensor_scale_and_codebook(bits: int) -> None:
     plain = sum(len(packed(rows, columns, bits)) for rows, columns in LSTM.matrices) + 4 * LSTM.vectors
     assert layer_bytes(LSTM, LayerBits(weight=bits, granularity="tensor")) == plain + 2 * 4
-    assert layer_bytes(LSTM, LayerBits(weight=bits, grid="codebook")) == plain + 2 * (4 + 2**bits)
+    assert layer_bytes(LSTM, LayerBits(weight=bits, quantizer="codebook")) == plain + 2 * (4 + 2**bits)
 
 
 @pytest.mark.parametrize(("group", "scales"), [(1, 12 * (5 + 3)), (2, 12 * (3 + 2)), (3, 12 * (2 + 1)), (64, 12 * 2)])
@@ -36,7 +36,7 @@ def test_group_scales(group: int, scales: int) -> None:
     assert layer_bytes(LSTM, LayerBits(weight=4, granularity="group", group=group)) == plain + 4 * scales
 
 
-def test_float_has_no_scales_and_activation_grids_cost_eight_bytes() -> None:
+def test_float_has_no_scales_and_activation_quantizers_cost_eight_bytes() -> None:
     assert layer_bytes(LSTM, LayerBits()) == 4 * LSTM.parameters
     assert layer_bytes(LSTM, LayerBits(activation=8)) == 4 * LSTM.parameters + 2 * 8
 

@@ -11,7 +11,7 @@ from qstudy.errors import UserError
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.hardware.workload import layer_operators
 from qstudy.quant.layers import Linear
-from qstudy.quant.packed import PackedModel, fill_float, fill_packed, pack_model
+from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed, pack_model
 from qstudy.quant.policies import build_policy
 from qstudy.quant.state import layer_shapes, other_state
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstudy.quant import snapping
+from qstudy.quant import rounding
 from qstudy.quant.straight_through import (
     fake_quantize,
     learned_offset,
@@ -26,10 +26,10 @@ def values(*shape: int, seed: int) -> torch.Tensor:
 def test_values_are_the_nearest_levels(bounds: tuple[int, int], seed: int, scale: float, zero: int) -> None:
     x = values(4, 9, seed=seed)
     levels = (torch.arange(bounds[0], bounds[1] + 1) - zero) * scale
-    snapped = fake_quantize(x, torch.tensor(scale), torch.tensor(float(zero)), *bounds)
-    assert torch.isin(snapped, levels.float()).all()
+    quantized = fake_quantize(x, torch.tensor(scale), torch.tensor(float(zero)), *bounds)
+    assert torch.isin(quantized, levels.float()).all()
     nearest = (x[..., None] - levels).abs().amin(-1)
-    torch.testing.assert_close((x - snapped).abs(), nearest, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close((x - quantized).abs(), nearest, atol=1e-5, rtol=1e-5)
 
 
 @given(BOUNDS, SEEDS)
@@ -62,12 +62,12 @@ def test_learned_step_size_gradient_is_lsqs(rows: int, low: int, high: int) -> N
     x = values(6, 10, seed=high)
     scale = (torch.rand(rows, 1, generator=torch.Generator().manual_seed(1)) + 0.3) / high
     scale.requires_grad_()
-    snapped = learned_step_size(x, scale, low, high)
-    snapped.sum().backward()
+    quantized = learned_step_size(x, scale, low, high)
+    quantized.sum().backward()
     torch.testing.assert_close(
         scale.grad, lsq_by_its_formula(x, scale.detach(), low, high).float(), atol=1e-4, rtol=1e-4
     )
-    assert torch.equal(snapped, fake_quantize(x, scale, torch.zeros(()), low, high))
+    assert torch.equal(quantized, fake_quantize(x, scale, torch.zeros(()), low, high))
 
 
 def test_learned_step_size_of_a_whole_tensor() -> None:
@@ -95,10 +95,10 @@ def test_values_on_the_bounds() -> None:
 
 def test_what_is_passed_whole() -> None:
     x, upstream = values(4, 5, seed=0).requires_grad_(), values(4, 5, seed=1)
-    snapped = 7 * x.detach().round()
-    result = straight_through(x, snapped)
+    quantized = 7 * x.detach().round()
+    result = straight_through(x, quantized)
     result.backward(upstream)
-    assert torch.equal(result, snapped)
+    assert torch.equal(result, quantized)
     assert torch.equal(x.grad, upstream)
 
 
@@ -113,15 +113,15 @@ def test_learned_offset_gradients_are_lsq_plus(bounds: tuple[int, int], seed: in
     upstream = values(50, seed=seed + 1)
     scale = torch.tensor(size * 3 / high, requires_grad=True)
     zero_point = torch.tensor(zero, requires_grad=True)
-    snapped = learned_offset(x, scale, zero_point, low, high)
-    snapped.backward(upstream)
+    quantized = learned_offset(x, scale, zero_point, low, high)
+    quantized.backward(upstream)
     step, whole = scale.detach(), whole_zero_point(zero_point)
     v = x.detach() / step + whole
     inside = (v > low) & (v < high)
     clipped = torch.where(v <= low, float(low), float(high))
     slope = torch.where(inside, v.round() - v, clipped - whole)
     factor = (50 * high) ** -0.5
-    assert torch.equal(snapped, fake_quantize(x, step, whole, low, high))
+    assert torch.equal(quantized, fake_quantize(x, step, whole, low, high))
     clear = ((v - low).abs() > 1e-4) & ((v - high).abs() > 1e-4)  # rounding decides on the bound itself
     assert torch.equal((x.grad == upstream)[clear], inside[clear])
     if clear.all() and ((v - v.floor() - 0.5).abs() > 1e-3).all():
@@ -154,13 +154,13 @@ def test_loops_and_torch_agree_to_the_bit(
     scale = size * (torch.rand(shape[0], 1) + 0.1) / bits if rows else torch.tensor(size / bits)
     high = 2 ** (bits - 1) - 1
     zero_point = None if zero is None else torch.tensor(zero)
-    snapped = snapping.snap(x, scale, zero_point, -high - 1, high)
-    expected = snapping.snap_portable(x, scale, zero_point, -high - 1, high)
-    assert torch.equal(snapped[0], expected[0])
-    assert torch.equal(snapped[1], expected[1])
-    assert torch.equal(snapping.mask(grad, snapped[1]), grad * expected[1])
-    gradients = snapping.learned_gradient(x, scale, -high - 1, high, grad)
-    portable = snapping.learned_gradient_portable(x, scale, -high - 1, high, grad)
+    quantized = rounding.snap(x, scale, zero_point, -high - 1, high)
+    expected = rounding.fake_quantize_portable(x, scale, zero_point, -high - 1, high)
+    assert torch.equal(quantized[0], expected[0])
+    assert torch.equal(quantized[1], expected[1])
+    assert torch.equal(rounding.mask(grad, quantized[1]), grad * expected[1])
+    gradients = rounding.learned_gradient(x, scale, -high - 1, high, grad)
+    portable = rounding.learned_gradient_portable(x, scale, -high - 1, high, grad)
     assert torch.equal(gradients[0], portable[0])
     torch.testing.assert_close(gradients[1], portable[1], rtol=1e-3, atol=1e-3 * high)  # sums in another order
 
@@ -168,7 +168,7 @@ def test_loops_and_torch_agree_to_the_bit(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 1e-42, 0.0])
 def test_strange_values(value: float) -> None:
     x = torch.full((3, 20), value)
-    ours, torchs = (f(x, torch.ones(3, 1), None, -7, 7)[0] for f in (snapping.snap, snapping.snap_portable))
+    ours, torchs = (f(x, torch.ones(3, 1), None, -7, 7)[0] for f in (rounding.snap, rounding.fake_quantize_portable))
     torch.testing.assert_close(ours, torchs, rtol=0, atol=0, equal_nan=True)
 
 

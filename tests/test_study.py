@@ -60,8 +60,11 @@ def test_the_grid_comes_first_and_in_order(tmp_path: Path) -> None:
     work(queue, measure)
     changes = [trial.user_attrs["changes"]["policy"] for trial in queue.trials()[:4]]
     assert [(policy["name"], policy["layers"]["a"]["weight"]) for policy in changes] == [
-        ("ptq", 4), ("ptq", 20), ("fake_qat", 4), ("fake_qat", 20)
-    ]  # fmt: skip
+        ("ptq", 4),
+        ("ptq", 20),
+        ("fake_qat", 4),
+        ("fake_qat", 20),
+    ]
     assert outcomes(queue)[:4] == ["trained", "over_budget", "trained", "over_budget"]
     assert outcomes(queue).count("trained") == 4
 

@@ -21,8 +21,10 @@ capacities = st.integers(0, 10**6)
 
 
 def test_traffic_is_within_5_percent_of_zigzag() -> None:
-    rows = [{name: int(value) for name, value in row.items()}
-            for row in csv.DictReader((ORACLES / "zigzag_traffic.csv").open())]  # fmt: skip
+    rows = [
+        {name: int(value) for name, value in row.items()}
+        for row in csv.DictReader((ORACLES / "zigzag_traffic.csv").open())
+    ]
     assert {(row["weight"], row["activation"]) for row in rows} == {(4, 8), (8, 8), (16, 16)}
     read_again = 0
     for row in rows:

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from qstudy.data.tokenizer import ALPHABET, CharTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
 
-TEXTS = [f"{verb} the {thing} {place}" for verb in ("turn on", "turn off", "don't dim") for thing in
-         ("light", "lamp", "music", "heating") for place in ("in the kitchen", "upstairs", "next door")]  # fmt: skip
+TEXTS = [
+    f"{verb} the {thing} {place}"
+    for verb in ("turn on", "turn off", "don't dim")
+    for thing in ("light", "lamp", "music", "heating")
+    for place in ("in the kitchen", "upstairs", "next door")
+]
 
 
 @pytest.fixture(scope="module", params=["characters", "sentencepiece"])

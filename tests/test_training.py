@@ -20,7 +20,7 @@ from qstudy.data.batches import Batch
 from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import Diverged, UserError
 from qstudy.files import read_json
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import POLICIES, QuantPolicy
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.training.checkpoint import load_checkpoint

@@ -52,13 +52,26 @@ def test_refused_in_one_sentence_and_no_time(case: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("010", "010"), ("2020-01-01", "2020-01-01"), ("1e-3", 1e-3),
-        ("7E2", 7e2), (".5", 0.5), ("-5.", -5.0), ("+3", 3), ("1_000", 1000), ("0x10", 16), ("-.inf", float("-inf")),
-        ("yes", True), ("~", None), ("w²a8", "w²a8"), ("１２", "１２"),
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
+        ("010", "010"),
+        ("2020-01-01", "2020-01-01"),
+        ("1e-3", 1e-3),
+        ("7E2", 7e2),
+        (".5", 0.5),
+        ("-5.", -5.0),
+        ("+3", 3),
+        ("1_000", 1000),
+        ("0x10", 16),
+        ("-.inf", float("-inf")),
+        ("yes", True),
+        ("~", None),
+        ("w²a8", "w²a8"),
+        ("１２", "１２"),
         ("{a: &x {b: 1}, c: {<<: *x, d: 2}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
         ("{p: {q: &a {<<: {x: 2}, x: 1}}, c: {<<: *a}}", {"p": {"q": {"x": 1}}, "c": {"x": 1}}),
     ],
-)  # fmt: skip
+)
 def test_what_plain_values_are(text: str, value: Any) -> None:
     assert parse_yaml(text, "x") == value
     assert type(parse_yaml(text, "x")) is type(value)

@@ -9,9 +9,9 @@ from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.recognizer import describe, pack
+from qstudy.recognize.recognizer import describe, pack
 from qstudy.training.config import RunConfig, config_from_dict
 
 BINS = 8

@@ -71,8 +71,15 @@ def s8bqat(results: list[S8BQAT], path: Path) -> None:
             axis.plot(BANDWIDTHS, curve, color=colour, marker=marker, ms=4, label=f"{bits} bits")
         axis.axhline(S8BQAT_SAVING, **CLAIM)
         axis.axvline(result.dram_gb_per_s, color="0.6", lw=1, ls=":")
-        axis.text(result.dram_gb_per_s, 0.97, " the profile", fontsize=8, color="0.4", va="top",
-                  transform=axis.get_xaxis_transform())  # fmt: skip
+        axis.text(
+            result.dram_gb_per_s,
+            0.97,
+            " the profile",
+            fontsize=8,
+            color="0.4",
+            va="top",
+            transform=axis.get_xaxis_transform(),
+        )
         axis.text(BANDWIDTHS[0], S8BQAT_SAVING, "paper: 5 %, and a larger model", va="bottom", fontsize=8)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(ScalarFormatter())
@@ -93,8 +100,15 @@ def aat(results: list[AAT], path: Path) -> None:
         for (placement, curve), colour, marker in zip(result.curve.items(), COLOURS, MARKERS, strict=False):
             axis.plot(HANDOVERS_US, curve, color=colour, marker=marker, ms=4, markevery=3, label=placement)
         axis.axvline(result.handover_us, color="0.6", lw=1, ls=":")
-        axis.text(result.handover_us, 0.97, " the profile", fontsize=8, color="0.4", va="top",
-                  transform=axis.get_xaxis_transform())  # fmt: skip
+        axis.text(
+            result.handover_us,
+            0.97,
+            " the profile",
+            fontsize=8,
+            color="0.4",
+            va="top",
+            transform=axis.get_xaxis_transform(),
+        )
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -33,8 +33,8 @@ def evaluate(
         trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
     from qstudy.data.cache import FeatureSet
-    from qstudy.load import load_recognizer
     from qstudy.named import trusting
+    from qstudy.recognize.load import load_recognizer
     from qstudy.training.evaluation import recognize, score
 
     if hypotheses is not None and hypotheses.exists():

@@ -21,8 +21,14 @@ from qstudy.hardware.workload import Workload
 from qstudy.named import trusting
 from qstudy.workloads import load_workload, with_widths
 
-STYLES = {"compute": "green", "bandwidth": "cyan", "on-chip bandwidth": "blue", "element-wise": "yellow",
-          "expansion": "magenta", "hand-over": "red"}  # fmt: skip
+STYLES = {
+    "compute": "green",
+    "bandwidth": "cyan",
+    "on-chip bandwidth": "blue",
+    "element-wise": "yellow",
+    "expansion": "magenta",
+    "hand-over": "red",
+}
 
 PICTURES = (".png", ".svg", ".pdf")
 HEADINGS = ("layer", "widths", "where", "bound", "runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load")
@@ -74,7 +80,7 @@ def simulate(
     else:
         _print(reports, operators, speech)
     if plot is not None:
-        from qstudy.commands.simulate_plots import write_plot  # matplotlib takes a second to import
+        from qstudy.hardware.plots import write_plot  # matplotlib takes a second to import
 
         write_plot(reports, [machine for _, machine in pairs], plot)
 

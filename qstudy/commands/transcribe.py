@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qstudy.recognizer import Recognizer
+    from qstudy.recognize.recognizer import Recognizer
 
 STREAM_MS = 100  # a microphone's worth of samples at a time
 
@@ -24,8 +24,8 @@ def transcribe(model: Path, audio: list[Path], stream: bool = False, trust: Path
     import torch
 
     from qstudy.data.audio import read_audio
-    from qstudy.load import load_recognizer
     from qstudy.named import trusting
+    from qstudy.recognize.load import load_recognizer
 
     with trusting(trust):
         recognizer = load_recognizer(model)
@@ -36,7 +36,7 @@ def transcribe(model: Path, audio: list[Path], stream: bool = False, trust: Path
 
 
 def _stream(recognizer: "Recognizer", samples: "Tensor") -> str:
-    from qstudy.recognizer import RecognizerStream
+    from qstudy.recognize.recognizer import RecognizerStream
 
     stream = RecognizerStream(recognizer)
     size = int(recognizer.features.sample_rate * STREAM_MS / 1000)

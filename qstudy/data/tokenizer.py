@@ -87,9 +87,17 @@ class SentencePieceTokenizer(Tokenizer):
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(texts), model_writer=model, vocab_size=size, model_type="bpe",
-                character_coverage=1.0, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=2,
-            )  # fmt: skip
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                vocab_size=size,
+                model_type="bpe",
+                character_coverage=1.0,
+                unk_id=0,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                minloglevel=2,
+            )
         except RuntimeError as error:
             reason = str(error).rsplit("] ", 1)[-1].strip().rstrip(".")
             raise UserError(f"tokenizer: size {size} does not suit the training texts: {reason}.") from error

@@ -6,11 +6,11 @@ from typing import Any
 from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
 
 SCALE_BYTES = 4  # float32
-GRID_BYTES = 8  # float32 scale and float32 zero point of one activation grid
+QPARAMS_BYTES = 8  # float32 scale and float32 zero point of one activation quantizer
 
 
 def packed_bytes(rows: Any, columns: Any, weight: Any, codebook: Any, per_scale: Any) -> Any:
-    """Bytes of weight matrices (rows, columns): packed integers, their scales, and the table of a codebook grid.
+    """Bytes of weight matrices (rows, columns): packed integers, their scales, and the table of a codebook quantizer.
 
     Columns of a row share a scale in groups of `per_scale` (0: the whole matrix has one). Every argument is an integer
     (or a bool), or an integer array; arrays broadcast.
@@ -24,11 +24,11 @@ def packed_bytes(rows: Any, columns: Any, weight: Any, codebook: Any, per_scale:
 
 
 def layer_bytes(shape: LayerShape, bits: LayerBits) -> int:
-    """Bytes of one layer as it is packed: its matrices, vectors of any type, and activation grids."""
-    form = (bits.weight, int(bits.grid == "codebook"), bits.columns_per_scale)
+    """Bytes of one layer as it is packed: its matrices, vectors of any type, and activation quantizers."""
+    form = (bits.weight, int(bits.quantizer == "codebook"), bits.columns_per_scale)
     matrices = sum(packed_bytes(rows, columns, *form) for rows, columns in shape.matrices)
-    grids = shape.activations if bits.activation != FLOAT else 0
-    return matrices + 4 * shape.vectors + shape.other_bytes + GRID_BYTES * grids
+    quantizers = shape.activations if bits.activation != FLOAT else 0
+    return matrices + 4 * shape.vectors + shape.other_bytes + QPARAMS_BYTES * quantizers
 
 
 def size_bytes(shapes: Iterable[LayerShape], bit_map: BitMap) -> int:

@@ -66,7 +66,7 @@ def widths(operators: Sequence[Operator], bit_maps: Sequence[BitMap]) -> Widths:
     numbers = np.array(
         [
             [
-                (b.weight, b.activation, b.grid == "codebook", b.columns_per_scale, PLACEMENTS.index(b.placement))
+                (b.weight, b.activation, b.quantizer == "codebook", b.columns_per_scale, PLACEMENTS.index(b.placement))
                 for b in row
             ]
             for row in rows

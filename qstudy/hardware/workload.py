@@ -150,8 +150,16 @@ def _lstm(shape: LayerShape) -> Iterable[Operator]:
         (gates, inputs), (_, hidden) = shape.matrices[2 * direction : 2 * direction + 2]
         yield Operator(f"{shape.name}{suffix}/input", shape.name, inputs, gates)
         yield Operator(f"{shape.name}{suffix}/hidden", shape.name, hidden, gates, reuse=shape.frames)
-        yield Operator(f"{shape.name}{suffix}/cell", shape.name, outputs=hidden, constants=shape.vectors // directions,
-                       elementwise=16 * hidden, nonlinear=5 * hidden, reuse=shape.frames, error_prone=True)  # fmt: skip
+        yield Operator(
+            f"{shape.name}{suffix}/cell",
+            shape.name,
+            outputs=hidden,
+            constants=shape.vectors // directions,
+            elementwise=16 * hidden,
+            nonlinear=5 * hidden,
+            reuse=shape.frames,
+            error_prone=True,
+        )
 
 
 def _attention(shape: LayerShape) -> Iterable[Operator]:
@@ -160,16 +168,25 @@ def _attention(shape: LayerShape) -> Iterable[Operator]:
     yield from _linear(shape)
     width, context = shape.matrices[0][0], shape.context
     scores = context * shape.heads
-    yield Operator(f"{shape.name}/scores", shape.name, width, context, stored=False,
-                   elementwise=2 * scores, nonlinear=scores)  # fmt: skip
+    yield Operator(
+        f"{shape.name}/scores", shape.name, width, context, stored=False, elementwise=2 * scores, nonlinear=scores
+    )
     yield Operator(f"{shape.name}/mixture", shape.name, context, width, stored=False)
 
 
 def _depthwise(shape: LayerShape) -> Iterable[Operator]:
     """A product and a sum per weight, a bias, requantization and a non-linear function per channel."""
     for channels, kernel in shape.matrices:
-        yield Operator(shape.name, shape.name, kernel, channels, form="depthwise", constants=shape.vectors,
-                       elementwise=2 * channels * kernel + 2 * channels, nonlinear=channels)  # fmt: skip
+        yield Operator(
+            shape.name,
+            shape.name,
+            kernel,
+            channels,
+            form="depthwise",
+            constants=shape.vectors,
+            elementwise=2 * channels * kernel + 2 * channels,
+            nonlinear=channels,
+        )
 
 
 def _embedding(shape: LayerShape) -> Iterable[Operator]:

@@ -1,1 +1,1 @@
-"""Number grids, arithmetics, quantizable layers and packing: everything that turns floats into few bits."""
+"""Quantizers, arithmetics, quantizable layers, packing: everything that turns floats into few bits."""

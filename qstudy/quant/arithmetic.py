@@ -11,14 +11,14 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Arithmetic(nn.Module, ABC):
-    """How one layer computes. The layer owns its parameters and hands them over; the arithmetic owns its grids."""
+    """How one layer computes. The layer owns its parameters and hands them over; the arithmetic owns its quantizers."""
 
-    served: ClassVar[str] = "integer"
-    """Which of `qstudy.quant.serving` runs the packed layer."""
+    packed: ClassVar[str] = "integer"
+    """Which of `qstudy.quant.packed` runs the packed layer."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the packed layer must know beside its tensors, as JSON: `ServedArithmetic.configure` takes it."""
+        """What the packed layer must know beside its tensors, as JSON: `PackedArithmetic.configure` takes it."""
         return {}
 
     @abstractmethod

@@ -25,7 +25,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def input_gradient(rows: Tensor, values: Tensor, inside: Tensor | None, gradient: torch.dtype) -> Tensor:
     """rows (N, H) times values (H, D), zero where x was clipped, if `inside` (N, D) says so: (N, D) float32."""
     rows = rows.to(gradient)
-    if not _served(rows, values):
+    if not _supported(rows, values):
         product = (rows @ values.to(gradient)).float()
         return product if inside is None else product.mul_(inside)
     weight = gemm.pack(values.t().to(gradient))
@@ -54,7 +54,7 @@ def weight_gradient(
         Transposed rows times (x - zero_point) * step, (H, D) float32; the rows' sum (H,) float32.
     """
     rows, x = rows.to(gradient), x.reshape(len(rows), -1)
-    if not _served(rows, x):
+    if not _supported(rows, x):
         whole = (x.float() - zero_point).to(gradient)
         return (rows.t() @ whole).float().mul_(step), rows.sum(0, dtype=torch.float32)
     columns = x.shape[1]
@@ -74,7 +74,7 @@ def bits(tensor: Tensor) -> Tensor:
     return tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32)
 
 
-def _served(rows: Tensor, other: Tensor) -> bool:
+def _supported(rows: Tensor, other: Tensor) -> bool:
     """Whether the kernels take both, and the processor multiplies the rows' dtype."""
     if rows.dtype == torch.bfloat16:
         return ir.BF16 and usable(rows.view(torch.int16)[:0].int(), other)

@@ -20,7 +20,7 @@ from qstudy.hardware.size import size_bytes as packed_size
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.deep_lstm import DeepLSTM
 from qstudy.quant.layers import UNKNOWN, Embedding, Linear, Quantizable, Rate, quantizable
-from qstudy.quant.packed import PackedModel, fill_packed, pack_model
+from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes
 

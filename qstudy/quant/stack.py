@@ -12,7 +12,7 @@ from qstudy.quant.arithmetic import LSTMState
 class StackProgram(Protocol):
     """All layers of a stack in one call."""
 
-    def takes(self, x: Tensor) -> bool:
+    def accepts(self, x: Tensor) -> bool:
         """Whether it can run x (B, T, D)."""
 
     def __call__(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, Sequence[LSTMState]]:
@@ -32,7 +32,7 @@ class LSTMStack(nn.ModuleList):
 
     def forward(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, Sequence[LSTMState]]:
         """Run over x (B, T, D): outputs (B, T, H) and each layer's state after the last frame."""
-        if self.program is not None and self.program.takes(x):
+        if self.program is not None and self.program.accepts(x):
             return self.program(x, states)
         after = []
         for index, layer in enumerate(self):

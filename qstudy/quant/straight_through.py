@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qstudy.quant.snapping import learned_gradient, mask, snap
+from qstudy.quant.rounding import learned_gradient, mask, snap
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Snap to a uniform grid; the gradient passes within the grid's range and is zero where x was clipped."""
+    """Fake-quantize uniformly; the gradient passes within the range and is zero where x was clipped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int) -> Tensor:
@@ -75,7 +75,7 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int,
 
     Args:
         x: any shape, float.
-        scale: the grid's step, broadcastable to x; no gradient.
+        scale: the quantizer's step, broadcastable to x; no gradient.
         zero_point: the integer (as float) that stands for 0.0, broadcastable to x; no gradient; None: 0.
         low: the least integer.
         high: the greatest integer.
@@ -98,13 +98,13 @@ def learned_step_size(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
 
 
 def whole_zero_point(zero_point: Tensor) -> Tensor:
-    """The integer nearest to a trained zero point (), but never 0, which would mean a symmetric grid."""
+    """The integer nearest to a trained zero point (), but never 0, which would mean a symmetric quantizer."""
     whole = zero_point.detach().round()
     return torch.where(whole == 0, torch.where(zero_point > 0, 1.0, -1.0), whole)
 
 
 def learned_offset(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
-    """`learned_step_size` with a trained zero point (), float: the grid uses `whole_zero_point`.
+    """`learned_step_size` with a trained zero point (), float: the quantizer uses `whole_zero_point`.
 
     The offset beta = -scale * zero_point has the gradient 0 inside and 1 where x was clipped, so that the zero point's
     is 0 and -scale; it is multiplied by the scale's factor.
@@ -116,17 +116,17 @@ def learned_offset(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward the snapped values; backward pretend that they were x."""
+    """Forward the fake-quantized values; backward pretend that they were x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, snapped: Tensor) -> Tensor:
-        return snapped
+    def forward(ctx: Any, x: Tensor, quantized: Tensor) -> Tensor:
+        return quantized
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None
 
 
-def straight_through(x: Tensor, snapped: Tensor) -> Tensor:
-    """`snapped`, with a gradient that passes whole to x, of the same shape: nothing counts as clipped."""
-    return _StraightThrough.apply(x, snapped)
+def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
+    """`fake-quantized`, with a gradient that passes whole to x, of the same shape: nothing counts as clipped."""
+    return _StraightThrough.apply(x, quantized)

@@ -17,7 +17,7 @@ from qstudy.errors import UserError
 from qstudy.files import content_hash, file_hash, read_json, replacing
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.locks import locked
-from qstudy.recognizer import describe, pack
+from qstudy.recognize.recognizer import describe, pack
 from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join

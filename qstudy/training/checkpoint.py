@@ -18,10 +18,10 @@ from qstudy.fields import checked
 from qstudy.files import replacing
 from qstudy.model import RNNT
 from qstudy.named import asked_by
-from qstudy.quant.packed import PackedModel
+from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import free_buffers
-from qstudy.recognizer import Recognizer, describe, pack
+from qstudy.recognize.recognizer import Recognizer, describe, pack
 from qstudy.training.checkpoint_file import read_checkpoint
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 

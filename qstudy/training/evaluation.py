@@ -11,10 +11,10 @@ from qstudy.data.cache import FeatureSet
 from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
 from qstudy.data.module import evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.decode.greedy import greedy_labels
 from qstudy.model import RNNT
-from qstudy.quant.packed import PackedModel
-from qstudy.recognizer import recognizer_from_packed
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.greedy import greedy_labels
+from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.training.assets import Assets
 
 SAMPLES = 12  # transcripts kept in a record
@@ -78,10 +78,10 @@ def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
 def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
     """What a record says of a finished model: the packed one's scores on every set, the training model's on dev beside
     them, to tell whether the two agree."""
-    served = recognizer_from_packed(packed).model
+    loaded = recognizer_from_packed(packed).model
     metrics, edits, samples = {}, {}, {}
     for name, features in assets.evaluated.items():
-        texts, seconds = recognize(served, features, assets.tokenizer, name)
+        texts, seconds = recognize(loaded, features, assets.tokenizer, name)
         metrics[name] = score(features, texts, seconds)
         edits[name] = by_utterance(features, texts)
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]

@@ -12,12 +12,12 @@ from torchmetrics.text import WordErrorRate
 
 from qstudy.data.batches import Batch
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.decode.greedy import greedy_labels
 from qstudy.errors import Diverged
-from qstudy.loss import rnnt_loss
+from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictor import BLANK
 from qstudy.quant.policies import QuantPolicy
+from qstudy.recognize.greedy import greedy_labels
 from qstudy.training.config import Schedule
 
 

@@ -13,9 +13,9 @@ from qstudy.data.cache import mean_std
 from qstudy.data.sampler import BatchSampler
 from qstudy.errors import UserError
 from qstudy.model import RNNT
-from qstudy.quant.packed import PackedModel, fill_packed
+from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import build_policy
-from qstudy.recognizer import describe, pack
+from qstudy.recognize.recognizer import describe, pack
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import CHECKPOINT_FILE

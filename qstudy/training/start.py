@@ -11,7 +11,7 @@ from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.model.joiner import Joiner
 from qstudy.model.rnnt import ENCODERS, PREDICTORS
-from qstudy.quant.packed import PackedModel, fill_float, fill_packed
+from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig
 

@@ -111,8 +111,15 @@ class Espeak:
         self._library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
         unsigned = ctypes.c_uint
         self._library.espeak_Synth.argtypes = [
-            text, ctypes.c_size_t, unsigned, integer, unsigned, unsigned, ctypes.POINTER(unsigned), pointer,
-        ]  # fmt: skip
+            text,
+            ctypes.c_size_t,
+            unsigned,
+            integer,
+            unsigned,
+            unsigned,
+            ctypes.POINTER(unsigned),
+            pointer,
+        ]
 
 
 def _unload(handle: int) -> None:

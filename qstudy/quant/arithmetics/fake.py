@@ -1,4 +1,4 @@
-"""Fake arithmetic: values are snapped to their grids, then computed in float."""
+"""Fake arithmetic: values are rounded by their quantizers, then computed in float."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.arithmetics.gridded import GriddedArithmetic
-from qstudy.quant.recurrence.steps import quantized_lstm
+from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.recurrence.frames import quantized_lstm
 
 
-class FakeArithmetic(GriddedArithmetic):
-    """A layer whose weights, inputs and hidden state are snapped to grids; without a grid they stay in float."""
+class FakeArithmetic(QuantizedArithmetic):
+    """A layer whose weights, inputs and hidden state are fake-quantized; what has no quantizer stays in float."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._input(x), self._weight(0, weight), bias)
@@ -25,16 +25,16 @@ class FakeArithmetic(GriddedArithmetic):
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights
         x, w_input, w_hidden = self._input(x), self._weight(0, w_input), self._weight(1, w_hidden)
-        if self.hidden is None or not self.hidden.enabled:
+        if self.hidden is None or not self.hidden.fake_quant_enabled:
             flat = [w_input, w_hidden, b_input, b_hidden]
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
             return self._recurred(y, state[0]), (h, c)
-        grid, bias = self.hidden, b_input + b_hidden
-        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, grid.scale.detach(), grid.high)
+        quantizer, bias = self.hidden, b_input + b_hidden
+        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, quantizer.scale.detach(), quantizer.high)
         return self._recurred(y, state[0]), after
 
 
 class GroupedArithmetic(FakeArithmetic):
-    """Fake arithmetic with several scales per row: served by partial products."""
+    """Fake arithmetic with several scales per row: run by partial products."""
 
-    served = "grouped"
+    packed = "grouped"

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from qstudy.quant.arithmetic import Arithmetic, LSTMState
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_words, hidden_step, lstm_operands
+from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
-from qstudy.quant.grids import ActivationGrid, Codes, WeightGrid
-from qstudy.quant.integer.accumulator import Grid, record, rescale
+from qstudy.quant.integer.accumulator import QParams, record, rescale
 from qstudy.quant.integer.matmul import integer_matmul
+from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
 
 
 class _FixedPointLinear(torch.autograd.Function):
     """y = (integer product) * steps; backward that of the float product of the quantized values."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, codes: Tensor, step: Tensor, matrix: Codes) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, codes: Tensor, step: Tensor, matrix: QuantizedMatrix) -> Tensor:
         ctx.save_for_backward(x, weight)
         accumulator = integer_matmul(codes, matrix.integers)
         record(accumulator)
@@ -43,77 +43,81 @@ class FixedPointArithmetic(FakeArithmetic):
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
 
-    served = "fixed_point"
+    packed = "fixed_point"
 
     def __init__(
         self,
-        weights: Sequence[WeightGrid],
-        inputs: ActivationGrid | None,
-        hidden: ActivationGrid | None,
+        weights: Sequence[WeightQuantizer],
+        inputs: ActivationQuantizer | None,
+        hidden: ActivationQuantizer | None,
         spec: FixedPoint,
     ) -> None:
-        """Args: one grid per matrix; grids of inputs and hidden state; the accelerator's formats."""
+        """Args: one quantizer per matrix; quantizers of inputs and hidden state; the accelerator's formats."""
         super().__init__(weights, inputs, hidden)
         self.spec = spec
-        self._integers: dict[int, tuple[tuple[int, ...], Codes]] = {}
+        self._integers: dict[int, tuple[tuple[int, ...], QuantizedMatrix]] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
         return self.spec.to_dict()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.inputs is None or not self.inputs.enabled:
+        if self.inputs is None or not self.inputs.fake_quant_enabled:
             return super().linear(x, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
-            snapped, grid = self.inputs(x).float(), self._grid()
-            codes = grid.codes(x.detach().float())
-            y = _FixedPointLinear.apply(snapped, self._weight(0, weight), codes, grid.step, self._codes(0, weight))
+            quantized, quantizer = self.inputs(x).float(), self._qparams()
+            codes = quantizer.quantize(x.detach().float())
+            y = _FixedPointLinear.apply(
+                quantized, self._weight(0, weight), codes, quantizer.scale, self._codes(0, weight)
+            )
             return y if bias is None else y + bias
 
     grouped_linear = Arithmetic.grouped_linear  # by `linear`, in integers
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        if self.inputs is None or not self.inputs.enabled:
+        if self.inputs is None or not self.inputs.fake_quant_enabled:
             return super().lstm(x, state, weights)
         w_input, w_hidden, b_input, b_hidden = weights
         with torch.autocast(x.device.type, enabled=False):
-            snapped, grid, bias = self.inputs(x).float().transpose(0, 1), self._grid(), b_input + b_hidden
-            codes = grid.codes(x.detach().float()).transpose(0, 1).contiguous()
+            quantized, quantizer, bias = self.inputs(x).float().transpose(0, 1), self._qparams(), b_input + b_hidden
+            codes = quantizer.quantize(x.detach().float()).transpose(0, 1).contiguous()
             matrices = [self._codes(index, matrix) for index, matrix in enumerate((w_input, w_hidden))]
             integers = [codes.integers for codes in matrices]
-            operands = lstm_operands(integers, self._words(matrices, grid.step), bias, grid.bits, self.spec)
+            operands = lstm_operands(
+                integers, self._requantization(matrices, quantizer.scale), bias, quantizer.bits, self.spec
+            )
             values = (self._weight(0, w_input), self._weight(1, w_hidden), bias)
             h, c = state[0][0].float(), state[1][0].float()
-            y, h, c = fixed_point_lstm(snapped, h, c, values, codes, operands)
+            y, h, c = fixed_point_lstm(quantized, h, c, values, codes, operands)
         return y.transpose(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         tensors = super().pack(matrices)
         if self.hidden is not None:  # an LSTM: its products end in gates, not in float
             codes = [self._codes(index, matrix) for index, matrix in enumerate(matrices)]
-            words = self._words(codes, self._grid().step)
+            words = self._requantization(codes, self._qparams().scale)
             tensors |= {f"{index}.scale": word for index, word in enumerate(words)}
         return tensors
 
-    def _grid(self) -> Grid:
+    def _qparams(self) -> QParams:
         assert self.inputs is not None
-        step, zero_point = self.inputs.constants()
-        return Grid(step, zero_point, self.inputs.bits)
+        step, zero_point = self.inputs.qparams()
+        return QParams(step, zero_point, self.inputs.bits)
 
-    def _words(self, matrices: Sequence[Codes], step: Tensor) -> list[Tensor]:
+    def _requantization(self, matrices: Sequence[QuantizedMatrix], step: Tensor) -> list[Tensor]:
         """Requantization of the products with inputs and hidden state, one word per scale."""
         assert self.inputs is not None
-        steps: list[Tensor | float] = [step, hidden_step(self.inputs.bits)]
-        return [gate_words(codes.scale, each, self.spec) for codes, each in zip(matrices, steps, strict=True)]
+        steps: list[Tensor | float] = [step, hidden_scale(self.inputs.bits)]
+        return [gate_requantization(codes.scale, each, self.spec) for codes, each in zip(matrices, steps, strict=True)]
 
     @torch.no_grad()
-    def _codes(self, index: int, weight: Tensor) -> Codes:
-        """The integers of a matrix, computed anew when it or its grid has changed."""
-        grid = self.weights[index]
-        assert isinstance(grid, WeightGrid)
-        state = (weight, *grid.parameters(), *grid.buffers())
+    def _codes(self, index: int, weight: Tensor) -> QuantizedMatrix:
+        """The integers of a matrix, computed anew when it or its quantizer has changed."""
+        quantizer = self.weights[index]
+        assert isinstance(quantizer, WeightQuantizer)
+        state = (weight, *quantizer.parameters(), *quantizer.buffers())
         version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
         cached = self._integers.get(index)
         if cached is None or cached[0] != version:
-            cached = self._integers[index] = (version, grid.codes(weight))
+            cached = self._integers[index] = (version, quantizer.quantize(weight))
         return cached[1]

@@ -23,9 +23,9 @@ from qstudy.quant.fixed_point.operators import SIXTEEN, UNIT, FixedPoint, requan
 class CellConstants(NamedTuple):
     """What the steps of one layer share."""
 
-    input_words: Tensor
+    input_requantization: Tensor
     """(4H,) int32, requantization of the inputs' accumulators (`fixed_point.requantization`)."""
-    hidden_words: Tensor
+    hidden_requantization: Tensor
     """(4H,) int32, of the hidden states'."""
     bias: Tensor
     """(4H,) int16 in the gates' format."""
@@ -48,7 +48,7 @@ class CellTrace(NamedTuple):
 
 
 def hidden_codes(outputs: Tensor, bits: int, rounding: str) -> Tensor:
-    """Hidden states in Q0.15 (...) to codes of `bits` bits on a symmetric grid, int8."""
+    """Hidden states in Q0.15 (...) to codes of `bits` bits on a symmetric quantizer, int8."""
     high = 2 ** (bits - 1) - 1
     return saturate(shift_right(outputs.long(), UNIT + 1 - bits, rounding), -high, high).to(torch.int8)
 
@@ -66,8 +66,8 @@ def torch_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants,
     spec, rounding = constants.spec, constants.spec.rounding
     sigmoid, tanh = responses(spec, inputs.device)
     products = (
-        requantize(inputs, constants.input_words, rounding),
-        requantize(hidden, constants.hidden_words, rounding),
+        requantize(inputs, constants.input_requantization, rounding),
+        requantize(hidden, constants.hidden_requantization, rounding),
     )
     i, f, g, o = saturate(products[0] + products[1] + constants.bias).add(OFFSET).chunk(4, -1)
     i, f, g, o = sigmoid[i].long(), sigmoid[f].long(), tanh[g].long(), sigmoid[o].long()
@@ -83,7 +83,7 @@ def torch_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants,
 
 def _compiled(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
     spec = constants.spec
-    words = (constants.input_words.numpy(), constants.hidden_words.numpy(), constants.bias.numpy())
+    words = (constants.input_requantization.numpy(), constants.hidden_requantization.numpy(), constants.bias.numpy())
     tables = (table.numpy() for table in responses(spec))
     shifts = (2 * UNIT - spec.cell_fraction, spec.gate_fraction - spec.cell_fraction, constants.bits)
     rows = (part.numpy() for part in (trace.gates, trace.cells, trace.outputs, trace.codes))
@@ -102,10 +102,18 @@ def _shift(x: int, shift: int, half_away: bool) -> int:
 
 
 @compiled()
-def _gates(inputs: Any, hidden: Any, input_words: Any, hidden_words: Any, bias: Any, half_away: bool, out: Any) -> None:
+def _gates(
+    inputs: Any,
+    hidden: Any,
+    input_requantization: Any,
+    hidden_requantization: Any,
+    bias: Any,
+    half_away: bool,
+    out: Any,
+) -> None:
     """Gates (4H,) int16 before their non-linearity."""
     for j in range(len(out)):
-        word, other = input_words[j], hidden_words[j]
+        word, other = input_requantization[j], hidden_requantization[j]
         x = _shift(inputs[j] * ((word >> 8) & 0xFFFFFF), word & 0xFF, half_away)
         h = _shift(hidden[j] * ((other >> 8) & 0xFFFFFF), other & 0xFF, half_away)
         out[j] = min(max(min(max(x, LOW), HIGH) + min(max(h, LOW), HIGH) + bias[j], LOW), HIGH)
@@ -142,9 +150,23 @@ def _output(o: Any, tanh: Any, bits: int, half_away: bool, output: Any, code: An
 
 @compiled()
 def _cell(
-    t: int, inputs: Any, hidden: Any, input_words: Any, hidden_words: Any, bias: Any, sigmoid: Any, tanh: Any,
-    shift: int, wide: int, bits: int, half_away: bool, gates: Any, cells: Any, outputs: Any, codes: Any,
-) -> None:  # fmt: skip
+    t: int,
+    inputs: Any,
+    hidden: Any,
+    input_requantization: Any,
+    hidden_requantization: Any,
+    bias: Any,
+    sigmoid: Any,
+    tanh: Any,
+    shift: int,
+    wide: int,
+    bits: int,
+    half_away: bool,
+    gates: Any,
+    cells: Any,
+    outputs: Any,
+    codes: Any,
+) -> None:
     """Step t for all utterances; arrays as in `CellConstants` and `CellTrace`, accumulators (B, 4H) int32.
 
     One row at a time, in short loops: those without a look-up become vector instructions.
@@ -153,7 +175,7 @@ def _cell(
     bent = np.empty(size, np.int16)  # the cell state's tanh, and before that its argument
     for b in range(cells.shape[1]):
         gate = gates[t, b]
-        _gates(inputs[b], hidden[b], input_words, hidden_words, bias, half_away, gate)
+        _gates(inputs[b], hidden[b], input_requantization, hidden_requantization, bias, half_away, gate)
         _lookup(sigmoid, gate[: 2 * size])
         _lookup(tanh, gate[2 * size : 3 * size])
         _lookup(sigmoid, gate[3 * size :])

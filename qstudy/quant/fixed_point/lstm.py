@@ -10,7 +10,7 @@ from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, h
 from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, factors, requantization, to_fixed, to_float
 from qstudy.quant.integer.accumulator import record, recording
 from qstudy.quant.integer.matmul import integer_matmul
-from qstudy.quant.recurrence.steps import recurrence_gradients
+from qstudy.quant.recurrence.frames import recurrence_gradients
 
 
 class LSTMOperands(NamedTuple):
@@ -23,7 +23,7 @@ class LSTMOperands(NamedTuple):
     constants: CellConstants
 
 
-def gate_words(scale: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
+def gate_requantization(scale: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
     """Requantization of accumulators to gates, int32, one word per scale.
 
     Args:
@@ -36,7 +36,7 @@ def gate_words(scale: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
 
 
 def weight_scale(words: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
-    """The weights' scale, float32, that `gate_words` made words of, to 24 bits."""
+    """The weights' scale, float32, that `gate_requantization` made words of, to 24 bits."""
     return (factors(words) / (torch.as_tensor(step).double() * 2.0**spec.gate_fraction)).float()
 
 
@@ -57,7 +57,7 @@ def lstm_operands(
     return LSTMOperands(matrices[0], matrices[1], constants)
 
 
-def hidden_step(bits: int) -> float:
+def hidden_scale(bits: int) -> float:
     """The step of a hidden state's codes: Q0.7 at 8 bits."""
     return 2.0 ** (1 - bits)
 
@@ -104,13 +104,22 @@ class _FixedPointLSTM(torch.autograd.Function):
     """Integers forward; backward the gradients of the float operators, at the quantized values."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h: Tensor, c: Tensor, w_input: Tensor, w_hidden: Tensor, bias: Tensor,
-                codes: Tensor, operands: LSTMOperands) -> Any:  # fmt: skip
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        w_input: Tensor,
+        w_hidden: Tensor,
+        bias: Tensor,
+        codes: Tensor,
+        operands: LSTMOperands,
+    ) -> Any:
         spec, bits = operands.constants.spec, operands.constants.bits
         first = to_fixed(h, UNIT)
         trace = run_lstm(codes, first, to_fixed(c, spec.cell_fraction), operands)
         ctx.save_for_backward(x, w_input, w_hidden, trace.gates, trace.cells, trace.codes)
-        ctx.steps = (spec.cell_fraction, hidden_step(bits))
+        ctx.steps = (spec.cell_fraction, hidden_scale(bits))
         return to_float(trace.outputs, UNIT), *final_state(first, trace, spec)
 
     @staticmethod

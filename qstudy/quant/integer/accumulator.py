@@ -9,49 +9,49 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
-from qstudy.quant.grids import bounds, integer_type
 from qstudy.quant.integer.matmul import integer_matmul
+from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
-from qstudy.quant.kernels.codes import codes
+from qstudy.quant.quantizers import bounds, integer_type
 
 SINGLE = 2**16  # values that one thread converts sooner than two can start
 
 
-class Grid(NamedTuple):
-    """One activation grid as the device knows it."""
+class QParams(NamedTuple):
+    """One activation quantizer as the device knows it."""
 
-    step: Tensor
+    scale: Tensor
     """() float32."""
     zero_point: Tensor
     """() float32, a whole number."""
     bits: int
 
     def bounds(self) -> tuple[int, int]:
-        """Least and greatest code; without a zero point the grid is symmetric."""
+        """Least and greatest code; without a zero point the quantizer is symmetric."""
         return bounds(self.bits, narrow=not bool(self.zero_point))
 
-    def codes(self, x: Tensor) -> Tensor:
+    def quantize(self, x: Tensor) -> Tensor:
         """x (...) float32 to integers (...), int8 or int16."""
-        return self.codes_and_inside(x)[0]
+        return self.quantize_and_inside(x)[0]
 
-    def codes_and_inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def quantize_and_inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The codes of x (...), and where x was not clipped, (...) bool."""
-        if x.dtype == torch.float32 and self.bits <= 8 and usable(x, self.step):
+        if x.dtype == torch.float32 and self.bits <= 8 and usable(x, self.scale):
             return self._by_kernel(x.detach())
-        steps = torch.round(x / self.step + self.zero_point)
-        codes = steps.clamp(*self.bounds())
-        return codes.to(integer_type(self.bits)), codes == steps
+        whole = torch.round(x / self.scale + self.zero_point)
+        codes = whole.clamp(*self.bounds())
+        return codes.to(integer_type(self.bits)), codes == whole
 
     def _by_kernel(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.bounds()
         whole = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
         integers, inside = torch.empty_like(whole, dtype=torch.int8), torch.empty_like(whole, dtype=torch.bool)
         arrays = [in_memory(each).numpy() for each in (whole, integers, inside)]
-        constants = [np.float32(each) for each in (self.step.detach(), self.zero_point, low, high)]
+        qparams = [np.float32(each) for each in (self.scale.detach(), self.zero_point, low, high)]
         if x.numel() < SINGLE:
-            codes(arrays[0], *constants, *arrays[1:], 0, 1)
+            by_kernel.quantize(arrays[0], *qparams, *arrays[1:], 0, 1)
         else:
-            on_threads(codes, arrays[0], *constants, *arrays[1:])
+            on_threads(by_kernel.quantize, arrays[0], *qparams, *arrays[1:])
         return integers, inside
 
 
@@ -82,9 +82,9 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return accumulator
 
 
-def rescale(accumulator: Tensor, step: Tensor, scale: Tensor) -> Tensor:
-    """Accumulators (..., H) to float32, by the input's step () and the weights' scale (H,) or (1,)."""
-    return (accumulator * (step * scale)).float()
+def rescale(accumulator: Tensor, input_scale: Tensor, scale: Tensor) -> Tensor:
+    """Accumulators (..., H) to float32, by the input's scale () and the weights' scale (H,) or (1,)."""
+    return (accumulator * (input_scale * scale)).float()
 
 
 _records: list[list[Tensor]] = []

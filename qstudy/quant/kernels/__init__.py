@@ -22,5 +22,5 @@ def usable(*tensors: Tensor) -> bool:
     """Whether the loops here can take these tensors: on the CPU, float32 or integers of 8 and 32 bits."""
     if switched_off():
         return False
-    served = (torch.float32, torch.int8, torch.uint8, torch.int32)
-    return all(tensor.device.type == "cpu" and tensor.dtype in served for tensor in tensors)
+    types = (torch.float32, torch.int8, torch.uint8, torch.int32)
+    return all(tensor.device.type == "cpu" and tensor.dtype in types for tensor in tensors)

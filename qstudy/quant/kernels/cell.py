@@ -91,7 +91,7 @@ def add_rescaled(
 
 @compiled()
 def snap(x: Row, step: np.float32, high: np.float32, codes: Row) -> None:
-    """Values (n,) to the whole numbers (n,) float32 of a symmetric grid."""
+    """Values (n,) to the whole numbers (n,) float32 of a symmetric quantizer."""
     for j in range(x.size):
         code = np.rint(x[j] / step)
         codes[j] = high if code > high else (-high if code < -high else code)

@@ -1,4 +1,4 @@
-"""Floats to the integers of an activation grid, in one pass over memory."""
+"""Floats to the integers of an activation quantizer, in one pass over memory."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ ROUND = np.float32(1.5 * 2**23)  # x + ROUND - ROUND is the integer nearest to x
 
 
 @compiled()
-def codes(
+def quantize(
     x: Floats,
     step: np.float32,
     zero: np.float32,

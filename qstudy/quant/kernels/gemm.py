@@ -59,9 +59,18 @@ def product(kind: Kind) -> Callable[..., None]:
         return context.get_dummy_value()
 
     def typing(
-        _: Any, x: Any, x_stride: Any, weight: Any, depth: Any,
-        start: Any, start_stride: Any, out: Any, out_stride: Any, blocks: Any, rows: Any,
-    ) -> Any:  # fmt: skip
+        _: Any,
+        x: Any,
+        x_stride: Any,
+        weight: Any,
+        depth: Any,
+        start: Any,
+        start_stride: Any,
+        out: Any,
+        out_stride: Any,
+        blocks: Any,
+        rows: Any,
+    ) -> Any:
         return types.void(*[types.int64] * 10), generate
 
     return intrinsic(typing)

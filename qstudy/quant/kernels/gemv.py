@@ -1,8 +1,8 @@
 """One row of codes times a packed matrix, without unpacking it: what streaming spends its time on.
 
 Inputs are u8 (a code + 128), sums int32, weights 2, 3, 4 or 8 bits. Narrow weights are indices into a table of int8
-numbers that one instruction looks up for a whole vector: uniform grids and codebooks cost the same, and `bits` bits per
-weight come from memory. What the 128 adds is taken back exactly: the sums begin at `start`.
+numbers that one instruction looks up for a whole vector: uniform levels and codebooks cost the same, and `bits` bits
+per weight come from memory. What the 128 adds is taken back exactly: the sums begin at `start`.
 
 Layout, bytes: [block of ROWS rows][step][plane][ROWS rows][4 columns]. A byte holds one field of several columns, 4
 apart: two of 4 bits or four of 2 bits; 3 bits lie in two planes of 2-bit fields and one of single bits.

@@ -54,9 +54,17 @@ def integers(
             for k in range(source.size):
                 shifted[k] = np.uint8(np.int32(source[k]) + OFFSET)
         multiply_s8(
-            codes.ctypes.data, 4 * depth, weight.ctypes.data, depth,
-            start.ctypes.data, 0, sums.ctypes.data, 4 * blocks * BLOCK, blocks, rows,
-        )  # fmt: skip
+            codes.ctypes.data,
+            4 * depth,
+            weight.ctypes.data,
+            depth,
+            start.ctypes.data,
+            0,
+            sums.ctypes.data,
+            4 * blocks * BLOCK,
+            blocks,
+            rows,
+        )
         for row in range(rows):
             total, target = sums[row], out[group + row]
             for j in range(target.size):
@@ -71,9 +79,17 @@ def affine(x: Floats, weight: Floats, bias: Floats, out: Floats, first: int, cou
     for group in range(GROUP * first, len(x), GROUP * count):
         rows = min(GROUP, len(x) - group)
         multiply_f32(
-            x.ctypes.data + 4 * group * depth, 4 * depth, weight.ctypes.data, depth,
-            zeros.ctypes.data, 0, sums.ctypes.data, 4 * blocks * BLOCK, blocks, rows,
-        )  # fmt: skip
+            x.ctypes.data + 4 * group * depth,
+            4 * depth,
+            weight.ctypes.data,
+            depth,
+            zeros.ctypes.data,
+            0,
+            sums.ctypes.data,
+            4 * blocks * BLOCK,
+            blocks,
+            rows,
+        )
         for row in range(rows):
             source, target = sums[row], out[group + row]
             for j in range(target.size):
@@ -94,9 +110,18 @@ def input_gradient(
     for group in range(GROUP * first, len(rows), GROUP * count):
         size = min(GROUP, len(rows) - group)
         multiply_float(
-            rows.itemsize == 2, rows[group:].ctypes.data, 4 * depth, weight.ctypes.data, depth,
-            zeros.ctypes.data, 0, sums.ctypes.data, 4 * blocks * BLOCK, blocks, size,
-        )  # fmt: skip
+            rows.itemsize == 2,
+            rows[group:].ctypes.data,
+            4 * depth,
+            weight.ctypes.data,
+            depth,
+            zeros.ctypes.data,
+            0,
+            sums.ctypes.data,
+            4 * blocks * BLOCK,
+            blocks,
+            size,
+        )
         for row in range(size):
             source, target = sums[row], out[group + row]
             for j in range(target.size):
@@ -144,9 +169,18 @@ def weight_gradient(
         add_rows(rows[chunk : chunk + size, begin:end], bias[begin:end])
         pack_values(values[chunk : chunk + size], zero, words, depth, packed)
         multiply_float(
-            words == 2, panel.ctypes.data, CHUNK * rows.itemsize, packed.ctypes.data, depth,
-            out[begin:].ctypes.data, 4 * out.shape[1], out[begin:].ctypes.data, 4 * out.shape[1], blocks, end - begin,
-        )  # fmt: skip
+            words == 2,
+            panel.ctypes.data,
+            CHUNK * rows.itemsize,
+            packed.ctypes.data,
+            depth,
+            out[begin:].ctypes.data,
+            4 * out.shape[1],
+            out[begin:].ctypes.data,
+            4 * out.shape[1],
+            blocks,
+            end - begin,
+        )
     for j in range(begin, end):
         for k in range(out.shape[1]):
             out[j, k] *= step

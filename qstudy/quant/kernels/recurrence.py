@@ -56,7 +56,7 @@ def integer_forward(
         scale_inputs: (4H,).
         scale_hidden: (4H,).
         bias: (4H,).
-        step: of the hidden state's grid.
+        step: of the hidden state's quantizer.
         high: its greatest code.
         gates: written (T, B, 4H).
         cells: (T + 1, B, H), the first given.
@@ -77,9 +77,17 @@ def integer_forward(
             bytes_[row - begin, j] = np.uint8(np.int32(codes[0, row, j]) + ZERO_CODE)
     for t in range(frames):
         multiply_s8(
-            bytes_.ctypes.data, 4 * depth, weight.ctypes.data, depth,
-            start.ctypes.data, 0, products.ctypes.data, 4 * blocks * BLOCK, blocks, end - begin,
-        )  # fmt: skip
+            bytes_.ctypes.data,
+            4 * depth,
+            weight.ctypes.data,
+            depth,
+            start.ctypes.data,
+            0,
+            products.ctypes.data,
+            4 * blocks * BLOCK,
+            blocks,
+            end - begin,
+        )
         for row in range(begin, end):
             product = products[row - begin, : 4 * hidden]
             cell.add_rescaled(accumulators[t, row], product, scale_inputs, scale_hidden, bias, sums)
@@ -104,21 +112,21 @@ def float_forward(
     high: np.float32,
     gates: Floats,
     cells: Floats,
-    snapped: Floats,
+    quantized: Floats,
     outputs: Floats,
     first: int,
     count: int,
 ) -> None:
-    """Forward with float products of a hidden state that is snapped to a grid.
+    """Forward with float products of a hidden state that is rounded by a quantizer.
 
     Args:
         inputs: pre-activations from the inputs (T, B, 4H).
         weight: packed float32.
-        step: of the hidden state's grid.
+        step: of the hidden state's quantizer.
         high: its greatest code.
         gates: written (T, B, 4H).
         cells: (T + 1, B, H), the first given.
-        snapped: hidden states on their grid (T + 1, B, H), the first given.
+        fake-quantized: hidden states quantized (T + 1, B, H), the first given.
         outputs: written (T, B, H).
         first: number of this thread.
         count: number of threads.
@@ -130,9 +138,17 @@ def float_forward(
     whole = np.empty(hidden, np.float32)
     for t in range(frames):
         multiply_f32(
-            snapped.ctypes.data + 4 * (t * batch + begin) * hidden, 4 * hidden, weight.ctypes.data, depth,
-            zeros.ctypes.data, 0, products.ctypes.data, 4 * blocks * BLOCK, blocks, end - begin,
-        )  # fmt: skip
+            quantized.ctypes.data + 4 * (t * batch + begin) * hidden,
+            4 * hidden,
+            weight.ctypes.data,
+            depth,
+            zeros.ctypes.data,
+            0,
+            products.ctypes.data,
+            4 * blocks * BLOCK,
+            blocks,
+            end - begin,
+        )
         for row in range(begin, end):
             product, given = products[row - begin, : 4 * hidden], inputs[t, row]
             for j in range(product.size):
@@ -140,7 +156,7 @@ def float_forward(
             cell.activate(product, gates[t, row])
             cell.advance(gates[t, row], cells[t, row], cells[t + 1, row], outputs[t, row])
             cell.snap(outputs[t, row], step, high, whole)
-            value = snapped[t + 1, row]
+            value = quantized[t + 1, row]
             for j in range(hidden):
                 value[j] = whole[j] * step
 
@@ -182,15 +198,29 @@ def backward(
     for t in range(frames - 1, -1, -1):
         for row in range(begin, end):
             cell.retreat(
-                gates[t, row], cells[t, row], cells[t + 1, row], grad_outputs[t, row],
-                products[row - begin, :hidden], grad_c[row], scratch, exact,
-            )  # fmt: skip
+                gates[t, row],
+                cells[t, row],
+                cells[t + 1, row],
+                grad_outputs[t, row],
+                products[row - begin, :hidden],
+                grad_c[row],
+                scratch,
+                exact,
+            )
             cell.store_bits(exact.view(np.int32), grad_gates[t, row])
         multiply_float(
-            grad_gates.itemsize == 2, grad_gates.ctypes.data + (t * batch + begin) * row_bytes, row_bytes,
-            weight.ctypes.data, depth, zeros.ctypes.data, 0,
-            products.ctypes.data, 4 * blocks * BLOCK, blocks, end - begin,
-        )  # fmt: skip
+            grad_gates.itemsize == 2,
+            grad_gates.ctypes.data + (t * batch + begin) * row_bytes,
+            row_bytes,
+            weight.ctypes.data,
+            depth,
+            zeros.ctypes.data,
+            0,
+            products.ctypes.data,
+            4 * blocks * BLOCK,
+            blocks,
+            end - begin,
+        )
     for row in range(begin, end):
         for j in range(hidden):
             grad_h[row, j] = products[row - begin, j]

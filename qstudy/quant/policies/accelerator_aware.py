@@ -6,15 +6,15 @@ from typing import Literal
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
-from qstudy.quant.fixed_point.lstm import hidden_step
+from qstudy.quant.fixed_point.lstm import hidden_scale
 from qstudy.quant.fixed_point.operators import FixedPoint
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.gridded import GriddedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 
-class AcceleratorAware(GriddedPolicy):
+class AcceleratorAware(QuantizedPolicy):
     """The accelerator's operators in the forward pass of training, so that none of them has to run on the CPU.
 
     int8 products with int32 accumulators; requantization by multiplier and shift, with saturation; LSTM cells in 16
@@ -22,7 +22,7 @@ class AcceleratorAware(GriddedPolicy):
     the float operators at the quantized values, straight through.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (like
-    those of common int8 LSTM kernels), the table's size, activations on symmetric grids.
+    those of common int8 LSTM kernels), the table's size, activations on symmetric quantizers.
 
     YAML:
         policy:
@@ -56,7 +56,7 @@ class AcceleratorAware(GriddedPolicy):
             entries: of a table, a power of two.
             gate_fraction: fractional bits of a gate before its non-linearity (11: [-16, 16)).
             cell_fraction: fractional bits of the cell state (11: [-16, 16)).
-            weight_range: where weight grids end: `max`, `mse` or `learned`.
+            weight_range: where weight quantizers end: `max`, `mse` or `learned`.
             activation_start: activations stay in float, only watched, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
 
@@ -83,9 +83,9 @@ class AcceleratorAware(GriddedPolicy):
         return bit_map
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:
-        grids = layer.shape("").activations
+        quantizers = layer.shape("").activations
         weights = [UniformWeights(m, bits.weight, bits.granularity, self.weight_range) for m in layer.matrices()]
-        inputs = UniformActivations(bits.activation) if grids else None
+        inputs = UniformActivations(bits.activation) if quantizers else None
         high = 2 ** (bits.activation - 1) - 1
-        hidden = FixedActivations(bits.activation, high * hidden_step(bits.activation)) if grids > 1 else None
+        hidden = FixedActivations(bits.activation, high * hidden_scale(bits.activation)) if quantizers > 1 else None
         return FixedPointArithmetic(weights, inputs, hidden, self.spec)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import Arithmetic
-from qstudy.quant.grids.base import activation_grids
 from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.quantizers.base import activation_quantizers
 
 Refusal = tuple[str, Any, str]
 """Field of `LayerBits` and its value in which a policy cannot compute, and the policies to use instead."""
-NO_CODEBOOK: Refusal = ("grid", "codebook", "s8bqat")
+NO_CODEBOOK: Refusal = ("quantizer", "codebook", "s8bqat")
 NO_GROUPS: Refusal = ("granularity", "group", "fake_qat or ptq")
 
 
@@ -70,11 +70,11 @@ class QuantPolicy(ABC):
             device = layer.matrices()[0].device
             require_finite(layer.matrices(), name)
             layer.arithmetic = self.arithmetic(layer, bits).to(device) if bits.quantized else None
-            for grid in activation_grids(layer):
-                grid.layer = name
+            for quantizer in activation_quantizers(layer):
+                quantizer.layer = name
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:  # noqa: B027
-        """Fit grids to the trained model before fine-tuning; each step of `passes` runs the model over one batch."""
+        """Fit quantizers to the trained model before fine-tuning; each of `passes` runs the model over one batch."""
 
     def notes(self) -> dict[str, Any]:
         """What the policy chose by itself, JSON-able, for the run's record; asked after the training."""

@@ -1,4 +1,4 @@
-"""`fake_qat`: quantization-aware training with uniform grids, simulated in float."""
+"""`fake_qat`: quantization-aware training with uniform quantizers, simulated in float."""
 
 from typing import Literal
 
@@ -6,20 +6,20 @@ from torch import Tensor
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
-from qstudy.quant.grids import (
+from qstudy.quant.layers import Quantizable
+from qstudy.quant.policies.base import NO_CODEBOOK
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.quantizers import (
     ActivationRange,
     FixedActivations,
     UniformActivations,
     UniformWeights,
     WeightRange,
 )
-from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK
-from qstudy.quant.policies.gridded import GriddedPolicy, Step
 
 
-class FakeQAT(GriddedPolicy):
-    """Weights and activations are snapped to uniform grids in the forward pass; gradients go straight through.
+class FakeQAT(QuantizedPolicy):
+    """Weights and activations are rounded by uniform quantizers in the forward pass; gradients go straight through.
 
     Source: Jacob et al. 2018, arXiv 1712.05877; learned scales: LSQ, Esser et al. 2020, arXiv 1902.08153; learned zero
     points: LSQ+, Bhalgat et al. 2020, arXiv 2004.09576.
@@ -48,12 +48,13 @@ class FakeQAT(GriddedPolicy):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            weight_range: where weight grids end: `max`, `mse` (clipped at that part of the maximum where calibration
-                found the least squared error), `learned` (trained from there).
-            activation_range: where activation grids end: `max` (the extremes of all batches), `ema` (moving average of
-                each batch's), `mse` (least squared error over calibration, then fixed), `learned` (trained from there).
-            symmetric: activation grids are symmetric around zero; else they have a zero point.
-            narrow: weight grids have 2**bits - 1 levels, symmetric; else all 2**bits.
+            weight_range: where weight quantizers end: `max`, `mse` (clipped at that part of the maximum where
+                calibration found the least squared error), `learned` (trained from there).
+            activation_range: where activation quantizers end: `max` (the extremes of all batches), `ema` (a moving
+                average of each batch's), `mse` (least squared error over calibration, then fixed), `learned` (trained
+                from there).
+            symmetric: activation quantizers are symmetric around zero; else they have a zero point.
+            narrow: weight quantizers have 2**bits - 1 levels, symmetric; else all 2**bits.
             activation_start: activations stay in float, only watched, before this step (weights first).
             freeze_step: the ranges `max` and `ema` stop moving at this step; None: never.
 
@@ -68,16 +69,16 @@ class FakeQAT(GriddedPolicy):
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FakeArithmetic:
         weights = [self.weights(m, bits) if bits.weight != FLOAT else None for m in layer.matrices()]
-        grids = layer.shape("").activations if bits.activation != FLOAT else 0
-        inputs = self.inputs(bits) if grids else None
-        hidden = FixedActivations(bits.activation) if grids > 1 else None
+        quantizers = layer.shape("").activations if bits.activation != FLOAT else 0
+        inputs = self.inputs(bits) if quantizers else None
+        hidden = FixedActivations(bits.activation) if quantizers > 1 else None
         made = GroupedArithmetic if bits.granularity == "group" else FakeArithmetic
         return made(weights, inputs, hidden)
 
     def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
-        """The grid of one matrix (rows, columns)."""
+        """The quantizer of one matrix (rows, columns)."""
         return UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group)
 
     def inputs(self, bits: LayerBits) -> UniformActivations:
-        """The grid of a layer's inputs."""
+        """The quantizer of a layer's inputs."""
         return UniformActivations(bits.activation, self.symmetric, self.activation_range)

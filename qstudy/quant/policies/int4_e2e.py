@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
-from qstudy.quant.grids.chosen import ChosenActivations, ChosenWeights
-from qstudy.quant.grids.pact import PactActivations
-from qstudy.quant.grids.sawb import COEFFICIENTS, SawbWeights
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.gridded import Step
-from qstudy.quant.policies.native_int import NativeInt, activation_grid_count
+from qstudy.quant.policies.native_int import NativeInt, activation_quantizer_count
+from qstudy.quant.policies.quantized import Step
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
+from qstudy.quant.quantizers.chosen import ChosenActivations, ChosenWeights
+from qstudy.quant.quantizers.pact import PactActivations
+from qstudy.quant.quantizers.sawb import COEFFICIENTS, SawbWeights
 
 W4A4: BitPatterns = {"*": {"weight": 4, "activation": 4}}
 Decay = Annotated[float, Ge(0), Le(1e6)]
@@ -103,7 +103,7 @@ class Int4E2E(NativeInt):
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
         weights = [self._weights(matrix, bits) if bits.weight != FLOAT else None for matrix in layer.matrices()]
-        count = activation_grid_count(layer, bits)
+        count = activation_quantizer_count(layer, bits)
         inputs = self._inputs(bits.activation) if count else None
         hidden = FixedActivations(bits.activation) if count > 1 else None
         return NativeArithmetic(weights, inputs, hidden, self.gradient)
@@ -120,12 +120,12 @@ class Int4E2E(NativeInt):
         return {"choices": found}
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
-        """Decay of PACT's clips: a smaller clip is a finer grid (Choi et al. 2018, arXiv 1805.06085, section 3.2)."""
-        clips: list[Tensor] = [grid.alpha for grid in _pact_in_use(model)]
+        """Decay of PACT's clips: a smaller clip is a finer scale (Choi et al. 2018, arXiv 1805.06085, section 3.2)."""
+        clips: list[Tensor] = [quantizer.alpha for quantizer in _pact_in_use(model)]
         return self.decay * torch.stack(clips).square().sum() if clips else super().penalty(model, step)
 
     def _weights(self, matrix: Tensor, bits: LayerBits) -> ChosenWeights:
-        made: dict[str, WeightGrid] = {}
+        made: dict[str, WeightQuantizer] = {}
         for name in self.weight_quantizers:
             if name == "max":
                 made[name] = UniformWeights(matrix, bits.weight, bits.granularity, "max")
@@ -140,17 +140,17 @@ class Int4E2E(NativeInt):
 
 def _pact_in_use(model: nn.Module) -> list[PactActivations]:
     chosen = (module.chosen for module in model.modules() if isinstance(module, ChosenActivations))
-    return [grid for grid in chosen if isinstance(grid, PactActivations)]
+    return [quantizer for quantizer in chosen if isinstance(quantizer, PactActivations)]
 
 
 def choices(model: nn.Module) -> dict[str, Choice]:
     """What every tensor of a calibrated model got: `layer.weights.0`, `layer.inputs`, `layer.hidden` -> `Choice`."""
     found: dict[str, Choice] = {}
     for name, layer in quantizable(model).items():
-        for part, grid in layer.arithmetic.named_modules() if layer.arithmetic is not None else ():
-            if isinstance(grid, ChosenWeights | ChosenActivations):
-                found[f"{name}.{part}"] = Choice(grid.choice.name, grid.choice.table())
-            elif part == "hidden" and isinstance(grid, FixedActivations):
+        for part, quantizer in layer.arithmetic.named_modules() if layer.arithmetic is not None else ():
+            if isinstance(quantizer, ChosenWeights | ChosenActivations):
+                found[f"{name}.{part}"] = Choice(quantizer.choice.name, quantizer.choice.table())
+            elif part == "hidden" and isinstance(quantizer, FixedActivations):
                 found[f"{name}.{part}"] = Choice("fixed", {})
     return found
 

@@ -4,13 +4,13 @@ from typing import Literal
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
-from qstudy.quant.grids import ActivationGrid, FixedActivations, UniformActivations, UniformWeights
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.gridded import GriddedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.quantizers import ActivationQuantizer, FixedActivations, UniformActivations, UniformWeights
 
 
-class NativeInt(GriddedPolicy):
+class NativeInt(QuantizedPolicy):
     """Weights and activations are cast to integers and multiplied in integers, in training as on the device.
 
     Weights: symmetric, scale = max|W| / (2**(bits - 1) - 1) per output channel (or tensor), without gradient.
@@ -47,8 +47,8 @@ class NativeInt(GriddedPolicy):
             freeze_step: activation ranges stop moving at this step; None: never.
             gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` (faster, less precise) where
                 the device has it.
-            weight_range: where weight grids end: `max` of the row, the paper's; or `mse`, the share of it at which the
-                baseline's squared error is least. Below 4 bits `max` leaves nearly all weights in the middle level.
+            weight_range: where weight quantizers end: `max` of the row, the paper's; or `mse`, the share of it at which
+                the baseline's squared error is least. Below 4 bits `max` leaves nearly all weights in the middle level.
 
         Raises:
             UserError: a type or range that does not exist.
@@ -62,12 +62,12 @@ class NativeInt(GriddedPolicy):
             UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range) if bits.weight != FLOAT else None
             for matrix in layer.matrices()
         ]
-        count = activation_grid_count(layer, bits)
-        inputs: ActivationGrid | None = UniformActivations(bits.activation) if count else None
+        count = activation_quantizer_count(layer, bits)
+        inputs: ActivationQuantizer | None = UniformActivations(bits.activation) if count else None
         hidden = FixedActivations(bits.activation) if count > 1 else None
         return NativeArithmetic(weights, inputs, hidden, self.gradient)
 
 
-def activation_grid_count(layer: Quantizable, bits: LayerBits) -> int:
-    """Activation grids of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
+def activation_quantizer_count(layer: Quantizable, bits: LayerBits) -> int:
+    """Activation quantizers of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
     return layer.shape("").activations if bits.activation != FLOAT else 0

@@ -6,16 +6,16 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from qstudy.bits import BitPatterns, LayerBits
-from qstudy.quant.grids import UniformActivations, UniformWeights
-from qstudy.quant.grids.gptq import SecondOrderWeights
 from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.quant.quantizers import UniformActivations, UniformWeights
+from qstudy.quant.quantizers.gptq import SecondOrderWeights
 
 Percent = Annotated[float, Gt(0), Le(100)]
 ROUNDINGS = {"nearest": UniformWeights, "gptq": SecondOrderWeights}
 
 
 class PTQ(FakeQAT):
-    """Round the trained weights to uniform grids; calibrate activation ranges on a few batches.
+    """Round the trained weights to uniform quantizers; calibrate activation ranges on a few batches.
 
     `gptq` chooses the integers so that the products with calibration's inputs, an LSTM's hidden states among them,
     change least; `nearest` each for itself. The weakest rival is `weight_range: max` with `rounding: nearest`.
@@ -40,13 +40,13 @@ class PTQ(FakeQAT):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            weight_range: where weight grids end: `max`, `percentile`, or `mse` (least squared error).
-            activation_range: where activation grids end: `max`, `percentile`, `mse`, or `kl` (least divergence of the
-                levels' distribution from the values'), over all batches of calibration.
+            weight_range: where weight quantizers end: `max`, `percentile`, or `mse` (least squared error).
+            activation_range: where activation quantizers end: `max`, `percentile`, `mse`, or `kl` (least divergence of
+                the levels' distribution from the values'), over all batches of calibration.
             rounding: weights to the `nearest` level, or by `gptq`.
             percentile: percent of the magnitudes inside, where that is the range.
-            symmetric: activation grids are symmetric around zero; else they have a zero point.
-            narrow: weight grids have 2**bits - 1 levels, symmetric; else all 2**bits.
+            symmetric: activation quantizers are symmetric around zero; else they have a zero point.
+            narrow: weight quantizers have 2**bits - 1 levels, symmetric; else all 2**bits.
 
         """
         super().__init__(layers, symmetric=symmetric, narrow=narrow)

@@ -11,28 +11,28 @@ from torch import Tensor, nn
 from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.fields import Share
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.grids import FixedActivations, UniformActivations, UniformWeights, WeightGrid
-from qstudy.quant.grids.codebook import CODEBOOK_WIDTHS, CodebookWeights
-from qstudy.quant.grids.mracos import mracos, steepness
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.gridded import GriddedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
+from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS, CodebookWeights
+from qstudy.quant.quantizers.mracos import mracos, steepness
 
 TYPICAL_STEPS = 300  # of a fine-tune, where nobody says how long it is
 
 
 class SoftArithmetic(FakeArithmetic):
-    """Fake arithmetic whose weights stay in float while training, until `snapping`; evaluation always snaps them."""
+    """Fake arithmetic whose weights stay in float while training, until `quantizing`; evaluation quantizes them."""
 
-    snapping = False
+    quantizing = False
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
-        return super()._weight(index, weight) if self.snapping or not self.training else weight
+        return super()._weight(index, weight) if self.quantizing or not self.training else weight
 
 
 Strength = Annotated[float, Ge(0), Le(1e6)]
 
 
-class S8BQAT(GriddedPolicy):
+class S8BQAT(QuantizedPolicy):
     """Lloyd-Max codebooks from the float baseline, the MRACos penalty, and the hard compressor.
 
     Source: Zhen et al. 2022, arXiv 2206.15408. The paper's constants are not known here; those below are ours.
@@ -42,8 +42,8 @@ class S8BQAT(GriddedPolicy):
     Activations are uniform, in the width asked for; the paper's accelerator has 8 bits.
 
     The compressor has two forms. In place, every `compress_every` of the run, it replaces weights by their centroids,
-    as in the paper; the optimizer's moments stay. In the forward pass, from `snap_from` on, every step computes with
-    the centroids, straight through, while the float weights stay. The paper's recipe is `snap_from: 1,
+    as in the paper; the optimizer's moments stay. In the forward pass, from `quantize_from` on, every step computes
+    with the centroids, straight through, while the float weights stay. The paper's recipe is `quantize_from: 1,
     compress_every: 0.2`: it asks for a training in which weights can travel from centroid to centroid. In a fine-tune
     of some hundred small steps they cannot: at 2 bits on digits (250 steps of 1e-3, batches of 8) it ended at 7.2 %
     WER, no better than without training (6.5 %); in the forward pass from the start, at 0.4 %. That is the default.
@@ -56,7 +56,7 @@ class S8BQAT(GriddedPolicy):
         layers: BitPatterns,
         strength: Strength = 0.3,
         full_strength: Share = 0.5,
-        snap_from: Share = 0.0,
+        quantize_from: Share = 0.0,
         compress_every: Share = 0.0,
         activation_start: Step = 0,
         freeze_step: Step | None = None,
@@ -68,8 +68,8 @@ class S8BQAT(GriddedPolicy):
                 evenly between their centroids; so it suits models of any size. (`lambda` itself multiplies a mean over
                 all weights, whose gradient shrinks as they grow in number.)
             full_strength: share of the run after which lambda is there, on a straight line from zero.
-            snap_from: share of the run after which the forward pass computes with the centroids; 1: never.
-            compress_every: share of the run between hard compressions in place, until `snap_from`; 0: none.
+            quantize_from: share of the run after which the forward pass computes with the centroids; 1: never.
+            compress_every: share of the run between hard compressions in place, until `quantize_from`; 0: none.
             activation_start: activations stay in float, only watched, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
 
@@ -79,17 +79,17 @@ class S8BQAT(GriddedPolicy):
         super().__init__(layers, activation_start, freeze_step)
         self.strength = strength
         self.full_strength = full_strength
-        self.snap_from = snap_from
+        self.quantize_from = quantize_from
         self.compress_every = compress_every
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
-        return {name: _gridded(bits) for name, bits in super().bit_map(shapes).items()}
+        return {name: _quantized(bits) for name, bits in super().bit_map(shapes).items()}
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> SoftArithmetic:
         weights = [_weights(matrix, bits) for matrix in layer.matrices()]
-        grids = layer.shape("").activations if bits.activation != FLOAT else 0
-        inputs = UniformActivations(bits.activation) if grids else None
-        hidden = FixedActivations(bits.activation) if grids > 1 else None
+        quantizers = layer.shape("").activations if bits.activation != FLOAT else 0
+        inputs = UniformActivations(bits.activation) if quantizers else None
+        hidden = FixedActivations(bits.activation) if quantizers > 1 else None
         return SoftArithmetic(weights, inputs, hidden)
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
@@ -98,18 +98,18 @@ class S8BQAT(GriddedPolicy):
         annealed = self.strength * min(step / max(self.full_strength * self._steps, 1), 1)
         if not pairs or not annealed:
             return super().penalty(model, step)
-        total = torch.stack([mracos(matrix, grid.table, grid.scale) for matrix, grid in pairs]).sum()
-        squares = torch.stack([matrix.numel() * steepness(grid.levels) ** 2 for matrix, grid in pairs])
+        total = torch.stack([mracos(matrix, quantizer.table, quantizer.scale) for matrix, quantizer in pairs]).sum()
+        squares = torch.stack([matrix.numel() * steepness(quantizer.levels) ** 2 for matrix, quantizer in pairs])
         return annealed / squares.sum().sqrt() * total  # lambda / count is what brings `annealed` as gradient
 
     def project_(self, model: nn.Module, step: int) -> None:
         super().project_(model, step)
-        snapping = step >= self.snap_from * self._steps and self.snap_from < 1
+        quantizing = step >= self.quantize_from * self._steps and self.quantize_from < 1
         for layer in quantizable(model).values():
             if isinstance(layer.arithmetic, SoftArithmetic):
-                layer.arithmetic.snapping = snapping
+                layer.arithmetic.quantizing = quantizing
         every = round(self.compress_every * self._steps)
-        if every and step and step % every == 0 and not snapping:
+        if every and step and step % every == 0 and not quantizing:
             compress_(model)
 
     @property
@@ -121,28 +121,28 @@ def codebooks(model: nn.Module) -> Iterator[tuple[Tensor, CodebookWeights]]:
     """All weight matrices that have a codebook, with it."""
     for layer in quantizable(model).values():
         if isinstance(layer.arithmetic, SoftArithmetic):
-            for matrix, grid in zip(layer.matrices(), layer.arithmetic.weights, strict=True):
-                if isinstance(grid, CodebookWeights):
-                    yield matrix, grid
+            for matrix, quantizer in zip(layer.matrices(), layer.arithmetic.weights, strict=True):
+                if isinstance(quantizer, CodebookWeights):
+                    yield matrix, quantizer
 
 
 @torch.no_grad()
 def compress_(model: nn.Module) -> None:
     """The hard compressor: replace every weight that has a codebook by its nearest centroid."""
-    for matrix, grid in codebooks(model):
-        matrix.copy_(grid(matrix))
+    for matrix, quantizer in codebooks(model):
+        matrix.copy_(quantizer(matrix))
 
 
-def _gridded(bits: LayerBits) -> LayerBits:
+def _quantized(bits: LayerBits) -> LayerBits:
     """What the widths mean under this policy."""
     if bits.weight in CODEBOOK_WIDTHS:
-        return replace(bits, grid="codebook", granularity="tensor")
-    return replace(bits, grid="uniform")
+        return replace(bits, quantizer="codebook", granularity="tensor")
+    return replace(bits, quantizer="uniform")
 
 
-def _weights(matrix: Tensor, bits: LayerBits) -> WeightGrid | None:
+def _weights(matrix: Tensor, bits: LayerBits) -> WeightQuantizer | None:
     if bits.weight == FLOAT:
         return None
-    if bits.grid == "codebook":
+    if bits.quantizer == "codebook":
         return CodebookWeights(matrix, bits.weight)
     return UniformWeights(matrix, bits.weight, bits.granularity, "max")

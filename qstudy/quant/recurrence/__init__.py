@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qstudy.quant import kernels
-from qstudy.quant.integer.accumulator import Grid
+from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.recurrence import compiled, graphed
 from qstudy.quant.recurrence.loop import Loop
 from qstudy.quant.recurrence.portable import TorchLoops
@@ -18,12 +18,12 @@ Three = tuple[Tensor, Tensor, Tensor]
 class Loops(Protocol):
     """The time loops; `steps` says of each what it takes and gives."""
 
-    def float_steps(
+    def float_trace(
         self, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, reuse: bool
     ) -> Four:
         """Forward in float."""
 
-    def integer_steps(
+    def integer_trace(
         self,
         accumulators: Tensor,
         first: Tensor,
@@ -31,11 +31,11 @@ class Loops(Protocol):
         codes: Tensor,
         scales: tuple[Tensor, Tensor],
         bias: Tensor,
-        grid: Grid,
+        qparams: QParams,
     ) -> Four:
         """Forward with integer products; `first`: the codes of the initial hidden state (B, H)."""
 
-    def step_gradients(
+    def trace_gradients(
         self, gates: Tensor, cells: Tensor, weight: Tensor, upstream: Three, gradient: torch.dtype
     ) -> Three:
         """Backward."""

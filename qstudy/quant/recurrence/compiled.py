@@ -8,39 +8,39 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
-from qstudy.quant.integer.accumulator import Grid, record, recording
+from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.kernels import gemm, ir, recurrence
 from qstudy.quant.products import bits
 
 
-def float_steps(
+def float_trace(
     inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, reuse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `recurrence.float_steps`: gates, cells, snapped hidden states, outputs."""
+    """See `recurrence.float_trace`: gates, cells, fake-quantized hidden states, outputs."""
     frames, batch, size = inputs.shape
     inputs = inputs.contiguous()
     gates = inputs if reuse else torch.empty(frames, batch, size)
-    cells, snapped = torch.empty(2, frames + 1, batch, size // 4)
+    cells, quantized = torch.empty(2, frames + 1, batch, size // 4)
     outputs = torch.empty(frames, batch, size // 4)
     cells[0] = c
-    snapped[0] = (h / scale).round_().clamp_(-high, high).mul_(scale)
-    steps = (gates, cells, snapped, outputs)
+    quantized[0] = (h / scale).round_().clamp_(-high, high).mul_(scale)
+    steps = (gates, cells, quantized, outputs)
     step = (np.float32(scale), np.float32(high))
     operands = (inputs, gemm.pack(weight))
     _run(recurrence.float_forward, batch, *_arrays(*operands), *step, *_arrays(*steps))
     return steps
 
 
-def integer_steps(
+def integer_trace(
     accumulators: Tensor,
     first: Tensor,
     c: Tensor,
     codes: Tensor,
     scales: tuple[Tensor, Tensor],
     bias: Tensor,
-    grid: Grid,
+    qparams: QParams,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `recurrence.integer_steps`: gates, in the memory of the accumulators, cells, hidden codes, outputs."""
+    """See `recurrence.integer_trace`: gates, in the memory of the accumulators, cells, hidden codes, outputs."""
     frames, batch, size = accumulators.shape
     accumulators = accumulators.contiguous()
     gates = accumulators.view(torch.float32)  # each row is read before it is written
@@ -52,7 +52,7 @@ def integer_steps(
     start = torch.zeros(len(packed) * gemm.BLOCK, dtype=torch.int32)
     start[:size] = codes.sum(1, dtype=torch.int32) * -recurrence.ZERO_CODE
     constants = (*(scale.expand(size).contiguous() for scale in scales), bias.contiguous())
-    step = (np.float32(grid.step), np.float32(grid.bounds()[1]))
+    step = (np.float32(qparams.scale), np.float32(qparams.bounds()[1]))
     steps = (gates, cells, hidden, outputs)
     operands = _arrays(accumulators, packed, start, *constants)
     _run(recurrence.integer_forward, batch, *operands, *step, *_arrays(*steps, products))
@@ -61,14 +61,14 @@ def integer_steps(
     return steps
 
 
-def step_gradients(
+def trace_gradients(
     gates: Tensor,
     cells: Tensor,
     weight: Tensor,
     upstream: tuple[Tensor, Tensor, Tensor],
     gradient: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `recurrence.step_gradients`; the gates' gradient is bfloat16 if the products are."""
+    """See `recurrence.trace_gradients`; the gates' gradient is bfloat16 if the products are."""
     grad_outputs, grad_h, grad_c = (each.float() for each in upstream)
     grad_h, grad_c = grad_h.clone(), grad_c.clone()
     narrow = gradient == torch.bfloat16 and ir.BF16

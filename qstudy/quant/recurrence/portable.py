@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qstudy.quant.grids import bounds
-from qstudy.quant.integer.accumulator import Grid, record, recording
+from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.integer.matmul import EXACT_FLOAT32
+from qstudy.quant.quantizers import bounds
 from qstudy.quant.recurrence.loop import Loop
 
 
@@ -17,19 +17,19 @@ class TorchLoops:
     def __init__(self, run: Callable[[Loop], None]) -> None:
         self._run = run
 
-    def float_steps(
+    def float_trace(
         self, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, reuse: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `recurrence.float_steps`: gates, cells, snapped hidden states, outputs."""
+        """See `recurrence.float_trace`: gates, cells, fake-quantized hidden states, outputs."""
         gates = inputs if reuse else inputs.clone()
         first = (h / scale).round_().clamp_(-high, high).mul_(scale)
-        cells, snapped, outputs = states(c, len(gates)), states(first, len(gates)), h.new_empty(len(gates), *h.shape)
+        cells, quantized, outputs = states(c, len(gates)), states(first, len(gates)), h.new_empty(len(gates), *h.shape)
         fixed, carried = (weight.t().contiguous(), scale), (c.clone(), first)
-        written = (cells[1:], snapped[1:], outputs)
+        written = (cells[1:], quantized[1:], outputs)
         self._run(Loop(float_frames, (high,), fixed, carried, (), (gates,), written))
-        return gates, cells, snapped, outputs
+        return gates, cells, quantized, outputs
 
-    def integer_steps(
+    def integer_trace(
         self,
         accumulators: Tensor,
         first: Tensor,
@@ -37,23 +37,27 @@ class TorchLoops:
         codes: Tensor,
         scales: tuple[Tensor, Tensor],
         bias: Tensor,
-        grid: Grid,
+        qparams: QParams,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `recurrence.integer_steps`: gates, cells, codes of the hidden states, outputs."""
+        """See `recurrence.integer_trace`: gates, cells, codes of the hidden states, outputs."""
         frames, wide = len(accumulators), torch.int16 in (first.dtype, codes.dtype)
         gates = (accumulators * scales[0]).float().add_(bias)
         cells, hidden, outputs = states(c, frames), states(first, frames), c.new_empty(frames, *c.shape)
         exact = torch.float64 if wide or codes.shape[1] > EXACT_FLOAT32 else torch.float32
         products = gates.new_empty(gates.shape, dtype=torch.float64 if wide else torch.int32) if recording() else None
-        fixed = (codes.t().to(exact).contiguous(), scales[1].to(torch.float64 if wide else torch.float32), grid.step)
+        fixed = (
+            codes.t().to(exact).contiguous(),
+            scales[1].to(torch.float64 if wide else torch.float32),
+            qparams.scale,
+        )
         written = (cells[1:], hidden[1:], outputs, *(() if products is None else (products,)))
         carried = (c.clone(), first.to(exact))
-        self._run(Loop(integer_frames, (bounds(grid.bits)[1],), fixed, carried, (), (gates,), written))
+        self._run(Loop(integer_frames, (bounds(qparams.bits)[1],), fixed, carried, (), (gates,), written))
         if products is not None:
             record(products)
         return gates, cells, hidden, outputs
 
-    def step_gradients(
+    def trace_gradients(
         self,
         gates: Tensor,
         cells: Tensor,
@@ -61,7 +65,7 @@ class TorchLoops:
         upstream: tuple[Tensor, Tensor, Tensor],
         gradient: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `recurrence.step_gradients`; the products of the loop are in the dtype of `gates`."""
+        """See `recurrence.trace_gradients`; the products of the loop are in the dtype of `gates`."""
         grad_h, grad_c = upstream[1].clone(), upstream[2].clone()
         to_cell, slopes = _slopes(gates, cells)
         forget = gates.view(slopes.shape)[:, :, 1]
@@ -85,11 +89,11 @@ def float_frames(
     h: Tensor,
     gates: Tensor,
     cells: Tensor,
-    snapped: Tensor,
+    quantized: Tensor,
     outputs: Tensor,
 ) -> None:
-    """Frames with a hidden state h (B, H) on a grid; weight (H, 4H); `cells` and `snapped` (T, B, H) after each."""
-    cell, hidden = (c, *cells.unbind()), (h, *snapped.unbind())
+    """Frames with a quantized hidden state h (B, H); weight (H, 4H); `cells` and `quantized` (T, B, H) after each."""
+    cell, hidden = (c, *cells.unbind()), (h, *quantized.unbind())
     for t, (gate, output) in enumerate(zip(gates.unbind(), outputs.unbind(), strict=True)):
         _advance(gate.addmm_(hidden[t], weight), cell[t], cell[t + 1], output)
         torch.div(output, scale, out=hidden[t + 1]).round_().clamp_(-high, high).mul_(scale)
@@ -116,7 +120,7 @@ def integer_frames(
         high: greatest code of the hidden state.
         weight: codes (H, 4H) in those floats, as are the hidden state's in `code` (B, H).
         scale: what one unit of a product stands for, in the dtype that it is multiplied in.
-        step: of the hidden state's grid.
+        step: of the hidden state's quantizer.
         c: cell state (B, H).
         code: of the hidden state.
         gates: their pre-activations without the hidden state's part (T, B, 4H).

@@ -1,0 +1,103 @@
+"""Packed LSTM layers that run one after the other, in one compiled call."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.integer.accumulator import QParams, record, recording
+from qstudy.quant.packed.loops import lstm_layers
+from qstudy.quant.packed.matrix import ArrangedMatrix
+from qstudy.quant.packed.rows import FEW, loops_accept
+from qstudy.quant.stack import LSTMStack
+
+
+class PackedLSTM(NamedTuple):
+    """What one packed LSTM layer computes with."""
+
+    inputs: ArrangedMatrix
+    """(4H, D)."""
+    hidden: ArrangedMatrix
+    """(4H, H)."""
+    qparams: tuple[QParams, QParams]
+    """Of the inputs and of the hidden state, at most 8 bits."""
+    bias: Tensor
+    """(4H,) float32."""
+
+
+class StackStates(Sequence[LSTMState]):
+    """The states of several layers in one tensor; taking it apart for every frame would cost more than using it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        """Args: (2, layers, B, H) float32: hidden, then cell states."""
+        self.tensor = tensor
+
+    def __len__(self) -> int:
+        return self.tensor.shape[1]
+
+    def __getitem__(self, layer: Any) -> Any:
+        h, c = self.tensor[:, range(len(self))[layer], None]
+        return h, c
+
+    @staticmethod
+    def tensor_of(states: Sequence[LSTMState]) -> Tensor:
+        """(2, layers, B, H) of any states."""
+        if type(states) is StackStates:
+            return states.tensor
+        return torch.stack([torch.cat(part) for part in zip(*states, strict=True)]).detach()
+
+
+class LSTMProgram:
+    """Packed LSTM layers of one size, for one compiled call."""
+
+    def __init__(self, layers: Sequence[PackedLSTM]) -> None:
+        self.layers = list(layers)
+        self.hidden_size = layers[0].hidden.columns
+        self.padded_rows = layers[0].hidden.padded_rows
+        width = max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden))
+        plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows, width]
+        self.kept: list[Tensor] = []
+        for layer in layers:
+            for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
+                part, kept = matrix.beside(qparams)
+                plan += part
+                self.kept += kept
+            plan.append(layer.bias.data_ptr())
+        self.plan = torch.tensor(plan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies make their own: the plan holds addresses."""
+        return LSTMProgram, (self.layers,)
+
+    def accepts(self, x: Tensor) -> bool:
+        """Whether x (B, T, D) is one utterance or few rows, where the compiled loops can run."""
+        batch, frames, _ = x.shape
+        return (batch == 1 or batch * frames <= FEW) and loops_accept(x)
+
+    def __call__(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, StackStates]:
+        """Run all layers over x (B, T, D) float32: outputs (B, T, H) and the states after the last frame."""
+        x, (batch, frames, _), count = x.contiguous(), x.shape, len(self.layers)
+        before = self._zeros(batch) if states is None else StackStates.tensor_of(states)
+        after, y = torch.empty_like(before), torch.empty(batch, frames, self.hidden_size)
+        sums = torch.empty(count, 2, frames, batch, self.padded_rows, dtype=torch.int32) if recording() else None
+        places = [each.data_ptr() for each in (self.plan, x, before, after, y)]
+        lstm_layers(*places, batch, frames, 0 if sums is None else sums.data_ptr())
+        if sums is not None:
+            for each in sums.flatten(0, 1):
+                record(each[..., : 4 * self.hidden_size])
+        return y, StackStates(after)
+
+    def _zeros(self, batch: int) -> Tensor:
+        return torch.zeros(2, len(self.layers), batch, self.hidden_size)
+
+
+def fuse(model: nn.Module) -> None:
+    """Give every stack of packed layers of one size its program."""
+    for stack in model.modules():
+        if isinstance(stack, LSTMStack):
+            programs = [getattr(layer.arithmetic, "program", None) for layer in stack]
+            layers = [layer for program in programs if program for layer in program.layers]
+            same = len({layer.hidden.columns for layer in layers}) == 1
+            stack.program = LSTMProgram(layers) if same and all(programs) else None

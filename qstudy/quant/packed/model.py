@@ -1,0 +1,237 @@
+"""The packed model: what the device gets. Integers, scales, a JSON header: one safetensors file that runs as is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.bits import BitMap, LayerBits, LayerShape
+from qstudy.errors import UserError, naming
+from qstudy.fields import checked
+from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.packed import PACKED
+from qstudy.quant.packed import file as packed_file
+from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.bitpack import pack
+from qstudy.quant.packed.fused import fuse
+from qstudy.quant.packed.layout import Stored, compare, layer_layout, require_bounded, require_tensors
+from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
+
+
+class PackedModel:
+    """Tensors by name, and a header that says what they are.
+
+    Names: `LAYER.I.codes` uint8 bit-packed integers of matrix I, `LAYER.I.scale` float32 per row or matrix,
+    `LAYER.I.float` float32 of a matrix left in float, `LAYER.bias` float32, `LAYER.activation` float32 (quantizers, 2)
+    scale and zero point of the inputs (and of the hidden state); every other name is that of a parameter or buffer
+    in no quantizable layer, kept in its own type.
+
+    Attributes:
+        tensors: by name.
+        header: JSON; `shapes`, `bit_map`, `arithmetic`, `settings`, and what else the device must know.
+        shapes: the model's layers.
+        bit_map: every layer's widths.
+        source: where it comes from, for error messages.
+    """
+
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        header: Mapping[str, Any],
+        shapes: Sequence[LayerShape],
+        bit_map: BitMap,
+        source: str = "The packed model",
+    ) -> None:
+        """Args: `header` without the layers, which `shapes` and `bit_map` tell."""
+        self.tensors = tensors
+        self.shapes = list(shapes)
+        self.bit_map = dict(bit_map)
+        self.header = {**packed_file.describe_layers(self.shapes, self.bit_map), **header}
+        self.source = source
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors: the file less its header."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically."""
+        packed_file.write(Path(path), {name: tensor.numpy() for name, tensor in self.tensors.items()}, self.header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PackedModel":
+        """Read a packed model and check that it is whole.
+
+        Raises:
+            UserError: the file is missing, truncated, damaged, or not a packed model.
+        """
+        header, arrays, shapes, bit_map = packed_file.read(Path(path))
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return cls(tensors, header, shapes, bit_map, str(path))
+
+    def arithmetic_of(self, name: str) -> type[PackedArithmetic] | None:
+        """What runs a layer; None: it is in float.
+
+        Raises:
+            UserError: the header names an arithmetic that is not known.
+        """
+        if not self.bit_map[name].quantized:
+            return None
+        with naming(self.source, "export it again."):
+            chosen = checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic").get(name, "integer")
+            if chosen not in PACKED:
+                raise UserError(f"arithmetic.{name}: {chosen!r} is not one of {', '.join(PACKED)}")
+            return PACKED[chosen]
+
+    def check(self, model: nn.Module) -> None:
+        """Hold every tensor against what this model takes; nothing is allocated.
+
+        Args:
+            model: freshly built, on any device, "meta" included.
+
+        Raises:
+            UserError: a layer or a tensor is missing, too many, or of another type or size than the model's and the
+                widths say, or it holds a number that is not finite.
+        """
+        self.require_layers(layer_shapes(model))
+        grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
+        with naming(self.source, "export it again."):
+            checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
+            for shape in self.shapes:
+                if shape.matrices:
+                    self._check_layer(shape, grouped[shape.name])
+            for name, own in other_state(model).items():
+                _check_constants(name, own, grouped[name])
+            if rest:
+                raise UserError(f"there are tensors of no layer, such as {min(rest)}")
+
+    def require_layers(self, shapes: Sequence[LayerShape]) -> None:
+        """Hold the file's layers against those of a model.
+
+        Raises:
+            UserError: one is missing, too many, of another size, or at another place.
+        """
+        ours, theirs = ({shape.name: shape for shape in each} for each in (shapes, self.shapes))
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if not differing and self.shapes == list(shapes):
+            return
+        name = differing[0] if differing else self.shapes[0].name
+        fault = "missing" if name not in theirs else "too much" if name not in ours else "of another size or place"
+        raise UserError(
+            f"{self.source} describes another model than the one that it holds: {name or 'its own state'} is {fault}; "
+            "export it again."
+        )
+
+    def _check_layer(self, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
+        if loaded := self.packed(shape.name):
+            loaded.check(own, shape, self.bit_map[shape.name])
+        else:
+            compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
+
+
+def _check_constants(name: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in expected.items()}
+    require_tensors(name, own, layout)
+    require_bounded(name, {key: own[key] for key, each in expected.items() if isinstance(each, nn.Parameter)})
+
+
+def pack_model(
+    model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]
+) -> PackedModel:
+    """Gather what the device gets: every layer's integers, biases and quantizers, and all else that the model stores.
+
+    Args:
+        model: float model with filled slots.
+        bit_map: every quantizable layer's widths.
+        shapes: the model's layers, constants included.
+        header: what else the device must know: features, tokenizer, model configuration, policy.
+
+    Raises:
+        UserError: a weight is not finite, or the model stores what no packed file holds.
+    """
+    tensors: dict[str, Tensor] = {}
+    layers = quantizable(model)
+    for name, layer in layers.items():
+        _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
+        tensors |= {f"{name}.{key}": value for key, value in _pack_layer(layer, bit_map[name]).items()}
+    for name, own in other_state(model).items():
+        tensors |= {full_name(name, key): value for key, value in own.items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    free = free_buffers(model)
+    _require_finite("The packed model", {name: tensor for name, tensor in tensors.items() if name not in free})
+    arithmetics = {name: layer.arithmetic for name, layer in layers.items() if layer.arithmetic}
+    chosen = {
+        "arithmetic": {name: arithmetic.packed for name, arithmetic in arithmetics.items()},
+        "settings": {name: arithmetic.settings for name, arithmetic in arithmetics.items() if arithmetic.settings},
+    }
+    return PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
+
+
+def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{owner}: {name} holds a number that is not finite, so it cannot be packed; train with a lower rate."
+            )
+
+
+def _pack_layer(layer: Quantizable, bits: LayerBits) -> dict[str, Tensor]:
+    matrices = layer.matrices()
+    if layer.arithmetic is None:
+        tensors = {f"{index}.float": matrix for index, matrix in enumerate(matrices)}
+    else:
+        tensors = layer.arithmetic.pack(matrices)
+    for key in [key for key in tensors if key.endswith(".codes")]:
+        tensors[key] = pack(tensors[key], bits.weight)
+        tensors[key.replace("codes", "scale")] = tensors[key.replace("codes", "scale")].flatten()
+    bias = layer.bias_vector()
+    return tensors if bias is None else {**tensors, "bias": bias}
+
+
+def fill_packed(model: nn.Module, packed: PackedModel) -> None:
+    """Turn a freshly built float model into the packed one: its float matrices go, integers come.
+
+    Raises:
+        UserError: the packed model is not of these layers, or holds other tensors than they take.
+    """
+    shapes = {shape.name: shape for shape in packed.shapes}
+    layers = quantizable(model)
+    packed.check(model)
+    grouped, _ = packed_file.by_layer(packed.tensors, shapes)
+    constants = {full_name(name, key): grouped[name][key] for name, own in other_state(model).items() for key in own}
+    with naming(packed.source):
+        settings = checked(dict[str, dict[str, Any]], packed.header.get("settings", {}), "settings")
+    for name, layer in layers.items():
+        own = grouped[name]
+        bits, bias, kind = packed.bit_map[name], own.get("bias"), packed.arithmetic_of(name)
+        if kind is None:
+            layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
+            continue
+        layer.set_float([], bias)
+        layer.drop_matrices()
+        layer.arithmetic = arithmetic = kind.unpack(own, shapes[name], bits)
+        arithmetic.configure(settings.get(name, {}))
+    fuse(model)
+    model.load_state_dict(constants, strict=False)  # `check` was strict
+
+
+@torch.no_grad()
+def fill_float(model: nn.Module, source: nn.Module) -> None:
+    """Give a freshly built float model the weights of one with filled slots, packed or not: integers become floats.
+
+    Args:
+        model: of the same layers, slots empty.
+        source: as `fill_packed` or a training leaves it.
+    """
+    owners = quantizable(source)
+    for name, layer in quantizable(model).items():
+        owner = owners[name]
+        matrices = owner.matrices()
+        floats = matrices if owner.arithmetic is None else owner.arithmetic.float_matrices(matrices)
+        layer.set_float(floats, owner.bias_vector())
+    given = other_state(source)
+    for name, own in other_state(model).items():
+        for key, tensor in own.items():
+            tensor.copy_(given[name][key])

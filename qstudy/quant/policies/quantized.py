@@ -1,0 +1,57 @@
+"""What policies over quantizers share: calibration, and the schedule of activation observers."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from torch import nn
+
+from qstudy.bits import BitPatterns
+from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.layers import quantizable
+from qstudy.quant.policies.base import QuantPolicy
+from qstudy.quant.quantizers import activation_quantizers
+
+Step = Annotated[int, Ge(0), Le(10**9)]
+"""Optimizer steps, counted from 0."""
+
+
+class QuantizedPolicy(QuantPolicy):
+    """A policy whose arithmetics keep their numbers on quantizers: weights first, activations later, then frozen."""
+
+    def __init__(self, layers: BitPatterns, activation_start: Step = 0, freeze_step: Step | None = None) -> None:
+        """
+        Args:
+            layers: ordered glob patterns over layer names -> widths.
+            activation_start: activations stay in float, only watched, before this step.
+            freeze_step: activation ranges stop moving at this step; None: never.
+
+        Raises:
+            UserError: a step below zero.
+        """
+        super().__init__(layers)
+        self.activation_start = activation_start
+        self.freeze_step = freeze_step
+
+    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+        slots = [(layer.arithmetic, layer.matrices()) for layer in quantizable(model).values()]
+        quantized = [(slot, matrices) for slot, matrices in slots if isinstance(slot, QuantizedArithmetic)]
+        for arithmetic, matrices in quantized:
+            arithmetic.calibrate(matrices)
+        for quantizer in activation_quantizers(model):
+            quantizer.observer_enabled, quantizer.fake_quant_enabled = True, False
+        for _ in passes:
+            pass
+        for quantizer in activation_quantizers(model):
+            quantizer.compute_qparams()
+        for arithmetic, matrices in quantized:
+            arithmetic.compute_qparams(matrices)
+        self.project_(model, 0)
+
+    def project_(self, model: nn.Module, step: int) -> None:
+        frozen = self.freeze_step is not None and step >= self.freeze_step
+        for quantizer in activation_quantizers(model):
+            quantizer.fake_quant_enabled = step >= self.activation_start
+            quantizer.observer_enabled = (
+                not (quantizer.trained or quantizer.static_range or frozen) and self.trains and model.training
+            )

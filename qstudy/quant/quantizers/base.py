@@ -1,0 +1,119 @@
+"""What every quantizer offers: a tensor's values for training, and its integers for the device."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.errors import Diverged
+
+TINY = 1e-12  # a scale is never zero: an all-zero row has one, too
+
+
+class QuantizedMatrix(NamedTuple):
+    """A quantized matrix: values = integers * scale, or table[integers] * scale."""
+
+    integers: Tensor
+    """(rows, columns) int8, or int16 for 16 bits; with a table: indices into it, from 0."""
+    scale: Tensor
+    """(rows, 1) or (1, 1) float32; (rows, groups) where columns share a scale in groups."""
+    table: Tensor | None = None
+    """(K,) int8, the levels of a codebook; None: the integers are the levels."""
+
+
+def bounds(bits: int, narrow: bool = True) -> tuple[int, int]:
+    """Least and greatest integer of a signed quantizer: 2**bits - 1 levels, symmetric (narrow), or all 2**bits."""
+    high = 2 ** (bits - 1) - 1
+    return (-high if narrow else -high - 1), high
+
+
+def integer_type(bits: int) -> torch.dtype:
+    """The type that holds integers of this width: int8, or int16 above 8 bits."""
+    return torch.int8 if bits <= 8 else torch.int16
+
+
+class WeightQuantizer(nn.Module, ABC):
+    """Levels for one weight matrix."""
+
+    bits: int
+
+    @abstractmethod
+    def forward(self, weight: Tensor) -> Tensor:
+        """Fake-quantize weight (rows, columns) to the quantizer; gradients pass straight through."""
+
+    @abstractmethod
+    def quantize(self, weight: Tensor) -> QuantizedMatrix:
+        """The integers that stand for `forward`'s values."""
+
+    def calibrate(self, weight: Tensor) -> None:
+        """Fit the quantizer to the trained weight, once, before fine-tuning or packing."""
+
+    observes_inputs: bool = False
+    """Whether calibration shows it what the matrix is multiplied with."""
+
+    def observe_inputs(self, inputs: Tensor) -> None:
+        """Take note of inputs (..., columns) that the matrix is about to be multiplied with."""
+
+    def compute_qparams(self, weight: Tensor) -> None:
+        """Choose the integers of weight after the batches of calibration have been observed."""
+
+
+class ActivationQuantizer(nn.Module, ABC):
+    """Levels for one activation tensor: integers low..high, values (integer - zero_point) * scale.
+
+    It observes (`observer_enabled`) and fake-quantizes (`fake_quant_enabled`) independently, so that a policy can
+    first learn ranges, then quantize, then freeze.
+    """
+
+    bits: int
+    low: int
+    high: int
+    scale: Tensor
+    """() float32, above zero."""
+    zero_point: Tensor
+    """() float32, a whole number."""
+    trained: bool = False
+    """Whether gradients move the range; then it is observed only before training."""
+    static_range: bool = False
+    """Whether calibration alone decides the range, whatever training brings."""
+    layer: str = "An activation quantizer"
+    """Whose activations it sees, for messages; the policy says it."""
+    observer_enabled: bool = False
+    fake_quant_enabled: bool = True
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantize x (any shape) to the quantizer; gradients pass straight through."""
+
+    @abstractmethod
+    def observe(self, x: Tensor) -> None:
+        """Fit the range to x."""
+
+    def compute_qparams(self) -> None:
+        """Choose the range after the batches of calibration have been observed."""
+
+    def qparams(self) -> Tensor:
+        """Scale and zero point, (2,) float32: what a packed model stores."""
+        return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point]).float()
+
+
+def finite_ends(x: Tensor, layer: str = ActivationQuantizer.layer) -> Tensor:
+    """Least and greatest value of x (any shape), (2,) float32.
+
+    Raises:
+        Diverged: they are not finite; a range that took them up would never lose them again.
+    """
+    ends = torch.stack(torch.aminmax(x.detach().float()))
+    if not ends.isfinite().all():
+        raise Diverged(
+            f"{layer} met values that are not finite; lower training.learning_rate, or train the float baseline "
+            "longer or anew."
+        )
+    return ends
+
+
+def activation_quantizers(model: nn.Module) -> Iterator[ActivationQuantizer]:
+    """All activation quantizers of a model."""
+    return (module for module in model.modules() if isinstance(module, ActivationQuantizer))

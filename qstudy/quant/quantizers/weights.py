@@ -1,0 +1,113 @@
+"""Uniform quantizers of weights: equal steps around zero."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.quant.quantizers.base import TINY, QuantizedMatrix, WeightQuantizer, bounds, integer_type
+from qstudy.quant.quantizers.blocks import columns_per_scale, from_blocks, to_blocks
+from qstudy.quant.rounding import integers, largest
+from qstudy.quant.straight_through import fake_quantize, learned_step_size
+
+WeightRange = Literal["max", "percentile", "mse", "learned"]
+
+CLIP_RATIOS = 41  # candidates of the MSE search, from 0.2 to 1.0 of the maximum
+
+
+class UniformWeights(WeightQuantizer):
+    """Equal steps around zero, one scale per row (output channel), per group of a row's columns, or per matrix.
+
+    Ranges: `max`: the largest magnitude is the last level (Ding et al. 2022, arXiv 2203.15952); `percentile`: clipped
+    above so many percent of the magnitudes that share a scale; `mse`: clipped where the squared error is least;
+    `learned`: the scale is trained from there (LSQ, Esser et al. 2020, arXiv 1902.08153). The first three follow the
+    weights' maximum while they train.
+    """
+
+    ratio: Tensor
+    learned: nn.Parameter
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bits: int,
+        granularity: str,
+        range: WeightRange,
+        narrow: bool = True,
+        group: int = 64,
+        percentile: float = 99.99,
+    ) -> None:
+        """
+        Args:
+            weight: the matrix (rows, columns).
+            bits: width of the integers.
+            granularity: `channel`, `tensor` or `group`: which weights share a scale.
+            range: where the quantizer ends.
+            narrow: 2**bits - 1 levels, symmetric; else all 2**bits.
+            group: columns of a group.
+            percentile: percent of the magnitudes that are not clipped, where that is the range.
+        """
+        super().__init__()
+        self.bits = bits
+        self.low, self.high = bounds(bits, narrow)
+        self.per_scale = columns_per_scale(granularity, group, weight.shape[1])
+        self.range = range
+        self.percentile = percentile
+        scales = len(to_blocks(weight, self.per_scale))
+        self.register_buffer("ratio", weight.new_ones(scales, 1))  # of the maximum, where the quantizer ends
+        if range == "learned":
+            self.learned = nn.Parameter(weight.new_ones(scales, 1))
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """The step between levels, one for each block of weights that share it, (scales, 1) float32."""
+        if self.range == "learned":
+            return self.learned.abs().clamp_min(TINY)
+        return _max_scale(to_blocks(weight, self.per_scale), self.high) * self.ratio
+
+    def forward(self, weight: Tensor) -> Tensor:
+        blocks, scale = to_blocks(weight, self.per_scale), self.scale(weight)
+        if self.range == "learned":
+            quantized = learned_step_size(blocks, scale, self.low, self.high)
+        else:
+            quantized = fake_quantize(blocks, scale, None, self.low, self.high)
+        return from_blocks(quantized, weight.shape)
+
+    @torch.no_grad()
+    def quantize(self, weight: Tensor) -> QuantizedMatrix:
+        scale = self.scale(weight)
+        whole = integers(to_blocks(weight.detach(), self.per_scale), scale, self.low, self.high)
+        return self._codes(from_blocks(whole, weight.shape), scale)
+
+    def _codes(self, integers: Tensor, scale: Tensor) -> QuantizedMatrix:
+        return QuantizedMatrix(integers.to(integer_type(self.bits)), self._by_rows(scale, len(integers)))
+
+    def _by_rows(self, scale: Tensor, rows: int) -> Tensor:
+        """Scales (scales, 1) as they are stored: (rows, groups), (rows, 1) or (1, 1) float32."""
+        return scale.detach().float().reshape(1 if self.per_scale == 0 else rows, -1)
+
+    @torch.no_grad()
+    def calibrate(self, weight: Tensor) -> None:
+        blocks = to_blocks(weight.detach(), self.per_scale)
+        unclipped = _max_scale(blocks, self.high)
+        if self.range == "percentile":
+            end = torch.quantile(blocks.abs(), self.percentile / 100, dim=1, keepdim=True)
+            self.ratio.copy_((end / self.high / unclipped).clamp_min(TINY))
+        elif self.range != "max":
+            self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
+        if self.range == "learned":
+            self.learned.copy_(unclipped * self.ratio)
+
+
+def _max_scale(blocks: Tensor, high: int) -> Tensor:
+    return (largest(blocks.detach()) / high).clamp_min_(TINY)
+
+
+def best_ratio(blocks: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    """Search which part of the scale (rows, 1) has the least squared error for each row of blocks: (rows, 1)."""
+    best, winner = torch.full_like(scale, torch.inf), torch.ones_like(scale)
+    for ratio in torch.linspace(0.2, 1.0, CLIP_RATIOS, device=blocks.device):
+        size = scale * ratio
+        error = (torch.round(blocks / size).clamp(low, high) * size - blocks).square().sum(1, keepdim=True)
+        winner = torch.where(error < best, ratio, winner)
+        best = torch.minimum(best, error)
+    return winner

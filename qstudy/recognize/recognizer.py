@@ -1,0 +1,108 @@
+"""From audio to text: a model with the filterbank and the tokenizer that it was trained with."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qstudy.bits import BitMap
+from qstudy.data.features import Filterbank, FilterbankStream, extract
+from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
+from qstudy.errors import naming
+from qstudy.fields import fill
+from qstudy.model import RNNT
+from qstudy.model.encoder import EncoderState
+from qstudy.named import asked_by
+from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
+from qstudy.recognize.greedy import GreedyState, greedy, greedy_labels
+from qstudy.settings import FeatureSettings, ModelConfig
+
+
+class Recognizer:
+    """A model and what it needs to hear and to write."""
+
+    def __init__(self, model: RNNT, features: FeatureSettings, tokenizer: Tokenizer) -> None:
+        self.model = model.eval()
+        self.features = features
+        self.tokenizer = tokenizer
+        self.filterbank = Filterbank(features)
+
+    @torch.no_grad()
+    def transcribe(self, samples: Tensor) -> str:
+        """Recognize a whole utterance: samples (N,) float32 in [-1, 1] at the features' sample rate."""
+        frames = extract(self.filterbank, samples).unsqueeze(0)
+        return self.tokenizer.decode(greedy_labels(self.model, frames, torch.tensor([frames.shape[1]]))[0])
+
+
+class RecognizerStream:
+    """One utterance that arrives in pieces; the text is the same as for the whole."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
+        self._filterbank = FilterbankStream(recognizer.filterbank)
+        self._waiting = torch.empty(0, recognizer.features.bins)
+        self._encoder: EncoderState | None = None
+        self._decoder: GreedyState | None = None
+
+    def accept(self, samples: Tensor) -> str:
+        """Take the next samples (N,) float32; returns the text so far."""
+        return self._decode(self._filterbank.accept(samples))
+
+    def finish(self) -> str:
+        """Flush the last frames; returns the whole text."""
+        return self._decode(self._filterbank.finish())
+
+    @torch.no_grad()
+    def _decode(self, frames: Tensor) -> str:
+        model = self.recognizer.model
+        self._waiting = torch.cat([self._waiting, frames])
+        ready = len(self._waiting) // model.encoder.chunk * model.encoder.chunk
+        if ready:
+            chunk, self._waiting = self._waiting[:ready].unsqueeze(0), self._waiting[ready:]
+            encoded, lengths, self._encoder = model.encoder(chunk, torch.tensor([ready]), self._encoder)
+            self._decoder = greedy(model, encoded, lengths, self._decoder)
+        return self.recognizer.tokenizer.decode(self._decoder.hypotheses[0] if self._decoder else [])
+
+
+def describe(
+    config: ModelConfig, features: FeatureSettings, tokenizer: Tokenizer, policy: dict[str, Any]
+) -> dict[str, Any]:
+    """The header of a packed model: all that is needed to build it again."""
+    return {
+        "model": asdict(config),
+        "features": asdict(features),
+        "tokenizer": tokenizer.to_dict(),
+        "policy": policy,
+    }
+
+
+def pack(model: RNNT, bit_map: BitMap, header: dict[str, Any]) -> PackedModel:
+    """The packed form of a model with filled slots."""
+    return pack_model(model, bit_map, model.shapes(), header)
+
+
+def recognizer_from_packed(packed: PackedModel) -> Recognizer:
+    """Build the recognizer that a packed model describes.
+
+    Raises:
+        UserError: the header does not describe one, or not the one whose layers and tensors follow.
+    """
+    with naming(packed.source):
+        return _built(packed)
+
+
+def _built(packed: PackedModel) -> Recognizer:
+    header = packed.header
+    features = fill(FeatureSettings, header.get("features"), "features")
+    config = fill(ModelConfig, header.get("model"), "model")
+    tokenizer = tokenizer_from_dict(header.get("tokenizer"))
+    with asked_by(Path(packed.source)):
+        build = partial(RNNT, config, features.bins, features.hop_ms, tokenizer.size)
+        with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
+            packed.require_layers(build().shapes())
+        model = build()
+    fill_packed(model, packed)
+    return Recognizer(model, features, tokenizer)
