@@ -35,7 +35,7 @@ HOMES = {
     "simulate": "qstudy.notebook",
     "Rate": "qstudy.quant.layers",
     "transcribe": "qstudy.notebook",
-    "rnnt_loss": "qstudy.loss",
+    "rnnt_loss": "qstudy.loss.rnnt",
 }
 """Public name -> the module that defines it."""
 

@@ -67,6 +67,11 @@ class LayerShape:
             raise UserError(f"{self.name}: matrices: a constant has none, every other layer has some.")
 
     @property
+    def stored(self) -> tuple[Any, ...]:
+        """What a file holds of it, whenever it runs."""
+        return self.kind, self.matrices, self.vectors, self.activations, self.other_bytes
+
+    @property
     def parameters(self) -> int:
         """Number of stored weights."""
         return sum(rows * columns for rows, columns in self.matrices) + self.vectors

@@ -45,7 +45,7 @@ def load(path: File, into: Model | None = None, trust: File | None = None) -> Re
         UserError: the file is missing or damaged, or of another model than `into`.
 
     Example:
-        >>> recognizer = qstudy.recognize.load("sweeps/base/commands.qst")
+        >>> recognizer = qstudy.load("sweeps/base/commands.qst")
         >>> recognizer.features.sample_rate
         16000
     """

@@ -9,7 +9,7 @@ import pytest
 from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.quant.policies import build_policy
-from qstudy.settings import ModelConfig
+from qstudy.settings import FeatureSettings, ModelConfig
 
 POLICY = "from qstudy.quant.policies import QuantPolicy\nclass P(QuantPolicy):\n"
 FILES = {
@@ -57,7 +57,8 @@ def test_names_that_are_no_policy(name: str, write: Any) -> None:
         build_policy({"name": name})
 
 
-def test_an_encoder_that_is_no_module(write: Any) -> None:
-    write("class P: ...\n")
-    with pytest.raises(UserError, match=r"model\.encoder: .*torch\.nn"):
-        RNNT(ModelConfig(encoder={"name": "own_code.P"}), 8, 10.0, 29)
+@pytest.mark.parametrize("base", ["", "(Module)"])
+def test_an_encoder_that_is_none(write: Any, base: str) -> None:
+    write(f"from torch.nn import Module\nclass P{base}: ...\n")
+    with pytest.raises(UserError, match=r"model\.encoder: .*derives from qstudy\.model\.encoders\.base\.Encoder"):
+        RNNT(ModelConfig(encoder={"name": "own_code.P"}), FeatureSettings(), 29)

@@ -123,7 +123,7 @@ def test_from_float_to_a_file_and_back(kind: str, policy: str, tmp_path: Path) -
     packed = qstudy.pack(model)
     assert packed.size_bytes == qstudy.size_bytes(model)
     packed.save(str(tmp_path / "model.qst"))
-    loaded = answer(qstudy.recognize.load(str(tmp_path / "model.qst"), into=build(seed=9)), batch(0))
+    loaded = answer(qstudy.load(str(tmp_path / "model.qst"), into=build(seed=9)), batch(0))
     if policy in INTEGER:
         assert torch.equal(loaded, quantized)
     torch.testing.assert_close(loaded, quantized, rtol=1e-4, atol=1e-4)
@@ -216,7 +216,7 @@ def test_layers_that_share_a_weight_come_back(tmp_path: Path) -> None:
     model = qstudy.calibrate(qstudy.quantize(Tied(), POLICIES["native_int"]), [torch.arange(7)])
     assert model[0].weight is model[1].weight
     qstudy.pack(model).save(tmp_path / "tied.qst")
-    loaded = qstudy.recognize.load(tmp_path / "tied.qst", into=Tied())
+    loaded = qstudy.load(tmp_path / "tied.qst", into=Tied())
     assert torch.equal(answer(loaded, torch.arange(7)), answer(model, torch.arange(7)))
 
 
@@ -236,7 +236,7 @@ def test_a_fused_transformer_does_not_go_past_the_slots(tmp_path: Path) -> None:
     assert (answer(model, x) - answer(build(), x)).abs().max() > 0.01
     qstudy.pack(model).save(tmp_path / "model.qst")
     with torch.no_grad():
-        torch.testing.assert_close(qstudy.recognize.load(tmp_path / "model.qst", into=build())(x), model(x))
+        torch.testing.assert_close(qstudy.load(tmp_path / "model.qst", into=build())(x), model(x))
 
 
 class Own(nn.Linear):
@@ -268,7 +268,7 @@ def test_what_stays_in_float_is_said(layer: nn.Module, tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.zero_()
-    qstudy.recognize.load(tmp_path / "model.qst", into=fresh)
+    qstudy.load(tmp_path / "model.qst", into=fresh)
     assert all(torch.equal(a, b) for a, b in zip(fresh[1].parameters(), layer.parameters(), strict=True))
 
 
@@ -295,4 +295,4 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         qstudy.calibrate(model, [])
     qstudy.pack(qstudy.calibrate(model, [torch.randn(4, 3)])).save(tmp_path / "model.qst")
     with pytest.raises(UserError, match=r"model\.qst"):
-        qstudy.recognize.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))
+        qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))

@@ -1,11 +1,13 @@
 """What a model stores: its quantizable layers, and all else that it was given or has learned."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from qstudy.bits import LayerShape
 from qstudy.errors import UserError
-from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.layers import UNKNOWN, Quantizable, Rate, quantizable
 
 STORABLE = (
     torch.float64,
@@ -70,19 +72,24 @@ def free_buffers(model: nn.Module) -> set[str]:
     }
 
 
-def layer_shapes(model: nn.Module) -> list[LayerShape]:
-    """What size and speed depend on, in the model's order: layers, and constants for all else that is stored."""
+def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UNKNOWN) -> list[LayerShape]:
+    """What size and speed depend on, in the model's order: layers, and constants for all else that is stored.
+
+    Args:
+        model: on any device, "meta" included.
+        rate: how often a module outside the layers runs, by its name.
+    """
     layers, others = quantizable(model), other_state(model)
     shapes = []
     for name, _ in model.named_modules():
         if name in layers:
             shapes.append(layers[name].shape(name))
         elif name in others:
-            shapes.append(_constant(name, others[name]))
+            shapes.append(_constant(name, others[name], rate(name)))
     return shapes
 
 
-def _constant(name: str, own: dict[str, Tensor]) -> LayerShape:
+def _constant(name: str, own: dict[str, Tensor], rate: Rate) -> LayerShape:
     floats = sum(each.numel() for each in own.values() if each.dtype == torch.float32)
     rest = sum(each.nbytes for each in own.values() if each.dtype != torch.float32)
-    return LayerShape(name, "constant", vectors=floats, other_bytes=rest)
+    return LayerShape(name, "constant", (), floats, 0, *rate, other_bytes=rest)

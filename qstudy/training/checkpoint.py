@@ -145,7 +145,7 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
     checkpoint, config = _read(path)
     with asked_by(path), naming(path):
         tokenizer = tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
-        build = partial(RNNT, config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
+        build = partial(RNNT, config.model, config.features, tokenizer.size)
         _require_fit(build, checkpoint["state_dict"])
         model = build()
         policy = build_policy(config.policy)

@@ -39,7 +39,7 @@ def price(config: RunConfig) -> Price:
         UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained.
     """
     with torch.device("meta"):
-        model = RNNT(config.model, config.features.bins, config.features.hop_ms, label_count(config))
+        model = RNNT(config.model, config.features, label_count(config))
     shapes = model.shapes()
     if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:
         raise UserError(

@@ -1,6 +1,6 @@
 """The packed model: what the device gets. Integers, scales, a JSON header: one safetensors file that runs as is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class PackedModel:
             UserError: a layer or a tensor is missing, too many, or of another type or size than the model's and the
                 widths say, or it holds a number that is not finite.
         """
-        self.require_layers(layer_shapes(model))
+        self.require_layers(layer_shapes(model), lambda shape: shape.stored)
         grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
         with naming(self.source, "export it again."):
             checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
@@ -107,15 +107,21 @@ class PackedModel:
             if rest:
                 raise UserError(f"there are tensors of no layer, such as {min(rest)}")
 
-    def require_layers(self, shapes: Sequence[LayerShape]) -> None:
+    def require_layers(
+        self, shapes: Sequence[LayerShape], part: Callable[[LayerShape], Any] = lambda shape: shape
+    ) -> None:
         """Hold the file's layers against those of a model.
+
+        Args:
+            shapes: the model's.
+            part: what must be the same of a layer; by default all.
 
         Raises:
             UserError: one is missing, too many, of another size, or at another place.
         """
-        ours, theirs = ({shape.name: shape for shape in each} for each in (shapes, self.shapes))
+        ours, theirs = ({shape.name: part(shape) for shape in each} for each in (shapes, self.shapes))
         differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-        if not differing and self.shapes == list(shapes):
+        if not differing and [shape.name for shape in shapes] == [shape.name for shape in self.shapes]:
             return
         name = differing[0] if differing else self.shapes[0].name
         fault = "missing" if name not in theirs else "too much" if name not in ours else "of another size or place"
@@ -125,8 +131,8 @@ class PackedModel:
         )
 
     def _check_layer(self, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
-        if loaded := self.packed(shape.name):
-            loaded.check(own, shape, self.bit_map[shape.name])
+        if arithmetic := self.arithmetic_of(shape.name):
+            arithmetic.check(own, shape, self.bit_map[shape.name])
         else:
             compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
 
