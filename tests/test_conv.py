@@ -60,7 +60,7 @@ def test_empty_slot_is_torch(form: str) -> None:
 def test_filled_slot_convolves_the_quantized_weight(form: str, policy: str, x: torch.Tensor) -> None:
     layer = made(**FORMS[form])
     arithmetic = filled(layer, {"name": policy, "layers": {"*": {"weight": 4}}})
-    integers = arithmetic.weights[0].codes(layer.weight.flatten(1))
+    integers = arithmetic.weights[0].quantize(layer.weight.flatten(1))
     with torch.no_grad():
         weight = (integers.integers * integers.scale).view_as(layer.weight)
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
