@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.conv import Conv1d
+from qstudy.quant.integer.accumulator import accumulate_groups
 from qstudy.quant.layers import Rate
 from qstudy.quant.policies import build_policy
 
@@ -111,3 +114,18 @@ def test_set_float_is_the_inverse() -> None:
     other.set_float([matrix.detach() for matrix in layer.matrices()], layer.bias_vector())
     x = torch.randn(2, 4, 20)
     assert torch.equal(layer(x), other(x))
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.booleans(), st.sampled_from([0, -3]))
+def test_accumulators_of_groups_are_exact(groups: int, rows: int, inner: int, wide: bool, zero_point: int) -> None:
+    """Those of the group's own product."""
+    generator = torch.Generator().manual_seed(inner)
+    x = torch.randint(-128, 128, (3, groups, inner), generator=generator).to(torch.int8)
+    high = 2**15 if wide else 2**7
+    w = torch.randint(-high, high, (groups * rows, inner), generator=generator).to(torch.int16 if wide else torch.int8)
+    own = [
+        (x[:, group].long() - zero_point) @ w[group * rows : (group + 1) * rows].long().t() for group in range(groups)
+    ]
+    found = accumulate_groups(x, torch.tensor(float(zero_point)), w)
+    assert found.dtype == (torch.float64 if wide else torch.int32)
+    assert torch.equal(found.long(), torch.cat(own, 1))

@@ -47,9 +47,9 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
     matrix is named in a warning.
 
     Args:
-        model: changed in place, and returned. Its `quant_policy` is the policy: in a training, add
-            `model.quant_policy.penalty(model, step)` to the loss, and call `model.quant_policy.project_(model, step)`
-            after each optimizer step.
+        model: changed in place, and returned. Its `quant_policy` is the policy: in a training, set its `total_steps`
+            (schedules are shares of it), add `model.quant_policy.penalty(model, step)` to the loss, and call
+            `model.quant_policy.project_(model, step)` after each optimizer step.
         policy: as in a run's configuration, `{"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}}`,
             or a policy of your own.
         rates: how often layers run, for the simulator: once per so many milliseconds of audio, for all layers or by
