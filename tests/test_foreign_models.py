@@ -17,7 +17,7 @@ from qstudy.cli import main
 from qstudy.errors import UserError
 from qstudy.quant.packed import file as packed_file
 from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.load import load_recognizer
+from qstudy.training.load import load_recognizer
 
 Arrays = dict[str, Any]
 CANARY = "from pathlib import Path\nPath('owned').touch()\nclass J:\n    pass\n"

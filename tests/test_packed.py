@@ -26,8 +26,8 @@ from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.recognize.greedy import greedy
-from qstudy.recognize.load import load_recognizer
 from qstudy.recognize.recognizer import recognizer_from_packed
+from qstudy.training.load import load_recognizer
 
 WEIGHTS = [2, 3, 4, 5, 6, 7, 8, 16]
 NAMES = list(quantizable(talkative()))

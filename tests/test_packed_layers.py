@@ -71,7 +71,7 @@ def test_every_way_gives_the_training_model_s_bits(weight: int, hidden: int, act
 )
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_batches_change_nothing(widths: dict[str, Any], batch: int) -> None:
-    quantizer = widths.pop("grid", "uniform")
+    quantizer = widths.pop("quantizer", "uniform")
     _, loaded = both(widths, "s8bqat" if quantizer == "codebook" else "native_int")
     features = speech(batch=batch)
     together = encoded(loaded, features)

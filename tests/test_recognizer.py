@@ -19,9 +19,9 @@ from qstudy.data.audio import read_audio, write_flac
 from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.load import load_recognizer
 from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
 from qstudy.settings import ModelConfig
+from qstudy.training.load import load_recognizer
 
 
 def device(running_mean: int, layers: dict[str, dict[str, int]]) -> PackedModel:
