@@ -16,8 +16,8 @@ from qstudy.named import trusting
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.quantize import load_into, policy_of
 from qstudy.quant.state import layer_shapes
-from qstudy.recognize.load import load_recognizer
 from qstudy.recognize.recognizer import Recognizer
+from qstudy.training.load import load_recognizer
 from qstudy.workloads import load_workload, with_widths
 
 Model = TypeVar("Model", bound=nn.Module)
