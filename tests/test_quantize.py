@@ -296,3 +296,17 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     qstudy.pack(qstudy.calibrate(model, [torch.randn(4, 3)])).save(tmp_path / "model.qst")
     with pytest.raises(UserError, match=r"model\.qst"):
         qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))
+    with pytest.raises(UserError, match=r"model\.qst: this is no recognizer; qstudy\.load\(path, into=model\)"):
+        qstudy.load(tmp_path / "model.qst")
+    with pytest.raises(UserError, match="0 is packed, and has no float weights"):
+        qstudy.quantize(qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 3))), linear)
+
+
+def test_another_policy_starts_anew(tmp_path: Path) -> None:
+    model = qstudy.calibrate(qstudy.quantize(everything(), POLICIES["ptq"]), map(ids, range(2)))
+    few = answer(qstudy.calibrate(qstudy.quantize(everything(), POLICIES["weights"]), []), ids(0))
+    qstudy.quantize(model, POLICIES["weights"])
+    assert torch.equal(answer(model, ids(0)), answer(everything(), ids(0)))
+    assert torch.equal(answer(qstudy.calibrate(model, []), ids(0)), few)
+    qstudy.pack(qstudy.quantize(everything(), {"name": "float"})).save(tmp_path / "float.qst")
+    assert torch.equal(answer(qstudy.load(tmp_path / "float.qst", into=model), ids(0)), answer(everything(), ids(0)))

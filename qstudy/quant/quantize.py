@@ -20,6 +20,7 @@ from qstudy.hardware.size import size_bytes as packed_size
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.deep_lstm import DeepLSTM
 from qstudy.quant.layers import UNKNOWN, Embedding, Linear, Quantizable, Rate, quantizable
+from qstudy.quant.packed.base import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes
@@ -57,8 +58,8 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
             is not known.
 
     Raises:
-        UserError: an unknown policy or option, a pattern that matches no layer, a model without such layers, a rate
-            that is no number above 0.
+        UserError: the model is a packed one or has no such layers; an unknown policy or option, a pattern that matches
+            no layer, a rate that is no number above 0.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(40, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
@@ -68,6 +69,7 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
         ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     built = policy if isinstance(policy, QuantPolicy) else build_policy(policy)
+    _require_floats(model)
     put_twins(model)
     _set_rates(model, rates)
     built.bit_map(layer_shapes(model))  # what is wrong with it is said now
@@ -179,8 +181,16 @@ def policy_of(model: nn.Module) -> QuantPolicy:
     return policy
 
 
+def _require_floats(model: nn.Module) -> None:
+    for name, layer in quantizable(model).items():
+        if isinstance(layer.arithmetic, PackedArithmetic):
+            raise UserError(f"{name} is packed, and has no float weights; quantize a model that was not loaded.")
+
+
 def put_twins(model: nn.Module) -> None:
-    """Turn torch's layers into their quantizable twins: the very same objects, of another class."""
+    """Turn torch's layers into their quantizable twins, with empty slots: the very same objects, of another class."""
+    for layer in quantizable(model).values():
+        layer.arithmetic = None
     for module in list(model.modules()):
         twin = TWINS.get(type(module))
         if twin is None or not _convertible(module):
