@@ -1,126 +1,82 @@
-"""One run as its record tells it, in types."""
+"""The records of a folder, each with its text or with the reason why it cannot be used."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-FLOAT = 32  # this width means "no quantization"
+from qstudy.errors import UserError
+from qstudy.files import parse_json, read_json
+from qstudy.secrets import mask_urls
+from qstudy.training.record import RECORD_FILE, Record, parse_record
+
+RECORDS = "records.jsonl"
+"""A report keeps a copy of its records under this name, so that it can be rebuilt from itself."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Word errors of one run on one set."""
+class Read:
+    """A record that was read."""
 
-    wer: float
-    """Word error rate as a fraction; may exceed 1."""
-    low: float | None = None
-    """Lower end of its 95 % interval."""
-    high: float | None = None
-    """Upper end of its 95 % interval."""
-    cer: float | None = None
-    """Character error rate as a fraction."""
-    words: int | None = None
-    """Words in the references."""
-    utterances: int | None = None
-    """Utterances decoded."""
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Both ends of the interval, widened so that the rate lies inside; None if the record has none."""
-        if self.low is None or self.high is None:
-            return None
-        return min(self.low, self.wer), max(self.high, self.wer)
+    source: str
+    """File, relative to the folder, and the line in it."""
+    record: Record
+    text: str
+    """All of it, JSON in one line."""
 
 
 @dataclass(frozen=True)
-class Edits:
-    """Word errors utterance by utterance."""
+class Problem:
+    """A record that could not be used."""
 
-    errors: tuple[int, ...]
-    words: tuple[int, ...]
-    """Words of each reference."""
-
-
-@dataclass(frozen=True)
-class Width:
-    """In which arithmetic one layer computes."""
-
-    weight: int = FLOAT
-    activation: int = FLOAT
-    quantizer: str = "uniform"
-    granularity: str = "channel"
-    placement: str = "accelerator"
-
-    @property
-    def quantized(self) -> bool:
-        """Whether anything of the layer is quantized."""
-        return self.weight != FLOAT or self.activation != FLOAT
+    source: str
+    message: str
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the model: what it is, and how large."""
+def read_folder(folder: Path) -> Iterator[Read | Problem]:
+    """Every record of a study (`runs/*/record.json`) or of a report written earlier (`records.jsonl`), in fixed order.
 
-    kind: str = ""
-    parameters: int = 0
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder of a study, such as studies/digits.")
+    for source, values in _values(folder):
+        try:
+            if isinstance(values, UserError):
+                raise values
+            yield _read(source, values)
+        except UserError as error:
+            said = str(error).replace(f"{folder}/", "").removeprefix(f"{source} is ")
+            yield Problem(source, said.rstrip("."))
 
 
-@dataclass(frozen=True)
-class Run:
-    """One trial, or the float baseline."""
+def _read(source: str, values: Any) -> Read:
+    record = parse_record(values)
+    if record.command:  # older versions left some passwords in it
+        record = replace(record, command=mask_urls(record.command))
+        values = {**values, "command": record.command}
+    return Read(source, record, json.dumps(values, ensure_ascii=False))
 
-    name: str
-    policy: str
-    state: str
-    """`complete`, `pruned` or `failed`."""
-    variant: str = ""
-    """What tells it from the study's other runs under this policy: `max`, `mse gptq` (`analysis.variants`)."""
-    study: str = ""
-    trial: int | None = None
-    reason: str = ""
-    """Why it was pruned or failed."""
-    widths: dict[str, Width] = field(default_factory=dict)
-    layers: dict[str, Layer] = field(default_factory=dict)
-    scores: dict[str, Scores] = field(default_factory=dict)
-    """Set name -> word errors of the packed model."""
-    edits: dict[str, Edits] = field(default_factory=dict)
-    """Set name -> word errors by utterance, where the record has them."""
-    size_bytes: float | None = None
-    latency_ms: dict[str, float] = field(default_factory=dict)
-    """Accelerator -> simulated latency."""
-    rtf: dict[str, float] = field(default_factory=dict)
-    """Accelerator -> simulated real-time factor."""
-    size_budget: float | None = None
-    latency_budgets: dict[str, float] = field(default_factory=dict)
-    """Accelerator -> limit, ms."""
-    step_ms: float | None = None
-    """Median time of a training step."""
-    samples: tuple[tuple[str, str], ...] = ()
-    """(reference, hypothesis) pairs."""
-    raw: dict[str, Any] = field(default_factory=dict)
-    """The whole record."""
 
-    @property
-    def is_baseline(self) -> bool:
-        """Whether this is the float baseline itself, not a trial that started from it."""
-        return self.policy == "float" and self.raw.get("baseline") is None
-
-    @property
-    def method(self) -> str:
-        """The policy and what tells its variants apart: `fake_qat`, `ptq max`."""
-        return f"{self.policy} {self.variant}".strip()
-
-    @property
-    def title(self) -> str:
-        """The method as readers know it: a float run that started from the baseline is the control."""
-        if self.policy != "float":
-            return self.method
-        return "float baseline" if self.is_baseline else "float control"
-
-    @property
-    def over_budget(self) -> bool:
-        """Whether it was pruned before training because it breaks a budget."""
-        return self.state == "pruned" and self.reason.startswith("over budget")
-
-    def wer(self, split: str) -> float | None:
-        """Word error rate on the set `split`, if it was measured."""
-        return self.scores[split].wer if split in self.scores else None
+def _values(folder: Path) -> Iterator[tuple[str, Any]]:
+    """(source, JSON or the error that reading it gave)."""
+    # A fixed depth rather than `**`: studies link folders, and checkpoints lie deeper.
+    paths = {path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{RECORD_FILE}")}
+    for path in sorted(paths):
+        source = str(path.relative_to(folder))
+        try:
+            yield source, read_json(path)
+        except UserError as error:
+            yield source, error
+    if paths or not (folder / RECORDS).exists():
+        return
+    with (folder / RECORDS).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            source = f"{RECORDS}:{number}"
+            try:
+                if line.strip():
+                    yield source, parse_json(line.rstrip(b"\n"), source)
+            except UserError as error:
+                yield source, error

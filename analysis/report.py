@@ -1,22 +1,24 @@
 """From the records of a study to `reports/NAME/`: tables, figures and the page. `python -m analysis.report --help`."""
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from analysis.claims import claims_table
-from analysis.compare import comparison
 from analysis.folder import write_report
+from analysis.latex import to_latex
+from analysis.measures import best
 from analysis.page import page
-from analysis.pareto import best
+from analysis.records import RECORDS
 from analysis.section import MANY, folder_name, names, sections
-from analysis.study import RECORDS, Study, load_studies
+from analysis.study import Study, load_studies
 from analysis.summary import facts, sentence
-from analysis.tables import Table, to_csv, to_latex, to_markdown
-from analysis.text import counted, listed, one_line
+from analysis.tables import Table
+from analysis.tables.claims import claims
+from analysis.tables.comparison import comparison
+from analysis.text import counted, one_line
+from analysis.write import to_csv, to_markdown
 from qstudy.errors import UserError
 
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
@@ -33,18 +35,18 @@ def report(
         also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
         split: the set whose word error rate is reported; by default test if there is one, else dev.
     """
-    others = [also] if isinstance(also, Path) else also or []
-    studies = [*load_studies(study, split), *(one for folder in others for one in load_studies(folder))]
+    folders = [study, *(also if isinstance(also, list) else [also] if also else [])]
+    studies = load_studies(*folders, split=split)
     out = out or Path("reports") / folder_name(studies)
-    _require_whole(out, [study, *others], studies)
-    if len(set(names(studies))) < len(studies):
-        raise UserError(f"--also: two studies are called {listed(names(studies))}; their files would have equal names.")
+    _require_whole(out, folders, studies)
     shown, shared = sections(studies), _shared(studies)
     tables = [*shared, *(table for section in shown for table in section.tables)]
-    contents = {name: text.encode() for table in tables for name, text in _written(table).items()}
+    contents = {
+        f"{table.name}.{ending}": writer(table).encode() for table in tables for ending, writer in WRITERS.items()
+    }
     for section in shown:
         contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
-    contents["index.html"] = page(shown, shared).encode()
+    contents["index.html"] = page(shown, shared, contents).encode()
     contents[RECORDS] = "".join(_records(one) for one in studies).encode()
     write_report(out, contents)
     for one in studies:
@@ -62,18 +64,14 @@ def _require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None
 
 
 def _shared(studies: list[Study]) -> list[Table]:
-    claims = claims_table(list(zip(names(studies), studies, strict=True)))
+    held = claims(list(zip(names(studies), studies, strict=True)))
     across = comparison(studies)
-    return [table for table in (claims, across and replace(across, folded=len(across.rows) > MANY)) if table]
-
-
-def _written(table: Table) -> dict[str, str]:
-    return {f"{table.name}.{ending}": writer(table) for ending, writer in WRITERS.items()}
+    return [table for table in (held, across and replace(across, folded=len(across.frame) > MANY)) if table]
 
 
 def _records(study: Study) -> str:
     """The records that were read, one per line; paths under the current folder become relative."""
-    lines = [json.dumps(run.raw, ensure_ascii=False) for run in study.runs if run.raw]
+    lines = [text for text in study.runs.record if text]
     return "\n".join(lines).replace(f"{Path.cwd()}/", "") + "\n"
 
 

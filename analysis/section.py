@@ -1,22 +1,21 @@
-"""One study's part of a page: its figures and its tables."""
+"""One study's part of a page: its figures, its tables, and what the page's script knows of its runs."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
 
-from analysis.allocation import allocation
-from analysis.costs import costs
-from analysis.quantizers import quantizers_table
-from analysis.runs_table import runs_table
+from analysis.configs import flat
+from analysis.figures import FIGURES
+from analysis.figures.interactive import coded, columns, widths
+from analysis.figures.style import Picture
 from analysis.study import Study
-from analysis.style import Picture
-from analysis.tables import Table
-from analysis.tradeoff import tradeoff
-from analysis.widths import rows, series
-from analysis.widths_plot import widths_plot
-from analysis.widths_table import costs_table, widths_table
+from analysis.tables import TABLES, Table
+from analysis.tables.runs import unfinished
+from analysis.variants import order
 
-MANY = 40  # runs: more than this are shown on demand
+MANY = 40  # rows: more than this are shown on demand
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,17 @@ class Section:
     study: Study
     pictures: list[Picture]
     tables: list[Table]
+    unfinished: Table | None
+    """Runs that came to no end, and why: on the page alone."""
+    data: dict[str, Any]
+    """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
+
+    @property
+    def choices(self) -> dict[str, list[str]]:
+        """What the page's filters may choose, by column."""
+        runs = self.study.runs
+        bits = sorted(set(widths(runs)), key=lambda text: (text.isalpha(), len(text), text))
+        return {"policy": order(runs.title), "bits": bits}
 
 
 def sections(studies: Sequence[Study]) -> list[Section]:
@@ -61,10 +71,25 @@ def _common(studies: Sequence[Study]) -> str:
 
 
 def _section(study: Study, name: str) -> Section:
-    found, lines = series(study), rows(study)
-    pictures = [widths_plot(study, found), *(tradeoff(study, cost) for cost in costs(study)), allocation(study)]
-    tables = [widths_table(study, lines), costs_table(study, lines), quantizers_table(study)] if found else []
-    tables.append(replace(runs_table(study), folded=len(study.runs) > MANY))
     prefix = f"{name}_" if name else ""
-    kept = [replace(table, name=f"{prefix}{table.name}") for table in tables if table]
-    return Section(name, study, [replace(p, name=f"{prefix}{p.name}") for p in pictures if p], kept)
+    pictures = [replace(one, name=f"{prefix}{one.name}") for figure in FIGURES for one in figure(study)]
+    tables = [_shown(table, prefix) for make in TABLES if (table := make(study))]
+    stopped = unfinished(study)
+    return Section(name, study, pictures, tables, stopped and _shown(stopped, prefix), _data(study, pictures))
+
+
+def _shown(table: Table, prefix: str) -> Table:
+    return replace(table, name=f"{prefix}{table.name}", folded=len(table.frame) > MANY)
+
+
+def _data(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
+    runs = study.runs
+    told = runs.filter(regex="^config[.]")
+    varying = [name for name in told if told[name].dropna().nunique() > 1]
+    first = next((flat(json.loads(text).get("config")) for text in runs.record if text), {})
+    return {
+        "columns": columns(study, runs),
+        "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},
+        "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
+        "plots": [{"figure": one.name, "spec": one.plot} for one in pictures if one.plot],
+    }

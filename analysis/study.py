@@ -1,206 +1,231 @@
-"""All runs of one study folder, and what they share: the float baseline, the set reported on, the budgets."""
+"""The runs of one study, and what they share: the float baseline, the set reported on, the budgets."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from analysis.fields import mapping
-from analysis.parse import parse_run, told_baseline
-from analysis.records import FLOAT, Run, Scores
-from analysis.text import counted, slug
-from analysis.variants import with_variants
+import numpy as np
+import pandas as pd
+
+from analysis.frames import Frames, load
+from analysis.records import Problem
+from analysis.text import counted
 from qstudy.errors import UserError
-from qstudy.files import parse_json, read_json
 
-RECORDS = "records.jsonl"
-"""A report keeps a copy of its records under this name, so that it can be rebuilt from itself."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A record that could not be used."""
-
-    source: str
-    """File, relative to the study's folder."""
-    message: str
+PER_RUN = ("trial", "seed")
+"""Numbers that are not averaged over the seeds of a setting: the first run's stand for it."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of one study, baseline first, then by trial."""
+    """The runs of one study: the rows that `analysis.frames.Frames` has of it, with columns more.
+
+    wer, low, high  error rate and interval on the reported set
+    choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
+    latency_ms, rtf on the first of `accelerators`
+    float_wer, float_bytes, float_low, float_high, float_choice_high
+                    of the run's own float baseline: that of its seed
+    """
 
     name: str
-    runs: tuple[Run, ...]
     split: str
     """The set whose word error rate is reported."""
+    chosen_on: str
+    """The set by whose rate runs are chosen: `dev`, or the reported one where there is no other."""
+    runs: pd.DataFrame
+    layers: pd.DataFrame
+    errors: pd.DataFrame
+    samples: pd.DataFrame
     problems: tuple[Problem, ...] = ()
 
-    @property
-    def described_split(self) -> str:
-        """The set with its counts: `test (300 utterances, 1,500 words)`."""
-        scores = next((run.scores[self.split] for run in self.finished if run.scores[self.split].words), None)
-        counts = (
-            [
-                counted(count, noun)
-                for count, noun in ((scores.utterances, "utterance"), (scores.words, "word"))
-                if count
-            ]
-            if scores
-            else []
-        )
-        return f"{self.split} ({', '.join(counts)})" if counts else self.split
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        """Finished runs with a rate on the reported set, baselines too."""
+        return self.runs[(self.runs.state == "complete") & self.runs.wer.notna()]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The same without baselines."""
+        return self.finished[~self.finished.is_baseline]
+
+    @cached_property
+    def unfinished(self) -> pd.DataFrame:
+        """Everything else: pruned, failed, or without a rate."""
+        return self.runs.drop(self.finished.index)
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """The trials, one row per setting: means over its seeds, their number `n`, the standard deviation `spread`."""
+        return by_setting(self.trials)
+
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """One row: the float baseline that trials started from, a mean over seeds; none if nobody knows one."""
+        return by_setting(self.finished[self.finished.is_baseline].assign(setting="baseline"))
 
     @property
-    def trials(self) -> list[Run]:
-        """Finished runs with a word error rate on the reported set, without the baseline."""
-        return [run for run in self.finished if not run.is_baseline]
+    def reference(self) -> pd.Series | None:
+        """The only row of `references`."""
+        return None if self.references.empty else self.references.iloc[0]
 
-    @property
-    def finished(self) -> list[Run]:
-        """Finished runs with a word error rate on the reported set, the baseline too."""
-        return [run for run in self.runs if run.state == "complete" and self.split in run.scores]
+    def runs_of(self, setting: pd.Series) -> pd.DataFrame:
+        """The finished runs that a row of `settings` or `references` is the mean of."""
+        baselines = self.finished[self.finished.is_baseline]
+        return baselines if setting.setting == "baseline" else self.trials[self.trials.setting == setting.setting]
 
-    @property
-    def unfinished(self) -> list[Run]:
-        """Everything else: pruned, failed, or without a word error rate."""
-        finished = {id(run) for run in self.finished}
-        return [run for run in self.runs if id(run) not in finished]
-
-    @property
-    def reference(self) -> Run | None:
-        """The float baseline that trials started from; None if nobody knows it or its rate on the reported set."""
-        return next((run for run in self.finished if run.is_baseline), None)
-
-    @property
-    def float_scores(self) -> Scores | None:
-        """The float baseline's word errors on the reported set."""
-        return self.reference.scores[self.split] if self.reference else None
-
-    @property
+    @cached_property
     def size_budget(self) -> float | None:
         """Bytes that a model may have."""
-        return next((run.size_budget for run in self.runs if run.size_budget is not None), None)
+        return _first(self.runs.size_budget)
 
-    @property
+    @cached_property
     def latency_budgets(self) -> dict[str, float]:
         """Accelerator -> milliseconds that a model may take."""
-        return {name: limit for run in self.runs for name, limit in run.latency_budgets.items()}
-
-    @property
-    def records(self) -> int:
-        """How many records were read."""
-        return sum(bool(run.raw) for run in self.runs)
+        found = {name: _first(self.runs[f"budget_ms.{name}"]) for name in _suffixes(self.runs, "budget_ms")}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
     @property
     def limited(self) -> bool:
         """Whether the study has any budget."""
         return self.size_budget is not None or bool(self.latency_budgets)
 
-    @property
+    @cached_property
     def accelerators(self) -> list[str]:
         """Accelerators that runs were simulated on; those with a budget first."""
-        names = {name: None for run in self.runs for name in run.latency_ms}
-        return sorted(names, key=lambda name: (name not in self.latency_budgets, name))
+        return _accelerators(self.runs)
+
+    @property
+    def splits(self) -> list[str]:
+        """The reported set and the others; not the one that guided the training, if there is a test set."""
+        names = [name for name in _suffixes(self.finished, "wer") if self.split != "test" or name != "dev"]
+        return sorted(names, key=lambda name: (name != self.split, name))
+
+    @property
+    def described_split(self) -> str:
+        """The set with its counts: `test (300 utterances, 1,500 words)`."""
+        known = self.finished[self.finished[f"words.{self.split}"] > 0]
+        if known.empty:
+            return self.split
+        counts = [(known.iloc[0][f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
+        return f"{self.split} ({', '.join(counted(int(count), noun) for count, noun in counts if count > 0)})"
+
+    def errors_of(self, run: str) -> pd.DataFrame:
+        """Errors and words of a run on the reported set, by utterance; empty if its record has none."""
+        found = self._errors.get(run)
+        return self.errors.iloc[:0] if found is None else self.errors.iloc[found]
+
+    @cached_property
+    def _errors(self) -> dict[str, np.ndarray]:
+        """Run -> rows of `errors` on the reported set."""
+        places = np.flatnonzero(self.errors.set == self.split)
+        codes = self.errors.run.cat.codes.to_numpy()[places]
+        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))  # a run's rows follow each other
+        return {self.errors.run.iloc[places[start]]: places[start:end] for start, end in pairwise(edges)}
 
 
-def load_study(folder: Path, split: str | None = None) -> Study:
-    """Read every record under `folder`; those that cannot be read become `Study.problems`.
+def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
+    """One `Study` for each that the records of the folders name.
 
     Args:
-        folder: a study (`runs/*/record.json`), or a report written earlier (`records.jsonl`).
+        folders: studies, or reports written earlier.
         split: the set to report on; by default `test`, else the first one that is not `dev`, else `dev`.
 
     Raises:
-        UserError: there is no record, or no finished run with a word error rate.
+        UserError: there is no record, no finished run with a word error rate, or no such set.
     """
-    return _checked(folder, *_read(folder), split)
+    frames = load(*folders)
+    where = " and ".join(map(str, folders))
+    if frames.runs.empty:
+        first = frames.problems[0].message if frames.problems else ""
+        broken = f" (and {len(frames.problems)} that cannot be read: {first})" if first else ""
+        raise UserError(f"{where} holds no run records{broken}; run `qstudy sweep` first, or name another folder.")
+    names = list(frames.runs.study.unique())
+    return [_study(frames, name, split, () if index else frames.problems, where) for index, name in enumerate(names)]
 
 
-def load_studies(folder: Path, split: str | None = None) -> list[Study]:
-    """The same for a report that tells of several studies: one `Study` for each that its records name.
-
-    Raises:
-        UserError: as `load_study`.
-    """
-    runs, problems = _read(folder)
-    names = list(dict.fromkeys(run.study for run in runs if run.study))
-    if len(names) < 2:
-        return [_checked(folder, runs, problems, split)]
-    grouped = [[run for run in runs if run.study == name] for name in names]
-    return [_checked(folder, group, [] if index else problems, split) for index, group in enumerate(grouped)]
+def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting, in order: means over its runs (texts: the first's), with their number `n`, and `spread`."""
+    grouped = runs.groupby("setting", sort=False)
+    found = runs.drop_duplicates("setting").set_index("setting", drop=False)
+    spreads = {f"spread.{name}": grouped[f"wer.{name}"].std() for name in _suffixes(runs, "wer")}
+    found = found.assign(n=grouped.size(), spread=grouped.wer.std(), **spreads)
+    if len(found) < len(runs):
+        numbers = [name for name in runs.select_dtypes("number").columns if name not in PER_RUN]
+        found[numbers] = grouped[numbers].mean()
+    return found.reset_index(drop=True)
 
 
-def _read(folder: Path) -> tuple[list[Run], list[Problem]]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give the folder of a study, such as studies/digits.")
-    runs: list[Run] = []
-    problems: list[Problem] = []
-    for source, record in _records(folder):
-        try:
-            if isinstance(record, UserError):
-                raise ValueError(str(record).replace(f"{folder}/", "").removeprefix(f"{source} is "))
-            runs.append(parse_run(record))
-        except ValueError as error:
-            problems.append(Problem(source, str(error)))
-    return runs, problems
+def _study(frames: Frames, name: str, split: str | None, problems: tuple[Problem, ...], where: str) -> Study:
+    several = frames.runs.study.nunique() > 1  # copies cost memory
+    parts = (frames.runs, frames.layers, frames.errors, frames.samples)
+    runs, layers, errors, samples = (part[part.study == name] if several else part for part in parts)
+    reported = _split(runs, split, where)
+    complete = runs[(runs.state == "complete") & runs[f"wer.{reported}"].notna()]
+    on_dev = "wer.dev" in runs and complete.loc[~complete.is_baseline, "wer.dev"].notna().all()
+    chosen_on = "dev" if on_dev else reported
+    return Study(name, reported, chosen_on, _extended(runs, reported, chosen_on), layers, errors, samples, problems)
 
 
-def _checked(folder: Path, runs: list[Run], problems: list[Problem], split: str | None) -> Study:
-    runs = with_variants(
-        sorted(runs, key=lambda run: (not run.is_baseline, run.trial is None, run.trial or 0, run.name))
-    )
-    if not runs:
-        broken = f" (and {len(problems)} that cannot be read: {problems[0].message})" if problems else ""
-        raise UserError(f"{folder} holds no run records{broken}; run `qstudy sweep` first, or name another folder.")
-    complete = [run for run in runs if run.state == "complete"]
-    found = dict.fromkeys(name for run in complete for name in run.scores)
+def _split(runs: pd.DataFrame, split: str | None, where: str) -> str:
+    complete = runs[runs.state == "complete"]
+    found = [name for name in _suffixes(runs, "wer") if complete[f"wer.{name}"].notna().any()]
     splits = sorted(found, key=lambda name: {"test": 0, "dev": 2}.get(name, 1))
     if not splits:
         raise UserError(
-            f"None of the {len(runs)} runs in {folder} is complete with a word error rate; "
+            f"None of the {len(runs)} runs in {where} is complete with a word error rate; "
             "let the sweep finish at least one trial, or loosen its budgets."
         )
     if split is not None and split not in splits:
-        raise UserError(f"split: no finished run in {folder} was scored on {split!r}; there are {', '.join(splits)}.")
-    named = next((run.study for run in runs if run.study), slug(folder.resolve().name))
-    chosen = split or splits[0]
-    return Study(named, (*_told(runs, chosen, bare=chosen == splits[0]), *runs), chosen, tuple(problems))
+        raise UserError(f"split: no finished run in {where} was scored on {split!r}; there are {', '.join(splits)}.")
+    return split or splits[0]
 
 
-def _records(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (source, record or the error that reading it gave), in a fixed order."""
-    # A fixed depth rather than `**`: studies link folders, and checkpoints lie deeper.
-    paths = {path for pattern in ("record.json", "*/record.json", "*/*/record.json") for path in folder.glob(pattern)}
-    for path in sorted(paths):
-        try:
-            yield str(path.relative_to(folder)), read_json(path)
-        except UserError as error:
-            yield str(path.relative_to(folder)), error
-    if (folder / RECORDS).exists() and not paths:
-        for line, text in enumerate((folder / RECORDS).read_bytes().split(b"\n"), start=1):
-            source = f"{RECORDS}:{line}"
-            try:
-                if text.strip():
-                    yield source, parse_json(text, source)
-            except UserError as error:
-                yield source, error
+def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
+    """With the columns that `Study` documents."""
+    first, *_ = [*_accelerators(runs), ""]
+    own = {
+        "wer": f"wer.{split}",
+        "low": f"low.{split}",
+        "high": f"high.{split}",
+        "choice": f"wer.{chosen_on}",
+        "latency_ms": f"latency_ms.{first}",
+        "rtf": f"rtf.{first}",
+    }
+    runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
+    floats = {
+        "float_wer": "wer",
+        "float_bytes": "size_bytes",
+        "float_low": "low",
+        "float_high": "high",
+        "float_choice_high": f"high.{chosen_on}",
+    }
+    parent = _parents(runs)
+    return runs.assign(**{name: parent(column) for name, column in floats.items()})
 
 
-def _told(runs: list[Run], split: str, bare: bool) -> list[Run]:
-    """The baseline as trials describe it, for want of its own record.
+def _parents(runs: pd.DataFrame) -> Callable[[str], pd.Series]:
+    """Gives a column of every run's own baseline; of the study's first one where it names none."""
+    baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()]
+    baselines = baselines.drop_duplicates("run").set_index("run")
+    if baselines.empty:
+        return lambda column: pd.Series(np.nan, index=runs.index)
+    names = runs.baseline.where(runs.baseline.isin(baselines.index), baselines.index[0])
+    names = names.where(~runs.run.isin(baselines.index), runs.run)
+    return lambda column: names.map(baselines[column])
 
-    Args:
-        runs: those that there are.
-        split: the reported set.
-        bare: whether the description's own `wer` is of that set.
-    """
-    parents = [parent for run in runs if run.state == "complete" and (parent := run.raw.get("baseline"))]
-    if not parents or any(run.is_baseline for run in runs):
-        return []
-    parent = mapping(max(parents, key=lambda one: bool(mapping(one, "baseline").get("utterances"))), "baseline")
-    metrics = mapping(parent.get("metrics"), "baseline.metrics")
-    if bare and parent.get("wer") is not None:
-        metrics.setdefault(split, {key: parent.get(key) for key in ("wer", "wer_low", "wer_high")})
-    widths = {name: dict.fromkeys(("weight", "activation"), FLOAT) for run in runs for name in run.widths}
-    return [replace(told_baseline(parent, metrics, widths), raw={})]
+
+def _accelerators(runs: pd.DataFrame) -> list[str]:
+    names = [name for name in _suffixes(runs, "latency_ms") if runs[f"latency_ms.{name}"].notna().any()]
+    limited = set(_suffixes(runs, "budget_ms"))
+    return sorted(names, key=lambda name: (name not in limited, name))
+
+
+def _suffixes(frame: pd.DataFrame, prefix: str) -> list[str]:
+    return [name.removeprefix(f"{prefix}.") for name in frame.columns if name.startswith(f"{prefix}.")]
+
+
+def _first(values: pd.Series) -> float | None:
+    known = values.dropna()
+    return None if known.empty else float(known.iloc[0])

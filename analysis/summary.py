@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from analysis.bits import describe
-from analysis.pareto import best, smallest_lossless
-from analysis.records import Run, Scores
-from analysis.runs_table import compression
+import pandas as pd
+
+from analysis.measures import best, compression, smallest_lossless
 from analysis.study import Study
-from analysis.text import DASH, counted, listed, number, percent, size
+from analysis.text import counted, listed, number, percent, size
 
 
 @dataclass(frozen=True)
@@ -20,28 +19,26 @@ class Fact:
 
 
 def facts(study: Study) -> list[Fact]:
-    """The baseline, the best trial within the budgets, the smallest one that loses nothing measurable."""
+    """The baseline, the best setting within the budgets, the smallest one that loses nothing measurable."""
     found = []
-    if reference := study.reference:
-        scores = reference.scores[study.split]
-        found.append(Fact("Float baseline", _rate(scores), _joined(_ends(scores), size(reference.size_bytes))))
-    if chosen := best(study):
-        scores = chosen.scores[study.split]
+    if (one := study.reference) is not None:
+        found.append(Fact("Float baseline", _rate(one), _joined(_ends(one), _size(one))))
+    if (one := best(study)) is not None:
         name = "Lowest WER within the budgets" if study.limited else "Lowest WER"
-        note = _joined(_name(chosen), _ends(scores), size(chosen.size_bytes), _costs(chosen, study))
-        found.append(Fact(name, _rate(scores), note))
-    if chosen := smallest_lossless(study):
-        scores = chosen.scores[study.split]
-        note = _joined(_name(chosen), f"{_rate(scores)} {_ends(scores)}", _costs(chosen, study))
-        found.append(Fact("Smallest within the float baseline’s interval", size(chosen.size_bytes), note))
+        found.append(Fact(name + _choice(study), _rate(one), _joined(_name(one), _ends(one), _size(one), _costs(one))))
+    if (one := smallest_lossless(study)) is not None:
+        name = "Smallest within the float baseline’s interval"
+        note = _joined(_name(one), f"{_rate(one)} {_ends(one)}", _costs(one))
+        found.append(Fact(name + _choice(study), _size(one), note))
     return found
 
 
 def sentence(study: Study) -> str:
     """How many runs came to what end."""
-    trials = [run for run in study.runs if not run.is_baseline]
-    pruned, failed = (sum(run.state == state for run in trials) for state in ("pruned", "failed"))
+    trials = study.runs[~study.runs.is_baseline]
+    pruned, failed = ((trials.state == state).sum() for state in ("pruned", "failed"))
     parts = [counted(len(study.trials), "trained trial")]
+    parts += [f"{counted(len(study.settings), 'setting')}"] * (len(study.settings) < len(study.trials))
     parts += [f"{pruned} pruned"] * bool(pruned) + [f"{failed} failed"] * bool(failed)
     budgets = [size(study.size_budget)] * (study.size_budget is not None)
     budgets += [f"{number(limit)} ms on {name}" for name, limit in study.latency_budgets.items()]
@@ -49,23 +46,35 @@ def sentence(study: Study) -> str:
     return f"{listed(parts)}{limited}. Word error rates (WER) are on {study.described_split}."
 
 
-def _name(run: Run) -> str:
-    return f"{run.method} {describe(run)}"
+def _choice(study: Study) -> str:
+    """Where the winner was chosen, if not on what is reported."""
+    return "" if study.chosen_on == study.split else f", chosen on {study.chosen_on}"
 
 
-def _costs(run: Run, study: Study) -> str:
-    smaller = compression(run, study.reference)
-    latency = next((f"{number(run.latency_ms[name])} ms" for name in study.accelerators if name in run.latency_ms), "")
-    return _joined(f"{smaller:.1f}× smaller" if smaller else "", latency)
+def _name(one: pd.Series) -> str:
+    return f"{one.method} {one.bits}"
 
 
-def _rate(scores: Scores) -> str:
-    return f"{percent(scores.wer)} %"
+def _size(one: pd.Series) -> str:
+    return size(one.size_bytes) if one.size_bytes > 0 else ""
 
 
-def _ends(scores: Scores) -> str:
-    return f"[{percent(scores.interval[0])}, {percent(scores.interval[1])}]" if scores.interval else ""
+def _costs(one: pd.Series) -> str:
+    smaller = compression(one.to_frame().T).iloc[0]
+    latency = f"{number(one.latency_ms)} ms" if one.latency_ms > 0 else ""
+    return _joined(f"{smaller:.1f}× smaller" if smaller > 0 else "", latency)
+
+
+def _rate(one: pd.Series) -> str:
+    return f"{percent(one.wer)} %"
+
+
+def _ends(one: pd.Series) -> str:
+    """The interval over utterances; of several seeds their spread."""
+    if one.n > 1:
+        return f"± {percent(one.spread)} over {one.n} seeds"
+    return "" if pd.isna(one.low) or pd.isna(one.high) else f"[{percent(one.low)}, {percent(one.high)}]"
 
 
 def _joined(*parts: str) -> str:
-    return " · ".join(part for part in parts if part and part != DASH)
+    return " · ".join(part for part in parts if part)

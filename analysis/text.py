@@ -9,22 +9,30 @@ DASH = "–"
 
 def percent(fraction: float | None) -> str:
     """A word error rate without its sign: 0.0162 -> `1.62`, 0.234 -> `23.4`."""
-    if fraction is None:
+    if fraction is None or math.isnan(fraction):
         return DASH
     return f"{100 * fraction:.2f}" if abs(fraction) < 0.09995 else f"{100 * fraction:.1f}"
 
 
 def change(value: float | None, reference: float | None) -> str:
     """A relative change in per cent, with its sign: `+12`, `−3`; a dash if there is nothing to compare with."""
-    if value is None or not reference:
+    if value is None or not reference or math.isnan(value) or math.isnan(reference):
         return DASH
     rounded = round(100 * (value / reference - 1))
     return f"{rounded:+d}".replace("-", "−") if rounded else "0"
 
 
+def points(fraction: float) -> str:
+    """A difference of rates in percentage points with a sign: `−0.12`; a dash for NaN."""
+    if math.isnan(fraction):
+        return DASH
+    text = f"{100 * fraction:+.2f}" if abs(fraction) < 0.09995 else f"{100 * fraction:+.1f}"
+    return "0" if float(text) == 0 else text.replace("-", "−")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A positive number with so many significant digits, never in exponent notation."""
-    if value is None:
+    if value is None or math.isnan(value):
         return DASH
     if value == 0:
         return "0"
@@ -33,7 +41,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def size(value: float | None) -> str:
     """A size in words: `489 KiB`, `1.95 MiB`."""
-    if value is None:
+    if value is None or math.isnan(value):
         return DASH
     return f"{number(value / MIB)} MiB" if value >= MIB else f"{number(value / 1024)} KiB"
 

@@ -1,22 +1,28 @@
 """Sample transcripts of the most telling runs, sentence by sentence."""
 
 from dataclasses import dataclass
+from itertools import groupby
 
-from analysis.bits import label
-from analysis.differences import Piece, word_differences
-from analysis.pareto import size_front
-from analysis.records import Run
+import jiwer
+import numpy as np
+import pandas as pd
+
+from analysis.measures import front
 from analysis.study import Study
 
 SENTENCES = 8
 RUNS = 8
+LONGEST = 2_000  # characters of a transcript that are kept
+
+Piece = tuple[str, str]
+"""(`same`, `deleted` or `inserted`, neighbouring words); a substitution is a deleted piece and an inserted one."""
 
 
 @dataclass(frozen=True)
 class Line:
     """What one run heard."""
 
-    name: str
+    run: str
     title: str
     """Policy and widths."""
     pieces: list[Piece]
@@ -24,7 +30,7 @@ class Line:
     @property
     def correct(self) -> bool:
         """Whether not a word differs."""
-        return all(piece.kind == "same" for piece in self.pieces)
+        return all(kind == "same" for kind, _ in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -47,29 +53,46 @@ class Sentence:
 
 def sentences(study: Study) -> list[Sentence]:
     """Up to 8 sentences: those that the runs disagree on first, each in the order of the records."""
-    runs = _runs(study)
-    references = list(dict.fromkeys(reference for run in runs for reference, _ in run.samples))
-    found = [Sentence(reference, _lines(reference, runs)) for reference in references]
-    telling = sorted(found, key=lambda sentence: -len(sentence.wrong))[:SENTENCES]
-    return [sentence for sentence in found if sentence in telling]
-
-
-def _runs(study: Study) -> list[Run]:
-    """The baseline and trials of the front that bring samples, evenly thinned out, largest first."""
-    front = [run for run in size_front(study) if run.samples][::-1] or [run for run in study.trials if run.samples]
-    if len(front) > RUNS:
-        front = [front[round(index * (len(front) - 1) / (RUNS - 1))] for index in range(RUNS)]
-    return [run for run in study.finished if run.is_baseline and run.samples] + front
-
-
-def _lines(reference: str, runs: list[Run]) -> list[Line]:
-    return [
-        Line(
-            run.name,
-            run.title if run.policy == "float" else f"{run.title} {label(run)}",
-            word_differences(reference, hypothesis),
-        )
-        for run in runs
-        for original, hypothesis in run.samples
-        if original == reference
+    shown = _runs(study)
+    spoken = study.samples[["run"]].join(study.samples[["reference", "hypothesis"]].map(_kept))
+    heard = shown.merge(spoken, on="run")
+    found = [
+        Sentence(str(reference), [_line(one) for _, one in lines.iterrows()])
+        for reference, lines in heard.groupby("reference", sort=False)
     ]
+    telling = sorted(range(len(found)), key=lambda place: -len(found[place].wrong))[:SENTENCES]
+    return [found[place] for place in sorted(telling)]
+
+
+def differences(reference: str, hypothesis: str) -> list[Piece]:
+    """Where a hypothesis differs from its reference, by the least number of edited words."""
+    words, heard = reference.split(), hypothesis.split()
+    if not words or not heard:
+        return [(kind, " ".join(some)) for kind, some in (("deleted", words), ("inserted", heard)) if some]
+    pieces: list[Piece] = []
+    for chunk in jiwer.process_words(" ".join(words), " ".join(heard)).alignments[0]:
+        old = " ".join(words[chunk.ref_start_idx : chunk.ref_end_idx])
+        new = " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx])
+        pieces += [("same", old)] if chunk.type == "equal" else [("deleted", old), ("inserted", new)]
+    kept = groupby([piece for piece in pieces if piece[1]], key=lambda piece: piece[0])
+    return [(kind, " ".join(text for _, text in some)) for kind, some in kept]
+
+
+def _kept(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
+def _runs(study: Study) -> pd.DataFrame:
+    """The baseline and trials of the front that bring samples, evenly thinned out, largest first."""
+    heard = set(study.samples.run)
+    finished = study.finished[study.finished.run.isin(heard)]
+    trials = finished[~finished.is_baseline]
+    best = trials[trials.run.isin(front(study.settings).run)]
+    chosen = (best if len(best) else trials).sort_values("size_bytes", ascending=False, kind="stable")
+    places = np.linspace(0, len(chosen) - 1, min(RUNS, len(chosen))).round().astype(int)
+    return pd.concat([finished[finished.is_baseline], chosen.iloc[places]])[["run", "policy", "title", "label"]]
+
+
+def _line(one: pd.Series) -> Line:
+    title = one.title if one.policy == "float" else f"{one.title} {one.label}"
+    return Line(one.run, title, differences(one.reference, one.hypothesis))

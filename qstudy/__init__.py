@@ -6,6 +6,7 @@ In a notebook, `import qstudy` offers:
     size_bytes, simulate, Rate        what it costs: bytes, and milliseconds on a described accelerator
     transcribe                        text from sound
     rnnt_loss                         the loss that recognizers are trained with
+    load_runs                         a study's records as a pandas DataFrame
 
 Each is imported when it is first asked for: `import qstudy` itself takes no time, and no torch.
 """
@@ -14,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from analysis.frames import load_runs as load_runs
     from qstudy.loss.rnnt import rnnt_loss as rnnt_loss
     from qstudy.notebook import load as load
     from qstudy.notebook import simulate as simulate
@@ -36,6 +38,7 @@ HOMES = {
     "Rate": "qstudy.quant.layers",
     "transcribe": "qstudy.notebook",
     "rnnt_loss": "qstudy.loss.rnnt",
+    "load_runs": "analysis.frames",
 }
 """Public name -> the module that defines it."""
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from qstudy.data.columns import read_metadata
 from qstudy.data.store import FEATURES, INDEX, USED, draft_path, lock_path, verify
 from qstudy.errors import UserError
-from qstudy.files import read_json
 from qstudy.locks import is_held, try_lock
+from qstudy.training.record import RECORD_FILE, read_record
 
 DAMAGED = "damaged"
 
@@ -108,14 +108,13 @@ def _features(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def _baseline(folder: Path) -> tuple[str, dict[str, Any]]:
     """State and contents of a float baseline."""
-    if not (folder / "record.json").exists():
+    if not (folder / RECORD_FILE).exists():
         return "unfinished", {}
-    from qstudy.training.record import headline  # brings torch along, which takes a second; features need none of it
-
     try:
-        record = read_json(folder / "record.json")
-        config, wer = record["config"], headline(record)["wer"]
-        parameters = sum(layer["parameters"] for layer in record["layers"].values())
+        record = read_record(folder / RECORD_FILE)
+        config: Any = record.config
+        parameters = sum(layer.get("parameters") or 0 for layer in (record.layers or {}).values())
+        wer = record.headline["wer"]
     except (UserError, KeyError, TypeError, AttributeError):
         return DAMAGED, {}
     model = f"{config['model']['encoder']['name']}, {parameters / 1e6:.2f} M parameters"

@@ -126,8 +126,8 @@ def checked(hint: Any, value: Any, where: str) -> Any:
         return _adapter(hint).validate_json(json.dumps(value, allow_nan=False, default=os.fspath), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join([where, *map(str, first["loc"])])
-        raise UserError(f"{place}: {_complaint(first)}.") from error
+        place = dotted(where, ".".join(map(str, first["loc"])))
+        raise UserError(f"{place.rstrip('.')}: {_complaint(first)}.") from error
     except UserError as error:  # a dataclass's own check
         raise UserError(f"{where}: {error}") from error
     except PydanticUserError:
@@ -144,7 +144,7 @@ def _odd_one(value: Any, place: str) -> tuple[str, Any]:
         try:
             json.dumps(each, allow_nan=False, default=os.fspath)
         except (TypeError, ValueError):
-            return _odd_one(each, f"{place}.{key}")
+            return _odd_one(each, dotted(place, str(key)))
     return place, value
 
 
@@ -156,7 +156,9 @@ def _complaint(error: Mapping[str, Any]) -> str:
     if error["type"] == "literal_error":
         expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return f"{_short(error['input'])} is not one of {expected}"
-    return f"{_short(error['input'])} {error['msg'].removeprefix('Input ').replace('an object', 'a mapping')}"
+    said = error["msg"].removeprefix("Input ").removeprefix("Value error, ").replace("an object", "a mapping")
+    said = said.replace("valid array", "valid list")
+    return f"{_short(error['input'])} {said}"
 
 
 @cache

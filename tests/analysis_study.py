@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from analysis.study import Study, load_studies
+
 FLOAT = 32
 LAYERS = {
     "encoder.lstm.0": ("lstm", 387072),
@@ -83,7 +85,7 @@ def over_budget(number: int, width: int) -> dict[str, Any]:
 def failed(number: int) -> dict[str, Any]:
     """A trial that raised."""
     return {
-        "schema": 1,
+        "schema": 2,
         "run": f"trial-{number:04d}-mixed",
         "study": "digits",
         "trial": number,
@@ -102,11 +104,16 @@ def write(folder: Path, made: list[dict[str, Any]]) -> Path:
     return folder
 
 
+def study(folder: Path, made: list[dict[str, Any]]) -> Study:
+    """What `analysis` makes of the records."""
+    return load_studies(write(folder, made))[0]
+
+
 def _record(run: str, policy: str, widths: dict[str, tuple[int, int]], more: dict[str, Any]) -> dict[str, Any]:
     size = sum(LAYERS[name][1] * weight // 8 for name, (weight, _) in widths.items()) + 24000
     latency = 0.35 + size / 1.2e6 + (0.4 if FLOAT in {activation for _, activation in widths.values()} else 0)
     return {
-        "schema": 1,
+        "schema": 2,
         "run": run,
         "study": "digits",
         "trial": None,

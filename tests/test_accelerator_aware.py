@@ -147,9 +147,9 @@ def test_what_the_multiplier_does_not_take_is_named(layers: dict[str, Any], said
 def test_a_run_from_baseline_to_record(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
     policy = {"name": "accelerator_aware", "layers": {"*": {"weight": 4, "activation": 8}}}
     record = run(run_config(corpus, shared_folder, policy=policy), tmp_path, name="aware")
-    assert record["training_model_wer"] == record["metrics"]["dev"]["wer"]
-    assert record["size_bytes"] == PackedModel.load(tmp_path / "model.qst").size_bytes
-    assert {bits["placement"] for bits in record["bit_map"].values()} == {"accelerator"}
+    assert record.training_model_wer == record.metrics["dev"]["wer"]
+    assert record.size_bytes == PackedModel.load(tmp_path / "model.qst").size_bytes
+    assert {bits["placement"] for bits in record.bit_map.values()} == {"accelerator"}
 
 
 # Placement

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import analysis_study as made
+import pandas as pd
 import pytest
 
-from analysis.tables import Cell, Column, Table, to_csv, to_latex, to_markdown
+from analysis.latex import to_latex
+from analysis.tables.table import Column, Table
+from analysis.write import to_csv, to_markdown
 from qstudy.cli import main
 
 HTML, TEX, FORMULA = "<script>alert(1)</script>", r"\input{/etc/passwd}", '=HYPERLINK("http://example.org","x")'
@@ -28,17 +31,17 @@ def test_every_wrong_line_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[
     sound, first, *_ = made.records()
     wrong = {
         b"\xff": "not UTF-8 text",
-        changed(first, seed=[1]): "seed is [1], not a number",
-        changed(first, size_bytes=-5): "size_bytes is -5, not 0 or more",
+        changed(first, seed=[1]): "seed: a list should be a valid integer",
+        changed(first, size_bytes=-5): "size_bytes: -5 should be greater than or equal to 0",
         changed(first, size_bytes=float("nan")): "NaN is no finite number",
         changed(first, size_bytes=10**30): "has more than 20 digits",
         changed(first, study="../../x"): "study: '../../x' cannot name a file",
         changed(first, study="/etc/x"): "study: '/etc/x' cannot name a file",
         b'{"config": ' + b"[" * 10**5: "nested more than 50 times",
         b'{"run": "a", "run": "b"}': "the key 'run' comes twice",
-        b'{"run": "a", "policy": "ptq"}': "the field 'state' is missing",
-        b"3": "the record is 3, not a mapping",
-        changed(first, baseline={"latency": 3}): "baseline: latency is 3, not a mapping",
+        b'{"run": "a", "policy": "ptq"}': "state: this field is missing",
+        b"3": "The record is not a mapping",
+        changed(first, baseline={"latency": 3}): "baseline.latency: 3 should be a mapping",
     }
     folder = write_lines(tmp_path / "in", json.dumps(sound).encode(), *wrong)
     main(["report", str(folder), "--out", str(tmp_path / "out")])
@@ -104,8 +107,8 @@ def test_a_password_in_an_old_record_goes_no_further(tmp_path: Path) -> None:
 
 
 def test_every_format_escapes_its_own() -> None:
-    rows = tuple((Cell(text, text),) for text in (FORMULA, "@x", "-1+1", "a\n\nb", "[x](javascript:x)", "![](//x)|"))
-    table = Table("t}\\input{x", "", HTML, (Column("+x", TEX),), rows)
+    texts = (FORMULA, "@x", "-1+1", "a\n\nb", "[x](javascript:x)", "![](//x)|")
+    table = Table("t}\\input{x", "", HTML, pd.DataFrame({"+x": texts}), (Column("+x", TEX),))
     assert to_csv(table).splitlines()[0] == "'+x"
     assert to_csv(table).splitlines()[1].startswith("\"'=HYPERLINK")
     assert {"'@x", "'-1+1"} <= set(to_csv(table).splitlines())
@@ -122,5 +125,5 @@ def test_two_studies_of_one_name_are_not_mixed(tmp_path: Path, capfd: pytest.Cap
     folders = [str(made.write(tmp_path / name, made.records()[:2])) for name in "ab"]
     with pytest.raises(SystemExit):
         main(["report", folders[0], "--also", folders[1], "--out", str(tmp_path / "out")])
-    assert "two studies are called digits and digits" in capfd.readouterr().err
+    assert "two studies are called digits; give each of them once" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -68,10 +68,10 @@ def test_a_packed_model_as_start_is_what_its_integers_say(corpus: Path, eight_bi
     record = run(config, tmp_path / "run", name="ptq")
     (folder,) = folders(tmp_path)
     baseline = read_json(tmp_path / "cache" / "baselines" / folder / "record.json")
-    assert record["baseline"]["id"] == baseline["run"]
+    assert record.baseline["id"] == baseline["run"]
     assert baseline["run"].startswith("model-")
-    assert list(record["baseline"]["metrics"]) == ["dev", "other"]
-    assert record["baseline"]["size_bytes"] == baseline["size_bytes"] > 3 * record["size_bytes"]
+    assert list(record.baseline["metrics"]) == ["dev", "other"]
+    assert record.baseline["size_bytes"] == baseline["size_bytes"] > 3 * record.size_bytes
 
     served, again = (RNNT(config.model, config.features, 29) for _ in range(2))
     fill_packed(served, PackedModel.load(eight_bits))
@@ -166,9 +166,9 @@ def test_a_record_never_shows_the_scores_of_another_set(corpus: Path, tmp_path: 
     write_manifest(manifest, read_manifest(corpus / "test.jsonl")[:3])
     second = run(config, tmp_path / "second", name="second")
     for record, count in ((first, 6), (second, 3)):
-        own, baseline = record["metrics"]["new"], record["baseline"]["metrics"]["new"]
+        own, baseline = record.metrics["new"], record.baseline["metrics"]["new"]
         assert (own["utterances"], own["words"]) == (baseline["utterances"], baseline["words"])
-        assert own["utterances"] == len(record["baseline"]["utterances"]["new"]["words"].split()) == count
+        assert own["utterances"] == len(record.baseline["utterances"]["new"]["words"].split()) == count
     assert first["baseline"]["id"] == second["baseline"]["id"]
 
 

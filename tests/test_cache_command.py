@@ -19,7 +19,7 @@ from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
 from qstudy.locks import locked
-from qstudy.training.record import write_record
+from qstudy.training.record import Record, write_record
 
 DAY = 86400
 
@@ -32,16 +32,15 @@ def folder(tmp_path: Path) -> Path:
         line = json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": "one"})
         (tmp_path / f"{name}.jsonl").write_text(f"{line}\n" * count)
         opened(tmp_path, name)
-    record = {
-        "run": "float-abc",
-        "state": "complete",
-        "policy": "float",
-        "bit_map": {},
-        "size_bytes": 8,
-        "config": {"data": {"train": "corpora/digits.jsonl"}, "model": {"encoder": {"name": "lstm"}}},
-        "layers": {"encoder": {"parameters": 1_500_000}, "joiner": {"parameters": 500_000}},
-        "metrics": {"dev": {"wer": 0.2}, "test": {"wer": 0.1234}},
-    }
+    record = Record(
+        run="float-abc",
+        state="complete",
+        policy="float",
+        size_bytes=8,
+        config={"data": {"train": "corpora/digits.jsonl"}, "model": {"encoder": {"name": "lstm"}}},
+        layers={"encoder": {"parameters": 1_500_000}, "joiner": {"parameters": 500_000}},
+        metrics={"dev": {"wer": 0.2}, "test": {"wer": 0.1234}},
+    )
     write_record(tmp_path / "cache" / "baselines" / "abc", record)
     return tmp_path / "cache"
 

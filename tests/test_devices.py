@@ -92,7 +92,7 @@ def test_loader_processes_change_nothing(corpus: Path, shared_folder: Path, tmp_
     helped = run_config(corpus, shared_folder, training={**SCHEDULE, "steps": 12}, data={"workers": workers})
     for name, config in (("alone", alone), ("helped", helped)):
         record = run(config, tmp_path / name, name="float")
-        assert 0 <= record["data_wait"] < 1
+        assert 0 <= record.data_wait < 1
     assert losses(tmp_path / "alone") == losses(tmp_path / "helped")
     assert_same(tmp_path / "alone", tmp_path / "helped")
 

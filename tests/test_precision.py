@@ -37,7 +37,7 @@ def test_what_the_device_lacks_is_said_before_anything_is_made(tmp_path: Path) -
 def test_the_record_says_what_auto_was(corpus: Path, tmp_path: Path) -> None:
     config = run_config(corpus, tmp_path, training={"precision": "auto", "steps": 2})
     record = run(config, tmp_path / "run", name="float")
-    assert record["precision"] == used_precision("auto")
+    assert record.precision == used_precision("auto")
     written = read_json(tmp_path / "run" / "record.json")
     assert written["config"]["training"]["precision"] == "auto"  # so that a study is one study on every machine
 

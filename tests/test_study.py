@@ -188,10 +188,10 @@ def test_two_objectives_from_yaml_to_summary(
     sweep(small(objectives=["wer", "size_bytes"]), root=tmp_path / "studies")
     records = read_records(tmp_path / "studies" / "small")
     found = study_of(tmp_path / "studies" / "small").trials
-    assert [trial.values for trial in found] == [[r["metrics"]["dev"]["wer"], r["size_bytes"]] for r in records]
+    assert [trial.values for trial in found] == [[r.metrics["dev"]["wer"], r.size_bytes] for r in records]
     shown = capsys.readouterr().out
     assert "Study small: 3 of 3 trials trained." in shown
-    assert f"{records[2]['size_bytes']:,}" in shown
+    assert f"{records[2].size_bytes:,}" in shown
     assert f"qstudy report {tmp_path / 'studies' / 'small'}" in shown
 
 
@@ -211,8 +211,8 @@ def test_a_hopeless_trial_is_stopped_and_says_why(
     found = study_of(tmp_path / "studies" / "small").trials
     assert [trial.user_attrs[OUTCOME] for trial in found] == ["trained", "trained", "stopped"]
     (record,) = read_records(tmp_path / "studies" / "small")
-    assert (record["trial"], record["state"]) == (2, "pruned")
-    assert record["reason"] == "stopped at step 2: dev WER 90.0% is worse than the median"
+    assert (record.trial, record.state) == (2, "pruned")
+    assert record.reason == "stopped at step 2: dev WER 90.0% is worse than the median"
 
 
 def study_of(folder: Path) -> optuna.Study:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -16,7 +15,7 @@ import yaml
 from optuna.trial import TrialState
 
 from qstudy.commands.sweep import sweep
-from qstudy.training.record import headline, read_records
+from qstudy.training.record import Record, read_records
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,13 +88,13 @@ def test_a_killed_sweep_goes_on_and_loses_nothing(tmp_path: Path, monkeypatch: p
 
     ended = trials(tmp_path)
     assert {trial.state for trial in ended} == {TrialState.COMPLETE, TrialState.PRUNED}
-    records = {record["trial"]: record for record in read_records(tmp_path / "studies" / "smoke")}
+    records = {record.trial: record for record in read_records(tmp_path / "studies" / "smoke")}
     assert sorted(records) == [trial.number for trial in ended]
     for trial in ended:
         compare(trial, records[trial.number])
-    assert records[running.number]["steps"] == 12
-    failed = [record for record in records.values() if record["state"] == "failed"]
-    assert [record["policy"] for record in failed] == ["broken.Broken"]
+    assert records[running.number].steps == 12
+    failed = [record for record in records.values() if record.state == "failed"]
+    assert [record.policy for record in failed] == ["broken.Broken"]
     assert "ZeroDivisionError: no such layer" in failed[0]["reason"]
     assert sum(trial.user_attrs["outcome"] in ("trained", "failed") for trial in ended) == 5
     assert {trial.user_attrs["outcome"] for trial in ended} == {"trained", "failed", "over_budget"}
@@ -106,25 +105,25 @@ def test_a_killed_sweep_goes_on_and_loses_nothing(tmp_path: Path, monkeypatch: p
     assert [(trial.number, trial.values) for trial in trials(tmp_path)] == [(t.number, t.values) for t in ended]
 
 
-def compare(trial: optuna.trial.FrozenTrial, record: dict[str, Any]) -> None:
+def compare(trial: optuna.trial.FrozenTrial, record: Record) -> None:
     """What the storage says of a trial is what its record says."""
-    assert record["size_bytes"] == trial.user_attrs["size_bytes"]
-    assert record["latency"]["edge_nna"]["latency_ms"] == trial.user_attrs["latency_ms"]
+    assert record.size_bytes == trial.user_attrs["size_bytes"]
+    assert record.latency["edge_nna"]["latency_ms"] == trial.user_attrs["latency_ms"]
     over = [name for name, excess in trial.constraints.items() if excess > 0]
     assert trial.user_attrs["feasible"] == (not over)
-    if record["state"] == "complete":
-        assert trial.values == [record["metrics"]["dev"]["wer"]]
+    if record.state == "complete":
+        assert trial.values == [record.metrics["dev"]["wer"]]
         assert not over
     else:
         assert trial.state == TrialState.PRUNED
-        assert record["reason"] == trial.user_attrs["reason"]
+        assert record.reason == trial.user_attrs["reason"]
     if over:
-        assert record["reason"].startswith("over budget: ")
-        assert all(name in record["reason"] for name in over)
-        assert "metrics" not in record
+        assert record.reason.startswith("over budget: ")
+        assert all(name in record.reason for name in over)
+        assert record.metrics is None
 
 
-def assert_tracked(study: Path, records: dict[int, dict[str, Any]]) -> None:
+def assert_tracked(study: Path, records: dict[int, Record]) -> None:
     """The last W&B folder of every trained run has the record's numbers."""
     found = {}
     for run in sorted(study.glob("wandb/offline-run-*")):
@@ -134,5 +133,5 @@ def assert_tracked(study: Path, records: dict[int, dict[str, Any]]) -> None:
             summary = json.loads(shown.stdout)
             found[summary["name"]] = summary["summary"]
     for record in records.values():
-        if record["state"] == "complete":
-            assert {name: found[record["run"]].get(name) for name in headline(record)} == headline(record)
+        if record.state == "complete":
+            assert {name: found[record.run].get(name) for name in record.headline} == record.headline

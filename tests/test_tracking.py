@@ -12,21 +12,23 @@ from typing import Any
 import pytest
 from tiny import run_config
 
-from qstudy.training.record import headline
+from qstudy.training.record import Record
 from qstudy.training.run import run
 from qstudy.training.tracking import Tracker, start_tracking
 
 wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
 
 CONFIG = {"policy": {"name": "mixed"}, "finetune": {"steps": 60}, "seed": 3}
-RECORD = {
-    "run": "trial-0000-mixed",
-    "bit_map": {"encoder.lstm.0": {"weight": 3, "activation": 8}, "joiner.output": {"weight": 8, "activation": 32}},
-    "metrics": {"dev": {"wer": 0.125}, "test": {"wer": 0.25}},
-    "size_bytes": 4321,
-    "latency": {"edge_nna": {"latency_ms": 1.5, "rtf": 0.05}},
-    "samples": [{"reference": "set a timer", "hypothesis": "set timer"}],
-}
+RECORD = Record(
+    run="trial-0000-mixed",
+    state="complete",
+    policy="mixed",
+    bit_map={"encoder.lstm.0": {"weight": 3, "activation": 8}, "joiner.output": {"weight": 8, "activation": 32}},
+    metrics={"dev": {"wer": 0.125}, "test": {"wer": 0.25}},
+    size_bytes=4321,
+    latency={"edge_nna": {"latency_ms": 1.5, "rtf": 0.05}},
+    samples=[{"reference": "set a timer", "hypothesis": "set timer"}],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +77,7 @@ def test_the_offline_run_is_the_record(tmp_path: Path) -> None:
     assert losses_of(run) == {20: 3.5, 40: 1.25, 60: 0.5}
     seen = json.loads(inspect(run, "--summary"))
     assert (seen["name"], seen["project"], seen["state"]) == ("trial-0000-mixed", "qstudy", "finished")
-    assert {name: seen["summary"][name] for name in headline(RECORD)} == headline(RECORD)
+    assert {name: seen["summary"][name] for name in RECORD.headline} == RECORD.headline
     assert seen["summary"]["dev_wer"] == 0.125
     assert {name: seen["config"][name] for name in CONFIG} == CONFIG
     records = [json.loads(line) for line in inspect(run).splitlines()]

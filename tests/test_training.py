@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
+from qstudy.training.record import SCHEMA
 from qstudy.training.run import float_baseline, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,23 +67,23 @@ def test_the_loss_falls_and_the_record_says_so(corpus: Path, shared_folder: Path
     schedule = {"steps": 50, "ctc_only": 0.2, "learning_rate": 1e-2, "batch_size": 4}
     config = run_config(corpus, shared_folder, training=schedule, data={"test": {"new": str(corpus / "test.jsonl")}})
     record = run(config, tmp_path, name="float")
-    assert record["loss"]["last"] < 0.8 * record["loss"]["first"]
-    assert record["steps"] == 50
-    assert json.loads(json.dumps(record)) == read_json(tmp_path / "record.json")
-    assert (record["schema"], record["run"], record["state"], record["policy"]) == (1, "float", "complete", "float")
-    assert record["size_bytes"] == price(config).size_bytes == PackedModel.load(tmp_path / "model.qst").size_bytes
-    assert record["file_bytes"] == (tmp_path / "model.qst").stat().st_size
-    assert list(record["metrics"]) == ["dev", "new"]
-    assert record["metrics"]["dev"]["utterances"] == 6
-    errors, words = (record["utterances"]["dev"][key].split() for key in ("errors", "words"))
+    assert record.loss["last"] < 0.8 * record.loss["first"]
+    assert record.steps == 50
+    assert json.loads(json.dumps(asdict(record))) == read_json(tmp_path / "record.json")
+    assert (record.schema, record.run, record.state, record.policy) == (SCHEMA, "float", "complete", "float")
+    assert record.size_bytes == price(config).size_bytes == PackedModel.load(tmp_path / "model.qst").size_bytes
+    assert record.file_bytes == (tmp_path / "model.qst").stat().st_size
+    assert list(record.metrics) == ["dev", "new"]
+    assert record.metrics["dev"]["utterances"] == 6
+    errors, words = (record.utterances["dev"][key].split() for key in ("errors", "words"))
     assert len(errors) == len(words) == 6
-    assert sum(map(int, errors)) / sum(map(int, words)) == record["metrics"]["dev"]["wer"]
-    assert record["baseline"] is None
-    assert sum(layer["bytes"] for layer in record["layers"].values()) == record["size_bytes"]
-    assert set(record["bit_map"]) <= set(record["layers"])
-    assert record["config"] == json.loads(json.dumps(to_dict(config)))  # tuples are lists
-    assert record["latency"]["edge_nna"]["latency_ms"] > 0
-    assert torch.__version__.startswith(record["versions"]["torch"])
+    assert sum(map(int, errors)) / sum(map(int, words)) == record.metrics["dev"]["wer"]
+    assert record.baseline is None
+    assert sum(layer["bytes"] for layer in record.layers.values()) == record.size_bytes
+    assert set(record.bit_map) <= set(record.layers)
+    assert record.config == json.loads(json.dumps(to_dict(config)))  # tuples are lists
+    assert record.latency["edge_nna"]["latency_ms"] > 0
+    assert torch.__version__.startswith(record.versions["torch"])
 
 
 def test_fine_tuning_starts_from_a_baseline_that_is_trained_once(corpus: Path, tmp_path: Path) -> None:
@@ -90,11 +92,11 @@ def test_fine_tuning_starts_from_a_baseline_that_is_trained_once(corpus: Path, t
     written = (baseline / "record.json").stat().st_mtime_ns
     ptq = {"name": "ptq", "layers": {"*": {"weight": 16}}}
     second = run(run_config(corpus, tmp_path, policy=ptq), tmp_path / "ptq", name="ptq")
-    assert first["baseline"] == second["baseline"]
-    assert first["baseline"]["id"] == read_json(baseline / "record.json")["run"]
+    assert first.baseline == second.baseline
+    assert first.baseline["id"] == read_json(baseline / "record.json")["run"]
     assert list((tmp_path / "cache" / "baselines").glob("*/record.json")) == [baseline / "record.json"]
     assert (baseline / "record.json").stat().st_mtime_ns == written
-    assert (second["steps"], second["loss"], second["metrics"]["dev"]["utterances"]) == (0, None, 6)
+    assert (second.steps, second.loss, second.metrics["dev"]["utterances"]) == (0, None, 6)
     before, after = (PackedModel.load(folder / "model.qst") for folder in (baseline, tmp_path / "ptq"))
     assert torch.equal(before.tensors["joiner.output.bias"], after.tensors["joiner.output.bias"])
 
@@ -121,8 +123,8 @@ def test_a_stopped_run_goes_on_exactly(
     assert int(weights(tmp_path / "stopped")["step"]) == 4
     resumed = run(config, tmp_path / "stopped", name="stopped")
     assert_same(tmp_path / "straight", tmp_path / "stopped")
-    assert resumed["loss"] == straight["loss"]
-    assert (resumed["steps"], resumed["metrics"]["dev"]["wer"]) == (12, straight["metrics"]["dev"]["wer"])
+    assert resumed.loss == straight.loss
+    assert (resumed.steps, resumed.metrics["dev"]["wer"]) == (12, straight.metrics["dev"]["wer"])
 
 
 def test_the_last_checkpoint_is_the_trained_model(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_finished_run_stays_as_it_is(corpus: Path, shared_folder: Path, tmp_pa
     (tmp_path / "record.json").unlink()  # killed between the last step and the record
     again = run(config, tmp_path, name="qat")
     assert (tmp_path / "model.qst").read_bytes() == model
-    assert (again["loss"], again["steps"], again["step_ms"]) == (first["loss"], 12, first["step_ms"])
+    assert (again.loss, again.steps, again.step_ms) == (first.loss, 12, first.step_ms)
 
 
 def test_another_configuration_does_not_go_on_from_this_one(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:

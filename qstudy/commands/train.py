@@ -29,9 +29,10 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     publish(config, folder)
     if not join(config.trainer).is_global_zero:
         return
-    for label, scores in record["metrics"].items():
-        low, high = 100 * scores["wer_low"], 100 * scores["wer_high"]
-        print(f"{label}: WER {100 * scores['wer']:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")
-    latency = ", ".join(f"{milliseconds(value['latency_ms'])} on {key}" for key, value in record["latency"].items())
-    print(f"{folder / MODEL_FILE}: {record['size_bytes']:,} bytes; simulated latency {latency}")
+    for label, scores in (record.metrics or {}).items():
+        rate, low, high = (100 * (scores[key] or 0.0) for key in ("wer", "wer_low", "wer_high"))
+        print(f"{label}: WER {rate:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")
+    simulated = (record.latency or {}).items()
+    latency = ", ".join(f"{milliseconds(value['latency_ms'])} on {key}" for key, value in simulated)
+    print(f"{folder / MODEL_FILE}: {record.size_bytes:,} bytes; simulated latency {latency}")
     print(f"Next: qstudy transcribe {folder / MODEL_FILE} some.wav")

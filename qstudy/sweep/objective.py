@@ -2,7 +2,6 @@
 
 import traceback
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from qstudy.sweep.queue import ATTEMPTS, CHANGES, FAILED, IDENTITY, Queue
 from qstudy.sweep.space import suggest
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price, price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, environment, headline, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
 from qstudy.training.run import run
 from qstudy.training.tracking import start_tracking
 
@@ -137,10 +137,10 @@ def constrain(trial: optuna.Trial, name: str, excess: float) -> None:
         trial.set_constraint(name, excess)
 
 
-def _record(candidate: Candidate) -> dict[str, Any]:
+def _record(candidate: Candidate) -> Record:
     """The record of the trained candidate; if a killed worker left a whole one, that one."""
     done = candidate.folder / RECORD_FILE
-    if done.exists() and (record := read_record(done))["state"] == "complete":
+    if done.exists() and (record := read_record(done)).state == "complete":
         _mirror(candidate, record)
         return record
     trial = candidate.trial
@@ -165,34 +165,35 @@ def _record(candidate: Candidate) -> dict[str, Any]:
     )
 
 
-def _mirror(candidate: Candidate, record: dict[str, Any]) -> None:
+def _mirror(candidate: Candidate, record: Record) -> None:
     """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
     config, folder = candidate.config, candidate.folder
     if tracker := start_tracking(folder, candidate.study, folder.name, to_dict(config), enabled=config.track):
         tracker.finish(record, folder / MODEL_FILE)
 
 
-def _trained(queue: Queue, candidate: Candidate, record: Mapping[str, Any]) -> Outcome:
+def _trained(queue: Queue, candidate: Candidate, record: Record) -> Outcome:
     """The objectives, and the numbers that tables show, as attributes of the trial."""
-    wer = record["metrics"]["dev"]["wer"]
+    assert record.metrics is not None  # a complete run has them
+    wer = record.metrics["dev"]["wer"]
     candidate.trial.set_user_attr("dev_wer", wer)
-    candidate.trial.set_user_attr("wer", headline(record)["wer"])
-    values = {**candidate.costs, "wer": wer}
+    candidate.trial.set_user_attr("wer", record.headline["wer"])
+    values: dict[str, Any] = {**candidate.costs, "wer": wer}
     return Outcome("trained", values=tuple(values[name] for name in queue.config.objectives))
 
 
 def _record_unfinished(candidate: Candidate, outcome: Outcome) -> None:
-    record = {
-        "run": candidate.folder.name,
-        "study": candidate.study,
-        "trial": candidate.trial.number,
-        "state": "failed" if outcome.kind in FAILED else "pruned",
-        "reason": outcome.reason,
-        "policy": candidate.config.policy["name"],
-        "config": to_dict(candidate.config),
+    record = Record(
+        run=candidate.folder.name,
+        study=candidate.study,
+        trial=candidate.trial.number,
+        state="failed" if outcome.kind in FAILED else "pruned",
+        reason=outcome.reason,
+        policy=candidate.config.policy["name"],
+        config=to_dict(candidate.config),
         **describe_price(candidate.price),
-        "seed": candidate.config.seed,
+        seed=candidate.config.seed,
         **environment(),
         **candidate.extra,
-    }
+    )
     write_record(candidate.folder, record)

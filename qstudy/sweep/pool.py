@@ -23,7 +23,7 @@ from qstudy.sweep.lifeline import INTERRUPTED, LIFELINE_VARIABLE
 from qstudy.sweep.queue import ATTEMPTS, Queue
 from qstudy.sweep.storage import STORAGE_VARIABLE
 from qstudy.sweep.summary import sentence
-from qstudy.training.record import COMMAND_VARIABLE, command
+from qstudy.training.environment import COMMAND_VARIABLE, command
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 PROGRAM = Path(__file__).parents[1] / "__main__.py"

@@ -19,8 +19,8 @@ from qstudy.sweep.space import corners, expand
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import is_incomplete, print_summary
 from qstudy.sweep.worker import work
+from qstudy.training.environment import command
 from qstudy.training.price import price
-from qstudy.training.record import command
 from qstudy.training.run import prepare
 
 INCOMPLETE = 3  # exit code of a study that has ended, but in which trials were given up, or nothing worked

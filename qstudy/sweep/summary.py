@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from qstudy.pareto import front
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.queue import FAILED, FREE, OUTCOME, counts
 from qstudy.training.record import RECORD_FILE
@@ -23,16 +24,6 @@ def sentence(trial: FrozenTrial) -> str:
     if attributes.get(OUTCOME) == "trained":
         return f"{name}: dev WER {attributes['dev_wer']:.1%}, {', '.join(costs)}"
     return f"{name}: {attributes.get('reason') or attributes.get(OUTCOME)}"
-
-
-def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that no other one beats in both dev WER and size, by size."""
-    ordered = sorted(trials, key=lambda trial: (trial.user_attrs["size_bytes"], trial.user_attrs["dev_wer"]))
-    kept: list[FrozenTrial] = []
-    for trial in ordered:
-        if not kept or trial.user_attrs["dev_wer"] < kept[-1].user_attrs["dev_wer"]:
-            kept.append(trial)
-    return kept
 
 
 def print_summary(config: StudyConfig, trials: Sequence[FrozenTrial], folder: Path) -> None:
@@ -91,7 +82,8 @@ def _account(trials: Sequence[FrozenTrial]) -> str:
 
 
 def _table(trained: Sequence[FrozenTrial]) -> Table:
-    best = front(trained)
+    costs = [(trial.user_attrs["size_bytes"], trial.user_attrs["dev_wer"]) for trial in trained]
+    best = [trained[place] for place in front(costs)]
     table = Table(title="Trials by dev WER; * on the Pareto front of WER and size", title_justify="left")
     for column in ("trial", "policy", "dev WER", "test WER", "bytes", "ms", ""):
         table.add_column(column, justify="left" if column in ("policy", "") else "right")

@@ -10,25 +10,24 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from qstudy.data.manifest import identity
 from qstudy.errors import UserError
-from qstudy.files import content_hash, file_hash, read_json, replacing
+from qstudy.files import content_hash, file_hash, replacing
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.locks import locked
 from qstudy.recognize.recognizer import describe, pack
 from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join
+from qstudy.training.environment import environment
 from qstudy.training.evaluation import evaluate
 from qstudy.training.price import describe_price, price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, environment, headline, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Baseline, Record, read_record, write_record
 from qstudy.training.start import read_start
 
-Train = Callable[..., dict[str, Any]]
+Train = Callable[..., Record]
 """`qstudy.training.run.run`: trains a configuration in a folder."""
-SCORED = "scored"  # a baseline's entry: the hash of the sets and accelerators that its scores are of
 
 
 def find_baseline(config: RunConfig, train: Train) -> Path:
@@ -48,11 +47,11 @@ def find_baseline(config: RunConfig, train: Train) -> Path:
     if config.start_file is not None:
         return _scored(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
     own, folder = _from_scratch(config), trained_folder(config)
-    _make(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={SCORED: _sets(own)}))
-    record = read_json(folder / RECORD_FILE)
-    if record.get(SCORED) == _sets(config):
+    _make(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={"scored": _sets(own)}))
+    record = read_record(folder / RECORD_FILE)
+    if record.scored == _sets(config):
         return folder
-    return _scored(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record["run"], config)
+    return _scored(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record.run, config)
 
 
 def trained_folder(config: RunConfig) -> Path:
@@ -76,18 +75,24 @@ def publish(config: RunConfig, folder: Path) -> None:
             return
         with replacing(target / MODEL_FILE) as temporary:
             shutil.copyfile(folder / MODEL_FILE, temporary)
-        write_record(target, {**read_json(folder / RECORD_FILE), SCORED: _sets(config)})
+        write_record(target, replace(read_record(folder / RECORD_FILE), scored=_sets(config)))
 
     _make(target, config, copy)
 
 
-def baseline_summary(folder: Path | None) -> dict[str, Any] | None:
+def baseline_summary(folder: Path | None) -> Baseline | None:
     """What a run's record says of its baseline."""
     if folder is None:
         return None
-    record = read_json(folder / RECORD_FILE)
-    kept = {key: record.get(key) for key in ("size_bytes", "metrics", "utterances", "latency")}
-    return {"id": record["run"], "wer": headline(record)["wer"], **kept}
+    record = read_record(folder / RECORD_FILE)
+    return {
+        "id": record.run,
+        "wer": record.headline["wer"],
+        "size_bytes": record.size_bytes,
+        "metrics": record.metrics,
+        "utterances": record.utterances,
+        "latency": record.latency,
+    }
 
 
 def _scored(file: Path, identity: str, name: str, config: RunConfig) -> Path:
@@ -109,18 +114,18 @@ def _score(config: RunConfig, folder: Path, name: str) -> None:
     cost = price(config)
     packed = pack(model, cost.bit_map, describe(config.model, config.features, assets.tokenizer, config.policy))
     packed.save(folder / MODEL_FILE)
-    record = {
-        "run": name,
-        "state": "complete",
-        "policy": config.policy["name"],
-        "config": to_dict(config),
+    record = Record(
+        run=name,
+        state="complete",
+        policy=config.policy["name"],
+        config=to_dict(config),
         **describe_price(cost),
         **evaluate(model, packed, assets),
-        "file_bytes": (folder / MODEL_FILE).stat().st_size,
-        "seed": config.seed,
-        SCORED: _sets(config),
+        file_bytes=(folder / MODEL_FILE).stat().st_size,
+        seed=config.seed,
+        scored=_sets(config),
         **environment(),
-    }
+    )
     write_record(folder, record)
 
 

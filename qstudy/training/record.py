@@ -1,152 +1,312 @@
-"""`record.json`: all that is kept of a run; reports are made from these files and nothing else."""
+"""`record.json`: all that is kept of a run; reports are made from these files and nothing else.
+
+Records may come from strangers: what is read is held against the types below, and unknown fields are ignored. Neither
+torch nor Lightning is imported, so that whoever reads records need not wait for them.
+"""
 
 import math
-import os
-import platform
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import torch
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, ConfigDict
+from typing_extensions import TypedDict
 
 from qstudy.errors import UserError
-from qstudy.files import read_json, write_json
-from qstudy.secrets import masked_arguments
+from qstudy.fields import checked
+from qstudy.files import read_json, safe_name, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.qst"  # beside it
-ENTRIES = ("run", "state", "policy", "config", "bit_map", "size_bytes")  # every record has them
-STATES = ("complete", "pruned", "failed")
-COMMAND_VARIABLE = "QSTUDY_COMMAND"  # what the user typed, for the workers that it started
-PACKAGES = ("qstudy", "torch", "torchaudio", "lightning", "numpy", "optuna", "wandb")
+SMALLEST, LARGEST = 1e-9, 1e15  # beyond these no axis can be drawn
+LABEL = 200  # characters: what is written beside points, into legends and table heads
+UTTERANCES = 100_000  # of a set: what a bootstrap takes seconds for
+_COUNTS = re.compile("[0-9]{1,6}( [0-9]{1,6})*")
 
 
-def environment() -> dict[str, Any]:
-    """Where a record comes from: `versions`, `commit`, `command`, `created` (UTC), `machine` (its kind, no names)."""
-    return {
-        "versions": _versions(),
-        "commit": _commit(),
-        "command": command(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
-    }
+def _amount(value: float) -> float:
+    if value and not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"should be 0, or between {SMALLEST:g} and {LARGEST:g}")
+    return value
 
 
-def command() -> str:
-    """What the user typed, without passwords; for a worker, what was typed where it was started."""
-    return os.environ.get(COMMAND_VARIABLE) or shlex.join(["qstudy", *masked_arguments(sys.argv[1:])])
+def _label(text: str) -> str:
+    if len(text) > LABEL or not text.isprintable():
+        raise ValueError(f"should be one line of at most {LABEL} characters")
+    return text
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Write `folder/record.json` in one step and return what it holds: with its schema, NaN and infinity as None.
+def _study(name: str) -> str:
+    """A study's name begins the names of files."""
+    try:
+        return safe_name(name, "study") if name else name
+    except UserError as error:
+        raise ValueError(f"cannot name a file{str(error).rpartition(' cannot name a file')[2].rstrip('.')}") from error
+
+
+def _utterances(value: "Utterances") -> "Utterances":
+    errors, words = value.get("errors", ""), value.get("words", "")
+    if not _COUNTS.fullmatch(errors) or not _COUNTS.fullmatch(words) or errors.count(" ") >= UTTERANCES:
+        raise ValueError(
+            f"needs `errors` and `words`, whole numbers below a million by utterance, of at most {UTTERANCES:,}"
+        )
+    if errors.count(" ") != words.count(" "):
+        raise ValueError(f"has {errors.count(' ') + 1} errors, but {words.count(' ') + 1} words")
+    return value
+
+
+def _bits(value: "Bits") -> "Bits":
+    if "grid" in value:  # unnoticed, a codebook would become uniform levels
+        raise ValueError("has a `grid`, which is called `quantizer` since schema 2")
+    return value
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(config.get("policy") or {}, dict):
+        raise ValueError("needs a mapping `policy`")
+    return config
+
+
+Amount = Annotated[float, AfterValidator(_amount)]
+"""Bytes, milliseconds, error rates, ...: 0 or more, and drawable."""
+Count = Annotated[int, Ge(0), Le(10**15)]
+Label = Annotated[str, AfterValidator(_label)]
+Width = Annotated[int, Ge(1), Le(32)]
+OPEN = ConfigDict(extra="allow")
+"""Of a section: keys that are not declared are kept as they are."""
+
+
+class Bits(TypedDict, total=False):
+    """In which arithmetic one layer computes (`qstudy.bits.LayerBits`)."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    weight: Width | None
+    activation: Width | None
+    quantizer: Label
+    granularity: Label
+    placement: Label
+
+
+class Layer(TypedDict, total=False):
+    """One layer of the model: what it is, and how large."""
+
+    kind: Label | None
+    parameters: Count | None
+    bytes: Count | None
+
+
+class Latency(TypedDict, total=False):
+    """What the simulator says of the model on one accelerator (`qstudy.hardware.simulator.Report`)."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    latency_ms: Amount | None
+    rtf: Amount | None
+
+
+class Scores(TypedDict, total=False):
+    """Errors on one set; rates are fractions, `rtf` seconds of decoding per second of speech."""
+
+    wer: Amount | None
+    wer_low: Amount | None
+    wer_high: Amount | None
+    cer: Amount | None
+    substitutions: Count | None
+    insertions: Count | None
+    deletions: Count | None
+    words: Count | None
+    utterances: Count | None
+    rtf: Amount | None
+
+
+class Utterances(TypedDict, total=False):
+    """Word errors and reference words of every utterance of a set, as text: `0 2 1`."""
+
+    errors: str
+    words: str
+
+
+class Sample(TypedDict, total=False):
+    """A sentence, and what the model heard."""
+
+    reference: str
+    hypothesis: str
+
+
+class Baseline(TypedDict, total=False):
+    """The float model that the run started from."""
+
+    id: Label
+    wer: Amount | None
+    size_bytes: Count | None
+    metrics: dict[Label, Scores] | None
+    utterances: dict[Label, Annotated[Utterances, AfterValidator(_utterances)]] | None
+    latency: dict[Label, Latency] | None
+
+
+class StepTime(TypedDict, total=False):
+    """Milliseconds of a training step."""
+
+    median: Amount | None
+    p95: Amount | None
+
+
+class Loss(TypedDict, total=False):
+    """The mean loss of the first and of the last steps; may be negative."""
+
+    first: float | None
+    last: float | None
+
+
+class Choice(TypedDict, total=False):
+    """The quantizer that calibration chose for a tensor, and the errors of all candidates."""
+
+    quantizer: Label | None
+    errors: dict[Label, Amount | None] | None
+
+
+class Notes(TypedDict, total=False):
+    """What the policy chose by itself."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    choices: dict[Label, Choice] | None
+
+
+class LatencyBudget(TypedDict, total=False):
+    """Milliseconds that a model may take on an accelerator."""
+
+    accelerator: Label
+    limit: Amount | None
+
+
+class Budgets(TypedDict, total=False):
+    """What a study allows."""
+
+    size_bytes: Amount | None
+    latency_ms: LatencyBudget | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run; sections are plain JSON mappings, of the types above."""
+
+    schema: int = SCHEMA
+    run: Label
+    """Its name, and that of its folder."""
+    study: Annotated[str, AfterValidator(_study)] | None = None
+    trial: Count | None = None
+    """Its number in the study."""
+    state: Literal["complete", "pruned", "failed"]
+    reason: str | None = None
+    """Why it was pruned, or failed."""
+    policy: Label
+    config: Annotated[dict[str, Any], AfterValidator(_config)] | None = None
+    """Resolved: every field of `qstudy.training.config.RunConfig`."""
+    bit_map: dict[Label, Annotated[Bits, AfterValidator(_bits)]] | None = None
+    """Layer -> widths."""
+    layers: dict[Label, Layer] | None = None
+    size_bytes: Count | None = None
+    """Of the packed model's tensors."""
+    latency: dict[Label, Latency] | None = None
+    """Accelerator -> simulated totals."""
+    notes: Notes | None = None
+    metrics: dict[Label, Scores] | None = None
+    """Set -> errors of the packed model."""
+    utterances: dict[Label, Annotated[Utterances, AfterValidator(_utterances)]] | None = None
+    training_model_wer: Amount | None = None
+    """Word error rate of the model that was trained, on dev."""
+    samples: list[Sample] | None = None
+    file_bytes: Count | None = None
+    """Of the packed model's file."""
+    baseline: Baseline | None = None
+    steps: Count | None = None
+    step_ms: StepTime | None = None
+    train_seconds: Amount | None = None
+    data_wait: Amount | None = None
+    """Share of the training's time that was spent waiting for data."""
+    loss: Loss | None = None
+    precision: Label | None = None
+    seed: Count | None = None
+    versions: dict[Label, Label] | None = None
+    commit: Label | None = None
+    command: str | None = None
+    created: Label | None = None
+    machine: dict[str, Any] | None = None
+    budgets: Budgets | None = None
+    scored: Label | None = None
+    """Of a baseline: the hash of the sets and accelerators that its scores are of."""
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The numbers that stand for a run: `wer` (of the first test set, else of dev), `size_bytes`, `latency_ms`,
+        `rtf`, as far as there are any.
+
+        Latency and real-time factor are those simulated on the first accelerator.
+        """
+        metrics, latency = self.metrics or {}, self.latency or {}
+        scores: Any = next((scores for name, scores in metrics.items() if name != "dev"), metrics.get("dev", {}))
+        simulated: Any = next(iter(latency.values()), {})
+        found = {"wer": scores.get("wer"), "size_bytes": self.size_bytes}
+        found |= {name: simulated.get(name) for name in ("latency_ms", "rtf")}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def parse_record(values: Any) -> Record:
+    """A record from its JSON; fields that are unknown, or of a later version, are ignored.
 
     Raises:
-        ValueError: an entry that every record has is missing, or the state is none of `STATES`.
-        UserError: the folder cannot be written.
+        UserError: it is no mapping, a field that every record has is missing, or a field has a wrong type or value.
     """
-    if wrong := _wrong(record):
-        raise ValueError(f"a record needs {wrong}")
-    written: dict[str, Any] = _finite({"schema": SCHEMA, **record})
-    write_json(folder / RECORD_FILE, written)
+    if not isinstance(values, Mapping):
+        raise UserError("The record is not a mapping.")
+    known = {one.name: values[one.name] for one in fields(Record) if one.name in values}
+    record: Record = checked(Record, known, "")
+    return record
+
+
+def write_record(folder: Path, record: Record) -> Record:
+    """Write `folder/record.json` in one step and return what it holds: NaN and infinity are None.
+
+    Raises:
+        UserError: a field has a wrong type or value, or the folder cannot be written.
+    """
+    values = _finite(asdict(record))
+    written = parse_record(values)
+    write_json(folder / RECORD_FILE, values)
     return written
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> Record:
     """Read one record.
 
     Raises:
         UserError: the file is missing, damaged, or of another schema.
     """
-    record = read_json(path)
-    schema = record.get("schema") if isinstance(record, dict) else None
+    values = read_json(path)
+    schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
-        raise UserError(f"{path} is not a record that this version reads: `schema` is {schema!r}, not {SCHEMA}.")
-    if wrong := _wrong(record):
-        raise UserError(f"{path} is damaged: it needs {wrong}; remove it, and the run is made again.")
-    return dict(record)
+        raise UserError(
+            f"{path} is not a record that this version reads: `schema` is {schema!r}, not {SCHEMA}; "
+            "remove it, and the run is made again."
+        )
+    try:
+        return parse_record(values)
+    except UserError as error:
+        raise UserError(
+            f"{path} is damaged: {str(error).rstrip('.')}; remove it, and the run is made again."
+        ) from error
 
 
-def _wrong(record: Mapping[str, Any]) -> str:
-    """What a record lacks; empty if nothing."""
-    if missing := [key for key in ENTRIES if key not in record]:
-        return f"the entry {missing[0]!r}"
-    if record["state"] not in STATES:
-        return f"a state of {', '.join(STATES)}, not {record['state']!r}"
-    return ""
-
-
-def read_records(study: Path) -> list[dict[str, Any]]:
+def read_records(study: Path) -> list[Record]:
     """The records of a study's folder, by run name; empty if no run has ended.
 
     Raises:
         UserError: a record is damaged or of another schema.
     """
     return [read_record(path) for path in sorted(study.glob(f"runs/*/{RECORD_FILE}"))]
-
-
-def headline(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers that stand for a run: `wer` (of the first test set, else of dev), `size_bytes`, `latency_ms`, `rtf`.
-
-    Latency and real-time factor are those simulated on the first accelerator. What a record does not hold is left out.
-    """
-    metrics = record.get("metrics") or {}
-    scores = next((s for name, s in metrics.items() if name != "dev"), metrics.get("dev", {}))
-    simulated: dict[str, Any] = next(iter((record.get("latency") or {}).values()), {})
-    found = {
-        "wer": scores.get("wer"),
-        "size_bytes": record.get("size_bytes"),
-        "latency_ms": simulated.get("latency_ms"),
-        "rtf": simulated.get("rtf"),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue  # an optional part, or run from a checkout
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of the source that runs, with `-dirty` if it was changed since; None: installed without git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        ours = subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True)
-        name = subprocess.run([*git, "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True)
-    except OSError:  # no git
-        return None
-    return name.stdout.strip() or None if ours.returncode == 0 else None
-
-
-def _machine() -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-    }
-
-
-def _processor() -> str:
-    """The processor's model, or at least its kind."""
-    try:
-        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        model = None
-    return model[1] if model else platform.machine()
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -21,12 +21,13 @@ from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import check_devices, join
+from qstudy.training.environment import environment
 from qstudy.training.evaluation import evaluate
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.precision import check_precision
 from qstudy.training.price import describe_price, price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, environment, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Notes, Record, read_record, write_record
 from qstudy.training.tracking import start_tracking
 
 CALIBRATION_BATCHES = 8
@@ -53,7 +54,7 @@ def run(
     trial: int | None = None,
     extra: dict[str, Any] | None = None,
     report: Report | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Train or calibrate, pack, evaluate and record one model in `folder`; goes on from a checkpoint there.
 
     Args:
@@ -94,25 +95,23 @@ def run(
         header = describe(config.model, config.features, assets.tokenizer, config.policy)
         packed = pack(model, cost.bit_map, header)
         packed.save(folder / MODEL_FILE)
-        record = {
-            "run": name,
-            "study": study,
-            "trial": trial,
-            "state": "complete",
-            "reason": None,
-            "policy": config.policy["name"],
-            "config": to_dict(config),
-            **describe_price(cost),
-            "notes": policy.notes(),
+        record = Record(
+            run=name,
+            study=study,
+            trial=trial,
+            state="complete",
+            policy=config.policy["name"],
+            config=to_dict(config),
+            **{**describe_price(cost), "size_bytes": packed.size_bytes},
+            notes=cast(Notes, policy.notes()),
             **evaluate(model, packed, assets),
-            "size_bytes": packed.size_bytes,
-            "file_bytes": (folder / MODEL_FILE).stat().st_size,
-            "baseline": baseline_summary(baseline),
+            file_bytes=(folder / MODEL_FILE).stat().st_size,
+            baseline=baseline_summary(baseline),
             **trained,
-            "seed": config.seed,
+            seed=config.seed,
             **environment(),
             **(extra or {}),
-        }
+        )
         record = write_record(folder, record)
         if tracker:
             tracker.finish(record, folder / MODEL_FILE)

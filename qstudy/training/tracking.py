@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 
 from qstudy.files import read_json, write_json
-from qstudy.training.record import headline
+from qstudy.training.record import Record
 
 PROJECT = "qstudy"
 FLUSH_S = "1"  # what a killed run loses at most; W&B's default is 15
@@ -61,7 +61,7 @@ class Tracker(WandbLogger):
         values = {name: value for name, value in metrics.items() if name != "epoch"}  # ours has none to speak of
         self._guard("log", lambda run: run.log(values, step=step))
 
-    def finish(self, record: dict[str, Any], model: Path) -> None:
+    def finish(self, record: Record, model: Path) -> None:
         """Add what came out (summary, tables, the packed model) and close the run.
 
         Args:
@@ -115,22 +115,23 @@ def _new_run(folder: Path, study: str | None, name: str, config: dict[str, Any])
     )
 
 
-def _finish(run: Any, record: dict[str, Any], model: Path) -> None:
+def _finish(run: Any, record: Record, model: Path) -> None:
     import wandb
 
-    layers: list[Any] = [[name, *bits.values()] for name, bits in record["bit_map"].items()]
-    names = list(next(iter(record["bit_map"].values()), {}))
-    samples: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in record.get("samples", [])]
+    bit_map = record.bit_map or {}
+    layers: list[Any] = [[name, *bits.values()] for name, bits in bit_map.items()]
+    names = list(next(iter(bit_map.values()), {}))
+    samples: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in record.samples or []]
     run.log(
         {
             "layers": wandb.Table(columns=["layer", *names], data=layers),
             "transcripts": wandb.Table(columns=["reference", "hypothesis"], data=samples),
         }
     )
-    for name, scores in record.get("metrics", {}).items():
+    for name, scores in (record.metrics or {}).items():
         run.summary[f"{name}_wer"] = scores["wer"]
-    run.summary.update(headline(record))
-    artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=headline(record))
+    run.summary.update(record.headline)
+    artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=record.headline)
     artifact.add_file(str(model), policy="immutable")  # by reference: no second copy in the user's home
     run.log_artifact(artifact)
     run.finish()

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from analysis.records import Run
 from analysis.study import Study
 from analysis.text import MIB, number, size, slug
 
@@ -17,12 +16,10 @@ class Cost:
     title: str
     axis: str
     """Axis label with its unit."""
+    column: str
+    """Of the runs."""
     unit: float
     """Divides raw values."""
-    of: Callable[[Run], float | None]
-    """Raw value of a run."""
-    reference: float | None
-    """Raw value of the float baseline."""
     budget: float | None
     """Raw value."""
     words: Callable[[float], str]
@@ -31,39 +28,37 @@ class Cost:
     """Ticks at powers of two."""
 
 
-def size_cost(study: Study) -> Cost:
+def costs(study: Study) -> list[Cost]:
+    """Size, then latency on every accelerator that runs were simulated on."""
+    return [_size(study), *(_latency(study, name) for name in study.accelerators)]
+
+
+def _size(study: Study) -> Cost:
     """Packed size in MiB, or in KiB where every model is small."""
-    sizes = [run.size_bytes for run in study.runs if run.size_bytes]
-    unit, name = (MIB, "MiB") if max(sizes, default=MIB) >= MIB else (1024, "KiB")
+    largest = study.runs.size_bytes.max()
+    unit, name = (1024, "KiB") if largest < MIB else (MIB, "MiB")
     return Cost(
         name="wer_vs_size",
         title="Word error rate against size",
         axis=f"Packed model size ({name})",
+        column="size_bytes",
         unit=unit,
-        of=lambda run: run.size_bytes or None,
-        reference=study.reference.size_bytes if study.reference else None,
         budget=study.size_budget,
         words=size,
         octaves=True,
     )
 
 
-def latency_cost(study: Study, accelerator: str) -> Cost:
+def _latency(study: Study, accelerator: str) -> Cost:
     """Simulated latency on one accelerator, in ms; the first accelerator's figure has the plain file name."""
     first = accelerator == study.accelerators[0]
     return Cost(
         name="wer_vs_latency" if first else f"wer_vs_latency_{slug(accelerator)}",
         title=f"Word error rate against latency on {accelerator}",
         axis=f"Simulated latency on {accelerator} (ms)",
+        column=f"latency_ms.{accelerator}",
         unit=1.0,
-        of=lambda run: run.latency_ms.get(accelerator) or None,
-        reference=study.reference.latency_ms.get(accelerator) if study.reference else None,
         budget=study.latency_budgets.get(accelerator),
         words=lambda value: f"{number(value)} ms",
         octaves=False,
     )
-
-
-def costs(study: Study) -> list[Cost]:
-    """Size, then latency on every accelerator that runs were simulated on."""
-    return [size_cost(study), *(latency_cost(study, name) for name in study.accelerators)]

@@ -3,17 +3,18 @@
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from analysis.text import one_line
+from analysis.variants import order
 
 # Greys by role. The page swaps them for its own (dark mode), so nothing else may use the very same values.
 INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#ffffff"
+ROLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SHADE: "var(--shade)", PAPER: "var(--paper)"}
 
 SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs, hence the same bytes, everywhere
@@ -83,16 +84,6 @@ VARIANTS = (  # of one policy's look: the marker, its size, the dash, and how mu
 )
 
 
-def order(methods: Iterable[str]) -> list[str]:
-    """Methods (`ptq max`: a policy and its variant) in a fixed order: known policies first, users' own after them."""
-    known = list(MARKS)
-    return sorted(set(methods), key=lambda name: (*_rank(name.partition(" ")[0], known), name))
-
-
-def _rank(policy: str, known: list[str]) -> tuple[int, str]:
-    return (known.index(policy), "") if policy in known else (len(known), policy)
-
-
 def marks(methods: Iterable[str]) -> dict[str, Mark]:
     """Method -> mark, in their order; a policy's variants share its colour, darker and darker."""
     found: dict[str, Mark] = {}
@@ -113,7 +104,11 @@ def _variant(mark: Mark, number: int) -> Mark:
     return Mark(to_hex((red, green, blue)), marker, size, dash) if marker else mark
 
 
-@dataclass
+FORMATS = {"png": ("Software", 200), "pdf": ("CreationDate", 200), "svg": ("Date", 120)}
+"""Ending -> the metadatum that would tell of the day, and pixels per inch; in SVG files only crowds are pixels."""
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure with all that a reader needs beside it."""
 
@@ -122,39 +117,28 @@ class Picture:
     title: str
     caption: str
     figure: Figure
-    tips: dict[str, str] = field(default_factory=dict)
-    """Id of a drawn group -> what the page shows when the mouse rests on it."""
-    svg: str = ""
-    """Filled by `drawn`."""
+    plot: dict[str, Any] | None = None
+    """What the page shows in its place: a Vega-Lite specification over the runs (`analysis.figures.interactive`)."""
 
     def drawn(self) -> dict[str, bytes]:
-        """File name -> content as PNG, SVG and PDF; equal figures give equal bytes."""
-        found = {}
-        for ending, metadata in (("png", "Software"), ("pdf", "CreationDate"), ("svg", "Date")):
-            buffer = io.BytesIO()
-            with mpl.rc_context(SETTINGS):
-                self.figure.savefig(buffer, format=ending, dpi=200, metadata={metadata: None})
-            found[f"{self.name}.{ending}"] = buffer.getvalue()
-        self.svg = _with_tips(found[f"{self.name}.svg"].decode(), self.tips)
-        return {**found, f"{self.name}.svg": self.svg.encode()}
+        """File name -> content as PNG, PDF and SVG; equal figures give equal bytes."""
+        return {f"{self.name}.{ending}": self._saved(ending, *FORMATS[ending]) for ending in FORMATS}
+
+    def _saved(self, ending: str, date: str, dpi: int) -> bytes:
+        buffer = io.BytesIO()
+        with mpl.rc_context(SETTINGS):
+            self.figure.savefig(buffer, format=ending, dpi=dpi, metadata={date: None})
+        content = buffer.getvalue()
+        return re.sub(rb"[ \t]+\n", b"\n", content) if ending == "svg" else content
 
 
-def _with_tips(svg: str, tips: dict[str, str]) -> str:
-    """Put a `<title>` into every group that has a tip: browsers show it under the mouse."""
-    for name, tip in tips.items():
-        text = one_line(tip).replace("&", "&amp;").replace("<", "&lt;")
-        svg = svg.replace(f'<g id="{name}">', f'<g id="{name}"><title>{text}</title>')
-    return re.sub(r"[ \t]+\n", "\n", svg)
-
-
-def inline_svg(picture: Picture) -> str:
-    """The SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
-    svg = picture.svg[picture.svg.index("<svg") :]
+def inline_svg(name: str, svg: str) -> str:
+    """A drawn SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{picture.name}-", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    roles = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", PAPER: "paper"}
-    for color, role in roles.items():
-        svg = svg.replace(color, f"var(--{role})")
+    for color, role in ROLES.items():
+        svg = svg.replace(color, role)
     return svg

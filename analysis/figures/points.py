@@ -1,0 +1,86 @@
+"""What a plot of word error rate against a cost shows, before anything is drawn."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.figures.axes import Scale, cost_scale, error_scale
+from analysis.figures.costs import Cost
+from analysis.measures import front
+from analysis.study import Study
+
+MANY = 200  # trials: of more, only those on the front have whiskers, and points are pixels in SVG and PDF files, too
+
+
+@dataclass(frozen=True)
+class Points:
+    """Everything with its place; word error rates in per cent, costs in the axis' unit."""
+
+    cost: Cost
+    study: Study
+    trials: pd.DataFrame
+    """The finished ones, one row per setting (`Study.settings`), with `cost`, and whether on the `front`."""
+    refused: pd.DataFrame
+    """Candidates over a budget: the same, without rates."""
+    baseline: pd.Series | None
+    """The float baseline: the same; its cost may be NaN. None if nobody knows it."""
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The trials on the Pareto front, cheapest first."""
+        return self.trials[self.trials.front].sort_values("cost")
+
+    @property
+    def few(self) -> bool:
+        """Whether there is room for every whisker."""
+        return len(self.trials) <= MANY
+
+    @property
+    def beyond(self) -> list[float]:
+        """Costs of float models, which may be much larger than all others."""
+        floats = self.trials.cost[self.trials.policy == "float"]
+        one = self.baseline
+        return list(floats) if one is None or not one.cost > 0 else [*floats, one.cost]
+
+    @property
+    def inside(self) -> list[float]:
+        """Costs of all others, and the budget."""
+        found = [*self.trials.cost[self.trials.policy != "float"], *self.refused.cost]
+        return found if self.budget is None else [*found, self.budget]
+
+    @property
+    def budget(self) -> float | None:
+        """The budget; None if it is far beyond everything."""
+        limit = math.inf if self.cost.budget is None else self.cost.budget / self.cost.unit
+        highest = max([*self.trials.cost, *self.refused.cost, *self.beyond], default=0.0)
+        return limit if limit <= 2 * highest else None
+
+    @property
+    def rated(self) -> pd.DataFrame:
+        """The trials and the baseline."""
+        return self.trials if self.baseline is None else pd.concat([self.baseline.to_frame().T, self.trials])
+
+    @property
+    def x(self) -> Scale:
+        """The axis of costs."""
+        return cost_scale(self.inside, self.cost.octaves, self.beyond)
+
+    @property
+    def y(self) -> Scale:
+        """The axis of error rates."""
+        return error_scale(self.rated)
+
+
+def points(study: Study, cost: Cost) -> Points:
+    """Look up where the study's runs lie."""
+    trials = _placed(study.settings, cost).query("cost > 0")
+    trials = trials.assign(front=trials.index.isin(front(study.settings, cost.column).index))
+    refused = _placed(study.unfinished[study.unfinished.over_budget], cost).query("cost > 0")
+    baseline = None if study.reference is None else _placed(study.reference.to_frame().T, cost).iloc[0]
+    return Points(cost, study, trials, refused, baseline)
+
+
+def _placed(runs: pd.DataFrame, cost: Cost) -> pd.DataFrame:
+    rates = {name: 100 * runs[name].astype(float) for name in ("wer", "low", "high")}
+    return runs.assign(cost=runs[cost.column].astype(float) / cost.unit, **rates)

@@ -1,0 +1,89 @@
+"""Settings that quantize every layer alike, in one series per method and kind; and the rows of tables by bit width."""
+
+import pandas as pd
+
+from analysis.study import Study
+from analysis.variants import order
+from qstudy.bits import FLOAT
+
+ALONE = "weights alone"
+SAME = "activations as weights"
+PART = "encoder"
+
+
+def series(study: Study) -> pd.DataFrame:
+    """The study's uniform settings in series of two widths or more, one row per series and width, weights alone first.
+
+    Columns beside those of `Study.settings`: `kind` (`weights alone`, `activations as weights`, `8-bit activations`),
+    `name` (the method), `width` (bits of the weights, int), `runs` (how many share the cell: the one in the middle by
+    word error rate stands for them; no picking of lucky ones).
+    """
+    settings = study.settings[study.settings.uniform]
+    widths = list(zip(settings.weight_bits.astype(int), settings.activation_bits.astype(int), strict=True))
+    kinds = _kinds(set(widths))
+    found = settings.assign(
+        width=[width for width, _ in widths], kind=[kinds[pair] for pair in widths], name=settings.method
+    ).explode("kind")
+    found = found[found.groupby(["kind", "name"]).width.transform("nunique") > 1]  # one width is no series
+    places = {method: place for place, method in enumerate(order(found.name))}
+    found = found.assign(
+        place=[
+            (kind != ALONE, kind == SAME, kind, places[name]) for kind, name in zip(found.kind, found.name, strict=True)
+        ]
+    )
+    return _middle(found.sort_values("place", kind="stable").drop(columns="place"))
+
+
+def rows(study: Study) -> pd.DataFrame:
+    """The rows of a table by width: float runs for reference, the series, and runs with few bits in the encoder."""
+    floats = study.settings[study.settings.policy == "float"]
+    floats = pd.concat([study.references, floats])
+    floats = _middle(floats.assign(kind="float", name=floats.title, width=FLOAT))
+    return pd.concat([floats, series(study), _middle(_encoders(study))], ignore_index=True)
+
+
+def _middle(found: pd.DataFrame) -> pd.DataFrame:
+    """Of the settings in each cell the one in the middle (of an even number, the better), most bits first."""
+    if found.empty:
+        return found.assign(runs=0)
+    keys = ["kind", "name", "width"]
+    ordered = found.assign(series=found.groupby(keys[:2], sort=False).ngroup()).sort_values(
+        ["series", "width", "wer"], ascending=[True, False, True], kind="stable"
+    )
+    grouped = ordered.groupby(keys, sort=False)
+    runs, place = grouped.n.transform("sum"), grouped.cumcount()
+    size = grouped.n.transform("size")
+    return ordered.assign(runs=runs)[place == (size - 1) // 2].drop(columns="series")
+
+
+def _encoders(study: Study) -> pd.DataFrame:
+    """Settings of `encoder_only` whose encoder is uniform, and all the rest is; `width` is the encoder's."""
+    found = study.settings[study.settings.policy == "encoder_only"]
+    layers = study.layers[study.layers.run.isin(found.run) & study.layers.weight.notna()]
+    inside = layers.layer.str.startswith("encoder.")
+    encoder, rest = (_only(layers[which]) for which in (inside, ~inside))
+    found = found.assign(width=found.run.map(encoder), rest=found.run.map(rest)).dropna(subset=["width", "rest"])
+    kinds = [f"{PART}; rest " + ("in float" if bits == FLOAT else f"at {bits:.0f} bits") for bits in found.rest]
+    return found.assign(kind=kinds, name=found.method, width=found.width.astype(int)).drop(columns="rest")
+
+
+def _only(layers: pd.DataFrame) -> pd.Series:
+    """Run -> the weight width of its layers, where they have only one."""
+    found = layers.groupby("run").weight.agg(["min", "max"])
+    return found["min"][found["min"] == found["max"]]
+
+
+def _kinds(widths: set[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
+    """What each (weight, activation) pair belongs to; 8/8 ends both the series of equal widths and that of 8 bits."""
+    same = any(weight == activation != 8 for weight, activation in widths)
+    kinds: dict[tuple[int, int], list[str]] = {}
+    for weight, activation in widths:
+        fixed = f"{activation}-bit activations"
+        others = any(other != activation == act for other, act in widths)
+        if activation == FLOAT:
+            kinds[weight, activation] = [ALONE]
+        elif weight != activation:
+            kinds[weight, activation] = [fixed]
+        else:
+            kinds[weight, activation] = [SAME] * (same or not others) + [fixed] * (others and weight == 8)
+    return kinds

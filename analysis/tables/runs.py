@@ -1,0 +1,92 @@
+"""The tables of runs: one row per run, in the columns that papers use; every raw number besides in the CSV file."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from analysis.measures import compression, front
+from analysis.study import Study
+from analysis.tables.table import Column, Table, rate
+from analysis.text import DASH, MIB, change, number
+
+PRINTED = (
+    Column("run", "Run"),
+    Column("title", "Policy"),
+    Column("bits", "Bits", bold=lambda row: row["on_front"] == 1),
+    Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
+    Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
+    rate("wer", "WER (%) [95 %]", "on_front", missing=DASH),
+    Column("wer_change", "ΔWER (%)", "r", lambda ratio: change(1 + ratio, 1.0), missing=DASH),
+    Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+    Column("rtf", "RTF", "r", partial(number, digits=2), missing=DASH),
+    Column("step_ms", "Step (ms)", "r", number, missing=DASH),
+)
+SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
+RAW = ("policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high")
+RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
+RAW += ("seed", "commit", "bit_map")
+
+
+def runs(study: Study) -> Table:
+    """The baseline, the settings by size (a row for all seeds of each), then the runs that were not finished."""
+    settings = study.settings.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
+    found = pd.concat([study.references, settings, study.unfinished.assign(n=1)])
+    frame = found.assign(
+        policy=found.method,
+        title=found.title.where(found.state == "complete", found.title + " (" + found.state + ")"),
+        on_front=(found.setting.isin(front(study.settings).setting) & ~found.is_baseline).astype(int),
+        size_mib=found.size_bytes / MIB,
+        compression=compression(found),
+        wer_low=found.low,
+        wer_high=found.high,
+        wer_spread=found.spread,
+        wer_seeds=found.n,
+        wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
+        bit_map=found.run.map(_widths(study.layers)).fillna("{}"),
+        **{name: found[f"{name}.{study.split}"] for name in SCORES},
+    )
+    varying = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]
+    names = [*(column.key for column in PRINTED), *RAW, *varying]
+    return Table("runs", "Runs", _caption(study), frame[names].reset_index(drop=True), PRINTED)
+
+
+def unfinished(study: Study) -> Table | None:
+    """Pruned and failed runs, and what stopped them; None if there are none."""
+    found = study.unfinished
+    if found.empty:
+        return None
+    missing = np.where(found.state == "complete", f"no word error rate on {study.split}", "no reason recorded")
+    frame = found.assign(size_mib=found.size_bytes / MIB, reason=found.reason.where(found.reason != "", missing))
+    columns = (
+        Column("run", "Run"),
+        Column("method", "Policy"),
+        Column("bits", "Bits"),
+        Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
+        Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+        Column("state", "State"),
+        Column("reason", "Reason"),
+    )
+    return Table("unfinished", "Pruned and failed runs", "", frame[[column.key for column in columns]], columns)
+
+
+def _widths(layers: pd.DataFrame) -> dict[str, str]:
+    """Run -> its widths as JSON: layer -> weight/activation."""
+    known = layers[layers.weight.notna()]
+    words = known.weight.map("{:.0f}".format) + "/" + known.activation.map("{:.0f}".format)
+    found: dict[str, dict[str, str]] = {}
+    for run, layer, said in zip(known.run, known.layer, words, strict=True):
+        found.setdefault(run, {})[layer] = said
+    return {run: json.dumps(widths) for run, widths in found.items()}
+
+
+def _caption(study: Study) -> str:
+    accelerator = next(iter(study.accelerators), None)
+    simulated = f" Latency and RTF are simulated on {accelerator}." if accelerator else ""
+    return (
+        f"Runs of the study {study.name}. WER on {study.split} with its 95 % bootstrap interval; ΔWER is the relative "
+        f"change against the float baseline; bold: on the Pareto front of size against WER"
+        f"{'' if study.chosen_on == study.split else f' on {study.chosen_on}'}.{simulated} Step is the "
+        "median time of a training step."
+    )

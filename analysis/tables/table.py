@@ -1,0 +1,85 @@
+"""A table: a DataFrame of raw values, and how its columns are printed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from analysis.text import percent
+
+Row = Mapping[str, Any]
+"""A row of the frame: column -> raw value."""
+
+
+class Cell(NamedTuple):
+    """One printed cell."""
+
+    text: str
+    small: str = ""
+    """Printed small behind the text: `[1.1, 2.3]`."""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One printed column."""
+
+    key: str
+    """Its name in the frame."""
+    header: str
+    align: Literal["l", "r"] = "l"
+    text: Callable[[Any], str] = str
+    """Of a value that is not missing."""
+    small: Callable[[Row], str] = lambda row: ""
+    bold: Callable[[Row], bool] = lambda row: False
+    missing: str = ""
+    """Printed where there is no value."""
+
+    def cell(self, row: Row) -> Cell:
+        """This column's cell of a row."""
+        value = row[self.key]
+        if pd.isna(value):
+            return Cell(self.missing)
+        return Cell(self.text(value), self.small(row), bool(self.bold(row)))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame, its printed columns, and a caption."""
+
+    name: str
+    """File name without its ending."""
+    title: str
+    caption: str
+    frame: pd.DataFrame
+    """Raw values, as the CSV file has them."""
+    columns: tuple[Column, ...]
+    folded: bool = False
+    """Whether the page shows it on demand only: long lists beside what they were condensed to."""
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The printed cells, row by row."""
+        rows = self.frame.to_dict("records")
+        return [[column.cell(row) for column in self.columns] for row in rows]
+
+
+def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
+    """A column of error rates in per cent, behind them the interval that `KEY_low` and `KEY_high` tell,
+    or over several `KEY_seeds` their `KEY_spread`.
+
+    Args:
+        key: of the frame's fractions.
+        header: of the column.
+        bold: the frame's column that says which are printed bold.
+        missing: printed where there is no rate.
+    """
+
+    def interval(row: Row) -> str:
+        if row.get(f"{key}_seeds", 1) > 1:
+            return f"± {percent(row[f'{key}_spread'])} ({row[f'{key}_seeds']:.0f} seeds)"
+        low, high = row[f"{key}_low"], row[f"{key}_high"]
+        return "" if pd.isna(low) or pd.isna(high) else f"[{percent(low)}, {percent(high)}]"
+
+    return Column(key, header, "r", percent, interval, lambda row: bool(bold) and row[bold] == 1, missing)

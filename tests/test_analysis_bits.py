@@ -1,0 +1,49 @@
+"""Widths in words."""
+
+from typing import Any
+
+import analysis_study as made
+import pytest
+
+from analysis.bits import describe, label, means, uniform
+
+LAYERS = {name: {"kind": kind, "parameters": count} for name, (kind, count) in made.LAYERS.items()}
+
+
+def bit_map(widths: dict[str, tuple[int, int]], **more: Any) -> dict[str, dict[str, Any]]:
+    return {name: {"weight": weight, "activation": activation, **more} for name, (weight, activation) in widths.items()}
+
+
+@pytest.mark.parametrize(
+    ("widths", "short", "text", "same"),
+    [
+        (dict.fromkeys(LAYERS, (32, 32)), "float", "float", None),
+        (dict.fromkeys(LAYERS, (4, 32)), "W4", "W4", (4, 32)),
+        (dict.fromkeys(LAYERS, (4, 8)), "W4A8", "W4A8", (4, 8)),
+        ({**dict.fromkeys(LAYERS, (4, 8)), "predictor.embedding": (4, 32)}, "W4A8", "W4A8", (4, 8)),
+        (dict.fromkeys(LAYERS, (32, 8)), "A8", "A8", None),
+        ({"encoder.lstm.1": (2, 8), "encoder.lstm.2": (4, 8)}, "W3.0A8", "W2–4 (mean 3.0) A8", None),
+        ({"encoder.lstm.1": (4, 8), "joiner.output": (32, 32)}, "W4A8 enc", "W4A8 enc", None),
+        ({"encoder.lstm.1": (32, 32), "joiner.output": (4, 32)}, "W4 join", "W4 join", None),
+        ({"a.0": (4, 8), "a.1": (32, 32), "b": (4, 8)}, "W4A8 part", "W4A8 part", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_widths_in_words(widths: Any, short: str, text: str, same: tuple[int, int] | None) -> None:
+    assert label(bit_map(widths), LAYERS) == short
+    assert describe(bit_map(widths), LAYERS) == text
+    assert uniform(bit_map(widths), LAYERS) == same
+
+
+def test_what_is_out_of_the_ordinary_is_told() -> None:
+    widths = dict.fromkeys(LAYERS, (4, 8))
+    codebook = bit_map(widths, quantizer="codebook", granularity="tensor")
+    assert describe(codebook, LAYERS) == "W4A8, codebook, per tensor"
+    assert describe(bit_map(widths, placement="cpu"), LAYERS) == "W4A8, 8 on CPU"
+    assert describe({}, LAYERS) == "–"
+
+
+def test_means_weigh_layers_by_their_parameters() -> None:
+    layers = {"a": {"parameters": 300}, "b": {"kind": "embedding", "parameters": 100}}
+    assert means(bit_map({"a": (4, 8), "b": (32, 32)}), layers) == (11, 8)
+    assert means({}, {}) == (None, None)

@@ -1,0 +1,266 @@
+"""Tables: what stands in them, and how they are written."""
+
+import copy
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import analysis_study as made
+import pandas as pd
+import pytest
+from test_analysis_frames import seeds
+
+from analysis.latex import to_latex
+from analysis.series import rows, series
+from analysis.study import Study
+from analysis.tables import TABLES
+from analysis.tables.by_width import cost_by_width, wer_by_width
+from analysis.tables.claims import FAILS, HOLDS, OPEN, claims, findings, summaries
+from analysis.tables.comparison import comparison
+from analysis.tables.quantizers import quantizers
+from analysis.tables.runs import runs
+from analysis.tables.table import Column, Table, rate
+from analysis.text import change, number, percent, size
+from analysis.variants import order, variants
+from analysis.write import to_csv, to_markdown
+
+WORDS, UTTERANCES = 5, 200
+MAX = {"name": "ptq", "weight_range": "max", "activation_range": "max"}
+GPTQ = {"name": "ptq", "weight_range": "mse", "rounding": "gptq"}
+FAKE = {"name": "fake_qat"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The made-up study."""
+    return made.study(tmp_path_factory.mktemp("study"), made.records())
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of policies, whose records tell errors by utterance."""
+    return made.study(tmp_path_factory.mktemp("policies"), policy_records())
+
+
+def run(policy: dict[str, Any], width: int, share: float, activation: int = 8, **fields: Any) -> dict[str, Any]:
+    """A record whose utterances have an error each, up to this share of them."""
+    wrong = round(share * UTTERANCES)
+    scores = {"wer": (wer := wrong / (WORDS * UTTERANCES)), "wer_low": 0.8 * wer, "wer_high": 1.2 * wer}
+    edits = {"errors": " ".join(["1"] * wrong + ["0"] * (UTTERANCES - wrong)), "words": " ".join(["5"] * UTTERANCES)}
+    bits = {"weight": width, "activation": activation}
+    record = {
+        "run": f"{'-'.join(map(str, policy.values()))}-{width}-{activation}",
+        "policy": policy["name"],
+        "state": "complete",
+        "study": "made",
+        "trial": width,
+        "steps": 0 if policy["name"] == "ptq" else 200,
+        "config": {"policy": policy | {"layers": {"*": bits}}},
+        "bit_map": {"encoder.lstm": bits, "joiner": bits},
+        "metrics": {"test": scores, "dev": scores},
+        "utterances": {"test": edits},
+        "training_model_wer": wer,
+        "size_bytes": 1000 * width,
+        "step_ms": {"median": 12.0},
+        "baseline": {"id": "float"},
+    }
+    return record | fields
+
+
+def policy_records() -> list[dict[str, Any]]:
+    """A baseline with 10 % wrong, rounding that breaks at 4 bits, training that does not, and a worse one."""
+    floats, native = {"name": "float"}, {"name": "native_int"}
+    return [
+        run(floats, 32, 0.10, 32, baseline=None, run="float"),
+        run(floats, 32, 0.09, 32, run="control"),
+        *(run(MAX, width, share) for width, share in ((8, 0.1), (4, 0.4), (3, 0.9))),
+        *(run(GPTQ, width, share) for width, share in ((8, 0.1), (4, 0.2), (3, 0.5))),
+        *(run(FAKE, width, share) for width, share in ((8, 0.11), (4, 0.12), (3, 0.9))),
+        *(
+            run(native, width, share, training_model_wer=share / WORDS + 0.002)
+            for width, share in ((8, 0.3), (4, 0.6), (3, 0.2))
+        ),
+    ]
+
+
+def columns(table: Table | None) -> dict[str, list[Any]]:
+    """Header -> cells."""
+    assert table is not None
+    cells = zip(*table.cells, strict=True)
+    return {column.header: list(found) for column, found in zip(table.columns, cells, strict=True)}
+
+
+def test_variants_of_a_policy_are_told_apart_by_what_varies() -> None:
+    percentile = {"name": "ptq", "weight_range": "percentile", "percentile": 99.9}
+    found = [(str(one["name"]), one) for one in (MAX, GPTQ, percentile, FAKE)]
+    assert variants(found) == ["max", "mse gptq", "percentile percentile=99.9", ""]
+    named = ["mine", "fake_qat", "ptq mse", "ptq max", "float"]
+    assert order(named) == ["float", "ptq max", "ptq mse", "fake_qat", "mine"]
+
+
+def test_series_put_equal_widths_side_by_side(study: Study) -> None:
+    found = series(study).groupby(["kind", "name"]).width.agg(list)
+    assert found["weights alone", "ptq"] == [8, 6, 5, 4, 3, 2]
+    assert found["8-bit activations", "fake_qat"] == [6, 4, 3, 2]
+    assert ("weights alone", "mixed") not in found
+
+
+def test_equal_widths_of_weights_and_activations_are_a_series(tmp_path: Path) -> None:
+    records = [run(FAKE, width, 0.1, width) for width in (8, 4, 2)]
+    found = series(made.study(tmp_path, records))
+    assert list(zip(found.kind, found.width, strict=True)) == [("activations as weights", width) for width in (8, 4, 2)]
+
+
+def test_of_several_settings_the_middle_one_stands_for_all(tmp_path: Path) -> None:
+    rates = (0.5, 0.1, 0.2)
+    records = [run(FAKE, 4, rate, run=f"r{rate}", config={"policy": FAKE, "lr": rate}) for rate in rates]
+    found = series(made.study(tmp_path, [*records, run(FAKE, 8, 0.1)]))
+    middle = found[found.width == 4].iloc[0]
+    assert (middle.run, middle.runs) == ("r0.2", 3)
+
+
+def test_rates_within_the_baselines_interval_are_bold(study: Study) -> None:
+    table = wer_by_width(study)
+    assert table is not None
+    assert study.reference is not None
+    rates = table.frame.wer_3
+    cells = columns(table)["3 bits"]
+    assert [cell.bold for cell in cells] == [value <= study.reference.high for value in rates]
+    assert {cell.bold for cell in cells} == {False, True}
+
+
+def test_rows_begin_with_float_and_end_with_the_encoder_alone(tmp_path: Path) -> None:
+    part = run({"name": "encoder_only"}, 4, 0.1)
+    rest = copy.deepcopy(part) | {"run": "other"}
+    part["bit_map"]["joiner"] = {"weight": 32, "activation": 32}
+    rest["bit_map"] = {"encoder.lstm": {"weight": 4, "activation": 8}, "joiner": {"weight": 8, "activation": 8}}
+    study = made.study(tmp_path, [*policy_records(), part, rest])
+    found = rows(study)
+    named = list(dict.fromkeys(zip(found.name, found.kind, strict=True)))
+    assert named[:3] == [("float baseline", "float"), ("float control", "float"), ("ptq max", "8-bit activations")]
+    assert named[-2:] == [("encoder_only", "encoder; rest in float"), ("encoder_only", "encoder; rest at 8 bits")]
+    cells = columns(cost_by_width(study))
+    trained = [cell.text for cell in cells["Policy"]].index("fake_qat")
+    assert cells["4 bits"][trained].small == "12.0 ms"
+
+
+def test_what_a_policy_chose_is_a_table(tmp_path: Path) -> None:
+    records = policy_records()
+    assert quantizers(made.study(tmp_path / "none", records)) is None
+    weights = {"quantizer": "sawb", "errors": {"max": 0.02, "sawb": 0.0121}}
+    records[-1]["notes"] = {"choices": {"encoder.weights.0": weights, "hidden": {"quantizer": "fixed", "errors": {}}}}
+    table = quantizers(made.study(tmp_path / "some", records))
+    assert table is not None
+    assert [(row[1].text, row[1].small) for row in table.cells] == [("sawb", "0.012"), ("fixed", "")]
+    assert table.frame.iloc[0, 2:].tolist() == [0.02, 0.0121]
+
+
+def test_claims_hold_fail_or_stay_open(policies: Study) -> None:
+    found = {
+        (one.claim.split(":")[0], one.method.split(",")[0]): one.verdict
+        for one in findings(policies)
+        if "float control" not in one.claim
+    }
+    assert found["8 bits", "ptq max"] == found["8 bits", "fake_qat"] == HOLDS
+    assert found["8 bits", "native_int"] == FAILS
+    assert (found["4 bits", "fake_qat"], found["4 bits", "native_int"]) == (HOLDS, FAILS)
+    assert (found["3 bits", "fake_qat"], found["3 bits", "native_int"]) == (OPEN, HOLDS)
+    assert ("4 bits", "ptq mse gptq") not in found  # not trained
+    assert (found["all widths", "fake_qat"], found["all widths", "native_int"]) == (HOLDS, FAILS)
+    lines = {one.claim: one.lines for one in summaries([("made", policies)])}
+    assert lines["4 bits: lower WER than ptq max"] == [
+        "made: holds for 1 of 2 methods and does not hold for 1 of 2 methods (native_int, 8-bit activations)"
+    ]
+
+
+def test_comparison_has_a_column_per_set_and_study(study: Study, tmp_path: Path) -> None:
+    records = [record | {"study": "other"} for record in made.records()]
+    for record in records:
+        record["metrics"] = {name: scores for name, scores in record.get("metrics", {}).items() if name == "test"}
+    records[0]["metrics"]["noisy"] = records[0]["metrics"]["test"] | {"wer": 0.5}
+    table = comparison([study, made.study(tmp_path, records)])
+    assert table is not None
+    keys = "policy bits digits_compression digits_test_wer other_compression other_test_wer other_noisy_wer"
+    assert [column.key for column in table.columns] == keys.split()
+    assert table.cells[0][0].text == "float baseline"
+    assert table.frame.other_noisy_wer.iloc[0] == 0.5
+    assert comparison([study]) is None
+
+
+def test_a_setting_is_a_row_with_its_seeds(tmp_path: Path) -> None:
+    study = made.study(tmp_path, seeds())
+    assert len(runs(study).frame) == 3
+    cells = columns(runs(study))["WER (%) [95 %]"]
+    assert [(cell.text, cell.small) for cell in cells] == [
+        ("2.00", "± 1.00 (3 seeds)"),
+        ("2.00", "± 1.00 (3 seeds)"),
+        ("4.00", "± 1.00 (3 seeds)"),
+    ]
+
+
+def test_the_csv_file_has_raw_values_and_every_run(study: Study) -> None:
+    found = list(csv.DictReader(io.StringIO(to_csv(runs(study)))))
+    assert len(found) == 29
+    baseline, pruned = found[0], next(row for row in found if row["state"] == "pruned")
+    assert float(baseline["wer"]) == 0.0132
+    assert baseline["size_bytes"] == str(4 * made.PARAMETERS + 24000)
+    assert (pruned["wer"], pruned["reason"].split(":")[0]) == ("", "over budget")
+    assert {row["config.training.lr"] for row in found} == {"0.001", "0.002", ""}
+    assert all(row["wer"] == "" or float(row["wer"]) <= float(row["wer_high"]) for row in found)
+
+
+def test_markdown_and_latex_escape() -> None:
+    frame = pd.DataFrame({"a": ["x|y_z"], "w": [0.012], "w_low": [0.01], "w_high": [0.02], "bold": [1]})
+    table = Table("t", "T", "50 % & more", frame, (Column("a", "a_b"), rate("w", "WER (%)", bold="bold")))
+    assert r"x\|y_z" in to_markdown(table)
+    assert "**1.20** [1.00, 2.00]" in to_markdown(table)
+    latex = to_latex(table)
+    assert r"x|y\_z & \textbf{1.20} {\scriptsize [1.00, 2.00]} \\" in latex
+    assert r"\caption{50 \% \& more}" in latex
+    assert r"\begin{tabular}{@{}lr@{}}" in latex
+
+
+PAPER = r"\documentclass[twocolumn,10pt]{article}\usepackage{array,booktabs,graphicx}\begin{document}%s\end{document}"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX")
+def test_latex_tables_fit_a_page_with_two_columns(study: Study, policies: Study, tmp_path: Path) -> None:
+    """The longest of each kind, too: rows go on on the next page."""
+    tables = [table for one in (study, policies) for make in TABLES if (table := make(one))]
+    tables += [table for table in (claims([("a", policies), ("b", study)]), comparison([study, policies])) if table]
+    long = max(tables, key=lambda table: len(table.columns))
+    tables.append(Table("long", "", "Long.", pd.concat([long.frame] * 12, ignore_index=True), long.columns))
+    (tmp_path / "paper.tex").write_text(PAPER % "\n\\clearpage\n".join(map(to_latex, tables)), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.findall(r"Overfull.*|Float too large.*", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (percent(0.01623), "1.62"),
+        (percent(0.234), "23.4"),
+        (percent(1.163), "116.3"),
+        (percent(None), "–"),
+        (percent(float("nan")), "–"),
+        (percent(0.09996), "10.0"),
+        (change(0.011, 0.01), "+10"),
+        (change(0.009, 0.01), "−10"),
+        (change(0.1, 0.0), "–"),
+        (change(0.01, 0.01), "0"),
+        (number(0.4891), "0.489"),
+        (number(1234.5), "1234"),
+        (number(12.34), "12.3"),
+        (number(0.00017, 2), "0.00017"),
+        (size(505 * 1024), "505 KiB"),
+        (size(2 * 2**20), "2.00 MiB"),
+    ],
+)
+def test_numbers_for_readers(said: str, expected: str) -> None:
+    assert said == expected
