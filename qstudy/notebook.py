@@ -1,26 +1,25 @@
 """What a notebook does with models and files: `load`, `transcribe`, `simulate`. `import qstudy` offers them."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
-import torch
-from torch import Tensor, nn
-
-from qstudy.data.audio import read_audio
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload, workload
 from qstudy.named import trusting
-from qstudy.quant.packed.model import PackedModel
-from qstudy.quant.quantize import load_into, policy_of
-from qstudy.quant.state import layer_shapes
-from qstudy.recognize.recognizer import Recognizer
-from qstudy.training.load import load_recognizer
 from qstudy.workloads import load_workload, with_widths
 
-Model = TypeVar("Model", bound=nn.Module)
+if TYPE_CHECKING:  # the command line finds these functions by the names of its own, and answers without torch
+    from torch import Tensor, nn
+
+    from qstudy.quant.packed.model import PackedModel
+    from qstudy.recognize.recognizer import Recognizer
+
+Model = TypeVar("Model", bound="nn.Module")
 File = str | Path
 
 
@@ -49,6 +48,9 @@ def load(path: File, into: Model | None = None, trust: File | None = None) -> Re
         >>> recognizer.features.sample_rate
         16000
     """
+    from qstudy.quant.quantize import load_into
+    from qstudy.training.load import load_recognizer
+
     if into is not None:
         return load_into(into, path)
     with trusting(None if trust is None else Path(trust)):
@@ -70,8 +72,13 @@ def transcribe(model: Recognizer | File, audio: Tensor | File, trust: File | Non
         >>> qstudy.transcribe("sweeps/base/commands.qst", torch.zeros(16000))
         ''
     """
+    import torch
+
+    from qstudy.data.audio import read_audio
+    from qstudy.recognize.recognizer import Recognizer
+
     recognizer = model if isinstance(model, Recognizer) else load(model, trust=trust)
-    if not isinstance(audio, Tensor):
+    if not isinstance(audio, torch.Tensor):
         audio = torch.from_numpy(read_audio(Path(audio), recognizer.features.sample_rate))
     return recognizer.transcribe(audio)
 
@@ -109,6 +116,10 @@ def simulate(
 
 
 def _workload(model: nn.Module | PackedModel, bits: str | None, beam: int | None) -> Workload:
+    from qstudy.quant.packed.model import PackedModel
+    from qstudy.quant.quantize import policy_of
+    from qstudy.quant.state import layer_shapes
+
     if isinstance(model, PackedModel):
         shapes, bit_map = model.shapes, model.bit_map
     else:
