@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -43,11 +43,7 @@ def build(
     """
     options = dict(config)
     name = options.pop("name", None)
-    part = known.get(name) if isinstance(name, str) else None
-    if part is None:
-        part = _imported(name, known, what)
-        if not (isinstance(part, type) and issubclass(part, kind)):
-            raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+    part = find(name, known, what, kind)
     signature = inspect.signature(part)
     try:
         signature.bind(*given, **options)
@@ -66,6 +62,16 @@ def build(
         if name in known:
             raise
         raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+
+
+def find(name: Any, known: Mapping[str, Callable[..., Any]], what: str, kind: type = object) -> Callable[..., Any]:
+    """The part of this name: a known one, or the user's own class; arguments and errors as `build`."""
+    if isinstance(name, str) and name in known:
+        return known[name]
+    part = imported(name, known, what)
+    if not (isinstance(part, type) and issubclass(part, kind)):
+        raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+    return part
 
 
 @contextmanager
@@ -102,8 +108,18 @@ def _hints(part: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., Any]:
-    choices = f"give one of {', '.join(known)}, or the import path of a class (file.Class)"
+def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
+    """What an import path names, whatever it is.
+
+    Args:
+        name: from the user's configuration, or from a model file.
+        known: short names, for error messages.
+        what: the field, likewise.
+
+    Raises:
+        UserError: it is none, cannot be imported, or only a model file asks for it.
+    """
+    choices = f"give one of {', '.join(known)}, or an import path (file.Class)"
     if not isinstance(name, str) or "." not in name:
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")

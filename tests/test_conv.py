@@ -1,5 +1,6 @@
 """The quantizable convolution: torch's own with an empty slot, a product of windows with a filled one."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import qstudy
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.integer.accumulator import accumulate_groups
@@ -114,6 +116,31 @@ def test_set_float_is_the_inverse() -> None:
     other.set_float([matrix.detach() for matrix in layer.matrices()], layer.bias_vector())
     x = torch.randn(2, 4, 20)
     assert torch.equal(layer(x), other(x))
+
+
+WIDTHS = {"weight": 4, "activation": 8}
+
+
+@pytest.mark.parametrize(
+    ("policy", "widths"),
+    [("native_int", WIDTHS), ("accelerator_aware", WIDTHS), ("fake_qat", WIDTHS), ("native_int", {"weight": 4}),
+     ("fake_qat", {"activation": 8}), ("fake_qat", {**WIDTHS, "granularity": "group", "group": 4})],
+    ids=str,
+)  # fmt: skip
+@torch.no_grad()
+def test_groups_are_computed_as_if_each_had_all_rows(policy: str, widths: dict[str, Any], tmp_path: Path) -> None:
+    """Integers to the bit, in training and packed; the simple way, which every arithmetic has, is the oracle."""
+    x = torch.randn(2, 4, 20)
+    model = qstudy.quantize(nn.Sequential(made(**FORMS["grouped"])), {"name": policy, "layers": {"*": widths}})
+    qstudy.pack(qstudy.calibrate(model, [x])).save(tmp_path / "model.qst")
+    packed = qstudy.load(tmp_path / "model.qst", into=nn.Sequential(made(**FORMS["grouped"])))
+    within = {"rtol": 0.0, "atol": 0.0} if policy != "fake_qat" and widths == WIDTHS else {}
+    for layer in (model[0], packed[0]):
+        windows = layer._windows(x).unflatten(-2, (2, -1)).flatten(-2)
+        weight = None if layer.weight is None else layer.weight.flatten(1)
+        simple = Arithmetic.grouped_linear(layer.arithmetic, windows, weight, layer.bias)
+        torch.testing.assert_close(layer(x).transpose(1, 2), simple, **within)
+        torch.testing.assert_close(layer(x), model(x), **within)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 40), st.booleans(), st.sampled_from([0, -3]))

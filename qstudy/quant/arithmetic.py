@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 LSTMState = tuple[Tensor, Tensor]
@@ -11,15 +11,7 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Arithmetic(nn.Module, ABC):
-    """How one layer computes. The layer owns its parameters and hands them over; the arithmetic owns its quantizers."""
-
-    packed: ClassVar[str] = "integer"
-    """Which of `qstudy.quant.packed` runs the packed layer."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the packed layer must know beside its tensors, as JSON: `PackedArithmetic.configure` takes it."""
-        return {}
+    """How one layer computes, in training (`TrainingArithmetic`) or on the device (`PackedArithmetic`)."""
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -28,8 +20,8 @@ class Arithmetic(nn.Module, ABC):
     def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
 
-        Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, and
-        G times the work; one that trains, or has a kernel for it, overrides it.
+        Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, but G
+        times the work, so that most override it.
         """
         every = self.linear(x, weight, bias).unflatten(-1, (x.shape[-2], -1))  # (..., G, G, H / G)
         return every.diagonal(dim1=-3, dim2=-2).transpose(-1, -2).flatten(-2)
@@ -56,6 +48,8 @@ class Arithmetic(nn.Module, ABC):
         """The layer's weights in float, (rows, columns) each: its own `matrices`, if it has them."""
         return matrices
 
-    @abstractmethod
-    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""
+
+def grouped_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Each of G groups times its own H / G rows: x (..., G, D), weight (H, D), of one float type -> (..., H)."""
+    rows = weight.unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
+    return torch.einsum("...gd,ghd->...gh", x, rows).flatten(-2)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import LSTMState, grouped_product
 from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.packed import PackedArithmetic, PackedGroups
 from qstudy.quant.recurrence.frames import quantized_lstm
 
 
@@ -18,8 +19,7 @@ class FakeArithmetic(QuantizedArithmetic):
         return F.linear(self._input(x), self._weight(0, weight), bias)
 
     def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        rows = self._weight(0, weight).unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
-        y = torch.einsum("...gd,ghd->...gh", self._input(x), rows).flatten(-2)
+        y = grouped_product(self._input(x), self._weight(0, weight))
         return y if bias is None else y + bias
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
@@ -37,4 +37,6 @@ class FakeArithmetic(QuantizedArithmetic):
 class GroupedArithmetic(FakeArithmetic):
     """Fake arithmetic with several scales per row: run by partial products."""
 
-    packed = "grouped"
+    @property
+    def packed(self) -> type[PackedArithmetic]:
+        return PackedGroups if self.quantizes_weights else super().packed

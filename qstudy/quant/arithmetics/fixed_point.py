@@ -6,13 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import Arithmetic, LSTMState
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.integer.accumulator import QParams, record, rescale
+from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear
 from qstudy.quant.integer.matmul import integer_matmul
+from qstudy.quant.packed import PackedFixedPoint
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
+from qstudy.quant.straight_through import straight_through
 
 
 class _FixedPointLinear(torch.autograd.Function):
@@ -43,7 +47,7 @@ class FixedPointArithmetic(FakeArithmetic):
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
 
-    packed = "fixed_point"
+    packed = PackedFixedPoint
 
     def __init__(
         self,
@@ -55,7 +59,7 @@ class FixedPointArithmetic(FakeArithmetic):
         """Args: one quantizer per matrix; quantizers of inputs and hidden state; the accelerator's formats."""
         super().__init__(weights, inputs, hidden)
         self.spec = spec
-        self._integers: dict[int, tuple[tuple[int, ...], QuantizedMatrix]] = {}
+        self._integers: WeightCache[QuantizedMatrix] = WeightCache()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -72,7 +76,15 @@ class FixedPointArithmetic(FakeArithmetic):
             )
             return y if bias is None else y + bias
 
-    grouped_linear = Arithmetic.grouped_linear  # by `linear`, in integers
+    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+        if self.inputs is None or not self.inputs.fake_quant_enabled:
+            return fake
+        with torch.no_grad():
+            matrix = self._codes(0, weight)
+            whole = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
+            exact = grouped_integer_linear(x, whole, bias, self._qparams())
+        return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.inputs is None or not self.inputs.fake_quant_enabled:
@@ -112,12 +124,6 @@ class FixedPointArithmetic(FakeArithmetic):
 
     @torch.no_grad()
     def _codes(self, index: int, weight: Tensor) -> QuantizedMatrix:
-        """The integers of a matrix, computed anew when it or its quantizer has changed."""
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        state = (weight, *quantizer.parameters(), *quantizer.buffers())
-        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
-        cached = self._integers.get(index)
-        if cached is None or cached[0] != version:
-            cached = self._integers[index] = (version, quantizer.quantize(weight))
-        return cached[1]
+        return self._integers.get(index, weight, quantizer, quantizer.quantize)

@@ -1,15 +1,17 @@
 """Native arithmetic: training's forward pass in the integers that the packed model computes in."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qstudy.quant.arithmetic import Arithmetic, LSTMState
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.integer.accumulator import QParams
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 
@@ -41,7 +43,7 @@ class NativeArithmetic(FakeArithmetic):
         """Args: quantizers as for every gridded arithmetic; in which type the backward pass multiplies."""
         super().__init__(weights, inputs, hidden)
         self.gradient = GRADIENTS[gradient]
-        self._quantized: dict[int, tuple[tuple[int, ...], QuantizedWeight]] = {}
+        self._quantized: WeightCache[QuantizedWeight] = WeightCache()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not isinstance(self.weights[0], WeightQuantizer):
@@ -52,7 +54,14 @@ class NativeArithmetic(FakeArithmetic):
             return y if bias is None else y + bias
         return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
 
-    grouped_linear = Arithmetic.grouped_linear  # by `linear`, in integers
+    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+        quantizer = self.inputs
+        if not isinstance(self.weights[0], WeightQuantizer) or quantizer is None or not quantizer.fake_quant_enabled:
+            return fake
+        with torch.no_grad():
+            exact = grouped_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer))
+        return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         quantizers = self.inputs, self.hidden
@@ -79,22 +88,9 @@ class NativeArithmetic(FakeArithmetic):
         return x
 
     def _codes(self, index: int, weight: Tensor) -> QuantizedWeight:
-        """Quantize a matrix; when no gradient is wanted, reuse the last result until it or its quantizer changes."""
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        if torch.is_grad_enabled():
-            return quantize(quantizer, weight)
-        version = versions(weight, quantizer)
-        cached = self._quantized.get(index)
-        if cached is None or cached[0] != version:
-            cached = self._quantized[index] = (version, quantize(quantizer, weight))
-        return cached[1]
-
-
-def versions(weight: Tensor, quantizer: nn.Module) -> tuple[int, ...]:
-    """Numbers that change whenever a matrix or its quantizer does."""
-    state = (weight, *quantizer.parameters(), *quantizer.buffers())
-    return tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
+        return self._quantized.get(index, weight, quantizer, partial(quantize, quantizer))
 
 
 def quantize(quantizer: WeightQuantizer, weight: Tensor) -> QuantizedWeight:

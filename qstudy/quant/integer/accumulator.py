@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
+from qstudy.quant.arithmetic import grouped_product
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
 from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
@@ -81,11 +82,10 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
 
 def accumulate_groups(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H)."""
-    rows = weight.unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
     narrow = x.dtype == weight.dtype == torch.int8
     exact = torch.float32 if narrow and x.shape[-1] <= EXACT_FLOAT32 else torch.float64
     with torch.autocast(x.device.type, enabled=False):
-        product = torch.einsum("...gd,ghd->...gh", x.to(exact), rows.to(exact)).flatten(-2)
+        product = grouped_product(x.to(exact), weight.to(exact))
     return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 

@@ -1,4 +1,4 @@
-"""An encoder in the user's own file: trained, packed, exported, streamed, evaluated, priced, with all it stores."""
+"""Parts in the user's own file: trained, packed, exported, streamed, evaluated, priced, with all that they store."""
 
 import json
 import os
@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import FEATURES, TOKENIZER, run_config
+from tiny import FEATURES, TOKENIZER, filled, model_config, packed, run_config, talkative
 
 from qstudy.cli import main
 from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
+from qstudy.hardware.size import size_bytes
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.recognizer import Recognizer, RecognizerStream
+from qstudy.recognize.recognizer import Recognizer, RecognizerStream, recognizer_from_packed
 from qstudy.training.config import to_dict
 
 ROOT = Path(__file__).parents[1]
@@ -134,3 +135,60 @@ def test_an_encoder_that_wants_the_whole_gets_it(monkeypatch: pytest.MonkeyPatch
     stream = RecognizerStream(recognizer)
     assert [stream.accept(piece) for piece in samples.split(1700)] == [""] * 10
     assert stream.finish() == recognizer.transcribe(samples) != ""
+
+
+PARTS = '''
+import torch
+from torch import nn
+from qstudy.model import Joiner, Predictor
+from qstudy.quant.layers import Linear
+
+
+class Last(Predictor):
+    """The last label alone, looked up in a float table of torch's own."""
+
+    def __init__(self, labels, size: int = 12):
+        super().__init__()
+        self.output_size = size
+        self.table = nn.Embedding(labels, size)
+
+    def forward(self, targets):
+        return self.table(nn.functional.pad(targets, (1, 0)))
+
+    def start(self, batch, device):
+        return (torch.zeros(1, batch, 1, device=device),)
+
+    def step(self, labels, state):
+        return self.table(labels), state
+
+
+class Product(Joiner):
+    """Both sides multiplied; one projection is none."""
+
+    def __init__(self, encoder, predictor, labels, frame_ms):
+        super().__init__()
+        self.encoder, self.predictor = Linear(encoder, predictor), nn.Identity()
+        self.output = Linear(predictor, labels)
+
+    def join(self, encoded, predicted):
+        return self.output(encoded * predicted)
+'''
+
+
+def test_a_predictor_and_a_joiner(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my_parts.py").write_text(PARTS)
+    monkeypatch.delitem(sys.modules, "my_parts", raising=False)
+    config = ModelConfig(model_config().encoder, {"name": "my_parts.Last", "size": 16}, {"name": "my_parts.Product"})
+    model = talkative(config)
+    policy = filled(model, {"name": "ptq", "layers": {"*": {"weight": 8, "activation": 8}}})
+    file = packed(model, policy, config)
+    assert torch.equal(file.tensors["predictor.table.weight"], model.predictor.table.weight)
+    assert file.size_bytes == size_bytes(model.shapes(), file.bit_map)
+    loaded = recognizer_from_packed(file)
+    texts = {loaded.transcribe(torch.randn(16000) * 0.1) for _ in range(3)}
+    assert len(texts) == 3
+    samples = torch.randn(16000) * 0.1
+    stream = RecognizerStream(loaded)
+    for piece in samples.split(1700):
+        stream.accept(piece)
+    assert stream.finish() == loaded.transcribe(samples) == Recognizer(model, FEATURES, TOKENIZER).transcribe(samples)
