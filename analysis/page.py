@@ -54,10 +54,10 @@ def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, 
             origin=provenance(pd.concat([study.finished for study in studies])),
             rebuild=rebuild(studies),
             folder=folder_name(studies),
-            records=sum((study.runs.record != "").sum() for study in studies),
+            records=sum((~study.runs.from_trials).sum() for study in studies),
             data=[section.data for section in shown],
             style=_template("style.css"),
-            script=_template("page.js"),
+            script=_template("plot.js") + _template("page.js"),
             vega=_vega() if any(section.data["plots"] for section in shown) else "",
         )
     )

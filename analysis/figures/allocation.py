@@ -3,31 +3,23 @@
 from collections.abc import Iterator
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.costs import costs
-from analysis.figures.points import points
+from analysis.figures.points import costs, points
 from analysis.figures.style import GRID, INK, MUTED, PAPER, SETTINGS, Picture, marks
 from analysis.study import Study
 from analysis.text import percent, size
 from qstudy.bits import FLOAT
 
 # More bits, darker: the order survives grey print; the digits in the cells carry it anyway.
-SHADES = {
-    2: "#fff3c4",
-    3: "#fbdc8b",
-    4: "#f2b56b",
-    5: "#dd8a63",
-    6: "#b86473",
-    7: "#864a7e",
-    8: "#533a7b",
-    16: "#2c2a5e",
-}
+SHADES = {2: "#fff3c4", 3: "#fbdc8b", 4: "#f2b56b", 5: "#dd8a63"}
+SHADES |= {6: "#b86473", 7: "#864a7e", 8: "#533a7b", 16: "#2c2a5e"}
+Pair = tuple[float, float]
 DARK = "#101014"
 LIGHT = "#fdfdfd"
 MOST = 300  # rows or columns: beyond, no picture is as large
@@ -45,7 +37,7 @@ def allocation(study: Study) -> Iterator[Picture]:
         return
     width, height = LEFT + COLUMN * len(names) + RIGHT, TOP + ROW * len(runs) + BOTTOM
     box = LEFT / width, BOTTOM / height, COLUMN * len(names) / width, ROW * len(runs) / height
-    with mpl.rc_context(SETTINGS):
+    with style.context(SETTINGS):
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes(box)
         _frame(axes, widths, names, len(runs))
@@ -70,12 +62,8 @@ def _frame(axes: Axes, widths: pd.DataFrame, names: list[str], rows: int) -> Non
         share = _share(totals[name] / totals.sum()) if totals.sum() else ""
         _note(axes, share, (column + 0.5, 0), (0, 4), "center", fontsize=7, color=MUTED)
         _note(axes, name, (column + 0.5, 0), (-2, 15), "left", "bottom", rotation=32, rotation_mode="anchor")
-    for text, points_right, x in (
-        ("share of parameters", -8, 0),
-        ("size", 48, len(names)),
-        ("WER (%)", 100, len(names)),
-    ):
-        _note(axes, text, (x, 0), (points_right, 4), "right", fontsize=7, color=MUTED)
+    for text, right, x in (("share of parameters", -8, 0), ("size", 48, len(names)), ("WER (%)", 100, len(names))):
+        _note(axes, text, (x, 0), (right, 4), "right", fontsize=7, color=MUTED)
 
 
 def _ends(axes: Axes, runs: pd.DataFrame, columns: int, study: Study) -> None:
@@ -89,15 +77,7 @@ def _ends(axes: Axes, runs: pd.DataFrame, columns: int, study: Study) -> None:
         _note(axes, percent(run.wer), (columns, middle), (100, 0), "right", "center")
 
 
-def _note(
-    axes: Axes,
-    text: str,
-    place: tuple[float, float],
-    offset: tuple[float, float],
-    ha: str,
-    va: str = "baseline",
-    **look: Any,
-) -> None:
+def _note(axes: Axes, text: str, place: Pair, offset: Pair, ha: str, va: str = "baseline", **look: Any) -> None:
     axes.annotate(text, place, offset, textcoords="offset points", ha=ha, va=va, **{"fontsize": 8, **look})
 
 

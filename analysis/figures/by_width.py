@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,7 +26,7 @@ def by_width(study: Study) -> Iterator[Picture]:
     settings = _percent(study.settings[study.settings.uniform])
     others = settings[~settings.setting.isin(found.setting)].merge(found[[*CELL, "kind", "name", "width"]], on=CELL)
     baseline = None if study.reference is None else _percent(study.reference.to_frame().T).iloc[0]
-    with mpl.rc_context(SETTINGS):
+    with style.context(SETTINGS):
         figure = _figure(study, found, others, baseline)
     yield Picture("wer_by_width", "Word error rate by bit width", _caption(study, baseline), figure)
 

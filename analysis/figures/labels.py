@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -76,19 +77,10 @@ class Labels:
 
     def _write(self, text: str, point: tuple[float, float], offset: Floats) -> None:
         line = {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 1, "shrinkB": 3}
-        self.axes.annotate(
-            text,
-            point,
-            xytext=(float(offset[0]), float(offset[1])),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-            zorder=9,
-            path_effects=[withStroke(linewidth=2, foreground=PAPER, alpha=0.8)],
-            ha="center",
-            va="center",
-            arrowprops=line if math.hypot(*offset) > 16 else None,
-        )
+        look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 8}
+        look["path_effects"] = [withStroke(linewidth=2, foreground=PAPER, alpha=0.8)]
+        far = math.hypot(*offset) > 16
+        self.axes.annotate(text, point, tuple(offset), color=INK, zorder=9, arrowprops=line if far else None, **look)
 
     def _extent(self, text: str) -> Floats:
         probe = self.axes.text(0, 0, text, fontsize=8)

@@ -1,16 +1,60 @@
-"""What a plot of word error rate against a cost shows, before anything is drawn."""
+"""What a plot of word error rate against a cost (packed size, or latency on an accelerator) shows."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.figures.axes import Scale, cost_scale, error_scale
-from analysis.figures.costs import Cost
 from analysis.measures import front
 from analysis.study import Study
+from analysis.text import MIB, number, size, slug
 
 MANY = 200  # trials: of more, only those on the front have whiskers, and points are pixels in SVG and PDF files, too
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One horizontal axis."""
+
+    name: str
+    """File name of its figure."""
+    title: str
+    axis: str
+    """Axis label with its unit."""
+    column: str
+    """Of the runs."""
+    unit: float
+    """Divides raw values."""
+    budget: float | None
+    """Raw value."""
+    words: Callable[[float], str]
+    """A raw value with its unit, for readers."""
+    octaves: bool = False
+    """Ticks at powers of two."""
+
+
+def costs(study: Study) -> list[Cost]:
+    """Size, then latency on every accelerator that runs were simulated on."""
+    unit, name = (1024, "KiB") if study.runs.size_bytes.max() < MIB else (MIB, "MiB")
+    title, label = "Word error rate against size", f"Packed model size ({name})"
+    packed = Cost("wer_vs_size", title, label, "size_bytes", unit, study.size_budget, size, octaves=True)
+    return [packed, *(_latency(study, name) for name in study.accelerators)]
+
+
+def _latency(study: Study, accelerator: str) -> Cost:
+    """Simulated latency on one accelerator, in ms; the first accelerator's figure has the plain file name."""
+    first = accelerator == study.accelerators[0]
+    return Cost(
+        "wer_vs_latency" if first else f"wer_vs_latency_{slug(accelerator)}",
+        f"Word error rate against latency on {accelerator}",
+        f"Simulated latency on {accelerator} (ms)",
+        f"latency_ms.{accelerator}",
+        1.0,
+        study.latency_budgets.get(accelerator),
+        lambda value: f"{number(value)} ms",
+    )
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -16,38 +17,7 @@ from analysis.variants import order
 INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#ffffff"
 ROLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SHADE: "var(--shade)", PAPER: "var(--paper)"}
 
-SETTINGS: Any = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs, hence the same bytes, everywhere
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.7,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.facecolor": PAPER,
-    "figure.dpi": 100,
-    "text.parse_math": False,  # a dollar in a name is a dollar
-    "svg.fonttype": "path",
-    "svg.hashsalt": "qstudy",
-    "pdf.fonttype": 42,
-    "hatch.linewidth": 0.5,
-}
+SETTINGS = Path(__file__).parents[1] / "templates" / "paper.mplstyle"
 
 
 @dataclass(frozen=True)
@@ -118,7 +88,7 @@ class Picture:
     caption: str
     figure: Figure
     plot: dict[str, Any] | None = None
-    """What the page shows in its place: a Vega-Lite specification over the runs (`analysis.figures.interactive`)."""
+    """What the page shows in its place: a plot of the runs (`analysis.figures.interactive`)."""
 
     def drawn(self) -> dict[str, bytes]:
         """File name -> content as PNG, PDF and SVG; equal figures give equal bytes."""
@@ -126,7 +96,7 @@ class Picture:
 
     def _saved(self, ending: str, date: str, dpi: int) -> bytes:
         buffer = io.BytesIO()
-        with mpl.rc_context(SETTINGS):
+        with style.context(SETTINGS):
             self.figure.savefig(buffer, format=ending, dpi=dpi, metadata={date: None})
         content = buffer.getvalue()
         return re.sub(rb"[ \t]+\n", b"\n", content) if ending == "svg" else content
@@ -135,7 +105,7 @@ class Picture:
 def inline_svg(name: str, svg: str) -> str:
     """A drawn SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)

@@ -1,21 +1,21 @@
 """Word error rate against a cost (size or latency): Pareto front, dominated trials, budget, float baseline."""
 
 from collections.abc import Iterator
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib import style
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.axes import set_x, set_y
-from analysis.figures.costs import costs
-from analysis.figures.interactive import explorer
+from analysis.figures.interactive import plot
 from analysis.figures.labels import Labels
 from analysis.figures.legend import BASELINE, handle, legend
-from analysis.figures.points import Points, points
+from analysis.figures.points import Points, costs, points
 from analysis.figures.style import INK, MARKS, MUTED, PAPER, SETTINGS, SHADE, Mark, Picture, marks
 from analysis.study import Study
 from analysis.text import counted, listed
@@ -29,9 +29,9 @@ def tradeoff(study: Study) -> Iterator[Picture]:
     for place, cost in enumerate(costs(study)):
         shown = points(study, cost)
         if len(shown.trials) or (shown.baseline is not None and shown.baseline.cost > 0):
-            with mpl.rc_context(SETTINGS):
+            with style.context(SETTINGS):
                 figure = _Plot(shown).draw()
-            yield Picture(cost.name, cost.title, _caption(shown), figure, explorer(shown, place))
+            yield Picture(cost.name, cost.title, _caption(shown), figure, plot(shown, place))
 
 
 class _Plot:
@@ -94,18 +94,9 @@ class _Plot:
         self.axes.axvspan(x, high, facecolor=SHADE, linewidth=0, zorder=0)
         self.axes.axvline(x, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
         room = np.ptp(labels.pixels([(x, 1), (high, 1)])[:, 0]) > 20 * labels.scale
-        text = self.axes.annotate(
-            words,
-            (x, 1),
-            (4 if room else -4, -3),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            rotation=90,
-            ha="left" if room else "right",
-            va="top",
-            fontsize=8,
-            color=INK,
-        )
+        look: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
+        look |= {"ha": "left", "va": "top", "fontsize": 8} if room else {"ha": "right", "va": "top", "fontsize": 8}
+        text = self.axes.annotate(words, (x, 1), (4 if room else -4, -3), **look)
         labels.block_text(text)
         labels.block([(x, ends[0])], [(x, ends[1])])
 
@@ -148,18 +139,10 @@ class _Plot:
         labels.block(starts, ends)
 
     def _points(self, trials: pd.DataFrame, mark: Mark, labels: Labels) -> None:
+        look: dict[str, Any] = {"s": mark.size**2, "marker": mark.marker, "linewidths": 1.1, "edgecolors": mark.color}
         for best, some in trials.groupby("front"):
-            self.axes.scatter(
-                self._x(some.cost),
-                some.wer,
-                s=mark.size**2,
-                marker=mark.marker,
-                facecolors=mark.color if best else PAPER,
-                edgecolors=mark.color,
-                linewidths=1.1,
-                zorder=7 if best else 6,
-                rasterized=not self.shown.few,
-            )
+            look |= {"facecolors": mark.color, "zorder": 7} if best else {"facecolors": PAPER, "zorder": 6}
+            self.axes.scatter(self._x(some.cost), some.wer, rasterized=not self.shown.few, **look)
         labels.block(np.column_stack([self._x(trials.cost), trials.wer]), radius=mark.size / 2 + 1)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measures import Difference, difference
+from analysis.records import unpacked
 from analysis.series import series
 from analysis.study import Study
 from analysis.tables.table import Column, Table
@@ -192,7 +193,7 @@ def _trained(found: pd.DataFrame) -> pd.Series:
 
 def _rounds_to_max(found: pd.DataFrame) -> pd.Series:
     """Whether all runs of the row's series are `ptq` whose widest weight is the last level."""
-    policies = [(json.loads(record).get("config") or {}).get("policy") or {} for record in found.record]
+    policies = [(json.loads(unpacked(record)).get("config") or {}).get("policy") or {} for record in found.record]
     rounds = [
         (p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
         for p in policies

@@ -24,7 +24,17 @@ PRINTED = (
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
-RAW = ("policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes", "wer_low", "wer_high")
+RAW: tuple[str, ...] = (
+    "policy",
+    "trial",
+    "state",
+    "reason",
+    "on_front",
+    "size_bytes",
+    "file_bytes",
+    "wer_low",
+    "wer_high",
+)
 RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
 RAW += ("seed", "commit", "bit_map")
 
@@ -33,6 +43,7 @@ def runs(study: Study) -> Table:
     """The baseline, the settings by size (a row for all seeds of each), then the runs that were not finished."""
     settings = study.settings.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
     found = pd.concat([study.references, settings, study.unfinished.assign(n=1)])
+    widths = _widths(study.layers)
     frame = found.assign(
         policy=found.method,
         title=found.title.where(found.state == "complete", found.title + " (" + found.state + ")"),
@@ -44,7 +55,7 @@ def runs(study: Study) -> Table:
         wer_spread=found.spread,
         wer_seeds=found.n,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
-        bit_map=found.run.map(_widths(study.layers)).fillna("{}"),
+        bit_map=[widths.get(run, "{}") for run in found.run],
         **{name: found[f"{name}.{study.split}"] for name in SCORES},
     )
     varying = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]

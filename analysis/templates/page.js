@@ -44,7 +44,7 @@ function explorable(section, number) {
   const open = (_, item) => { if (item?.datum?.index >= 0) location.hash = `run-${number}-${item.datum.index}`; };
   section.plots.forEach((plot) => {
     const figure = document.getElementById(plot.figure);
-    const spec = {...plot.spec, datasets: {runs: section.runs}};
+    const spec = {...specification(plot), datasets: {runs: section.runs}};
     vegaEmbed(figure.querySelector(".plot"), spec, {ast: true, renderer: "svg", actions: false}).then(({view}) => {
       views.push(view.addEventListener("click", open));
       figure.classList.add("drawn");

@@ -1,0 +1,141 @@
+"""The figures: what they show, that nothing covers anything, and that one palette holds for all."""
+
+import itertools
+import re
+from pathlib import Path
+
+import analysis_study as made
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from analysis.figures import FIGURES
+from analysis.figures.allocation import allocation
+from analysis.figures.axes import cost_scale, error_scale
+from analysis.figures.by_width import by_width
+from analysis.figures.interactive import columns
+from analysis.figures.points import costs, points
+from analysis.figures.style import marks
+from analysis.figures.tradeoff import tradeoff
+from analysis.study import Study, load_studies
+
+NAMES = ("wer_by_width", "wer_vs_size", "wer_vs_latency", "bit_allocation")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The made-up study."""
+    return load_studies(made.write(tmp_path_factory.mktemp("study"), made.records()))[0]
+
+
+def test_every_figure_shows_something(study: Study, tmp_path: Path):
+    pictures = [picture for figure in FIGURES for picture in figure(study)]
+    assert tuple(picture.name for picture in pictures) == NAMES
+    for picture in pictures:
+        for name, content in picture.drawn().items():
+            (tmp_path / name).write_bytes(content)
+        image = imread(tmp_path / f"{picture.name}.png")
+        assert image.shape[1] > 1000
+        assert 0.02 < np.mean(image[..., :3].min(axis=2) < 0.9) < 0.9
+
+
+def test_equal_figures_are_equal_bytes(study: Study):
+    first, again = (next(iter(tradeoff(study))).drawn() for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["size", "latency"])
+def test_labels_cover_neither_each_other_nor_points(study: Study, which: int):
+    picture = list(tradeoff(study))[which]
+    (axes,) = picture.figure.axes
+    picture.figure.canvas.draw()  # only then have annotations their place
+    renderer = picture.figure.canvas.get_renderer()
+    texts = [text for text in axes.texts if text.get_text().startswith("W")]
+    boxes = [Text.get_window_extent(text, renderer) for text in texts]
+    assert len(boxes) == points(study, costs(study)[which]).trials.front.sum() >= 3
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    offsets = [collection.get_offsets() for collection in axes.collections if len(collection.get_offsets()) > 0]
+    spots = axes.transData.transform(np.vstack(offsets))
+    assert len(spots) >= 25
+    assert not any(box.contains(*spot) for box in boxes for spot in spots)
+
+
+@pytest.mark.parametrize("figure", [tradeoff, by_width])
+def test_legends_end_within_the_figure(tmp_path: Path, figure):
+    records = made.records()
+    many = [
+        record | {"policy": f"a_policy_of_mine_{index}", "run": f"{index}-{record['run']}"}
+        for index in range(12)
+        for record in records[2:8]
+    ]
+    (study,) = load_studies(made.write(tmp_path / "study", [*records, *many]))
+    for picture in figure(study):
+        canvas = picture.figure.canvas
+        canvas.draw()
+        box = picture.figure.legends[0].get_window_extent(canvas.get_renderer())
+        assert 0 <= box.x0 < box.x1 <= picture.figure.bbox.x1
+        assert picture.figure.axes[0].get_window_extent().y1 < box.y0
+
+
+def test_the_front_is_chosen_on_dev_and_drawn_on_test(tmp_path: Path):
+    records = made.records()
+    lucky = next(record for record in records if record["run"] == "trial-0006-ptq")  # the smallest of all
+    lucky["metrics"] = {
+        "dev": lucky["metrics"]["dev"] | {"wer": 0.97},
+        "test": lucky["metrics"]["test"] | {"wer": 1e-4},
+    }
+    (study,) = load_studies(made.write(tmp_path / "study", records))
+    shown = points(study, costs(study)[0])
+    assert shown.trials.set_index("run").loc["trial-0006-ptq", "wer"] == pytest.approx(0.01)
+    assert len(shown.front) > 1
+
+
+def test_crowds_are_pixels_and_have_whiskers_on_the_front_alone(tmp_path: Path):
+    records = made.records()
+    crowd = [record | {"run": f"{record['run']}-{copy}", "seed": copy} for copy in range(9) for record in records[1:27]]
+    for number, record in enumerate(crowd):  # settings of their own
+        crowd[number] = record | {"config": record["config"] | {"number": number}}
+    (study,) = load_studies(made.write(tmp_path / "study", [records[0], *crowd]))
+    picture = next(iter(tradeoff(study)))
+    svg = picture.drawn()["wer_vs_size.svg"]
+    assert b"<image" in svg
+    assert len(svg) < 400_000
+    assert "Whiskers: 95 % bootstrap interval over utterances of runs on the front." in picture.caption
+
+
+def test_marks_tell_policies_and_variants_apart():
+    looks = marks(["ptq max", "fake_qat", "ptq mse", "mine", "float", "yours"])
+    assert list(looks) == ["float", "ptq max", "ptq mse", "fake_qat", "mine", "yours"]
+    assert len({(look.color, look.marker) for look in looks.values()}) == 6
+    assert marks(["fake_qat"])["fake_qat"] == looks["fake_qat"]
+
+
+def test_a_scale_has_ticks_inside_and_breaks_before_what_is_far():
+    scale = cost_scale([0.5, 0.7, 1.9], beyond=[7.5])
+    assert scale.kind == "log"
+    assert 1.9 < scale.gap < scale.edge < scale.limits[1] < 7.5
+    assert [scale.word(tick) for tick in scale.ticks] == ["0.5", "0.75", "1", "1.5", "2", "7.5"]
+    assert not cost_scale([3.0, 7.0], beyond=[7.5]).far
+    rates = pd.DataFrame({"wer": [0.0, 0.4, 90.0], "low": [0.0, 0.1, np.nan], "high": [0.3, 0.8, np.nan]})
+    assert error_scale(rates).kind == "symlog"
+    assert error_scale(rates[1:]).kind == "log"
+    assert error_scale(rates[1:2]).kind == "linear"
+
+
+def test_the_allocation_shows_the_widths_of_every_layer_on_a_front(study: Study):
+    (picture,) = allocation(study)
+    texts = [text.get_text() for text in picture.figure.axes[0].texts]
+    runs = {name for cost in costs(study) for name in points(study, cost).front.run}
+    cells = [text for text in texts if re.fullmatch(r"float|\d+(/\d+)?", text)]
+    assert len(cells) == len(runs) * len(made.LAYERS)
+    assert set(made.LAYERS) <= set(texts)
+
+
+def test_the_page_knows_every_run_of_the_study(study: Study):
+    found = columns(study, study.runs)
+    assert found["run"] == study.runs.run.tolist()
+    bits = [found["weight_bits"]["values"][place] for place in found["weight_bits"]["at"]]
+    assert set(bits) == {"float", "mixed", "8", "6", "5", "4", "3", "2"}
+    assert {name for name in found if name.startswith("cost_")} == {"cost_0", "cost_1"}
