@@ -35,11 +35,11 @@ def build(
         known: short names; any other name must be an import path such as `my_policy.MyPolicy`.
         what: the field that the config stands in, for error messages.
         given: positional arguments of the part that do not come from the configuration.
-        kind: what the user's own class must derive from; nothing else is called.
+        kind: what the user's own class must derive from; nothing else is called. What it annotates must be set.
 
     Raises:
-        UserError: no or unknown name, another class, unknown or missing option, or one of another type than the part
-            declares.
+        UserError: no or unknown name, another class, unknown or missing option, one of another type than the part
+            declares, or an attribute that the part does not set.
     """
     options = dict(config)
     name = options.pop("name", None)
@@ -55,13 +55,17 @@ def build(
         if option in hints:
             checked(hints[option], value, f"{what}.{option}")
     try:
-        return part(*given, **options)
+        made = part(*given, **options)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
         if name in known:
             raise
         raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+    for field in inspect.get_annotations(kind):
+        if not hasattr(made, field):
+            raise UserError(f"{what}: {name!r} does not set {field}, as each {kind.__name__} must.")
+    return made
 
 
 def find(name: Any, known: Mapping[str, Callable[..., Any]], what: str, kind: type = object) -> Callable[..., Any]:

@@ -57,6 +57,15 @@ def test_names_that_are_no_policy(name: str, write: Any) -> None:
         build_policy({"name": name})
 
 
+def test_an_encoder_that_does_not_say_enough(write: Any) -> None:
+    write(
+        "from qstudy.model import Encoder\nclass P(Encoder):\n    output_size = 4\n    output_ms = 20.0\n"
+        "    def forward(self, features, lengths, state=None): ...\n"
+    )
+    with pytest.raises(UserError, match=r"model\.encoder: 'own_code\.P' does not set chunk_frames"):
+        RNNT(ModelConfig(encoder={"name": "own_code.P"}), FeatureSettings(), 29)
+
+
 @pytest.mark.parametrize("base", ["", "(Module)"])
 def test_an_encoder_that_is_none(write: Any, base: str) -> None:
     write(f"from torch.nn import Module\nclass P{base}: ...\n")

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from qstudy.hardware.size import size_bytes
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.recognizer import Recognizer, RecognizerStream, recognizer_from_packed
+from qstudy.training.checkpoint import pack_checkpoint
 from qstudy.training.config import to_dict
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +119,7 @@ class Backward(Encoder):
         super().__init__(features)
         self.output_size, self.output_ms, self.chunk_frames = 16, 2 * features.hop_ms, 2
         self.project = Linear(2 * features.bins, 16)
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
 
     def forward(self, features, lengths, state=None):
         x = self.normalize(features)[0]
@@ -125,11 +128,29 @@ class Backward(Encoder):
 '''
 
 
-def test_an_encoder_that_wants_the_whole_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def backward(monkeypatch: pytest.MonkeyPatch) -> tuple[ModelConfig, RNNT]:
+    """A model with that encoder, which the user's configuration names."""
     Path("backward.py").write_text(WHOLE)
     monkeypatch.delitem(sys.modules, "backward", raising=False)
     torch.manual_seed(5)
-    model = RNNT(ModelConfig({"name": "backward.Backward"}, joiner={"hidden": 8}), FEATURES, TOKENIZER.size)
+    config = ModelConfig({"name": "backward.Backward"}, joiner={"hidden": 8})
+    return config, RNNT(config, FEATURES, TOKENIZER.size)
+
+
+def test_a_mask_of_minus_infinity_survives_checkpoint_and_packing(backward: tuple[ModelConfig, RNNT]) -> None:
+    config, model = backward
+    run = run_config(Path("corpus"), Path("work"), model=asdict(config))
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    about = {"config": to_dict(run), "tokenizer": TOKENIZER.to_dict()}
+    torch.save({"qstudy": about, "state_dict": state, "global_step": 3}, "masked.ckpt")
+    file = pack_checkpoint(Path("masked.ckpt"))
+    assert torch.equal(file.tensors["encoder.mask"], model.encoder.mask)
+    assert torch.equal(recognizer_from_packed(file).model.encoder.mask, model.encoder.mask)
+
+
+def test_an_encoder_that_wants_the_whole_gets_it(backward: tuple[ModelConfig, RNNT]) -> None:
+    _, model = backward
     recognizer = Recognizer(model, FEATURES, TOKENIZER)
     samples = torch.randn(16000) * 0.1
     stream = RecognizerStream(recognizer)
