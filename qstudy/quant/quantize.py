@@ -17,26 +17,16 @@ from qstudy.bits import FLOAT, LayerShape, matching
 from qstudy.errors import UserError
 from qstudy.fields import checked, type_hints
 from qstudy.hardware.size import size_bytes as packed_size
-from qstudy.quant.conv import Conv1d
-from qstudy.quant.deep_lstm import DeepLSTM
-from qstudy.quant.layers import UNKNOWN, Embedding, Linear, Quantizable, Rate, quantizable
+from qstudy.quant.layers import Rate, quantizable
 from qstudy.quant.packed.base import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes
+from qstudy.quant.twins import leave_fast_paths, left_in_float, put_twins
 
 Model = TypeVar("Model", bound=nn.Module)
 Batches = Iterable[Any] | Callable[[nn.Module], Any]
 Rates = float | Mapping[str, float | Rate] | None
-
-TWINS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: Linear,
-    nn.Embedding: Embedding,
-    nn.Conv1d: Conv1d,
-    nn.LSTM: DeepLSTM,
-}
-"""torch's layer -> ours. Other classes, those derived from these among them, stay as they are: their forward pass may
-be anything."""
 
 
 def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates = None) -> Model:
@@ -74,7 +64,7 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
     _set_rates(model, rates)
     built.bit_map(layer_shapes(model))  # what is wrong with it is said now
     object.__setattr__(model, "quant_policy", built)
-    if left := _left_in_float(model):
+    if left := left_in_float(model):
         warnings.warn(f"These layers have no quantizable twin and stay in float: {', '.join(left)}.", stacklevel=2)
     return model
 
@@ -101,7 +91,7 @@ def calibrate(model: Model, batches: Batches) -> Model:
     """
     policy = policy_of(model)
     policy.prepare(model)
-    _leave_fast_paths(model)
+    leave_fast_paths(model)
     with _watching(model) as reached, torch.no_grad():
         policy.calibrate(model, _passes(model, batches))
     bit_map = policy.bit_map(layer_shapes(model))
@@ -165,7 +155,7 @@ def load_into(model: Model, path: str | Path) -> Model:
         if shape.name in layers:
             layers[shape.name].rate = Rate(shape.every_ms, shape.per_label)
     fill_packed(model, packed)
-    _leave_fast_paths(model)
+    leave_fast_paths(model)
     return model.eval()
 
 
@@ -187,39 +177,6 @@ def _require_floats(model: nn.Module) -> None:
             raise UserError(f"{name} is packed, and has no float weights; quantize a model that was not loaded.")
 
 
-def put_twins(model: nn.Module) -> None:
-    """Turn torch's layers into their quantizable twins, with empty slots: the very same objects, of another class."""
-    for layer in quantizable(model).values():
-        layer.arithmetic = None
-    for module in list(model.modules()):
-        twin = TWINS.get(type(module))
-        if twin is None or not _convertible(module):
-            continue
-        object.__setattr__(module, "__class__", twin)
-        if isinstance(module, DeepLSTM):
-            module.add_directions()
-        else:
-            module.arithmetic, module.rate = None, UNKNOWN  # type: ignore[assignment]
-
-
-def _convertible(module: nn.Module) -> bool:
-    """Whether a layer of torch's class computes as its twin does: an LSTM that projects its hidden state, a table that
-    renormalizes its rows, and a weight that is computed (weight norm, pruning) do not."""
-    own = module._parameters
-    plain = "weight" in own or "weight_ih_l0" in own
-    return plain and not getattr(module, "proj_size", 0) and getattr(module, "max_norm", None) is None
-
-
-def _left_in_float(model: nn.Module) -> list[str]:
-    """Modules with a matrix of their own that nothing quantizes, with their class."""
-    return [
-        f"{name or 'the model'} ({type(module).__name__})"
-        for name, module in model.named_modules()
-        if not isinstance(module, Quantizable | DeepLSTM)
-        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
-    ]
-
-
 def _set_rates(model: nn.Module, rates: Rates) -> None:
     layers = quantizable(model)
     patterns: Mapping[str, float | Rate] = (
@@ -231,13 +188,6 @@ def _set_rates(model: nn.Module, rates: Rates) -> None:
             checked(type_hints(LayerShape)[field], number, f"rates.{pattern}: {field}")
         for name in matching(pattern, layers, "rates"):
             layers[name].rate = rate
-
-
-def _leave_fast_paths(model: nn.Module) -> None:
-    """Torch's fused transformer layer reads the weights of its linear layers itself, past their slots."""
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
 
 
 @contextmanager
