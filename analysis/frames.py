@@ -38,7 +38,7 @@
     command, commit, created, version.NAME
                             what made it
     config.FIELD            every field of the configurations that differs between the runs; lists are JSON
-    record                  the whole record, JSON in one line
+    record                  the whole record, compressed: `json.loads(analysis.records.unpacked(run.record))`
 
 `load` gives a `Frames`: the same `runs`, with three more frames beside it.
 """
@@ -46,6 +46,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -125,9 +126,9 @@ class _Run:
     """Of its policy."""
     layers: list[dict[str, Any]]
     errors: list[tuple[str, np.ndarray, np.ndarray]]
-    """(set, errors, words) by utterance, int32."""
+    """(set, errors, words) by utterance."""
     samples: list[tuple[str, str]]
-    text: str
+    content: bytes
     """Empty: there is no such record, others tell of it."""
 
     @property
@@ -157,26 +158,38 @@ def _folder(folder: Path) -> tuple[list[_Run], list[Problem]]:
         if (study, record.run) in runs:
             problems.append(Problem(one.source, f"there is another run {record.run} in the same study"))
             continue
-        runs[study, record.run] = _run(record, one.text)
+        runs[study, record.run] = _run(record, one.content)
         if record.state == "complete" and record.baseline and (study, _parent(record)) not in parents:
             parents[study, _parent(record)] = _described(record)
-    told = [replace(_run(parents[key], ""), study=key[0]) for key in parents if key not in runs]
+    told = [replace(_run(parents[key], b""), study=key[0]) for key in parents if key not in runs]
     studies = dict.fromkeys(study for study, _ in runs if study)
     default = next(iter(studies)) if len(studies) == 1 else slug(folder.resolve().name)
     return [replace(run, study=run.study or default) for run in [*runs.values(), *told]], problems
 
 
-def _run(record: Record, text: str) -> _Run:
+def _run(record: Record, content: bytes) -> _Run:
     utterances: Any = record.utterances or {}
-    errors = [
-        (name, *(np.array(edits[key].split(), dtype=np.int32) for key in ("errors", "words")))
-        for name, edits in utterances.items()
+    errors = [(name, _counts(edits["errors"]), _counts(edits["words"])) for name, edits in utterances.items()]
+    samples = [
+        (intern(sample.get("reference", "")), intern(sample.get("hypothesis", ""))) for sample in record.samples or []
     ]
-    samples = [(sample.get("reference", ""), sample.get("hypothesis", "")) for sample in record.samples or []]
     options = (record.config or {}).get("policy") or {}
     return _Run(
-        record.study or "", _row(record, text), flat(record.config), options, _layers_of(record), errors, samples, text
+        record.study or "",
+        _row(record, content),
+        flat(record.config),
+        options,
+        _layers_of(record),
+        errors,
+        samples,
+        content,
     )
+
+
+def _counts(text: str) -> np.ndarray:
+    """Whole numbers, as small as they fit: int8, int16 or int32."""
+    values = np.array(text.split(), dtype=np.int32)
+    return values.astype(np.min_scalar_type(-1 - values.max(initial=0)))
 
 
 def _parent(run: Record) -> str:
@@ -186,7 +199,7 @@ def _parent(run: Record) -> str:
 
 def _described(run: Record) -> Record:
     parent: Any = run.baseline
-    widths: Any = {name: {"weight": 32, "activation": 32} for name in run.bit_map or {}}
+    widths: Any = {name: {} for name in run.bit_map or {}}
     told = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
     return Record(
         run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers, bit_map=widths, **told
@@ -202,8 +215,8 @@ def _runs(runs: list[_Run]) -> pd.DataFrame:
         floats = frame.is_baseline.map({True: "float baseline", False: "float control"})
         frame["title"] = frame.method.where(frame.policy != "float", floats)
     settings = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in differing}
-    texts = pd.Series([run.text for run in runs], index=frame.index, dtype=object, name="record")
-    return pd.concat([frame, pd.DataFrame(settings, index=frame.index), texts], axis=1)
+    records = pd.Series([run.content for run in runs], index=frame.index, dtype=object, name="record")
+    return pd.concat([frame, pd.DataFrame(settings, index=frame.index), records], axis=1)
 
 
 def _variants(runs: list[_Run]) -> list[str]:
@@ -215,11 +228,11 @@ def _variants(runs: list[_Run]) -> list[str]:
     ]
 
 
-def _row(record: Record, text: str) -> dict[str, Any]:
-    widths: Any = record.bit_map or {}
-    layers: Any = record.layers or {}
+def _row(record: Record, content: bytes) -> dict[str, Any]:
+    layers = _layers_of(record)
+    quantizable = [layer for layer in layers if "weight" in layer]
     step, loss, reason = record.step_ms or {}, record.loss or {}, record.reason or ""
-    weight_bits, activation_bits = uniform(widths, layers) or means(widths, layers)
+    weight_bits, activation_bits = uniform(quantizable) or means(quantizable)
     return {
         "run": record.run,
         "trial": _number(record.trial),
@@ -227,20 +240,20 @@ def _row(record: Record, text: str) -> dict[str, Any]:
         "reason": reason,
         "policy": record.policy,
         "is_baseline": record.policy == "float" and record.baseline is None,
-        "from_trials": not text,
+        "from_trials": not content,
         "baseline": _parent(record) if record.baseline else "",
         "over_budget": record.state == "pruned" and reason.startswith("over budget"),
         "setting": setting(record),
         "seed": _number(record.seed),
         "steps": _number(record.steps),
-        "bits": "float" if record.policy == "float" and not widths else describe(widths, layers),
-        "label": label(widths, layers),
-        "uniform": uniform(widths, layers) is not None,
+        "bits": "float" if record.policy == "float" and not quantizable else describe(quantizable),
+        "label": label(quantizable),
+        "uniform": uniform(quantizable) is not None,
         "weight_bits": _number(weight_bits),
         "activation_bits": _number(activation_bits),
         "size_bytes": _number(record.size_bytes),
         "file_bytes": _number(record.file_bytes),
-        "parameters": sum(layer.get("parameters") or 0 for layer in layers.values()),
+        "parameters": sum(layer.get("parameters") or 0 for layer in layers),
         "training_model_wer": _number(record.training_model_wer),
         "step_ms": _number(step.get("median")),
         "step_p95_ms": _number(step.get("p95")),
@@ -293,7 +306,8 @@ def _layers(runs: list[_Run]) -> pd.DataFrame:
 
 def _layers_of(record: Record) -> list[dict[str, Any]]:
     layers, widths = record.layers or {}, record.bit_map or {}
-    return [{"layer": name, **layers.get(name, {}), **_widths(widths.get(name))} for name in {**layers, **widths}]
+    names = map(intern, {**layers, **widths})
+    return [{"layer": name, **layers.get(name, {}), **_widths(widths.get(name))} for name in names]
 
 
 def _widths(bits: Any) -> dict[str, Any]:
@@ -309,13 +323,13 @@ def _errors(runs: list[_Run]) -> pd.DataFrame:
         key: pd.Categorical([part[place] for part in parts]).repeat(lengths)
         for place, key in enumerate(("study", "run", "set"))
     }
-    empty = [np.empty(0, dtype=np.int32)]
+    empty = [np.empty(0, dtype=np.int8)]
     numbers = {
-        "utterance": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths] or empty),
-        "errors": np.concatenate([part[3] for part in parts] or empty),
-        "words": np.concatenate([part[4] for part in parts] or empty),
+        "utterance": [np.arange(length, dtype=np.int32) for length in lengths],
+        "errors": [part[3] for part in parts],
+        "words": [part[4] for part in parts],
     }
-    return pd.DataFrame({**names, **numbers})
+    return pd.DataFrame({**names, **{key: np.concatenate(some or empty) for key, some in numbers.items()}})
 
 
 def _samples(runs: list[_Run]) -> pd.DataFrame:

@@ -88,19 +88,23 @@ class Difference:
 
 
 def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Difference:
-    """The difference on the reported set between the runs of two settings, seed by seed where they share seeds.
+    """The difference on the reported set between the mean of some runs and that of others.
 
     Where all records tell the errors of every utterance, the interval is a bootstrap over utterances, the same draw
     for both (Bisani and Ney 2004): what is hard for both cancels out. Else it is made of the ends of both intervals,
     which is wider than need be.
     """
-    if shared := set(runs.seed) & set(others.seed):
-        runs, others = (one[one.seed.isin(shared)] for one in (runs, others))
     value = runs.wer.mean() - others.wer.mean()
     mine, theirs = (_errors(study, list(one.run)) for one in (runs, others))
     if mine and theirs and np.array_equal(mine[1], theirs[1]):
         return Difference(value, *_paired(mine[0] - theirs[0], mine[1]))
     return Difference(value, runs.low.mean() - others.high.mean(), runs.high.mean() - others.low.mean())
+
+
+def same_seeds(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both with the seeds alone that they share; all runs if they share none."""
+    shared = set(runs.seed) & set(others.seed)
+    return (runs[runs.seed.isin(shared)], others[others.seed.isin(shared)]) if shared else (runs, others)
 
 
 def _errors(study: Study, runs: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,6 +1,7 @@
 """The records of a folder, each with its text or with the reason why it cannot be used."""
 
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,8 @@ class Read:
     source: str
     """File, relative to the folder, and the line in it."""
     record: Record
-    text: str
-    """All of it, JSON in one line."""
+    content: bytes
+    """All of it, compressed: see `unpacked`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,12 @@ def _read(source: str, values: Any) -> Read:
     if record.command:  # older versions left some passwords in it
         record = replace(record, command=mask_urls(record.command))
         values = {**values, "command": record.command}
-    return Read(source, record, json.dumps(values, ensure_ascii=False))
+    return Read(source, record, zlib.compress(json.dumps(values, ensure_ascii=False).encode(), 1))
+
+
+def unpacked(content: bytes) -> str:
+    """A record's JSON, in one line; of thousands only the compressed form stays in memory."""
+    return zlib.decompress(content).decode() if content else "{}"
 
 
 def _values(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 from jsonargparse import auto_cli
@@ -10,7 +11,7 @@ from analysis.folder import write_report
 from analysis.latex import to_latex
 from analysis.measures import best
 from analysis.page import page
-from analysis.records import RECORDS
+from analysis.records import RECORDS, unpacked
 from analysis.section import MANY, folder_name, names, sections
 from analysis.study import Study, load_studies
 from analysis.summary import facts, sentence
@@ -47,7 +48,7 @@ def report(
     for section in shown:
         contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
     contents["index.html"] = page(shown, shared, contents).encode()
-    contents[RECORDS] = "".join(_records(one) for one in studies).encode()
+    contents[RECORDS] = _records(studies)
     write_report(out, contents)
     for one in studies:
         _say(one)
@@ -69,10 +70,12 @@ def _shared(studies: list[Study]) -> list[Table]:
     return [table for table in (held, across and replace(across, folded=len(across.frame) > MANY)) if table]
 
 
-def _records(study: Study) -> str:
+def _records(studies: list[Study]) -> bytes:
     """The records that were read, one per line; paths under the current folder become relative."""
-    lines = [text for text in study.runs.record if text]
-    return "\n".join(lines).replace(f"{Path.cwd()}/", "") + "\n"
+    here, file = f"{Path.cwd()}/", BytesIO()  # thousands of records are there once, not three times
+    for record in (record for study in studies for record in study.runs.record if record):
+        file.write(f"{unpacked(record).replace(here, '')}\n".encode())
+    return file.getvalue()
 
 
 def _say(study: Study) -> None:

@@ -10,6 +10,7 @@ from analysis.configs import flat
 from analysis.figures import FIGURES
 from analysis.figures.interactive import coded, columns, widths
 from analysis.figures.style import Picture
+from analysis.records import unpacked
 from analysis.study import Study
 from analysis.tables import TABLES, Table
 from analysis.tables.runs import unfinished
@@ -86,7 +87,7 @@ def _data(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
     runs = study.runs
     told = runs.filter(regex="^config[.]")
     varying = [name for name in told if told[name].dropna().nunique() > 1]
-    first = next((flat(json.loads(text).get("config")) for text in runs.record if text), {})
+    first = next((flat(json.loads(unpacked(one)).get("config")) for one in runs.record if one), {})
     return {
         "columns": columns(study, runs),
         "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},

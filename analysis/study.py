@@ -1,6 +1,5 @@
 """The runs of one study, and what they share: the float baseline, the set reported on, the budgets."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,8 +24,8 @@ class Study:
     wer, low, high  error rate and interval on the reported set
     choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
     latency_ms, rtf on the first of `accelerators`
-    float_wer, float_bytes, float_low, float_high, float_choice_high
-                    of the run's own float baseline: that of its seed
+    float_run, float_wer, float_bytes, float_low, float_high, float_choice_high
+                    of the float baseline that it started from, else of the study's first
     """
 
     name: str
@@ -71,9 +70,12 @@ class Study:
         return None if self.references.empty else self.references.iloc[0]
 
     def runs_of(self, setting: pd.Series) -> pd.DataFrame:
-        """The finished runs that a row of `settings` or `references` is the mean of."""
-        baselines = self.finished[self.finished.is_baseline]
-        return baselines if setting.setting == "baseline" else self.trials[self.trials.setting == setting.setting]
+        """The finished runs that a row of `settings` is the mean of."""
+        return self.trials[self.trials.setting == setting.setting]
+
+    def floats_of(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """The float baseline of each of the runs, as often as there are runs that started from it."""
+        return self.finished.set_index("run", drop=False).loc[runs.float_run]
 
     @cached_property
     def size_budget(self) -> float | None:
@@ -201,19 +203,11 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
         "float_high": "high",
         "float_choice_high": f"high.{chosen_on}",
     }
-    parent = _parents(runs)
-    return runs.assign(**{name: parent(column) for name, column in floats.items()})
-
-
-def _parents(runs: pd.DataFrame) -> Callable[[str], pd.Series]:
-    """Gives a column of every run's own baseline; of the study's first one where it names none."""
-    baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()]
-    baselines = baselines.drop_duplicates("run").set_index("run")
-    if baselines.empty:
-        return lambda column: pd.Series(np.nan, index=runs.index)
-    names = runs.baseline.where(runs.baseline.isin(baselines.index), baselines.index[0])
-    names = names.where(~runs.run.isin(baselines.index), runs.run)
-    return lambda column: names.map(baselines[column])
+    baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
+    names = runs.run.where(runs.is_baseline, runs.baseline)
+    names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
+    told = {name: names.map(baselines[column]).astype(float) for name, column in floats.items()}
+    return runs.assign(float_run=names, **told)
 
 
 def _accelerators(runs: pd.DataFrame) -> list[str]:

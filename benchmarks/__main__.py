@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import data, gpu, loss, memory, qat, serving, simulator, table
+from benchmarks import data, gpu, loss, memory, qat, report, serving, simulator, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -20,6 +20,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "memory": memory.rows,
     "simulator": simulator.rows,
     "data": data.rows,
+    "report": report.rows,
 }
 
 

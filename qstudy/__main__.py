@@ -3,7 +3,7 @@
 import sys
 
 
-def _settle_path() -> None:
+def _order_path() -> None:
     """Take the project's packages from here, all else from where it is installed, and last from the working folder.
 
     Python puts the working folder first, where a `yaml.py` would stand in for what the program needs.
@@ -19,7 +19,7 @@ def _settle_path() -> None:
 
 
 if __name__ == "__main__":
-    _settle_path()
+    _order_path()
     from qstudy.cli import main
 
     main()

@@ -29,13 +29,13 @@ def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> t
     rest, configured = list(arguments), {}
     for parameter, kind in hints.items():
         if is_dataclass(kind):
-            values, files, rest = _take(kind, rest)
+            values, files, rest = _split(kind, rest)
             with naming(", ".join(files)) if files else nullcontext():
                 configured[parameter] = fill(cast(type[Any], kind), values)
     return configured, rest
 
 
-def _take(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str], list[str]]:
+def _split(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str], list[str]]:
     """The values of one configuration, the files they come from, and the arguments that are none of its options."""
     values: dict[str, Any] = {}
     files = []

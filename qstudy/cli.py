@@ -15,9 +15,9 @@ from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_pa
 
 from qstudy import __version__, runtime
 from qstudy.arguments import CONFIG, read_configurations
-from qstudy.errors import UserError
+from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
 from qstudy.fields import type_hints
-from qstudy.secrets import hide, masked_arguments, print_crash, take_storage
+from qstudy.secrets import hide, masked_arguments, print_crash, storage_to_environment
 from qstudy.yaml_file import Loader
 
 
@@ -30,7 +30,7 @@ class Command(NamedTuple):
     """One line for `qstudy --help`."""
     positional: tuple[str, ...] = ()
     """Parameters given without a name."""
-    takes_storage: bool = False
+    has_storage: bool = False
     """Whether it has the option `--storage`."""
 
 
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_name(arguments)
     command, rest = COMMANDS[name], arguments[len(name.split()) :]
-    if command.takes_storage:
-        rest = take_storage(rest)
+    if command.has_storage:
+        rest = storage_to_environment(rest)
     sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
     sys.excepthook = print_crash
     try:
@@ -73,13 +73,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
         _say("\nInterrupted; the same command goes on where it stopped.")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _fail(message: str) -> NoReturn:
     visible = (letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in hide(message))
     _say("\n".join(_shortened(line) for line in f"qstudy: {''.join(visible)}".split("\n")))
-    sys.exit(2)
+    sys.exit(USER_ERROR)
 
 
 def _without_values(message: str) -> str:
@@ -112,7 +112,7 @@ def _command_name(arguments: list[str]) -> str:
     usage = "\n".join(["usage: qstudy COMMAND [OPTIONS]   (qstudy COMMAND --help)", "", *lines])
     if asked or group in {"data"}:
         print(usage)
-        sys.exit(0 if asked else 2)
+        sys.exit(0 if asked else USER_ERROR)
     _fail(f"{arguments[0]!r} is no command; commands are {', '.join(COMMANDS)}.")
 
 

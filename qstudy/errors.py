@@ -1,7 +1,14 @@
-"""The one error that users are meant to see."""
+"""The one error that users are meant to see, and the exit codes of the commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+USER_ERROR = 2
+"""Exit code of a command that told its user what is wrong."""
+INCOMPLETE = 3
+"""Exit code of a study that has ended, but in which trials were given up, or nothing worked."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 class UserError(Exception):

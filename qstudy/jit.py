@@ -42,15 +42,17 @@ def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
 
 
 def on_threads(kernel: Callable[..., None], *arguments: Any) -> None:
-    """Call `kernel(*arguments, first, step)` for every `first < step`, with `step` the number of torch's threads.
+    """Call `kernel(*arguments, thread, threads)` for every `thread < threads`, the number of torch's threads.
 
-    The kernel takes the items `range(first, count, step)`, so that long and short ones spread evenly. Python's own
+    The kernel takes the items `range(thread, count, threads)`, so that long and short ones spread evenly. Python's own
     threads do: numba's either refuse to run in two callers at once or do not survive a fork, and take seconds more to
     compile.
     """
-    step = torch.get_num_threads()
-    others = [_pool(os.getpid(), step - 1).submit(kernel, *arguments, first, step) for first in range(1, step)]
-    kernel(*arguments, 0, step)
+    threads = torch.get_num_threads()
+    others = [
+        _pool(os.getpid(), threads - 1).submit(kernel, *arguments, thread, threads) for thread in range(1, threads)
+    ]
+    kernel(*arguments, 0, threads)
     for other in others:
         other.result()
 

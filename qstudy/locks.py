@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def try_lock(path: Path) -> IO[str] | None:
     """Take the lock at `path` if it is free; closing the file, or the end of the process, lets it go."""
-    return _take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_held(path: Path) -> bool:
@@ -39,7 +39,7 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
         yield
 
 
-def hold(path: Path, owner: object) -> None:
+def share(path: Path, owner: object) -> None:
     """Share the lock at `path`, an existing file, as long as `owner` lives: nobody can take it alone meanwhile.
 
     Raises:
@@ -53,13 +53,13 @@ def hold(path: Path, owner: object) -> None:
 
 
 def _wait(path: Path) -> IO[str]:
-    file = _take(path, fcntl.LOCK_EX)
+    file = _acquire(path, fcntl.LOCK_EX)
     if file is None:
         raise AssertionError("a lock that waits is always taken")
     return file
 
 
-def _take(path: Path, operation: int) -> IO[str] | None:
+def _acquire(path: Path, operation: int) -> IO[str] | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = os.fdopen(_opened(path), "a")

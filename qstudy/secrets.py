@@ -76,7 +76,7 @@ def _secrets(url: str) -> set[str]:
     return {form for each in forms for form in each if form}
 
 
-def take_storage(arguments: Sequence[str]) -> list[str]:
+def storage_to_environment(arguments: Sequence[str]) -> list[str]:
     """Move `--storage URL` from a command's arguments to the environment variable; the other arguments."""
     rest, words = list[str](), list(arguments)
     while words:

@@ -56,7 +56,7 @@ def workers_of(folder: Path) -> list[int]:
 def patch() -> None:
     pool.PROGRAM = Path(__file__)
     pool._prepare = lambda queue, storage: None
-    study.check = study.prepare = study.print_plan = lambda *_: None
+    study.check = study.prepare = study.print_forecast = lambda *_: None
     study.work = partial(worker.work, evaluate=evaluate)
 
 

@@ -8,10 +8,14 @@ import pytest
 from analysis.bits import describe, label, means, uniform
 
 LAYERS = {name: {"kind": kind, "parameters": count} for name, (kind, count) in made.LAYERS.items()}
+USUAL = {"quantizer": "uniform", "granularity": "channel", "placement": "accelerator"}
 
 
-def bit_map(widths: dict[str, tuple[int, int]], **more: Any) -> dict[str, dict[str, Any]]:
-    return {name: {"weight": weight, "activation": activation, **more} for name, (weight, activation) in widths.items()}
+def layers(widths: dict[str, tuple[int, int]], **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"layer": name, **LAYERS.get(name, {}), **USUAL, "weight": weight, "activation": activation, **more}
+        for name, (weight, activation) in widths.items()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -30,20 +34,20 @@ def bit_map(widths: dict[str, tuple[int, int]], **more: Any) -> dict[str, dict[s
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_widths_in_words(widths: Any, short: str, text: str, same: tuple[int, int] | None) -> None:
-    assert label(bit_map(widths), LAYERS) == short
-    assert describe(bit_map(widths), LAYERS) == text
-    assert uniform(bit_map(widths), LAYERS) == same
+    assert label(layers(widths)) == short
+    assert describe(layers(widths)) == text
+    assert uniform(layers(widths)) == same
 
 
 def test_what_is_out_of_the_ordinary_is_told() -> None:
     widths = dict.fromkeys(LAYERS, (4, 8))
-    codebook = bit_map(widths, quantizer="codebook", granularity="tensor")
-    assert describe(codebook, LAYERS) == "W4A8, codebook, per tensor"
-    assert describe(bit_map(widths, placement="cpu"), LAYERS) == "W4A8, 8 on CPU"
-    assert describe({}, LAYERS) == "–"
+    codebook = layers(widths, quantizer="codebook", granularity="tensor")
+    assert describe(codebook) == "W4A8, codebook, per tensor"
+    assert describe(layers(widths, placement="cpu")) == "W4A8, 8 on CPU"
+    assert describe([]) == "–"
 
 
 def test_means_weigh_layers_by_their_parameters() -> None:
-    layers = {"a": {"parameters": 300}, "b": {"kind": "embedding", "parameters": 100}}
-    assert means(bit_map({"a": (4, 8), "b": (32, 32)}), layers) == (11, 8)
-    assert means({}, {}) == (None, None)
+    first, table = {"parameters": 300}, {"kind": "embedding", "parameters": 100}
+    assert means([{"weight": 4, "activation": 8, **first}, {"weight": 32, "activation": 32, **table}]) == (11, 8)
+    assert means([]) == (None, None)

@@ -8,6 +8,7 @@ import analysis_study as made
 import pytest
 
 from analysis.frames import load, load_runs
+from analysis.records import unpacked
 from analysis.study import load_studies
 from qstudy.errors import UserError
 
@@ -23,7 +24,7 @@ def test_a_run_is_a_row(tmp_path: Path) -> None:
     assert run["words.test"] == 1500
     assert (run["latency_ms.edge_nna"], run["budget_ms.edge_nna"]) == (record["latency"]["edge_nna"]["latency_ms"], 2.0)
     assert (run.step_ms, run.step_p95_ms, run["version.torch"]) == (92.0, 101.5, "2.12.1")
-    assert json.loads(run.record) == record
+    assert json.loads(unpacked(run.record)) == record
     assert set(runs.title[runs.policy == "float"]) == {"float baseline", "float control"}
 
 
@@ -94,6 +95,7 @@ def test_every_run_is_held_against_the_baseline_of_its_seed(tmp_path: Path) -> N
     assert list(study.settings.wer) == pytest.approx([0.02, 0.04])
     assert list(study.settings.spread) == pytest.approx([0.01, 0.01])
     assert list(study.settings.seed) == [0, 0]
+    assert list(study.floats_of(study.trials).run) == ["float-0", "float-1", "float-2"] * 2
     assert study.reference is not None
     assert (study.reference.n, study.reference.wer) == (3, pytest.approx(0.02))
 

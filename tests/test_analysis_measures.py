@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.measures import Difference, best, compression, difference, front, hypervolume, smallest_lossless
+from analysis.measures import (
+    Difference,
+    best,
+    compression,
+    difference,
+    front,
+    hypervolume,
+    same_seeds,
+    smallest_lossless,
+)
 from analysis.study import Study
 
 
@@ -111,8 +120,10 @@ def test_seeds_are_compared_with_their_own() -> None:
     runs = [record("b0", [2] * 40, words, seed=0), record("b1", [0] * 40, words, seed=1)]
     runs += [record("a0", [3] * 40, words, seed=0), record("a1", [1] * 40, words, seed=1)]
     study, mine, theirs = pair(*runs, record("a2", [5] * 40, words, seed=2))
-    gap = difference(study, mine, theirs)
+    gap = difference(study, *same_seeds(mine, theirs))
     assert (gap.value, gap.low, gap.high) == tuple(map(pytest.approx, (0.2, 0.2, 0.2)))
+    alone = same_seeds(mine[mine.seed == 2], theirs)
+    assert [len(runs) for runs in alone] == [1, 2]
 
 
 def test_without_errors_by_utterance_intervals_have_to_lie_apart() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qstudy.errors import UserError
-from qstudy.locks import hold, is_held, locked, try_lock
+from qstudy.locks import is_held, locked, share, try_lock
 
 
 class Owner:
@@ -19,7 +19,7 @@ def test_shared_as_long_as_the_owners_live(tmp_path: Path) -> None:
     path.touch()
     owners = [Owner(), Owner()]
     for owner in owners:
-        hold(path, owner)
+        share(path, owner)
     assert try_lock(path) is None
     owners.pop()
     gc.collect()

@@ -96,7 +96,7 @@ def test_two_folders_on_one_sqlite_file_keep_their_trials_apart(tmp_path: Path) 
         claim = here.claim()
         assert claim is not None
         assert claim.trial.number != number, "the other one is alive"
-        here.park(claim)
+        here.put_back(claim)
         victim.kill()
         victim.wait()
         assert here.recover() == 1

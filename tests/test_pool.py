@@ -17,7 +17,7 @@ from sweep_helpers import SPACE, make_config, open_queue
 from qstudy.errors import UserError
 from qstudy.named import build
 from qstudy.sweep import pool
-from qstudy.sweep.capacity import bounded, free_bytes
+from qstudy.sweep.capacity import fitting_workers, free_bytes
 from qstudy.sweep.lifeline import stoppable
 from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.queue import ATTEMPTS
@@ -158,13 +158,13 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "meminfo")
     monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
     monkeypatch.setattr("qstudy.sweep.capacity.cores", lambda: 2)
-    assert bounded(2, gpus=0) == 2
+    assert fitting_workers(2, gpus=0) == 2
     assert capsys.readouterr().err == ""
-    assert bounded(64, gpus=0) == 5
+    assert fitting_workers(64, gpus=0) == 5
     memory, cores = capsys.readouterr().err.splitlines()
     assert memory == "64 workers need about 64 GB, and 5 GB of memory are free: going on with 5."
     assert cores == "5 workers share 2 cores and slow each other down; use --workers 2."
-    assert bounded(4, gpus=4) == 4
+    assert fitting_workers(4, gpus=4) == 4
     assert capsys.readouterr().err == ""
     (tmp_path / "limit").write_text("max\n")
     monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "limit")
@@ -175,4 +175,4 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
     assert free_bytes() == 2000000000
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "none")
     monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
-    assert bounded(3, gpus=0) == 3, "a system that does not tell"
+    assert fitting_workers(3, gpus=0) == 3, "a system that does not tell"

@@ -169,7 +169,7 @@ def test_a_server_that_stays_away_is_one_sentence_without_its_password(
     assert claim is not None
     running.stop()
     try:
-        queue.park(claim)  # on the way out nobody waits
+        queue.put_back(claim)  # on the way out nobody waits
         monkeypatch.setattr(PatientStorage, "patience_s", 1.0)
         with pytest.raises(UserError, match=r"storage has not answered for \d s \(.*refused") as caught:
             work(queue, measure)

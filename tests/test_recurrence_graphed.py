@@ -12,7 +12,8 @@ from torch import Tensor
 from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
 from qstudy.quant.kernels import SWITCH
 from qstudy.quant.quantizers import integer_type
-from qstudy.quant.recurrence import FROM_GRAPHS, IN_TORCH, compiled, graphed, loops, steps
+from qstudy.quant.recurrence import FROM_GRAPHS, IN_TORCH, compiled, graphed, loops
+from qstudy.quant.recurrence import frames as recurrence
 from qstudy.quant.recurrence.graphed import CHUNK, SHORT, WARM_UP, Graph, Graphs, kind_of, pieces, twin
 from qstudy.quant.recurrence.loop import Loop
 from qstudy.quant.recurrence.portable import TorchLoops
@@ -197,6 +198,19 @@ def test_served_first_and_trained_afterwards(device: str) -> None:
     assert same(work(by, CHUNK, 1), work(IN_TORCH, CHUNK, 1))
 
 
+@no_gpu
+def test_graphs_survive_the_end_of_a_training() -> None:
+    """Lightning frees cuBLAS's workspaces then, and torch's cache; graphs that use that memory would write into it."""
+    by, work = TorchLoops(graphs("cuda").run), float_job("cuda", reuse=False)
+    for seed in range(WARM_UP + 2):
+        work(by, CHUNK, seed)
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    others = [torch.zeros(2**20, device="cuda") for _ in range(64)]
+    assert same(work(by, CHUNK, 9), work(IN_TORCH, CHUNK, 9))
+    assert not any(each.any() for each in others)
+
+
 def test_recorded_accumulators() -> None:
     work, by = integer_job("cpu", 8, torch.int8), TorchLoops(graphs("cpu").run)
     for seed in range(WARM_UP + 2):
@@ -229,7 +243,7 @@ def test_training_steps_are_the_same(device: str, monkeypatch: pytest.MonkeyPatc
     """Through autograd, as layers call it: weights that move, and batches of several lengths."""
 
     def train(by: TorchLoops) -> list[Tensor]:
-        monkeypatch.setattr(steps, "loops", lambda *operands: by)
+        monkeypatch.setattr(recurrence, "loops", lambda *operands: by)
         x, h, c, w_input, w_hidden, bias = random(
             0,
             device,
@@ -244,7 +258,7 @@ def test_training_steps_are_the_same(device: str, monkeypatch: pytest.MonkeyPatc
         for frames in (70, 33, 70, 70, 33, 12, 70):
             state = (h.tanh().unsqueeze(0), c.unsqueeze(0))
             scale = torch.tensor(1 / 127, device=device)
-            y, after = steps.quantized_lstm(x[:, :frames], state, w_input, w_hidden, bias, scale, 127)
+            y, after = recurrence.quantized_lstm(x[:, :frames], state, w_input, w_hidden, bias, scale, 127)
             (y.square().sum() + after[0].sum() + after[1].sum()).backward()
             with torch.no_grad():
                 for each in trained:

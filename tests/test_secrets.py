@@ -15,7 +15,15 @@ from sweep_helpers import make_config
 from tiny import run_config
 
 from qstudy.cli import main
-from qstudy.secrets import STORAGE_VARIABLE, hide, mask_urls, masked, masked_arguments, print_crash, take_storage
+from qstudy.secrets import (
+    STORAGE_VARIABLE,
+    hide,
+    mask_urls,
+    masked,
+    masked_arguments,
+    print_crash,
+    storage_to_environment,
+)
 from qstudy.sweep import pool
 from qstudy.training.config import to_dict
 
@@ -78,7 +86,7 @@ def test_a_driver_may_quote_a_secret_in_any_form(said: str) -> None:
     ],
 )
 def test_the_option_becomes_the_variable(given: list[str], rest: list[str], url: str) -> None:
-    assert take_storage(given) == rest
+    assert storage_to_environment(given) == rest
     assert os.environ[STORAGE_VARIABLE] == url
 
 

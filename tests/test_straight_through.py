@@ -154,8 +154,8 @@ def test_loops_and_torch_agree_to_the_bit(
     scale = size * (torch.rand(shape[0], 1) + 0.1) / bits if rows else torch.tensor(size / bits)
     high = 2 ** (bits - 1) - 1
     zero_point = None if zero is None else torch.tensor(zero)
-    quantized = rounding.snap(x, scale, zero_point, -high - 1, high)
-    expected = rounding.fake_quantize_portable(x, scale, zero_point, -high - 1, high)
+    quantized = rounding.nearest_levels(x, scale, zero_point, -high - 1, high)
+    expected = rounding.nearest_levels_portable(x, scale, zero_point, -high - 1, high)
     assert torch.equal(quantized[0], expected[0])
     assert torch.equal(quantized[1], expected[1])
     assert torch.equal(rounding.mask(grad, quantized[1]), grad * expected[1])
@@ -168,7 +168,9 @@ def test_loops_and_torch_agree_to_the_bit(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 1e-42, 0.0])
 def test_strange_values(value: float) -> None:
     x = torch.full((3, 20), value)
-    ours, torchs = (f(x, torch.ones(3, 1), None, -7, 7)[0] for f in (rounding.snap, rounding.fake_quantize_portable))
+    ours, torchs = (
+        f(x, torch.ones(3, 1), None, -7, 7)[0] for f in (rounding.nearest_levels, rounding.nearest_levels_portable)
+    )
     torch.testing.assert_close(ours, torchs, rtol=0, atol=0, equal_nan=True)
 
 

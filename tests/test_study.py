@@ -90,7 +90,7 @@ def test_fewer_trials_end_the_study_earlier(tmp_path: Path) -> None:
     begun = open_queue(tmp_path, make_config(grid=grid, trials=8))
     first = begun.claim()
     assert first is not None
-    begun.park(first)
+    begun.put_back(first)
     queue = open_queue(tmp_path, make_config(grid=grid, trials=3))
     work(queue, measure)
     assert outcomes(queue) == ["trained"] * 3 + ["dropped"] * 5
@@ -226,12 +226,12 @@ def test_a_living_worker_keeps_its_trial(tmp_path: Path) -> None:
     assert second is not None
     assert {first.trial.number, second.trial.number} == {0, 1}
     assert mine.claim() is None
-    mine.park(first)
+    mine.put_back(first)
     again = other.claim()
     assert again is not None
     assert again.trial.number == first.trial.number
-    other.park(again)
-    other.park(second)
+    other.put_back(again)
+    other.put_back(second)
 
 
 def test_a_study_that_has_begun_cannot_become_another(tmp_path: Path) -> None:

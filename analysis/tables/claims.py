@@ -3,15 +3,15 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.measures import Difference, difference
+from analysis.measures import Difference, difference, same_seeds
+from analysis.records import unpacked
 from analysis.series import series
 from analysis.study import Study
-from analysis.tables.table import Column, Table
+from analysis.tables.table import Column, Row, Table
 from analysis.text import DASH, counted, listed, points
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
@@ -40,7 +40,8 @@ def _lossless(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     if study.reference is None:
         return
     for one in _at(found, 8):
-        gap = _difference(study, one, study.reference)
+        runs = study.runs_of(one)
+        gap = difference(study, runs, study.floats_of(runs))
         verdict = HOLDS if one.wer <= one.float_high else FAILS if gap.higher else OPEN
         yield Finding("8 bits: WER within the float baseline's interval, or below", _name(one), gap, verdict)
 
@@ -76,60 +77,43 @@ def _packed(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     known = found.assign(gap=rates - found.training_model_wer).dropna(subset="gap")
     for _, mine in known.groupby(["kind", "name"], sort=False):
         widest = mine.gap.iloc[int(mine.gap.abs().argmax())]
-        yield Finding(
-            "all widths: the packed model's WER on dev is the training model's",
-            _name(mine.iloc[0]),
-            Difference(widest),
-            HOLDS if widest == 0 else FAILS,
-        )
+        said = "all widths: the packed model's WER on dev is the training model's"
+        yield Finding(said, _name(mine.iloc[0]), Difference(widest), HOLDS if widest == 0 else FAILS)
 
 
-CHECKS: tuple[Callable[[Study, pd.DataFrame], Iterator[Finding]], ...] = (
-    _lossless,
-    _no_worse,
-    _beats_rounding,
-    _packed,
-)
+Check = Callable[[Study, pd.DataFrame], Iterator[Finding]]
+"""Findings about the series of a study."""
+CHECKS: tuple[Check, ...] = (_lossless, _no_worse, _beats_rounding, _packed)
 
 
 def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
     """A row per claim and method, for every (name, study) its difference and its verdict; None without findings."""
-    found = [{(one.claim, one.method): one for one in findings(study)} for _, study in studies]
-    keys = list(dict.fromkeys(key for one in found for key in one))
-    if not keys:
+    prefixes = [f"{name} " if len(studies) > 1 else "" for name, _ in studies]
+    parts = [_part(study, prefix) for prefix, (_, study) in zip(prefixes, studies, strict=True)]
+    frame = pd.concat(parts, axis=1, sort=False).reset_index()
+    if frame.empty:
         return None
-    order = list(dict.fromkeys(claim for claim, _ in keys))
-    keys.sort(key=lambda key: order.index(key[0]))
-    values: dict[str, list[Any]] = {"claim": [claim for claim, _ in keys], "method": [method for _, method in keys]}
-    columns = [Column("claim", "Claim"), Column("method", "Method")]
-    for (name, _), mine in zip(studies, found, strict=True):
-        prefix = f"{name} " if len(studies) > 1 else ""
-        values |= _values([mine.get(key) for key in keys], prefix.replace(" ", "_"))
-        columns += _columns(prefix)
-    return Table("claims", "Claims", CAPTION, pd.DataFrame(values), tuple(columns))
+    order = {claim: place for place, claim in enumerate(frame.claim.unique())}
+    frame = frame.sort_values("claim", key=lambda found: found.map(order), kind="stable")
+    columns = [column for prefix in prefixes for column in _columns(prefix)]
+    return Table("claims", "Claims", CAPTION, frame, (Column("claim", "Claim"), Column("method", "Method"), *columns))
 
 
-def _values(found: Sequence[Finding | None], prefix: str) -> dict[str, list[Any]]:
-    return {
-        f"{prefix}difference": [one.gap.value if one else None for one in found],
-        f"{prefix}low": [one.gap.low if one else None for one in found],
-        f"{prefix}high": [one.gap.high if one else None for one in found],
-        f"{prefix}verdict": [one.verdict if one else None for one in found],
-    }
+def _part(study: Study, prefix: str) -> pd.DataFrame:
+    """(claim, method) -> what was found."""
+    rows = [(one.claim, one.method, one.gap.value, one.gap.low, one.gap.high, one.verdict) for one in findings(study)]
+    found = pd.DataFrame(rows, columns=["claim", "method", "difference", "low", "high", "verdict"])
+    return found.set_index(["claim", "method"]).add_prefix(prefix.replace(" ", "_"))
 
 
 def _columns(prefix: str) -> list[Column]:
-    name = prefix.replace(" ", "_")
-    gap = Column(
-        f"{name}difference",
-        f"{prefix}Δ (points) [95 %]",
-        "r",
-        points,
-        missing=DASH,
-        small=lambda row: Difference(0, row[f"{name}low"], row[f"{name}high"]).words[1],
-    )
+    name, said = prefix.replace(" ", "_"), f"{prefix}Δ (points) [95 %]"
+
+    def interval(row: Row) -> str:
+        return Difference(0, row[f"{name}low"], row[f"{name}high"]).words[1]
+
     verdict = Column(f"{name}verdict", f"{prefix}verdict", bold=lambda row: row[f"{name}verdict"] == FAILS)
-    return [gap, verdict]
+    return [Column(f"{name}difference", said, "r", points, interval, missing=DASH), verdict]
 
 
 CAPTION = (
@@ -172,7 +156,8 @@ def _tally(found: Sequence[Finding]) -> str:
 
 
 def _difference(study: Study, one: pd.Series, other: pd.Series) -> Difference:
-    return difference(study, study.runs_of(one), study.runs_of(other))
+    """Seed by seed."""
+    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(other)))
 
 
 def _at(found: pd.DataFrame, width: int) -> Iterator[pd.Series]:
@@ -192,7 +177,7 @@ def _trained(found: pd.DataFrame) -> pd.Series:
 
 def _rounds_to_max(found: pd.DataFrame) -> pd.Series:
     """Whether all runs of the row's series are `ptq` whose widest weight is the last level."""
-    policies = [(json.loads(record).get("config") or {}).get("policy") or {} for record in found.record]
+    policies = [(json.loads(unpacked(record)).get("config") or {}).get("policy") or {} for record in found.record]
     rounds = [
         (p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
         for p in policies

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.records import unpacked
 from analysis.study import Study
 from analysis.tables.table import Column, Row, Table
 from analysis.text import DASH, number
@@ -17,7 +18,6 @@ Choices = Mapping[str, Mapping[str, Any]]
 def quantizers(study: Study) -> Table | None:
     """A row per tensor, a column per run that chose, most bits first; None if none did."""
     trials = study.trials.sort_values("size_bytes", ascending=False, kind="stable")
-    trials = trials[trials.record.str.contains('"choices"', regex=False)]
     runs = {run.run: (run, choices) for run in trials.itertuples() if (choices := _choices(run.record))}
     if not runs:
         return None
@@ -42,8 +42,10 @@ def quantizers(study: Study) -> Table | None:
     )
 
 
-def _choices(record: str) -> Choices:
-    return (json.loads(record).get("notes") or {}).get("choices") or {}
+def _choices(record: bytes) -> Choices:
+    if '"choices"' not in (text := unpacked(record)):
+        return {}
+    return (json.loads(text).get("notes") or {}).get("choices") or {}
 
 
 def _errors(choice: Mapping[str, Any]) -> Mapping[str, float]:

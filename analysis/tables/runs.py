@@ -23,8 +23,8 @@ PRINTED = (
     Column("rtf", "RTF", "r", partial(number, digits=2), missing=DASH),
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
-SCORES = ["cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf"]
-RAW = [
+SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
+RAW: tuple[str, ...] = (
     "policy",
     "trial",
     "state",
@@ -34,20 +34,9 @@ RAW = [
     "file_bytes",
     "wer_low",
     "wer_high",
-    "wer_spread",
-    "wer_seeds",
-]
-RAW += [
-    *SCORES,
-    "training_model_wer",
-    "step_p95_ms",
-    "train_seconds",
-    "steps",
-    "loss_last",
-    "seed",
-    "commit",
-    "bit_map",
-]
+)
+RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
+RAW += ("seed", "commit", "bit_map")
 
 
 def runs(study: Study) -> Table:

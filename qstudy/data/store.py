@@ -19,7 +19,7 @@ import numpy as np
 from qstudy.data.check import Problem
 from qstudy.data.columns import Table, Texts, damaged, text_columns, within
 from qstudy.data.manifest import Line, stamps
-from qstudy.locks import hold
+from qstudy.locks import share
 
 if TYPE_CHECKING:  # torch takes a second to import; who lists or verifies stores needs none
     from qstudy.data.features import FeatureSettings
@@ -40,7 +40,7 @@ class Store:
         """
         self.folder, self.bins = folder.absolute(), bins
         try:
-            hold(folder / USED, self)
+            share(folder / USED, self)
             self.index = Table(folder / INDEX)
             values = _mapped(folder / FEATURES)
         except (OSError, ValueError) as error:

@@ -65,7 +65,7 @@ class Report:
     rtf: float
     """Seconds of computing per second of speech, of the placement with the lowest latency."""
     step_ms: float
-    """Computing per joint step: all that one joint period of speech needs, with its share of labels."""
+    """Computing per joint period: all that one joint period of speech needs, with its share of labels."""
     dram_mb_per_s: float
     """Megabytes (1e6) read from behind the on-chip memory, per second of speech."""
     energy_mj_per_s: float | None

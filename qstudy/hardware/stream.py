@@ -1,7 +1,7 @@
 """An utterance on the device, event by event: frames arrive, work queues when computing is behind.
 
 The device serves work in the order of arrival. An operator with a period of p ms gets its next input every p ms of
-speech; labels are spread evenly over the joint steps. When speech ends, the last frames and the silence that follows
+speech; labels are spread evenly over the joint periods. When speech ends, the last frames and the silence that follows
 (`tail_ms`, made by the recognizer, not waited for) are at hand at once. User-perceived latency is the time from the
 end of speech to the last result.
 """
@@ -57,9 +57,9 @@ def schedule(
     end = 1000 * duration_s
     ticks = np.append(np.arange(HOP_MS, end, HOP_MS), end)
     heard = np.append(ticks[:-1], end + tail_ms)  # audio in hand after each arrival
-    step = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
-    step = step or max((op.every_ms for op in operators if op.every_ms), default=HOP_MS)
-    emitted = np.floor(labels * np.floor(heard / step) / max(np.floor(heard[-1] / step), 1.0))
+    period = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
+    period = period or max((op.every_ms for op in operators if op.every_ms), default=HOP_MS)
+    emitted = np.floor(labels * np.floor(heard / period) / max(np.floor(heard[-1] / period), 1.0))
     emitted[-1] = labels
     done = np.stack([_runs_so_far(operator, heard, emitted) for operator in operators])
     runs = np.diff(done, axis=1, prepend=0.0)

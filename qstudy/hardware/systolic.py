@@ -30,7 +30,7 @@ def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str)
     """Cycles of (M, K) x (K, N) on one array of `rows` x `columns` cells; arrays broadcast.
 
     Weight-stationary: a tile of weights is loaded (rows), then M vectors stream through it, skewed (rows + columns - 2
-    more). Output-stationary: K steps stream past a tile of outputs, skewed alike; finished outputs leave while the
+    more). Output-stationary: K cycles stream past a tile of outputs, skewed alike; finished outputs leave while the
     others still run.
     """
     count = tiles(m, k, n, rows, columns, dataflow)
@@ -44,7 +44,7 @@ def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str)
 def weight_tiles_and_cycles(m: Any, k: Any, n: Any, processor: Processor, mode: Mode) -> tuple[Any, Any]:
     """In how many portions the weights are fetched, and cycles, both of the slowest core.
 
-    Cores share the output channels; a mode of several multiply-accumulates per cell takes as many steps of the inner
+    Cores share the output channels; a mode of several multiply-accumulates per cell takes as many cycles of the inner
     dimension at once, and one below 1 takes that much longer.
     """
     n = ceil_div(n, processor.cores)

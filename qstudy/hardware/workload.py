@@ -92,7 +92,7 @@ def workload(
     Args:
         shapes: the model's layers, in the order of execution.
         bit_map: widths by layer name; layers that it does not name compute in float.
-        beam: hypotheses that the decoder carries: work per label, and work at joint steps, is done for each.
+        beam: hypotheses that the decoder carries: work per label, and work at joint periods, is done for each.
         cpu_operators: glob patterns of operators that run on the CPU whatever the widths say, to price one operator's
             hand-over alone; a bit map says the same of all cells by its placement `products`.
         name: for the report.

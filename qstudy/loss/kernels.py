@@ -97,9 +97,9 @@ def ordered(bits: np.int32) -> np.int32:
 
 
 @compiled()
-def share(count: int, first: int, step: int) -> tuple[int, int]:
-    """The part of `range(count)`, as start and stop, that worker `first` of `step` does."""
-    return count * first // step, count * (first + 1) // step
+def share(count: int, thread: int, threads: int) -> tuple[int, int]:
+    """The part of `range(count)`, as start and stop, that `thread` of `threads` does."""
+    return count * thread // threads, count * (thread + 1) // threads
 
 
 @compiled({"reassoc", "contract"})
@@ -126,12 +126,12 @@ def read_logits(
     total: np.ndarray,
     log_blank: np.ndarray,
     log_label: np.ndarray,
-    first: int,
-    step: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Write `peak` and `total` of the softmax at each node, and the log probabilities of blank and the next label."""
     for b in range(frames.size):
-        start, stop = share(frames[b], first, step)
+        start, stop = share(frames[b], thread, threads)
         for t in range(start, stop):
             for u in range(labels[b] + 1):
                 highest, total_here = normalize(logits, b, t, u)
@@ -151,11 +151,11 @@ def sum_forward(
     labels: np.ndarray,
     alpha: np.ndarray,
     losses: np.ndarray,
-    first: int,
-    step: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Write `alpha`, the log probability of reaching each node, and `losses` (B,), minus that of the utterance."""
-    for b in range(first, frames.size, step):
+    for b in range(thread, frames.size, threads):
         last = frames[b] - 1 + labels[b]
         alpha[b, 0, 0] = 0.0
         for n in range(1, last + 1):
@@ -182,11 +182,11 @@ def sum_backward(
     losses: np.ndarray,
     by_blank: np.ndarray,
     by_label: np.ndarray,
-    first: int,
-    step: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Write the probabilities that an alignment leaves each node `by_blank` and `by_label` (by diagonals, float32)."""
-    for b in range(first, frames.size, step):
+    for b in range(thread, frames.size, threads):
         beta = np.full(labels[b] + 2, -math.inf)  # log probability of the rest, of the diagonal after n, then of n
         beta[labels[b]] = 0.0  # the end, after the last label and frame
         for n in range(frames[b] - 1 + labels[b], -1, -1):
@@ -200,10 +200,10 @@ def sum_backward(
 
 
 @compiled()
-def clear_padding(frames: np.ndarray, labels: np.ndarray, gradient: np.ndarray, first: int, step: int) -> None:
+def clear_padding(frames: np.ndarray, labels: np.ndarray, gradient: np.ndarray, thread: int, threads: int) -> None:
     """Write zeros to `gradient` where an utterance is shorter than the tensor."""
     for b in range(frames.size):
-        start, stop = share(gradient.shape[1], first, step)
+        start, stop = share(gradient.shape[1], thread, threads)
         for t in range(start, stop):
             inside = labels[b] + 1 if t < frames[b] else 0
             for u in range(inside, gradient.shape[2]):
@@ -225,13 +225,13 @@ def write_gradient(
     clamp: np.float32,
     upstream: np.ndarray,
     gradient: np.ndarray,
-    first: int,
-    step: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Write `gradient`, like `logits`: softmax x probability of the node, less each way out; zero in the padding."""
     for b in range(frames.size):
         bound = clamp * abs(upstream[b])
-        start, stop = share(frames[b], first, step)
+        start, stop = share(frames[b], thread, threads)
         for t in range(start, stop):
             for u in range(labels[b] + 1):
                 blank_share = by_blank[b, t + u, u] * upstream[b]
@@ -245,7 +245,7 @@ def write_gradient(
                 if clamp > 0:
                     for v in range(logits.shape[3]):
                         gradient[b, t, u, v] = min(max(gradient[b, t, u, v], -bound), bound)
-    clear_padding(frames, labels, gradient, first, step)
+    clear_padding(frames, labels, gradient, thread, threads)
 
 
 class KernelLoss(Function):

@@ -32,9 +32,9 @@ def rnnt_loss(
     NaN; their gradients are NaN, those of the batch's other utterances are not touched. It can be differentiated once:
     `create_graph=True`, for a penalty on its gradient, is refused.
 
-    Which code computes it: numba loops for float32 on a CPU (`loss_kernels`); on CUDA, torchaudio's own kernel, hard to
-    better and well kept (slow and less exact is only its CPU version); for all else, such as float64 and other devices,
-    one vector operation per diagonal of the lattice, in torch (`loss_portable`).
+    Which code computes it: numba loops for float32 on a CPU (`kernels`); on CUDA, torchaudio's own kernel, hard to
+    better and well kept (slow and less exact is only its CPU version); for all else, such as float64, other devices,
+    and utterances too short for torchaudio, one vector operation per diagonal of the lattice, in torch (`portable`).
 
     Args:
         logits: output of the joiner, (B, T, U+1, V); float32, or float64 where the device has it; float16 and bfloat16
@@ -76,10 +76,15 @@ def per_utterance(logits: Tensor, targets: Tensor, frames: Tensor, labels: Tenso
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         arguments = (logits, targets, frames, labels)
         return KernelLoss.apply(*(each.contiguous() for each in arguments), blank, clamp)
-    small = logits.numel() < 2**31  # torchaudio's kernel counts in int32, and wants one label at least
-    if logits.device.type == "cuda" and logits.dtype == torch.float32 and small and labels.any():
+    if logits.device.type == "cuda" and logits.dtype == torch.float32 and torchaudio_can(logits, frames, labels):
         return torchaudio_loss(logits, targets, frames, labels, blank, clamp)
     return PortableLoss.apply(logits, targets, frames, labels, blank, clamp)
+
+
+def torchaudio_can(logits: Tensor, frames: Tensor, labels: Tensor) -> bool:
+    """Whether torchaudio's CUDA kernel is right: it counts in int32, and errs on utterances of one frame or label
+    (github.com/pytorch/audio, issue 3048) or of none."""
+    return logits.numel() < 2**31 and int(frames.min()) > 1 and int(labels.min()) > 1
 
 
 def torchaudio_loss(

@@ -48,7 +48,7 @@ def _say(kind: str) -> None:
 
 
 def _lstm_step_succeeds() -> bool:
-    """Forward and backward of one tiny LSTM step on the processor; leaves the random numbers to come alone."""
+    """Forward and backward of one tiny LSTM on the processor; leaves the random numbers to come alone."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         lstm = nn.LSTM(8, 8, device="cpu")
         try:

@@ -39,29 +39,29 @@ def input_gradient(rows: Tensor, values: Tensor, inside: Tensor | None, gradient
 
 
 def weight_gradient(
-    rows: Tensor, x: Tensor, step: Tensor, zero_point: Tensor, gradient: torch.dtype
+    rows: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, gradient: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a weight and of the bias.
 
     Args:
         rows: (N, H) float32 or bfloat16.
         x: what the weight was multiplied by, (..., D) float32 or integers.
-        step: () float32.
+        scale: () float32.
         zero_point: () float32.
         gradient: float32 or bfloat16; whole numbers below 256 are exact in both.
 
     Returns:
-        Transposed rows times (x - zero_point) * step, (H, D) float32; the rows' sum (H,) float32.
+        Transposed rows times (x - zero_point) * scale, (H, D) float32; the rows' sum (H,) float32.
     """
     rows, x = rows.to(gradient), x.reshape(len(rows), -1)
     if not _supported(rows, x):
         whole = (x.float() - zero_point).to(gradient)
-        return (rows.t() @ whole).float().mul_(step), rows.sum(0, dtype=torch.float32)
+        return (rows.t() @ whole).float().mul_(scale), rows.sum(0, dtype=torch.float32)
     columns = x.shape[1]
     out = torch.empty(rows.shape[1], columns + -columns % gemm.BLOCK)
     bias = torch.empty(rows.shape[1])
     operands = (bits(rows.contiguous()), x.contiguous())
-    constants = (np.float32(step), np.float32(zero_point))
+    constants = (np.float32(scale), np.float32(zero_point))
     arrays = (each.detach().numpy() for each in operands)
     on_threads(products.weight_gradient, *arrays, *constants, out.numpy(), bias.numpy())
     return out[:, :columns], bias

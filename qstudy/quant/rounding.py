@@ -19,10 +19,10 @@ CHUNK = 1024  # values whose products are summed in float32
 
 
 @compiled()
-def _fake_quantize(
-    x: Any, scale: Any, zero: Any, low: Any, high: Any, out: Any, inside: Any, first: int, step: int
+def _nearest_levels(
+    x: Any, scale: Any, zero: Any, low: Any, high: Any, out: Any, inside: Any, thread: int, threads: int
 ) -> None:
-    for row in range(first, x.shape[0], step):
+    for row in range(thread, x.shape[0], threads):
         size = scale[row % len(scale)]
         for column in range(x.shape[1]):
             exact = x[row, column] / size + zero
@@ -33,8 +33,8 @@ def _fake_quantize(
 
 
 @compiled({"nnan", "nsz", "reassoc"})
-def _largest(x: Any, out: Any, first: int, step: int) -> None:
-    for row in range(first, x.shape[0], step):
+def _largest(x: Any, out: Any, thread: int, threads: int) -> None:
+    for row in range(thread, x.shape[0], threads):
         largest: Any = np.float32(0)
         for value in x[row]:
             largest = max(largest, abs(value))
@@ -42,8 +42,8 @@ def _largest(x: Any, out: Any, first: int, step: int) -> None:
 
 
 @compiled()
-def _integers(x: Any, scale: Any, low: Any, high: Any, out: Any, first: int, step: int) -> None:
-    for row in range(first, x.shape[0], step):
+def _integers(x: Any, scale: Any, low: Any, high: Any, out: Any, thread: int, threads: int) -> None:
+    for row in range(thread, x.shape[0], threads):
         size = scale[row % len(scale)]
         for column in range(x.shape[1]):
             exact = x[row, column] / size
@@ -52,17 +52,17 @@ def _integers(x: Any, scale: Any, low: Any, high: Any, out: Any, first: int, ste
 
 
 @compiled()
-def _mask(grad: Any, inside: Any, out: Any, first: int, step: int) -> None:
-    for row in range(first, grad.shape[0], step):
+def _mask(grad: Any, inside: Any, out: Any, thread: int, threads: int) -> None:
+    for row in range(thread, grad.shape[0], threads):
         for column in range(grad.shape[1]):
             out[row, column] = grad[row, column] if inside[row, column] else np.float32(0)
 
 
 @compiled({"reassoc"})
 def _learned_gradient(
-    x: Any, scale: Any, low: Any, high: Any, grad: Any, out: Any, sums: Any, first: int, step: int
+    x: Any, scale: Any, low: Any, high: Any, grad: Any, out: Any, sums: Any, thread: int, threads: int
 ) -> None:
-    for row in range(first, x.shape[0], step):
+    for row in range(thread, x.shape[0], threads):
         size, total = scale[row % len(scale)], 0.0
         for begin in range(0, x.shape[1], CHUNK):
             end = begin + CHUNK
@@ -78,7 +78,7 @@ def _learned_gradient(
         sums[row] = total
 
 
-def snap(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int) -> tuple[Tensor, Tensor]:
+def nearest_levels(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int) -> tuple[Tensor, Tensor]:
     """The values of the nearest levels, and where x was not clipped.
 
     Args:
@@ -92,24 +92,24 @@ def snap(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: in
         Values as x, and bool as x.
     """
     if not fits(x, scale):
-        return fake_quantize_portable(x, scale, zero_point, low, high)
+        return nearest_levels_portable(x, scale, zero_point, low, high)
     out, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
     zero = np.float32(0 if zero_point is None else zero_point.item())
     arrays = rows(x), flat(scale), zero, np.float32(low), np.float32(high), rows(out)
-    spread(_fake_quantize, x.numel(), *arrays, rows(inside))
+    spread(_nearest_levels, x.numel(), *arrays, rows(inside))
     return out, inside
 
 
-def fake_quantize_portable(
+def nearest_levels_portable(
     x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int
 ) -> tuple[Tensor, Tensor]:
-    """`fake_quantize` by torch, on every device, for every broadcast of scale and zero point."""
+    """`nearest_levels` by torch, on every device, for every broadcast of scale and zero point."""
     exact = x / scale
     if zero_point is not None:
         exact.add_(zero_point)
-    steps = exact.round_()
-    codes = steps.clamp(low, high)
-    inside = codes == steps
+    whole = exact.round_()
+    codes = whole.clamp(low, high)
+    inside = codes == whole
     if zero_point is not None:
         codes.sub_(zero_point)
     return codes.mul_(scale), inside
@@ -125,7 +125,7 @@ def largest(x: Tensor) -> Tensor:
 
 
 def integers(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """The integers of the nearest levels, as x: int8, or int16 if the bounds need it; see `fake_quantize`."""
+    """The integers of the nearest levels, as x: int8, or int16 if the bounds need it; see `nearest_levels`."""
     if high > 127 or not fits(x, scale):
         return torch.round(x / scale).clamp_(low, high).to(torch.int8 if high < 128 else torch.int16)
     out = torch.empty_like(x, dtype=torch.int8)

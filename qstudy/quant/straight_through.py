@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qstudy.quant.rounding import learned_gradient, mask, snap
+from qstudy.quant.rounding import learned_gradient, mask, nearest_levels
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -13,7 +13,7 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int) -> Tensor:
-        values, inside = snap(x, scale, zero_point, low, high)
+        values, inside = nearest_levels(x, scale, zero_point, low, high)
         ctx.save_for_backward(inside)
         return values
 
@@ -30,7 +30,7 @@ class _LearnedStepSize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.bounds = (low, high)
-        return snap(x, scale, None, low, high)[0]
+        return nearest_levels(x, scale, None, low, high)[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -48,7 +48,7 @@ class _LearnedOffset(torch.autograd.Function):
         whole = whole_zero_point(zero_point)
         ctx.save_for_backward(x, scale, whole)
         ctx.bounds = (low, high)
-        return snap(x, scale, whole, low, high)[0]
+        return nearest_levels(x, scale, whole, low, high)[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -64,7 +64,7 @@ class _LearnedOffset(torch.autograd.Function):
 
 
 def lsq_factor(x: Tensor, scale: Tensor, high: int) -> float:
-    """LSQ's g = 1 / sqrt(N * Q_P), N values that share a scale: the scale's steps become as large as the weights'."""
+    """LSQ's g = 1 / sqrt(N * Q_P), N values that share a scale: the scale's changes become as large as the weights'."""
     return float((high * x.numel() / scale.numel()) ** -0.5)
 
 
@@ -75,7 +75,7 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int,
 
     Args:
         x: any shape, float.
-        scale: the quantizer's step, broadcastable to x; no gradient.
+        scale: broadcastable to x; no gradient.
         zero_point: the integer (as float) that stands for 0.0, broadcastable to x; no gradient; None: 0.
         low: the least integer.
         high: the greatest integer.
@@ -109,8 +109,8 @@ def learned_offset(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high:
     The offset beta = -scale * zero_point has the gradient 0 inside and 1 where x was clipped, so that the zero point's
     is 0 and -scale; it is multiplied by the scale's factor.
 
-    Source: LSQ+, Bhalgat et al. 2020, arXiv 2004.09576; there beta is any number, here a whole number of steps, so that
-    0.0 stays exact and the device adds integers.
+    Source: LSQ+, Bhalgat et al. 2020, arXiv 2004.09576; there beta is any number, here a whole number of levels, so
+    that 0.0 stays exact and the device adds integers.
     """
     return _LearnedOffset.apply(x, scale, zero_point, low, high)
 

@@ -10,7 +10,7 @@ MEMORY = Path("/proc/meminfo")
 LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
-def bounded(workers: int, gpus: int) -> int:
+def fitting_workers(workers: int, gpus: int) -> int:
     """As many of the workers as fit into the free memory, at least one; says so, and when they have too few cores."""
     free = free_bytes()
     fitting = workers if free is None else min(workers, max(int(free // WORKER_BYTES), 1))

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from qstudy.errors import INTERRUPTED
+
 LIFELINE_VARIABLE = "QSTUDY_LIFELINE"
 """Set for a process whose standard input is a pipe from the one that started it, and closes when that one ends."""
-INTERRUPTED = 130  # exit code after Ctrl-C
 LAST_RESORT_S = 60.0  # a step, a checkpoint, and the trial is back in the queue: that takes seconds
 
 
@@ -29,7 +30,7 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def hold_on() -> bool:
+def end_with_parent() -> bool:
     """End as after Ctrl-C when the process that started this one has ended; False: nobody holds the other end."""
     if os.environ.pop(LIFELINE_VARIABLE, None) is None:
         return False

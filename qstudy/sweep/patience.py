@@ -61,7 +61,7 @@ class PatientStorage(RDBStorage):
             time.sleep(PAUSE_S)
 
     @contextmanager
-    def hurried(self) -> Iterator[None]:
+    def without_retries(self) -> Iterator[None]:
         """Within it, nothing is tried twice: on the way out nobody waits for a database."""
         self.patience_s = 0.0
         try:

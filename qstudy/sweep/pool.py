@@ -17,9 +17,9 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from qstudy.errors import UserError
+from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
 from qstudy.sweep.capacity import cores
-from qstudy.sweep.lifeline import INTERRUPTED, LIFELINE_VARIABLE
+from qstudy.sweep.lifeline import LIFELINE_VARIABLE
 from qstudy.sweep.queue import ATTEMPTS, Queue
 from qstudy.sweep.storage import STORAGE_VARIABLE
 from qstudy.sweep.summary import sentence
@@ -28,13 +28,12 @@ from qstudy.training.environment import COMMAND_VARIABLE, command
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 PROGRAM = Path(__file__).parents[1] / "__main__.py"
 POLL_S = 1.0
-PATIENCE_S = 30.0  # a worker that is told to end finishes its step, writes a checkpoint, and puts its trial back
-USER_ERROR = 2  # exit code of a command that told its user what is wrong
+PATIENCE_S = 30.0  # a worker that is shown to end finishes its step, writes a checkpoint, and puts its trial back
 MOST_STARTS = 3  # of each worker, without a trial having been begun meanwhile
 
 
 @dataclass
-class Seat:
+class Worker:
     """A worker's number, log and GPU, which its successor takes over, and the process that has them."""
 
     number: int
@@ -51,7 +50,7 @@ class Pool:
 
     def __init__(self, queue: Queue, workers: int, storage: str | None) -> None:
         self._queue, self._workers, self._storage = queue, workers, storage
-        self._seats: list[Seat] = []
+        self._pool: list[Worker] = []
         self._crashes, self._seen = 0, _state(queue)
 
     def __enter__(self) -> "Pool":
@@ -60,7 +59,7 @@ class Pool:
             for number in range(self._workers):
                 log = self._queue.folder / "logs" / f"worker-{number}.log"
                 gpu = gpus[number % len(gpus)] if gpus else None
-                self._seats.append(Seat(number, log, gpu, self._started(log, gpu)))
+                self._pool.append(Worker(number, log, gpu, self._started(log, gpu)))
         except BaseException:
             self._stop()
             raise
@@ -68,33 +67,33 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is None:  # they see for themselves that nothing is left to do
-            _wait([seat.process for seat in self._seats], PATIENCE_S)
+            _wait([worker.process for worker in self._pool], PATIENCE_S)
         self._stop()
 
-    def tend(self) -> None:
+    def replace_ended(self) -> None:
         """Replace the workers that have ended.
 
         Raises:
             UserError: one met a mistake of the user, or they crash before they have begun a trial.
         """
-        for seat in self._seats:
-            code = seat.process.poll()
+        for worker in self._pool:
+            code = worker.process.poll()
             if code is None or not self._queue.unfinished():
                 continue
             if code == USER_ERROR:
-                raise UserError(f"{_last_line(seat.log)} (worker log: {seat.log})")
+                raise UserError(f"{_last_line(worker.log)} (worker log: {worker.log})")
             if code:
-                self._count(seat, code)
-                tqdm.write(f"Worker {seat.number} ended ({_how(code)}); another takes its place (log: {seat.log}).")
-            seat.process = self._started(seat.log, seat.gpu)
+                self._count(worker, code)
+                tqdm.write(f"Worker {worker.number} ended ({_how(code)}); another takes its place (log: {worker.log}).")
+            worker.process = self._started(worker.log, worker.gpu)
 
-    def _count(self, seat: Seat, code: int) -> None:
+    def _count(self, worker: Worker, code: int) -> None:
         seen = _state(self._queue)
         self._crashes = self._crashes + 1 if seen == self._seen else 1
         self._seen = seen
         if self._crashes >= MOST_STARTS * self._workers:
             raise UserError(
-                f"The workers end before they have begun a trial, the last one with {_how(code)}; see {seat.log}."
+                f"The workers end before they have begun a trial, the last one with {_how(code)}; see {worker.log}."
             )
 
     def _started(self, log: Path, gpu: str | None) -> Popen[bytes]:
@@ -103,7 +102,7 @@ class Pool:
             return _start(self._queue, self._workers, self._storage, gpu=gpu, log=output)
 
     def _stop(self) -> None:
-        stop([seat.process for seat in self._seats])
+        stop([worker.process for worker in self._pool])
         self._queue.recover_soon()  # what one had no time to put back
 
 
@@ -115,16 +114,16 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
     """
     if queue.unfinished() and not queue.trials(TrialState.COMPLETE):
         _prepare(queue, storage)
-    told = {trial.number for trial in _finished(queue)}
+    shown = {trial.number for trial in _finished(queue)}
     if not queue.unfinished():
         return
     with tqdm(total=queue.config.wanted, desc=queue.config.study, unit="trial", disable=None) as bar:
         with Pool(queue, workers, storage) as pool:
             while _goes_on(queue):
-                told |= _tell(queue, told, bar)
-                pool.tend()
+                shown |= _show(queue, shown, bar)
+                pool.replace_ended()
                 time.sleep(POLL_S)
-        _tell(queue, told, bar)
+        _show(queue, shown, bar)
 
 
 def stop(processes: Sequence[Popen[bytes]]) -> None:
@@ -208,11 +207,11 @@ def _state(queue: Queue) -> list[object]:
     return [(trial.state, trial.user_attrs.get(ATTEMPTS)) for trial in queue.trials()]
 
 
-def _tell(queue: Queue, told: set[int], bar: "tqdm[None]") -> set[int]:
+def _show(queue: Queue, shown: set[int], bar: "tqdm[None]") -> set[int]:
     """Show the trials that ended since the last look."""
-    if queue.ended() == len(told):
+    if queue.ended() == len(shown):
         return set()
-    fresh = [trial for trial in _finished(queue) if trial.number not in told]
+    fresh = [trial for trial in _finished(queue) if trial.number not in shown]
     for trial in fresh:
         tqdm.write(sentence(trial))
     bar.n = queue.done()

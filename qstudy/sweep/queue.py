@@ -165,9 +165,9 @@ class Queue:
             self._storage.patiently(self._refill)
         self.release(claim)
 
-    def park(self, claim: Claim) -> None:
+    def put_back(self, claim: Claim) -> None:
         """Put a trial back into the queue, to be continued; if the storage is away, the next worker finds it dead."""
-        with suppress(OptunaError, UserError), self._storage.hurried():
+        with suppress(OptunaError, UserError), self._storage.without_retries():
             claim.trial.set_user_attr(ATTEMPTS, 0)  # it was stopped in good order
             self._storage.set_trial_state_values(claim.trial._trial_id, TrialState.WAITING)
         self.release(claim)
@@ -188,7 +188,7 @@ class Queue:
 
     def recover_soon(self) -> None:
         """The same on the way out: what a storage that is away does not take, the next worker finds."""
-        with suppress(OptunaError, UserError), self._storage.hurried():
+        with suppress(OptunaError, UserError), self._storage.without_retries():
             self.recover()
 
     def _is_dead(self, trial: FrozenTrial, silent: bool) -> bool:

@@ -6,13 +6,13 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from qstudy.errors import UserError
+from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
-from qstudy.sweep.capacity import bounded
+from qstudy.sweep.capacity import fitting_workers
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.lifeline import INTERRUPTED, hold_on, stoppable
-from qstudy.sweep.plan import print_plan
+from qstudy.sweep.forecast import print_forecast
+from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.pool import run_pool, visible_gpus
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import corners, expand
@@ -22,8 +22,6 @@ from qstudy.sweep.worker import work
 from qstudy.training.environment import command
 from qstudy.training.price import price
 from qstudy.training.run import prepare
-
-INCOMPLETE = 3  # exit code of a study that has ended, but in which trials were given up, or nothing worked
 
 
 def check(config: StudyConfig) -> None:
@@ -57,7 +55,7 @@ def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: s
         )
     with lock, stoppable():
         try:
-            _sweep(config, folder, bounded(workers, len(visible_gpus())) if workers else None, storage)
+            _sweep(config, folder, fitting_workers(workers, len(visible_gpus())) if workers else None, storage)
         except KeyboardInterrupt as error:
             print(f"\nInterrupted; nothing is lost. Go on with: {command()}", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
@@ -70,7 +68,7 @@ def join_study(study: str, folder: Path, storage: str | None, prepare_only: bool
         UserError: the storage does not know the study.
         SystemExit: it was interrupted.
     """
-    of_a_pool = hold_on()
+    of_a_pool = end_with_parent()
     with stoppable():
         try:
             database = open_storage(storage, folder, create=False, patient=of_a_pool)
@@ -90,7 +88,7 @@ def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str 
     queue.recover()
     queue.plan()
     if queue.unfinished():
-        print_plan(config, folder, queue.done())
+        print_forecast(config, folder, queue.done())
     workers = workers or max(len(visible_gpus()), 1)
     if workers > 1:
         run_pool(queue, workers, storage)

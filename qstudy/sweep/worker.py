@@ -47,7 +47,7 @@ def work(
                 queue.release(claim)
                 continue
             except BaseException:
-                queue.park(claim)
+                queue.put_back(claim)
                 raise
             queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
             announce(sentence(queue.trials()[claim.trial.number]))

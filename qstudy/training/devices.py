@@ -31,13 +31,13 @@ def join(trainer: TrainerConfig) -> Fabric:
     Raises:
         UserError: there are no such devices, or they cannot be started.
     """
-    with _told(), calm():
+    with _one_sentence(), calm():
         return _launched(**asdict(trainer))
 
 
 def check_devices(trainer: TrainerConfig) -> None:
     """Raise UserError unless there are such devices; starts nothing."""
-    with _told(), calm():
+    with _one_sentence(), calm():
         _fabric(**asdict(trainer))
 
 
@@ -54,7 +54,7 @@ def _launched(**settings: Any) -> Fabric:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _one_sentence() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Lightning's own and torch's: each has its reasons

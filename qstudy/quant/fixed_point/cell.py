@@ -1,10 +1,10 @@
-"""One step of an LSTM cell in fixed point: compiled loops for the CPU, torch's int64 for everything else.
+"""One frame of an LSTM cell in fixed point: compiled loops for the CPU, torch's int64 for everything else.
 
 Both compute, for every hidden unit, in the integers of `fixed_point.py`:
 
     gate = sat16(requantize(input accumulator) + requantize(hidden accumulator) + bias)
     c    = sat16(round(sigmoid(f) * c) + round(sigmoid(i) * tanh(g)))
-    h    = round(sigmoid(o) * tanh(c)), and its 8-bit code for the next step's product
+    h    = round(sigmoid(o) * tanh(c)), and its 8-bit code for the next frame's product
 
 Integers have one sum, so the two are equal to the bit, whatever the batch, the chunks and the threads.
 """
@@ -21,7 +21,7 @@ from qstudy.quant.fixed_point.operators import SIXTEEN, UNIT, FixedPoint, requan
 
 
 class CellConstants(NamedTuple):
-    """What the steps of one layer share."""
+    """What the frames of one layer share."""
 
     input_requantization: Tensor
     """(4H,) int32, requantization of the inputs' accumulators (`fixed_point.requantization`)."""
@@ -35,7 +35,7 @@ class CellConstants(NamedTuple):
 
 
 class CellTrace(NamedTuple):
-    """All steps of one run; step t reads row t of cells and codes and writes row t + 1."""
+    """All frames of one run; frame t reads row t of cells and codes and writes row t + 1."""
 
     gates: Tensor
     """(T, B, 4H) int16, after sigmoid and tanh, Q0.15."""
@@ -54,7 +54,7 @@ def hidden_codes(outputs: Tensor, bits: int, rounding: str) -> Tensor:
 
 
 def cell_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
-    """Run step t: from the accumulators of inputs and hidden state, each (B, 4H) int32, into the rows of `trace`."""
+    """Run frame t: from the accumulators of inputs and hidden state, each (B, 4H) int32, into the rows of `trace`."""
     if inputs.device.type == "cpu":
         _compiled(t, inputs, hidden, constants, trace)
     else:
@@ -83,11 +83,15 @@ def torch_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants,
 
 def _compiled(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
     spec = constants.spec
-    words = (constants.input_requantization.numpy(), constants.hidden_requantization.numpy(), constants.bias.numpy())
+    requantization = (
+        constants.input_requantization.numpy(),
+        constants.hidden_requantization.numpy(),
+        constants.bias.numpy(),
+    )
     tables = (table.numpy() for table in responses(spec))
     shifts = (2 * UNIT - spec.cell_fraction, spec.gate_fraction - spec.cell_fraction, constants.bits)
     rows = (part.numpy() for part in (trace.gates, trace.cells, trace.outputs, trace.codes))
-    _cell(t, inputs.numpy(), hidden.numpy(), *words, *tables, *shifts, spec.rounding == "half_away", *rows)
+    _cell(t, inputs.numpy(), hidden.numpy(), *requantization, *tables, *shifts, spec.rounding == "half_away", *rows)
 
 
 LOW, HIGH = SIXTEEN
@@ -113,8 +117,8 @@ def _gates(
 ) -> None:
     """Gates (4H,) int16 before their non-linearity."""
     for j in range(len(out)):
-        word, other = input_requantization[j], hidden_requantization[j]
-        x = _shift(inputs[j] * ((word >> 8) & 0xFFFFFF), word & 0xFF, half_away)
+        first, other = input_requantization[j], hidden_requantization[j]
+        x = _shift(inputs[j] * ((first >> 8) & 0xFFFFFF), first & 0xFF, half_away)
         h = _shift(hidden[j] * ((other >> 8) & 0xFFFFFF), other & 0xFF, half_away)
         out[j] = min(max(min(max(x, LOW), HIGH) + min(max(h, LOW), HIGH) + bias[j], LOW), HIGH)
 
@@ -167,7 +171,7 @@ def _cell(
     outputs: Any,
     codes: Any,
 ) -> None:
-    """Step t for all utterances; arrays as in `CellConstants` and `CellTrace`, accumulators (B, 4H) int32.
+    """Frame t for all utterances; arrays as in `CellConstants` and `CellTrace`, accumulators (B, 4H) int32.
 
     One row at a time, in short loops: those without a look-up become vector instructions.
     """

@@ -23,47 +23,47 @@ class LSTMOperands(NamedTuple):
     constants: CellConstants
 
 
-def gate_requantization(scale: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
+def gate_requantization(scale: Tensor, input_scale: Tensor | float, spec: FixedPoint) -> Tensor:
     """Requantization of accumulators to gates, int32, one word per scale.
 
     Args:
         scale: of the weights, float32, any shape.
-        step: of the codes that the weights are multiplied with.
+        input_scale: of the codes that the weights are multiplied with.
         spec: the gates' format.
     """
-    factor = scale.double() * torch.as_tensor(step, device=scale.device).double() * 2.0**spec.gate_fraction
+    factor = scale.double() * torch.as_tensor(input_scale, device=scale.device).double() * 2.0**spec.gate_fraction
     return requantization(factor)
 
 
-def weight_scale(words: Tensor, step: Tensor | float, spec: FixedPoint) -> Tensor:
-    """The weights' scale, float32, that `gate_requantization` made words of, to 24 bits."""
-    return (factors(words) / (torch.as_tensor(step).double() * 2.0**spec.gate_fraction)).float()
+def weight_scale(requantization: Tensor, input_scale: Tensor | float, spec: FixedPoint) -> Tensor:
+    """The weights' scale, float32, that `gate_requantization` made multipliers and shifts of, to 24 bits."""
+    return (factors(requantization) / (torch.as_tensor(input_scale).double() * 2.0**spec.gate_fraction)).float()
 
 
 def lstm_operands(
-    matrices: Sequence[Tensor], words: Sequence[Tensor], bias: Tensor, bits: int, spec: FixedPoint
+    matrices: Sequence[Tensor], requantization: Sequence[Tensor], bias: Tensor, bits: int, spec: FixedPoint
 ) -> LSTMOperands:
     """The integers of an LSTM layer.
 
     Args:
         matrices: input and hidden weights, (4H, D) and (4H, H) int8.
-        words: their requantization, 4H words or one, int32.
+        requantization: 4H multipliers with shifts, or one, int32.
         bias: (4H,) float32, the sum of both; rounded to the gates' format.
         bits: width of inputs and hidden state.
         spec: the accelerator's formats.
     """
-    rows = [word.flatten().expand(len(bias)).contiguous() for word in words]
+    rows = [each.flatten().expand(len(bias)).contiguous() for each in requantization]
     constants = CellConstants(rows[0], rows[1], to_fixed(bias.detach(), spec.gate_fraction), spec, bits)
     return LSTMOperands(matrices[0], matrices[1], constants)
 
 
 def hidden_scale(bits: int) -> float:
-    """The step of a hidden state's codes: Q0.7 at 8 bits."""
+    """The scale of a hidden state's codes: Q0.7 at 8 bits."""
     return 2.0 ** (1 - bits)
 
 
 def run_lstm(codes: Tensor, h: Tensor, c: Tensor, operands: LSTMOperands) -> CellTrace:
-    """All steps of a layer.
+    """All frames of a layer.
 
     Args:
         codes: inputs (T, B, D) int8.
@@ -119,14 +119,14 @@ class _FixedPointLSTM(torch.autograd.Function):
         first = to_fixed(h, UNIT)
         trace = run_lstm(codes, first, to_fixed(c, spec.cell_fraction), operands)
         ctx.save_for_backward(x, w_input, w_hidden, trace.gates, trace.cells, trace.codes)
-        ctx.steps = (spec.cell_fraction, hidden_scale(bits))
+        ctx.scales = (spec.cell_fraction, hidden_scale(bits))
         return to_float(trace.outputs, UNIT), *final_state(first, trace, spec)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w_input, w_hidden, gates, cells, codes = ctx.saved_tensors
-        cell_fraction, step = ctx.steps
-        seen = (to_float(gates, UNIT), to_float(cells, cell_fraction), codes.float() * step)
+        cell_fraction, unit = ctx.scales
+        seen = (to_float(gates, UNIT), to_float(cells, cell_fraction), codes.float() * unit)
         gate, grad_h, grad_c, grad_hidden = recurrence_gradients(*seen, w_hidden, grads[0], grads[1], grads[2])
         flat = gate.flatten(0, 1)
         grad_x = gate @ w_input if ctx.needs_input_grad[0] else None
@@ -148,6 +148,6 @@ def fixed_point_lstm(
 
     Returns:
         Outputs (T, B, H), last hidden state (B, H), last cell state (B, H): float32 that are exactly integers of
-        16 bits times their steps.
+        16 bits times their scales.
     """
     return _FixedPointLSTM.apply(x, h, c, *weights, codes, operands)

@@ -36,7 +36,7 @@ class FixedPoint:
     """Entries of a table over the whole range of a gate."""
     gate_fraction: int = 11
     """Fractional bits of a gate before its non-linearity: Q4.11 holds [-16, 16). The usual Q3.12 ends at 8, where a
-    forget gate still loses 1/3000 per step and a closed input gate lets as much in: on trained digits the encoder's
+    forget gate still loses 1/3000 per frame and a closed input gate lets as much in: on trained digits the encoder's
     mean error was ten times as large."""
     cell_fraction: int = 11
     """Fractional bits of the cell state: Q4.11 holds [-16, 16)."""
@@ -77,14 +77,14 @@ def shift_right(x: Tensor, shift: Tensor | int, rounding: str) -> Tensor:
     return (x + half + towards_zero) >> shift
 
 
-def requantize(accumulator: Tensor, words: Tensor, rounding: str) -> Tensor:
+def requantize(accumulator: Tensor, requantization: Tensor, rounding: str) -> Tensor:
     """Accumulators (..., H) int32 to int16's range, int64, by one word (`requantization`) per column or for all."""
-    multiplier, shift = _multiplier_and_shift(words)
+    multiplier, shift = _multiplier_and_shift(requantization)
     return saturate(shift_right(accumulator.long() * multiplier.long(), shift.long(), rounding))
 
 
 def requantization(factor: Tensor) -> Tensor:
-    """Factors (H,) float64, at least 0, as words (H,) int32: multiplier << 8 | shift, the factor being
+    """Factors (H,) float64, at least 0, as requantization (H,) int32: multiplier << 8 | shift, the factor being
     multiplier / 2**shift; factors of 2**24 and more saturate."""
     _, exponent = torch.frexp(factor)
     shift = (MULTIPLIER_BITS - exponent).clamp(0, MAX_SHIFT)
@@ -95,14 +95,14 @@ def requantization(factor: Tensor) -> Tensor:
     return (multiplier.long() << 8 | shift.long()).to(torch.uint32).view(torch.int32)
 
 
-def factors(words: Tensor) -> Tensor:
-    """The factors (H,) float64 that the words (H,) int32 of `requantization` stand for."""
-    multiplier, shift = _multiplier_and_shift(words)
+def factors(requantization: Tensor) -> Tensor:
+    """The factors (H,) float64 that the multipliers and shifts (H,) int32 of `requantize` stand for."""
+    multiplier, shift = _multiplier_and_shift(requantization)
     return torch.ldexp(multiplier.double(), -shift)
 
 
-def _multiplier_and_shift(words: Tensor) -> tuple[Tensor, Tensor]:
-    return words >> 8 & (2**MULTIPLIER_BITS - 1), words & 0xFF
+def _multiplier_and_shift(requantization: Tensor) -> tuple[Tensor, Tensor]:
+    return requantization >> 8 & (2**MULTIPLIER_BITS - 1), requantization & 0xFF
 
 
 def to_fixed(x: Tensor, fraction: int) -> Tensor:

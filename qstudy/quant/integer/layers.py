@@ -34,13 +34,13 @@ def integer_linear(
 ) -> Tensor:
     """Affine map with an integer product: codes of x, exact accumulators, rescaled to float32, bias added.
 
-    Backward, straight through: dx = g @ values, zero where the quantizer clipped x; dW = g^T @ ((codes - zero) * step).
+    Backward, straight through: dx = g @ values, zero where x was clipped; dW = g^T @ ((codes - zero) * scale).
 
     Args:
         x: (..., D) float.
         weight: (H, D).
         bias: (H,) float32 or None.
-        quantizer: of x.
+        qparams: of x.
         gradient: in which the backward pass multiplies: float32, or bfloat16 where the device does so itself.
 
     Returns:
@@ -62,9 +62,9 @@ def integer_lstm(
     hidden_qparams: QParams,
     gradient: torch.dtype = torch.float32,
 ) -> tuple[Tensor, LSTMState]:
-    """One LSTM layer over a whole utterance, inputs and hidden state multiplied in integers at every step.
+    """One LSTM layer over a whole utterance, inputs and hidden state multiplied in integers at every frame.
 
-    gate = (float(acc_x) * (step_x * scale_x) + bias) + float(acc_h) * (step_h * scale_h); c = f * c + i * g;
+    gate = (float(acc_x) * (scale_x * scale_wx) + bias) + float(acc_h) * (scale_h * scale_wh); c = f * c + i * g;
     h = o * tanh(c), each operation rounded once to float32.
 
     Args:
@@ -87,8 +87,8 @@ def integer_lstm(
         y, h, c = _IntegerLSTM.apply(*operands, w_input, w_hidden, qparams, dtype)
     else:
         codes = input_qparams.quantize(operands[0].transpose(0, 1))
-        steps = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, qparams)
-        y, h, c = last_state(steps, operands[1])
+        trace = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, qparams)
+        y, h, c = last_state(trace, operands[1])
     return y, (h.unsqueeze(0), c.unsqueeze(0))
 
 
@@ -123,12 +123,12 @@ class _IntegerLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        values, codes, inside, step, zero_point = ctx.saved_tensors
+        values, codes, inside, scale, zero_point = ctx.saved_tensors
         with torch.autocast(upstream.device.type, enabled=False):
             rows = upstream.float().reshape(-1, len(values))
             wanted = ctx.needs_input_grad
             dx = input_gradient(rows, values, flat(inside), ctx.gradient).view(inside.shape) if wanted[0] else None
-            dw, db = weight_gradient(rows, codes, step, zero_point, ctx.gradient)
+            dw, db = weight_gradient(rows, codes, scale, zero_point, ctx.gradient)
         return dx, dw, db if wanted[2] else None, None, None, None
 
 
@@ -169,11 +169,11 @@ class _IntegerLSTM(torch.autograd.Function):
         gradient: torch.dtype,
     ) -> Any:
         codes, inside = qparams[0].quantize_and_inside(x.transpose(0, 1))
-        steps = _lstm_forward(codes, h, c, w_input, w_hidden, bias, qparams)
-        saved = (steps.gates, steps.cells, steps.hidden, v_input, v_hidden, codes, inside)
+        trace = _lstm_forward(codes, h, c, w_input, w_hidden, bias, qparams)
+        saved = (trace.gates, trace.cells, trace.hidden, v_input, v_hidden, codes, inside)
         ctx.save_for_backward(*saved, qparams[0].scale, qparams[0].zero_point, qparams[1].scale)
         ctx.gradient = gradient
-        return last_state(steps, h)
+        return last_state(trace, h)
 
     @staticmethod
     @once_differentiable

@@ -1,8 +1,8 @@
 """Loops for the CPU: numba functions whose innermost products are written in LLVM's own language.
 
-`ir` holds the pieces, `gemm` and `gemv` the products, `cell` the arithmetic of one LSTM step, `recurrence` the loops
-over time, `products` what surrounds them, `codes` the way to integers. Beside each stands a plain NumPy reference, and
-a test that holds one against the other to the bit.
+`ir` holds the pieces, `gemm` and `gemv` the products, `cell` the arithmetic of one frame of an LSTM, `recurrence` the
+loops over time, `products` what surrounds them, `codes` the way to integers. Beside each stands a plain NumPy
+reference, and a test that holds one against the other to the bit.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The arithmetic of one LSTM step, one row of a batch: float32, each operation rounded once, in a fixed order.
+"""The arithmetic of one frame of an LSTM, one row of a batch: float32, each operation rounded once, in a fixed order.
 
 The loops are so plain that LLVM turns them into vectors and every result stays what the scalar expression gives: no
 fused multiply-add, no reordering. So training, the packed model, and the NumPy references below agree to the bit. Each
@@ -90,10 +90,10 @@ def add_rescaled(
 
 
 @compiled()
-def snap(x: Row, step: np.float32, high: np.float32, codes: Row) -> None:
+def quantize(x: Row, scale: np.float32, high: np.float32, codes: Row) -> None:
     """Values (n,) to the whole numbers (n,) float32 of a symmetric quantizer."""
     for j in range(x.size):
-        code = np.rint(x[j] / step)
+        code = np.rint(x[j] / scale)
         codes[j] = high if code > high else (-high if code < -high else code)
 
 
@@ -112,11 +112,11 @@ def retreat(
 
     Args:
         gates: (4H,).
-        before: cell state before the step (H,).
-        after: cell state after the step (H,).
+        before: cell state before the frame (H,).
+        after: cell state after the frame (H,).
         grad_output: gradient of the output from above (H,).
-        grad_h: gradient of the hidden state from the next step (H,).
-        grad_c: gradient of the cell state, after, then before the step (H,).
+        grad_h: gradient of the hidden state from the next frame (H,).
+        grad_c: gradient of the cell state, after, then before the frame (H,).
         scratch: (2, H).
         grad_gates: of the pre-activations (4H,), written.
     """
@@ -183,7 +183,7 @@ def step_reference(sums: Row, before: Row) -> tuple[Row, Row, Row]:
 def gradient_reference(
     gates: Row, before: Row, after: Row, grad_output: Row, grad_h: Row, grad_c: Row
 ) -> tuple[Row, Row]:
-    """`retreat` in NumPy: gradients of the pre-activations (..., 4H) and of the cell state before the step (..., H)."""
+    """`retreat` in NumPy: gradients of the pre-activations (..., 4H) and of the cell state before it (..., H)."""
     i, f, g, o = np.split(gates, 4, -1)
     bent, dh = tanh_reference(after), grad_output + grad_h
     do = dh * bent * (o * (ONE - o))

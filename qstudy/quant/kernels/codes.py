@@ -13,31 +13,31 @@ ROUND = np.float32(1.5 * 2**23)  # x + ROUND - ROUND is the integer nearest to x
 @compiled()
 def quantize(
     x: Floats,
-    step: np.float32,
+    scale: np.float32,
     zero: np.float32,
     low: np.float32,
     high: np.float32,
     integers: NDArray[np.int8],
     inside: NDArray[np.bool_],
-    first: int,
-    count: int,
+    thread: int,
+    threads: int,
 ) -> None:
-    """rint(x / step + zero), clamped, of x (n,) to `integers`; `inside`: what was not clamped. NaN becomes `low`."""
-    begin, end = x.size * first // count, x.size * (first + 1) // count
+    """rint(x / scale + zero), clamped, of x (n,) to `integers`; `inside`: what was not clamped. NaN becomes `low`."""
+    begin, end = x.size * thread // threads, x.size * (thread + 1) // threads
     values, out, passes = x[begin:end], integers[begin:end], inside[begin:end]
     for j in range(values.size):
-        exact = values[j] / step + zero
+        exact = values[j] / scale + zero
         near = exact if exact > low else low
         near = (near if near < high else high) + ROUND - ROUND
         out[j] = np.int8(np.int32(near))
     for j in range(values.size):
-        exact = values[j] / step + zero
+        exact = values[j] / scale + zero
         passes[j] = (exact + ROUND - ROUND >= low) & (exact + ROUND - ROUND <= high)
 
 
 def reference(
-    x: Floats, step: np.float32, zero: np.float32, low: int, high: int
+    x: Floats, scale: np.float32, zero: np.float32, low: int, high: int
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
     """`codes` in NumPy."""
-    whole = np.rint(x / step + zero)
+    whole = np.rint(x / scale + zero)
     return np.clip(whole, low, high).astype(np.int8), (whole >= low) & (whole <= high)

@@ -136,19 +136,19 @@ def input_gradient(
 def weight_gradient(
     rows: NDArray[Any],
     values: NDArray[Any],
-    step: np.float32,
+    scale: np.float32,
     zero: np.float32,
     out: Floats,
     bias: Floats,
     first: int,
     count: int,
 ) -> None:
-    """Transposed gradients (N, H) times (values - zero) * step, values (N, D) of any type.
+    """Transposed gradients (N, H) times (values - zero) * scale, values (N, D) of any type.
 
     Args:
         rows: bits of float32, or of bfloat16 (int16).
         values: (N, D).
-        step: factor of the result.
+        scale: factor of the result.
         zero: subtracted from the values.
         out: written, (H, D padded to whole blocks).
         bias: the gradients' sums over N, written (H,).
@@ -183,7 +183,7 @@ def weight_gradient(
         )
     for j in range(begin, end):
         for k in range(out.shape[1]):
-            out[j, k] *= step
+            out[j, k] *= scale
 
 
 @compiled()

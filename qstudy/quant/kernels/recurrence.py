@@ -1,6 +1,6 @@
 """An LSTM over time, forward and backward: one numba function per direction holds the whole loop.
 
-The batch is split over threads, so that no thread waits for another within an utterance. Per step a thread multiplies
+The batch is split over threads, so that no thread waits for another within an utterance. Per frame a thread multiplies
 its rows by the hidden weights (`gemm`) and then runs the cell (`cell`), row by row. Integers are exact and each float
 operation stands alone, so that the integer forward pass gives the same bits whatever the batch and the split.
 
@@ -24,9 +24,9 @@ USES = (ir, gemm, cell)
 
 
 @compiled()
-def share(batch: int, first: int, step: int) -> tuple[int, int]:
-    """Which rows of the batch thread `first` of `step` takes."""
-    return batch * first // step, batch * (first + 1) // step
+def share(batch: int, thread: int, threads: int) -> tuple[int, int]:
+    """Which rows of the batch thread `thread` of `threads` computes."""
+    return batch * thread // threads, batch * (thread + 1) // threads
 
 
 @compiled(uses=USES)
@@ -37,15 +37,15 @@ def integer_forward(
     scale_inputs: Floats,
     scale_hidden: Floats,
     bias: Floats,
-    step: np.float32,
+    scale: np.float32,
     high: np.float32,
     gates: Floats,
     cells: Floats,
     codes: NDArray[np.int8],
     outputs: Floats,
     record: Integers,
-    first: int,
-    count: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Forward with integer products.
 
@@ -56,18 +56,18 @@ def integer_forward(
         scale_inputs: (4H,).
         scale_hidden: (4H,).
         bias: (4H,).
-        step: of the hidden state's quantizer.
+        scale: of the hidden state's quantizer.
         high: its greatest code.
         gates: written (T, B, 4H).
         cells: (T + 1, B, H), the first given.
         codes: of the hidden states (T + 1, B, H), the first given.
         outputs: written (T, B, H).
         record: hidden accumulators, written (T, B, 4H), or of size 0 if nobody wants them.
-        first: number of this thread.
-        count: number of threads.
+        thread: number of this thread.
+        threads: their number.
     """
     frames, batch, hidden = outputs.shape
-    begin, end = share(batch, first, count)
+    begin, end = share(batch, thread, threads)
     blocks, depth = weight.shape[0], weight.shape[1]
     bytes_ = np.zeros((end - begin, 4 * depth), np.uint8)  # weights beyond H are zero
     products = np.empty((end - begin, blocks * BLOCK), np.int32)
@@ -93,7 +93,7 @@ def integer_forward(
             cell.add_rescaled(accumulators[t, row], product, scale_inputs, scale_hidden, bias, sums)
             cell.activate(sums, gates[t, row])
             cell.advance(gates[t, row], cells[t, row], cells[t + 1, row], outputs[t, row])
-            cell.snap(outputs[t, row], step, high, whole)
+            cell.quantize(outputs[t, row], scale, high, whole)
             code, byte = codes[t + 1, row], bytes_[row - begin]
             for j in range(hidden):
                 code[j] = np.int8(np.int32(whole[j]))
@@ -108,31 +108,31 @@ def integer_forward(
 def float_forward(
     inputs: Floats,
     weight: Floats,
-    step: np.float32,
+    scale: np.float32,
     high: np.float32,
     gates: Floats,
     cells: Floats,
     quantized: Floats,
     outputs: Floats,
-    first: int,
-    count: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Forward with float products of a hidden state that is rounded by a quantizer.
 
     Args:
         inputs: pre-activations from the inputs (T, B, 4H).
         weight: packed float32.
-        step: of the hidden state's quantizer.
+        scale: of the hidden state's quantizer.
         high: its greatest code.
         gates: written (T, B, 4H).
         cells: (T + 1, B, H), the first given.
         fake-quantized: hidden states quantized (T + 1, B, H), the first given.
         outputs: written (T, B, H).
-        first: number of this thread.
-        count: number of threads.
+        thread: number of this thread.
+        threads: their number.
     """
     frames, batch, hidden = outputs.shape
-    begin, end = share(batch, first, count)
+    begin, end = share(batch, thread, threads)
     blocks, depth = weight.shape[0], weight.shape[1]
     products, zeros = np.empty((end - begin, blocks * BLOCK), np.float32), np.zeros(blocks * BLOCK, np.float32)
     whole = np.empty(hidden, np.float32)
@@ -155,10 +155,10 @@ def float_forward(
                 product[j] += given[j]
             cell.activate(product, gates[t, row])
             cell.advance(gates[t, row], cells[t, row], cells[t + 1, row], outputs[t, row])
-            cell.snap(outputs[t, row], step, high, whole)
+            cell.quantize(outputs[t, row], scale, high, whole)
             value = quantized[t + 1, row]
             for j in range(hidden):
-                value[j] = whole[j] * step
+                value[j] = whole[j] * scale
 
 
 @compiled(uses=USES)
@@ -170,8 +170,8 @@ def backward(
     grad_h: Floats,
     grad_c: Floats,
     grad_gates: NDArray[Any],
-    first: int,
-    count: int,
+    thread: int,
+    threads: int,
 ) -> None:
     """Backward in float.
 
@@ -183,11 +183,11 @@ def backward(
         grad_h: of the last hidden state, then of the initial one (B, H).
         grad_c: of the last cell state, then of the initial one (B, H).
         grad_gates: of the pre-activations, written (T, B, 4H): bits of float32 (int32) or of bfloat16 (int16).
-        first: number of this thread.
-        count: number of threads.
+        thread: number of this thread.
+        threads: their number.
     """
     frames, batch, hidden = grad_outputs.shape
-    begin, end = share(batch, first, count)
+    begin, end = share(batch, thread, threads)
     blocks, depth = weight.shape[0], weight.shape[1]
     products, zeros = np.empty((end - begin, blocks * BLOCK), np.float32), np.zeros(blocks * BLOCK, np.float32)
     scratch, exact = np.empty((2, hidden), np.float32), np.empty(4 * hidden, np.float32)
@@ -231,7 +231,7 @@ def integer_reference(
     weight: NDArray[np.int8],
     scales: tuple[Floats, Floats],
     bias: Floats,
-    step: np.float32,
+    scale: np.float32,
     high: np.float32,
     state: tuple[NDArray[np.int8], Floats],
 ) -> tuple[Floats, Floats, NDArray[np.int8], Floats, NDArray[np.int64]]:
@@ -248,5 +248,5 @@ def integer_reference(
         gates.append(gate)
         cells.append(after)
         outputs.append(output)
-        codes.append(np.clip(np.rint(output / step), -high, high).astype(np.int8))
+        codes.append(np.clip(np.rint(output / scale), -high, high).astype(np.int8))
     return np.array(gates), np.array(cells), np.array(codes), np.array(outputs), np.array(record)

@@ -1,4 +1,4 @@
-"""Uniform quantizers of activations: equal steps, one scale for the whole tensor."""
+"""Uniform quantizers of activations: equally spaced levels, one scale for the whole tensor."""
 
 from functools import partial
 from typing import Literal
@@ -15,7 +15,7 @@ ActivationRange = Literal["max", "ema", "percentile", "mse", "kl", "learned"]
 
 
 class UniformActivations(ActivationQuantizer):
-    """Equal steps for one activation tensor, one scale for all of it.
+    """Equally spaced levels for one activation tensor, one scale for all of it.
 
     Ranges: `max`: the extremes of all batches; `ema`: a moving average of each batch's extremes; `percentile`, `mse`,
     `kl`: chosen once, from a histogram over the batches of calibration; `learned`: the scale (and the zero point) is

@@ -106,7 +106,7 @@ class ChosenActivations(ActivationQuantizer):
 
     @property
     def scale(self) -> Tensor:  # type: ignore[override]
-        """The chosen quantizer's step, () float32."""
+        """The chosen quantizer's, () float32."""
         return self.chosen.scale
 
     @property

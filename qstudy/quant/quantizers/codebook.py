@@ -40,8 +40,8 @@ class CodebookWeights(WeightQuantizer):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Fake-quantize weight (rows, columns): to the nearest centroid, with the whole gradient straight through."""
-        by_half_step = self.levels[nearest_entries(self.table).int()]
-        quantized: Tensor = _NearestEntry.apply(weight, self.scale.flatten()[0], by_half_step)
+        by_half = self.levels[nearest_entries(self.table).int()]
+        quantized: Tensor = _NearestEntry.apply(weight, self.scale.flatten()[0], by_half)
         return quantized
 
     @torch.no_grad()
@@ -63,8 +63,8 @@ class _NearestEntry(torch.autograd.Function):
     """To the nearest level; straight through in the backward pass: weights beyond the outermost levels move too."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, by_half_step: Tensor) -> Tensor:
-        return look_up(weight.detach().float().contiguous(), scale, by_half_step)
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, by_half: Tensor) -> Tensor:
+        return look_up(weight.detach().float().contiguous(), scale, by_half)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,7 +1,7 @@
 """Loops over the weights of a codebook: the nearest entry by one table look-up, and MRACos with its gradient.
 
-A weight over the codebook's scale is t, in steps of int8; all entries lie on whole numbers. So half-steps floor(2 t)
-tell the nearest entry, whole steps floor(t) the region between neighbours: no search. On the CPU one pass over memory
+A weight over the codebook's scale is t, in units of int8; all entries lie on whole numbers. So halves floor(2 t)
+tell the nearest entry, whole numbers floor(t) the region between neighbours: no search. On the CPU one pass over memory
 in numba, elsewhere the same in torch: equal to the bit for the nearest entry, up to rounding for MRACos. Weights are
 (rows, columns) float32; every loop takes its share of the rows from its last two arguments, see `jit.on_threads`.
 """
@@ -19,7 +19,7 @@ HIGH = 127  # entries are int8, from -HIGH to HIGH: the accelerator multiplies i
 AT_CENTROID = np.float32(2e-5)  # of a region's width: rounding of t; so near it counts as the centroid itself
 PI = np.float32(math.pi)
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-LOWEST, HIGHEST = np.float32(-HIGH), np.float32(HIGH - 1)  # steps and half-steps
+LOWEST, HIGHEST = np.float32(-HIGH), np.float32(HIGH - 1)  # whole numbers and halves
 LOWEST_HALF, HIGHEST_HALF = np.float32(-2 * HIGH), np.float32(2 * HIGH - 1)
 C0, C1, C2, C3, C4, C5, C6 = (np.float32((-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k)) for k in range(7))
 S0, S1, S2, S3, S4, S5, S6 = (
@@ -28,16 +28,16 @@ S0, S1, S2, S3, S4, S5, S6 = (
 
 
 @compiled()
-def _look_up(w: Any, inverse: Any, by_half_step: Any, out: Any, first: int, step: int) -> None:
-    for row in range(first, w.shape[0], step):
+def _look_up(w: Any, inverse: Any, by_half: Any, out: Any, thread: int, threads: int) -> None:
+    for row in range(thread, w.shape[0], threads):
         for column in range(w.shape[1]):
             halves = np.floor(min(max(TWO * (w[row, column] * inverse), LOWEST_HALF), HIGHEST_HALF))
-            out[row, column] = by_half_step[int(halves) + 2 * HIGH]
+            out[row, column] = by_half[int(halves) + 2 * HIGH]
 
 
 @compiled({"reassoc"})
-def _mracos(w: Any, inverse: Any, low: Any, per_width: Any, slope: Any, sums: Any, first: int, step: int) -> None:
-    for row in range(first, w.shape[0], step):
+def _mracos(w: Any, inverse: Any, low: Any, per_width: Any, slope: Any, sums: Any, thread: int, threads: int) -> None:
+    for row in range(thread, w.shape[0], threads):
         total: Any = ZERO
         for column in range(w.shape[1]):
             t = w[row, column] * inverse
@@ -55,7 +55,7 @@ def _mracos(w: Any, inverse: Any, low: Any, per_width: Any, slope: Any, sums: An
         sums[row] = total
 
 
-def look_up(weight: Tensor, scale: Tensor, by_half_step: Tensor) -> Tensor:
+def look_up(weight: Tensor, scale: Tensor, by_half: Tensor) -> Tensor:
     """The entry of `by_half_step` (4 * HIGH,) for every weight: shape of weight, dtype of the table.
 
     Args:
@@ -65,22 +65,22 @@ def look_up(weight: Tensor, scale: Tensor, by_half_step: Tensor) -> Tensor:
     """
     inverse = 1 / scale
     if weight.device.type == "cpu":
-        out = torch.empty(weight.shape, dtype=by_half_step.dtype)
-        on_threads(_look_up, weight.numpy(), np.float32(float(inverse)), by_half_step.numpy(), out.numpy())
+        out = torch.empty(weight.shape, dtype=by_half.dtype)
+        on_threads(_look_up, weight.numpy(), np.float32(float(inverse)), by_half.numpy(), out.numpy())
         return out
-    return portable_look_up(weight, inverse, by_half_step)
+    return portable_look_up(weight, inverse, by_half)
 
 
-def portable_look_up(weight: Tensor, inverse: Tensor, by_half_step: Tensor) -> Tensor:
+def portable_look_up(weight: Tensor, inverse: Tensor, by_half: Tensor) -> Tensor:
     """The same in torch, given 1 / scale."""
     halves = torch.floor(2 * (weight * inverse)).clamp(-2 * HIGH, 2 * HIGH - 1)
-    return by_half_step[halves.long() + 2 * HIGH]
+    return by_half[halves.long() + 2 * HIGH]
 
 
 def nearest_entries(table: Tensor) -> Tensor:
-    """Index of the nearest entry of an ascending table (K,) int8, by half-step: (4 * HIGH,) int8."""
+    """Index of the nearest entry of an ascending table (K,) int8, by half: (4 * HIGH,) int8."""
     entries = table.int()
-    half_way = entries[1:] + entries[:-1]  # in half-steps
+    half_way = entries[1:] + entries[:-1]  # in halves
     halves = torch.arange(-2 * HIGH, 2 * HIGH, device=table.device, dtype=torch.int32)
     return torch.bucketize(halves, half_way, right=True).to(torch.int8)
 
@@ -110,8 +110,8 @@ def portable_mracos_sums(weight: Tensor, inverse: Tensor, low: Tensor, per_width
 
 
 def regions(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower end and inverse width of the region of every step from -HIGH to HIGH - 1; the outer ones reach outside."""
+    """Lower end and inverse width of the region of every number from -HIGH to HIGH - 1; the outer reach outside."""
     entries = table.int()
-    steps = torch.arange(-HIGH, HIGH, device=table.device, dtype=torch.int32)
-    region = (torch.bucketize(steps, entries, right=True) - 1).clamp_(0, len(table) - 2)
+    whole = torch.arange(-HIGH, HIGH, device=table.device, dtype=torch.int32)
+    region = (torch.bucketize(whole, entries, right=True) - 1).clamp_(0, len(table) - 2)
     return entries[region].float(), 1 / entries.diff()[region].float()

@@ -68,7 +68,7 @@ def second_order_codes(weight: Tensor, scale: Tensor, hessian: Tensor, low: int,
 
     Args:
         weight: (rows, columns) float.
-        scale: the step of each weight's quantizer, (rows, columns) float32.
+        scale: of each weight, (rows, columns) float32.
         hessian: X^T X of the inputs X, (columns, columns) float64.
         low: the least integer.
         high: the greatest integer.
@@ -78,20 +78,20 @@ def second_order_codes(weight: Tensor, scale: Tensor, hessian: Tensor, low: int,
     """
     order = hessian.diagonal().argsort(descending=True)
     upper = _inverse_factor(hessian[order][:, order])
-    rest, step = weight.detach()[:, order].double(), scale[:, order].double()
+    rest, scales = weight.detach()[:, order].double(), scale[:, order].double()
     codes = torch.empty_like(rest)
     for begin in range(0, rest.shape[1], BLOCK):
         block = slice(begin, min(begin + BLOCK, rest.shape[1]))
-        errors = _round_block(rest[:, block], step[:, block], upper[block, block], codes[:, block], low, high)
+        errors = _round_block(rest[:, block], scales[:, block], upper[block, block], codes[:, block], low, high)
         rest[:, block.stop :] -= errors @ upper[block, block.stop :]
     return codes[:, order.argsort()]
 
 
-def _round_block(rest: Tensor, step: Tensor, upper: Tensor, codes: Tensor, low: int, high: int) -> Tensor:
+def _round_block(rest: Tensor, scales: Tensor, upper: Tensor, codes: Tensor, low: int, high: int) -> Tensor:
     """Round the columns of a block in turn, in place; returns their weighted errors (rows, columns of the block)."""
     errors = torch.empty_like(rest)
     for column in range(rest.shape[1]):
-        exact, size = rest[:, column], step[:, column]
+        exact, size = rest[:, column], scales[:, column]
         codes[:, column] = torch.round(exact / size).clamp(low, high)
         errors[:, column] = (exact - codes[:, column] * size) / upper[column, column]
         rest[:, column + 1 :] -= errors[:, column, None] * upper[column, column + 1 :]

@@ -75,9 +75,9 @@ class _Sorted:
         edges[1:-1] = np.searchsorted(self.points, (centroids[1:] + centroids[:-1]) / 2)
         if (np.diff(edges) > 0).all():
             return edges
-        steps = np.arange(levels + 1)
-        edges = np.maximum.accumulate(edges - steps) + steps  # at least one point to each, from the left
-        return np.minimum(edges, last - levels + steps)  # and from the right
+        places = np.arange(levels + 1)
+        edges = np.maximum.accumulate(edges - places) + places  # at least one point to each, from the left
+        return np.minimum(edges, last - levels + places)  # and from the right
 
     def _means(self, edges: NDArray[np.intp]) -> Floats:
         means = np.diff(self.sums[edges]) / np.diff(self.mass[edges])

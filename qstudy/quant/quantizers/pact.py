@@ -34,7 +34,7 @@ class PactActivations(ActivationQuantizer):
 
     @property
     def scale(self) -> Tensor:  # type: ignore[override]
-        """The step between levels, () float32; no gradient."""
+        """() float32, what one level is worth; no gradient."""
         return (self.alpha.detach().abs() / self.high).clamp_min(TINY)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class PactActivations(ActivationQuantizer):
             return
         seen, self._seen = torch.cat(self._seen), []
         clips = torch.linspace(0.1, 1.0, RATIOS, device=seen.device) * seen.abs().amax().clamp_min(TINY)
-        steps = (clips / self.high)[:, None]
-        errors = ((seen / steps).round().clamp(self.low, self.high) * steps - seen).square().mean(1)
+        scales = (clips / self.high)[:, None]
+        errors = ((seen / scales).round().clamp(self.low, self.high) * scales - seen).square().mean(1)
         self.alpha.copy_(clips[errors.argmin()])
 
 

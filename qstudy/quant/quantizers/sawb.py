@@ -1,4 +1,4 @@
-"""SAWB: a quantizer of weights whose end follows from two moments of the weights, anew at every step."""
+"""SAWB: a quantizer of weights whose end follows from two moments of the weights, anew at every optimizer step."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ COEFFICIENTS = {
 """Bits -> (c1, c2), what `sawb_fit.fit` finds."""
 
 STEPS = 2**15  # of the largest magnitude, in which moments are summed: a square fits 32 bits
-SMALLEST = 1e-30  # largest magnitude whose steps float32 can hold; scales below `TINY` do not exist anyway
+SMALLEST = 1e-30  # largest magnitude whose levels float32 can hold; scales below `TINY` do not exist anyway
 
 
 class SawbWeights(WeightQuantizer):
@@ -55,9 +55,9 @@ class SawbWeights(WeightQuantizer):
         largest = magnitude.amax(1, keepdim=True)
         unit = largest.clamp_min(SMALLEST)
         # Integers add up to the same sum in any order: training and packing agree, whatever the number of threads.
-        steps = magnitude.mul(STEPS / unit).round_().int()
-        mean = steps.sum(1, keepdim=True).double() / steps.shape[1]
-        square = steps.square_().sum(1, keepdim=True).double() / steps.shape[1]
+        whole = magnitude.mul(STEPS / unit).round_().int()
+        mean = whole.sum(1, keepdim=True).double() / whole.shape[1]
+        square = whole.square_().sum(1, keepdim=True).double() / whole.shape[1]
         c1, c2 = COEFFICIENTS[self.bits]
         alpha = torch.maximum(c1 * square.sqrt() - c2 * mean, mean) / STEPS
         return torch.minimum((alpha * unit).float(), largest)

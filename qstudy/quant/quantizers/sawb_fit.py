@@ -38,8 +38,8 @@ class Moments:
         self.root_mean_square = float(self._sums[2][-1]) ** 0.5
 
     def _integral(self, values: np.ndarray) -> np.ndarray:
-        steps = (values[1:] + values[:-1]) / 2 * (self._x[1] - self._x[0])
-        return np.concatenate([[0.0], np.cumsum(steps)])
+        areas = (values[1:] + values[:-1]) / 2 * (self._x[1] - self._x[0])
+        return np.concatenate([[0.0], np.cumsum(areas)])
 
     def error(self, clip: float, bits: int) -> float:
         """Mean squared error of the 2**bits - 1 equal levels that end at -clip and clip."""

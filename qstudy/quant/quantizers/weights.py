@@ -1,4 +1,4 @@
-"""Uniform quantizers of weights: equal steps around zero."""
+"""Uniform quantizers of weights: equally spaced levels around zero."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ CLIP_RATIOS = 41  # candidates of the MSE search, from 0.2 to 1.0 of the maximum
 
 
 class UniformWeights(WeightQuantizer):
-    """Equal steps around zero, one scale per row (output channel), per group of a row's columns, or per matrix.
+    """Equally spaced levels around zero, one scale per row (output channel), group of a row's columns, or matrix.
 
     Ranges: `max`: the largest magnitude is the last level (Ding et al. 2022, arXiv 2203.15952); `percentile`: clipped
     above so many percent of the magnitudes that share a scale; `mse`: clipped where the squared error is least;
@@ -59,7 +59,7 @@ class UniformWeights(WeightQuantizer):
             self.learned = nn.Parameter(weight.new_ones(scales, 1))
 
     def scale(self, weight: Tensor) -> Tensor:
-        """The step between levels, one for each block of weights that share it, (scales, 1) float32."""
+        """What one level is worth, one for each block of weights that share it, (scales, 1) float32."""
         if self.range == "learned":
             return self.learned.abs().clamp_min(TINY)
         return _max_scale(to_blocks(weight, self.per_scale), self.high) * self.ratio

@@ -16,7 +16,7 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 
 class Loops(Protocol):
-    """The time loops; `steps` says of each what it takes and gives."""
+    """The time loops; `frames` says of each what it takes and gives."""
 
     def float_trace(
         self, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, reuse: bool

@@ -24,11 +24,11 @@ def float_trace(
     outputs = torch.empty(frames, batch, size // 4)
     cells[0] = c
     quantized[0] = (h / scale).round_().clamp_(-high, high).mul_(scale)
-    steps = (gates, cells, quantized, outputs)
-    step = (np.float32(scale), np.float32(high))
+    trace = (gates, cells, quantized, outputs)
+    ends = (np.float32(scale), np.float32(high))
     operands = (inputs, gemm.pack(weight))
-    _run(recurrence.float_forward, batch, *_arrays(*operands), *step, *_arrays(*steps))
-    return steps
+    _run(recurrence.float_forward, batch, *_arrays(*operands), *ends, *_arrays(*trace))
+    return trace
 
 
 def integer_trace(
@@ -52,13 +52,13 @@ def integer_trace(
     start = torch.zeros(len(packed) * gemm.BLOCK, dtype=torch.int32)
     start[:size] = codes.sum(1, dtype=torch.int32) * -recurrence.ZERO_CODE
     constants = (*(scale.expand(size).contiguous() for scale in scales), bias.contiguous())
-    step = (np.float32(qparams.scale), np.float32(qparams.bounds()[1]))
-    steps = (gates, cells, hidden, outputs)
+    ends = (np.float32(qparams.scale), np.float32(qparams.bounds()[1]))
+    trace = (gates, cells, hidden, outputs)
     operands = _arrays(accumulators, packed, start, *constants)
-    _run(recurrence.integer_forward, batch, *operands, *step, *_arrays(*steps, products))
+    _run(recurrence.integer_forward, batch, *operands, *ends, *_arrays(*trace, products))
     if recording():
         record(products)
-    return steps
+    return trace
 
 
 def trace_gradients(

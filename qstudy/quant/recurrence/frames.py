@@ -32,14 +32,14 @@ class Trace(NamedTuple):
 def quantized_recurrence(
     inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, gradient: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM whose hidden state is rounded by a quantizer before each product with the hidden weights.
+    """Run an LSTM whose hidden state is quantized before each product with the hidden weights.
 
     Args:
         inputs: gate pre-activations from the inputs, biases included, (T, B, 4H) float32, gates in torch's order.
         h: initial hidden state (B, H) float32.
         c: initial cell state (B, H) float32.
         weight: hidden weights (4H, H) float32, as quantized as they are to be.
-        scale: step of the hidden state's quantizer ().
+        scale: of the hidden state's quantizer ().
         high: greatest integer of the hidden state's quantizer.
         gradient: in which the backward pass multiplies; None: the dtype of `inputs`.
 
@@ -58,7 +58,7 @@ def quantized_lstm(
     scale: Tensor,
     high: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One LSTM layer in float whose hidden state is rounded by a quantizer before each product with the hidden weights.
+    """One LSTM layer in float whose hidden state is quantized before each product with the hidden weights.
 
     Args:
         x: inputs (B, T, D) float, fake-quantized by the caller if they are to be.
@@ -66,7 +66,7 @@ def quantized_lstm(
         w_input: (4H, D) float32, as quantized as they are to be; gates in torch's order.
         w_hidden: (4H, H) float32.
         bias: sum of both biases (4H,) float32.
-        scale: step of the hidden state's quantizer ().
+        scale: of the hidden state's quantizer ().
         high: greatest integer of the hidden state's quantizer.
 
     Returns:
@@ -83,10 +83,10 @@ def float_trace(
     return Trace(*loops(inputs, h, c, weight).float_trace(inputs, h, c, weight, scale, high, reuse))
 
 
-def last_state(steps: Trace, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def last_state(trace: Trace, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (B, T, H) and the last h and c, (B, H) each, after the initial h."""
-    last_h = steps.outputs[-1] if len(steps.outputs) else h
-    return steps.outputs.transpose(0, 1), last_h.clone(), steps.cells[-1].clone()
+    last_h = trace.outputs[-1] if len(trace.outputs) else h
+    return trace.outputs.transpose(0, 1), last_h.clone(), trace.cells[-1].clone()
 
 
 def integer_trace(
@@ -107,7 +107,7 @@ def integer_trace(
         codes: hidden weights (4H, H) int8 or int16.
         scales: what one unit of the inputs' and of the hidden accumulators stands for, (4H,) or (1,) float32 each.
         bias: (4H,) float32.
-        quantizer: of the hidden state; symmetric.
+        qparams: of the hidden state; symmetric.
     """
     high = bounds(qparams.bits)[1]
     first = torch.round(h / qparams.scale).clamp_(-high, high).to(integer_type(qparams.bits))
@@ -189,9 +189,9 @@ class _QuantizedLSTM(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             frames = x.transpose(0, 1).contiguous()
             inputs = affine(frames.view(-1, x.shape[2]), w_input, bias).view(*frames.shape[:2], -1)
-            steps = float_trace(inputs, h.float(), c.float(), w_hidden, scale, high, reuse=True)
-        ctx.save_for_backward(steps.gates, steps.cells, steps.hidden, frames, w_input, w_hidden)
-        return last_state(steps, h)
+            trace = float_trace(inputs, h.float(), c.float(), w_hidden, scale, high, reuse=True)
+        ctx.save_for_backward(trace.gates, trace.cells, trace.hidden, frames, w_input, w_hidden)
+        return last_state(trace, h)
 
     @staticmethod
     @once_differentiable
@@ -213,10 +213,10 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any, inputs: Tensor, h: Tensor, c: Tensor, weight: Tensor, scale: Tensor, high: int, gradient: torch.dtype
     ) -> Any:
         with torch.autocast(inputs.device.type, enabled=False):
-            steps = float_trace(inputs, h, c, weight, scale, high)
-        ctx.save_for_backward(steps.gates, steps.cells, steps.hidden, weight)
+            trace = float_trace(inputs, h, c, weight, scale, high)
+        ctx.save_for_backward(trace.gates, trace.cells, trace.hidden, weight)
         ctx.gradient = gradient
-        y, last_h, last_c = last_state(steps, h)
+        y, last_h, last_c = last_state(trace, h)
         return y.transpose(0, 1), last_h, last_c
 
     @staticmethod

@@ -7,7 +7,7 @@ and a few graphs serve every length. Nothing of a call is baked into a graph but
 kept under, and torch's own switches (TF32), which nobody turns while training.
 
 Loops of one device must come from one stream, as they do in training: they share buffers. If a graph cannot be
-captured, QSTUDY_PORTABLE=1 does without. `Graph` itself has not yet run on a GPU; all else is tested on the CPU.
+captured, QSTUDY_PORTABLE=1 does without.
 """
 
 from collections import OrderedDict
@@ -65,7 +65,13 @@ class Graph:
         current.wait_stream(self._stream)
 
     def capture(self, function: Callable[[], None]) -> None:
-        """Other threads (loaders that pin memory, NCCL's watchdog) may go on meanwhile."""
+        """Other threads (loaders that pin memory, NCCL's watchdog) may go on meanwhile.
+
+        cuBLAS's workspace is a part of what is captured. torch keeps one from the warm-up, and frees it when it is
+        asked to (Lightning asks at the end of every training), so that the graph would write into memory of others:
+        without it, the capture takes one from the graphs' own pool, which lives as long as they do.
+        """
+        torch._C._cuda_clearCublasWorkspaces()
         with torch.cuda.graph(self._graph, self._pool, self._stream, capture_error_mode="thread_local"):
             function()
 

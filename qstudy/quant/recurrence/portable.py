@@ -105,7 +105,7 @@ def integer_frames(
     high: int,
     weight: Tensor,
     scale: Tensor,
-    step: Tensor,
+    hidden_scale: Tensor,
     c: Tensor,
     code: Tensor,
     gates: Tensor,
@@ -120,7 +120,7 @@ def integer_frames(
         high: greatest code of the hidden state.
         weight: codes (H, 4H) in those floats, as are the hidden state's in `code` (B, H).
         scale: what one unit of a product stands for, in the dtype that it is multiplied in.
-        step: of the hidden state's quantizer.
+        hidden_scale: of the hidden state's quantizer.
         c: cell state (B, H).
         code: of the hidden state.
         gates: their pre-activations without the hidden state's part (T, B, 4H).
@@ -134,7 +134,7 @@ def integer_frames(
             each[t] = product
         gate.add_((product.to(scale.dtype) * scale).to(gate.dtype))
         _advance(gate, cell[t], cell[t + 1], output)
-        torch.div(output, step, out=code).round_().clamp_(-high, high)
+        torch.div(output, hidden_scale, out=code).round_().clamp_(-high, high)
         hidden[t] = code
     c.copy_(cell[-1])
 

@@ -32,7 +32,7 @@ class Part(NamedTuple):
     """0: it is there already."""
 
 
-def print_plan(config: StudyConfig, folder: Path, done: int) -> None:
+def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
     """Print what a study will make, what is there already, and about how long each part takes.
 
     Args:

@@ -7,13 +7,13 @@ import yaml
 
 from qstudy.cli import main
 from qstudy.sweep.config import load_study
-from qstudy.sweep.plan import duration, print_plan
+from qstudy.sweep.forecast import duration, print_forecast
 
 ROOT = Path(__file__).parents[1]
 
 
 def said_of(name: str, done: int, capsys: pytest.CaptureFixture[str], fresh: bool = False) -> list[str]:
-    print_plan(load_study(ROOT / "sweeps" / f"{name}.yaml", fresh=fresh), Path("studies") / name, done)
+    print_forecast(load_study(ROOT / "sweeps" / f"{name}.yaml", fresh=fresh), Path("studies") / name, done)
     return capsys.readouterr().out.splitlines()
 
 
