@@ -23,7 +23,8 @@ from benchmarks.lstm_sides import (
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
 from qstudy.loss.rnnt import rnnt_loss
-from qstudy.model.rnnt import RNNT, ModelConfig
+from qstudy.model import RNNT, ModelConfig
+from qstudy.settings import FeatureSettings
 
 MODEL = Path(__file__).parents[1] / "sweeps" / "base" / "digits.yaml"
 BINS, HOP_MS, LABELS = 40, 10.0, 29
@@ -76,7 +77,7 @@ def recognizer_rows(batch: int) -> Iterable[Row]:
     """
     torch.manual_seed(0)
     config = ModelConfig(**yaml.safe_load(MODEL.read_text())["model"])
-    model = RNNT(config, BINS, HOP_MS, LABELS)
+    model = RNNT(config, FeatureSettings(bins=BINS), LABELS)
     examples = problem(batch)
     steps: dict[str, Callable[[], object]] = {
         "float32": training_step(copy.deepcopy(model), *examples, autocast=False),

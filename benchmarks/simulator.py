@@ -9,16 +9,17 @@ from qstudy.bits import BitMap, resolve
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import candidate_latencies_ms, simulate
 from qstudy.hardware.workload import workload
-from qstudy.model.rnnt import RNNT, ModelConfig
+from qstudy.model import RNNT, ModelConfig
+from qstudy.settings import FeatureSettings
 
 CANDIDATES, ONE_BY_ONE, BAR_PER_S = 2000, 50, 10_000
-BINS, HOP_MS, LABELS = 40, 10.0, 29
+BINS, LABELS = 40, 29
 ROUNDS = 5
 
 
 def rows() -> Iterable[Row]:
     """Bit maps with a random width per layer on the edge accelerator."""
-    shapes = RNNT(ModelConfig(), BINS, HOP_MS, LABELS).shapes()
+    shapes = RNNT(ModelConfig(), FeatureSettings(bins=BINS), LABELS).shapes()
     names = [shape.name for shape in shapes if shape.matrices]
     generator = random.Random(0)
 

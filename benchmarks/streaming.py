@@ -15,9 +15,10 @@ from benchmarks.row import Row
 from benchmarks.streaming_peers import PEERS, Plain, Stream, streams
 from benchmarks.timing import milliseconds, refusal
 from qstudy.jit import compiled
-from qstudy.model.rnnt import RNNT, ModelConfig
+from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.packed.model import fill_packed, pack_model
 from qstudy.quant.policies import build_policy
+from qstudy.settings import FeatureSettings
 
 WIDTHS = {
     "W8A8": ("native_int", 8),
@@ -104,7 +105,7 @@ def recognizer(hidden: int) -> RNNT:
     """The model of all sides: three LSTM layers over four stacked frames, and the joiner's projection."""
     torch.manual_seed(0)
     encoder = {"name": "lstm", "hidden": hidden, "layers": LAYERS, "stack": STACK, "reduction": 1}
-    return RNNT(ModelConfig(encoder, joiner={"hidden": JOINER}), BINS, HOP_MS, LABELS)
+    return RNNT(ModelConfig(encoder, joiner={"hidden": JOINER}), FeatureSettings(bins=BINS), LABELS)
 
 
 def packed(hidden: int, policy: str, bits: int) -> RNNT:
@@ -136,7 +137,7 @@ def stream(loaded: RNNT) -> Stream:
 
 def plain(model: RNNT) -> Plain:
     """The same float weights without us."""
-    copy = Plain(STACK * BINS, model.encoder.hidden, LAYERS, JOINER)
+    copy = Plain(STACK * BINS, model.encoder.output_size, LAYERS, JOINER)
     for index, layer in enumerate(model.encoder.lstm):
         for name, value in layer.named_parameters():
             getattr(copy.lstm, name.replace("l0", f"l{index}")).data.copy_(value)

@@ -57,6 +57,8 @@ class LayerShape:
     """Frames that attention looks at."""
     heads: Size = 1
     """Heads of attention."""
+    other_bytes: Count = 0
+    """Bytes of what is stored in other types than float32: counters, masks, indices."""
 
     def __post_init__(self) -> None:
         if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
@@ -65,8 +67,13 @@ class LayerShape:
             raise UserError(f"{self.name}: matrices: a constant has none, every other layer has some.")
 
     @property
+    def stored(self) -> tuple[Any, ...]:
+        """What a file holds of it, whenever it runs."""
+        return self.kind, self.matrices, self.vectors, self.activations, self.other_bytes
+
+    @property
     def parameters(self) -> int:
-        """Number of stored values."""
+        """Number of stored weights."""
         return sum(rows * columns for rows, columns in self.matrices) + self.vectors
 
 

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -35,19 +35,15 @@ def build(
         known: short names; any other name must be an import path such as `my_policy.MyPolicy`.
         what: the field that the config stands in, for error messages.
         given: positional arguments of the part that do not come from the configuration.
-        kind: what the user's own class must derive from; nothing else is called.
+        kind: what the user's own class must derive from; nothing else is called. What it annotates must be set.
 
     Raises:
-        UserError: no or unknown name, another class, unknown or missing option, or one of another type than the part
-            declares.
+        UserError: no or unknown name, another class, unknown or missing option, one of another type than the part
+            declares, or an attribute that the part does not set.
     """
     options = dict(config)
     name = options.pop("name", None)
-    part = known.get(name) if isinstance(name, str) else None
-    if part is None:
-        part = _imported(name, known, what)
-        if not (isinstance(part, type) and issubclass(part, kind)):
-            raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+    part = find(name, known, what, kind)
     signature = inspect.signature(part)
     try:
         signature.bind(*given, **options)
@@ -59,13 +55,27 @@ def build(
         if option in hints:
             checked(hints[option], value, f"{what}.{option}")
     try:
-        return part(*given, **options)
+        made = part(*given, **options)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
         if name in known:
             raise
         raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+    for field in inspect.get_annotations(kind):
+        if not hasattr(made, field):
+            raise UserError(f"{what}: {name!r} does not set {field}, as each {kind.__name__} must.")
+    return made
+
+
+def find(name: Any, known: Mapping[str, Callable[..., Any]], what: str, kind: type = object) -> Callable[..., Any]:
+    """The part of this name: a known one, or the user's own class; arguments and errors as `build`."""
+    if isinstance(name, str) and name in known:
+        return known[name]
+    part = imported(name, known, what)
+    if not (isinstance(part, type) and issubclass(part, kind)):
+        raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+    return part
 
 
 @contextmanager
@@ -102,8 +112,18 @@ def _hints(part: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _imported(name: Any, known: Mapping[str, Any], what: str) -> Callable[..., Any]:
-    choices = f"give one of {', '.join(known)}, or the import path of a class (file.Class)"
+def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
+    """What an import path names, whatever it is.
+
+    Args:
+        name: from the user's configuration, or from a model file.
+        known: short names, for error messages.
+        what: the field, likewise.
+
+    Raises:
+        UserError: it is none, cannot be imported, or only a model file asks for it.
+    """
+    choices = f"give one of {', '.join(known)}, or an import path (file.Class)"
     if not isinstance(name, str) or "." not in name:
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")

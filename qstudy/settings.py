@@ -86,13 +86,13 @@ class ModelConfig:
     predictor: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
     """Predictor: `lstm` (embedding, hidden) or `stateless` (embedding, hidden, context)."""
     joiner: dict[str, Any] = field(default_factory=dict)
-    """Joiner: hidden."""
+    """Joiner: `additive` (hidden); the name may be left out."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         named_part("encoder", self.encoder)
         named_part("predictor", self.predictor)
-        named_part("joiner", {"name": "joiner", **self.joiner})
+        named_part("joiner", {"name": "additive", **self.joiner})
 
 
 @dataclass(frozen=True)

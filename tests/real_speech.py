@@ -42,7 +42,7 @@ def digits_model() -> tuple[RNNT, ModelConfig, Recognizer]:
     config = ModelConfig(**packed.header["model"])
     recognizer = recognizer_from_packed(packed)
     features = FeatureSettings(**packed.header["features"])
-    model = RNNT(config, features.bins, features.hop_ms, recognizer.tokenizer.size)
+    model = RNNT(config, features, recognizer.tokenizer.size)
     bit_map, shapes = packed.bit_map, {shape.name: shape for shape in packed.shapes}
     for name, layer in quantizable(model).items():
         matrices = [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from digits_shapes import DIGITS
-from tiny import BINS, filled, model_config, packed, run_config, speech, talkative
+from tiny import FEATURES, filled, model_config, packed, run_config, speech, talkative
 from torch import Tensor
 
 from qstudy.bits import BitMap
@@ -72,7 +72,7 @@ def test_a_stream_is_the_whole_to_the_bit() -> None:
     encoder, x = loaded.model.encoder, speech(batch=1)
     whole = encoder(x, torch.tensor([80]))[0]
     parts, state = [], None
-    for chunk in x.split(encoder.chunk * 3, 1):
+    for chunk in x.split(encoder.chunk_frames * 3, 1):
         part, _, state = encoder(chunk, torch.tensor([chunk.shape[1]]), state)
         parts.append(part)
     assert torch.equal(torch.cat(parts, 1), whole)
@@ -96,7 +96,7 @@ def test_a_file_keeps_the_formats(tmp_path: Path) -> None:
 def test_eight_bits_stay_near_float(options: dict[str, Any], allowed: float) -> None:
     """Two LSTM layers; outputs lie in (-1, 1)."""
     torch.manual_seed(0)
-    model = RNNT(model_config(), BINS, 10.0, 29).eval()
+    model = RNNT(model_config(), FEATURES, 29).eval()
     plain = hypotheses(model, speech())[1]
     filled(model, {"name": "accelerator_aware", "layers": W8A8, **options})
     error = (hypotheses(model, speech())[1] - plain).abs().max()

@@ -73,8 +73,7 @@ def test_a_packed_model_as_start_is_what_its_integers_say(corpus: Path, eight_bi
     assert list(record.baseline["metrics"]) == ["dev", "other"]
     assert record.baseline["size_bytes"] == baseline["size_bytes"] > 3 * record.size_bytes
 
-    model = config.model, config.features.bins, config.features.hop_ms, 29
-    served, again = RNNT(*model), RNNT(*model)
+    served, again = (RNNT(config.model, config.features, 29) for _ in range(2))
     fill_packed(served, PackedModel.load(eight_bits))
     fill_float(again, served)
     found = tensors(tmp_path / "cache" / "baselines" / folder / "model.qst")

@@ -21,9 +21,9 @@ from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Linear, quantizable
 from qstudy.quant.packed.bitpack import unpack
-from qstudy.quant.packed.fused import LSTMStack
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.stack import LSTMStack
 from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
 

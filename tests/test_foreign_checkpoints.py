@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def content(policy: dict[str, Any] | None = None) -> dict[str, Any]:
     """What `qstudy train` writes, as far as it is read again."""
     config = run_config(Path("corpus"), Path("work"), policy=policy or {"name": "float"})
-    model = RNNT(config.model, config.features.bins, config.features.hop_ms, TOKENIZER.size)
+    model = RNNT(config.model, config.features, TOKENIZER.size)
     build_policy(config.policy).prepare(model)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     about = {"config": to_dict(config), "tokenizer": TOKENIZER.to_dict()}

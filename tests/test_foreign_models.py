@@ -17,7 +17,7 @@ from qstudy.cli import main
 from qstudy.errors import UserError
 from qstudy.quant.packed import file as packed_file
 from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.load import load_recognizer
+from qstudy.training.load import load_recognizer
 
 Arrays = dict[str, Any]
 CANARY = "from pathlib import Path\nPath('owned').touch()\nclass J:\n    pass\n"
@@ -143,7 +143,7 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
     ),
     "an infinite constant": (
         replace("encoder.normalize.deviation", lambda deviation: deviation + np.inf),
-        r"encoder.normalize.deviation holds",
+        "of the features is not finite",
     ),
     "a constant of another shape": (
         replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
@@ -202,6 +202,13 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a tokenizer of another size": lambda header: header["tokenizer"].update(alphabet="abc"),
     "an alphabet that is a number": lambda header: header["tokenizer"].update(alphabet=3),
     "an unknown arithmetic": lambda header: header["arithmetic"].update({"joiner.output": "floating"}),
+    "no arithmetic": lambda header: header["arithmetic"].pop("joiner.output"),
+    "integer products with a table": lambda header: header["arithmetic"].update({"predictor.embedding": "integer"}),
+    "float activations in integers": lambda header: header["arithmetic"].update({"joiner.output": "weights_only"}),
+    "float weights in integers": lambda header: header["arithmetic"].update({"joiner.output": "float_weights"}),
+    "what arithmetics derive from": lambda header: header["arithmetic"].update(
+        {"joiner.output": "qstudy.quant.packed.scaled.PackedScaled"}
+    ),
     "arithmetics in a list": lambda header: header.update(arithmetic=["integer"]),
     "another arithmetic": lambda header: header["arithmetic"].update({"encoder.lstm.0": "fixed_point"}),
     "no groups in an arithmetic with": lambda header: header["arithmetic"].update({"joiner.output": "grouped"}),
@@ -290,6 +297,15 @@ def test_code_that_a_model_file_asks_for_is_named(original: Path, folder: Path, 
     )
     assert "'evil.J'" in refused(path)
     assert "--trust evil.py" in refused(path)
+    assert not (folder / "owned").exists()
+
+
+@pytest.mark.parametrize("name", ["evil.J", "os.system", "torch.nn.Linear"])
+def test_an_arithmetic_that_a_model_file_asks_for_is_named(original: Path, folder: Path, name: str) -> None:
+    change = lambda _, header: header["arithmetic"].update({"joiner.output": name})  # noqa: E731
+    said = refused(rewritten(original, folder / "model.qst", change), "arithmetic.joiner.output")
+    assert f"{name!r}" in said
+    assert "--trust" in said
     assert not (folder / "owned").exists()
 
 

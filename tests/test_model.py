@@ -37,10 +37,10 @@ MODELS = {(form, mean): model_in(form, mean) for form in FORMS for mean in (0, 2
 
 def in_chunks(model: RNNT, x: Tensor, cuts: list[int]) -> Tensor:
     """Encoder frames of features x that arrive in pieces which end at `cuts` (joiner frames)."""
-    edges = sorted({0, *cuts, x.shape[1] // model.encoder.chunk})
+    edges = sorted({0, *cuts, x.shape[1] // model.encoder.chunk_frames})
     state, parts = None, []
     for begin, end in itertools.pairwise(edges):
-        piece = x[:, begin * model.encoder.chunk : end * model.encoder.chunk]
+        piece = x[:, begin * model.encoder.chunk_frames : end * model.encoder.chunk_frames]
         encoded, lengths, state = model.encoder(piece, torch.full((len(x),), piece.shape[1]), state)
         assert lengths.tolist() == [end - begin] * len(x)
         parts.append(encoded)
@@ -94,16 +94,6 @@ def test_padding_does_not_matter(form: str) -> None:
     padded = torch.cat([x, torch.full((2, 12, BINS), -15.9)], 1)
     lengths = torch.tensor([FRAMES, FRAMES])
     assert torch.equal(model.encoder(padded, lengths)[0][:, : FRAMES // 4], model.encoder(x, lengths)[0])
-
-
-@torch.no_grad()
-def test_frames_undoes_the_concatenation() -> None:
-    model = MODELS["float", 0]
-    encoded, lengths, _ = model.encoder(speech(2, FRAMES), torch.tensor([FRAMES, 20]))
-    frames, frame_lengths = model.encoder.frames(encoded, lengths)
-    assert frames.shape == (2, FRAMES // 2, 16)
-    assert frame_lengths.tolist() == [FRAMES // 2, 10]
-    assert torch.equal(frames[:, 2:4].flatten(1), encoded[:, 1])
 
 
 PREDICTORS = [LSTM, STATELESS, {**STATELESS, "context": 1}, {**STATELESS, "context": 4}]
@@ -168,5 +158,5 @@ def test_shapes_count_every_parameter(predictor: dict[str, Any]) -> None:
 )
 def test_errors_name_the_part(config: ModelConfig, named: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        RNNT(config, BINS, FEATURES.hop_ms, TOKENIZER.size)
+        RNNT(config, FEATURES, TOKENIZER.size)
     assert all(word in str(error.value) for word in named)

@@ -9,7 +9,7 @@ import pytest
 from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.quant.policies import build_policy
-from qstudy.settings import ModelConfig
+from qstudy.settings import FeatureSettings, ModelConfig
 
 POLICY = "from qstudy.quant.policies import QuantPolicy\nclass P(QuantPolicy):\n"
 FILES = {
@@ -57,7 +57,17 @@ def test_names_that_are_no_policy(name: str, write: Any) -> None:
         build_policy({"name": name})
 
 
-def test_an_encoder_that_is_no_module(write: Any) -> None:
-    write("class P: ...\n")
-    with pytest.raises(UserError, match=r"model\.encoder: .*torch\.nn"):
-        RNNT(ModelConfig(encoder={"name": "own_code.P"}), 8, 10.0, 29)
+def test_an_encoder_that_does_not_say_enough(write: Any) -> None:
+    write(
+        "from qstudy.model import Encoder\nclass P(Encoder):\n    output_size = 4\n    output_ms = 20.0\n"
+        "    def forward(self, features, lengths, state=None): ...\n"
+    )
+    with pytest.raises(UserError, match=r"model\.encoder: 'own_code\.P' does not set chunk_frames"):
+        RNNT(ModelConfig(encoder={"name": "own_code.P"}), FeatureSettings(), 29)
+
+
+@pytest.mark.parametrize("base", ["", "(Module)"])
+def test_an_encoder_that_is_none(write: Any, base: str) -> None:
+    write(f"from torch.nn import Module\nclass P{base}: ...\n")
+    with pytest.raises(UserError, match=r"model\.encoder: .*derives from qstudy\.model\.encoders\.base\.Encoder"):
+        RNNT(ModelConfig(encoder={"name": "own_code.P"}), FeatureSettings(), 29)

@@ -24,10 +24,10 @@ from qstudy.model import RNNT
 from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
+from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed, pack_model
 from qstudy.recognize.greedy import greedy
-from qstudy.recognize.load import load_recognizer
 from qstudy.recognize.recognizer import recognizer_from_packed
+from qstudy.training.load import load_recognizer
 
 WEIGHTS = [2, 3, 4, 5, 6, 7, 8, 16]
 NAMES = list(quantizable(talkative()))
@@ -331,3 +331,9 @@ def test_a_packed_model_becomes_float_again(policy: dict[str, Any]) -> None:
             torch.testing.assert_close(found, quantizer(matrix), rtol=1e-6, atol=0)
         bias, found_bias = layer.bias_vector(), floats[name].bias_vector()
         assert bias is found_bias is None or torch.equal(bias, found_bias)
+
+
+def test_a_packed_model_is_not_packed_again() -> None:
+    _, loaded, device = both({"*": {"weight": 4}})
+    with pytest.raises(UserError, match=r"encoder\.lstm\.0 is packed already"):
+        pack_model(loaded, device.bit_map, device.shapes, {})

@@ -18,7 +18,8 @@ from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.bitpack import pack
 from qstudy.quant.packed.fused import StackStates
 from qstudy.quant.packed.integer import PackedInteger
-from qstudy.quant.packed.matrix import ArrangedMatrix, unpack_integers
+from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.matrix import ArrangedMatrix
 from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
@@ -66,13 +67,10 @@ def test_every_way_gives_the_training_model_s_bits(weight: int, hidden: int, act
     assert fused.std() > 0.01
 
 
-@pytest.mark.parametrize(
-    "widths", [{"weight": 4, "activation": 8}, {"weight": 3, "activation": 8, "quantizer": "codebook"}]
-)
+@pytest.mark.parametrize(("policy", "weight"), [("native_int", 4), ("s8bqat", 3)])
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_batches_change_nothing(widths: dict[str, Any], batch: int) -> None:
-    quantizer = widths.pop("grid", "uniform")
-    _, loaded = both(widths, "s8bqat" if quantizer == "codebook" else "native_int")
+def test_batches_change_nothing(policy: str, weight: int, batch: int) -> None:
+    _, loaded = both({"weight": weight, "activation": 8}, policy)
     features = speech(batch=batch)
     together = encoded(loaded, features)
     assert torch.equal(together, torch.cat([encoded(loaded, each[None]) for each in features]))
@@ -153,9 +151,9 @@ def test_a_matrix_keeps_its_integers(data: st.DataObject, rows: int, columns: in
         own["0.table"] = torch.randint(-127, 128, (2**bits,), generator=generator).to(torch.int8)
         own["0.codes"] = pack(indices.to(torch.int8), bits)
         expected = own["0.table"][indices]
-    matrix = ArrangedMatrix(own, 0, (rows, columns), LayerBits(weight=bits, activation=8))
-    assert torch.equal(matrix.integers().long(), expected.long())
-    assert torch.equal(unpack_integers(own, 0, (rows, columns), LayerBits(weight=bits)).long(), expected.long())
+    layer = StoredLayer(LayerShape("", "linear", ((rows, columns),)), LayerBits(weight=bits, activation=8), own)
+    assert torch.equal(ArrangedMatrix(layer, 0).integers().long(), expected.long())
+    assert torch.equal(layer.integers(0).long(), expected.long())
 
 
 @pytest.mark.parametrize("zero_point", [0, -7, 5])
@@ -170,7 +168,7 @@ def test_a_linear_layer_against_whole_numbers(weight: int, bias: bool, zero_poin
     own |= {"activation": torch.stack([step, torch.tensor(float(zero_point))])[None]}
     own |= {"bias": shift} if bias else {}
     shape = LayerShape("", "linear", ((9, 33),), activations=1)
-    loaded = PackedInteger.unpack(own, shape, LayerBits(weight=weight, activation=8))
+    loaded = PackedInteger(StoredLayer(shape, LayerBits(weight=weight, activation=8), own))
     x = 4 * torch.randn(3, 2, 33, generator=generator)
     low = -128 if zero_point else -127
     codes = torch.round(x / step + zero_point).clamp(low, 127).double()

@@ -7,6 +7,7 @@ import torch
 from tiny import filled, speech, talkative
 
 from qstudy.errors import Diverged, UserError
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
@@ -274,7 +275,7 @@ def test_snapped_weights_follow_the_optimizer() -> None:
     after = logits(model)
     assert not torch.equal(after, before)
     for layer in quantizable(model).values():
-        layer.arithmetic._fake_quantized.clear()  # type: ignore[union-attr, operator]
+        layer.arithmetic._fake_quantized = WeightCache()  # type: ignore[union-attr]
     assert torch.equal(logits(model), after)
 
 

@@ -12,16 +12,16 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import BINS, FEATURES, TOKENIZER, filled, model_config, packed, talkative
+from tiny import FEATURES, TOKENIZER, filled, model_config, packed, talkative
 
 from qstudy.cli import main
 from qstudy.data.audio import read_audio, write_flac
 from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.load import load_recognizer
 from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
 from qstudy.settings import ModelConfig
+from qstudy.training.load import load_recognizer
 
 
 def device(running_mean: int, layers: dict[str, dict[str, int]]) -> PackedModel:
@@ -97,7 +97,7 @@ def test_hardly_any_sound(policy: dict[str, Any]) -> None:
 def test_an_utterance_without_an_encoder_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """0.1 s, 8 frames of features; the encoder wants 9 for one of its own."""
     config = ModelConfig({"name": "lstm", "hidden": 8, "layers": 1, "stack": 3, "reduction": 3}, {"name": "lstm"}, {})
-    model = RNNT(config, BINS, FEATURES.hop_ms, TOKENIZER.size)
+    model = RNNT(config, FEATURES, TOKENIZER.size)
     bit_map = filled(model, {"name": "float"}).bit_map(model.shapes())
     pack(model, bit_map, describe(config, replace(FEATURES, tail_ms=0.0), TOKENIZER, {"name": "float"})).save(
         tmp_path / "model.qst"

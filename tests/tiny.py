@@ -30,7 +30,7 @@ def model_config(predictor: dict[str, Any] | None = None, running_mean: int = 0,
 def talkative(config: ModelConfig | None = None, seed: int = 1) -> RNNT:
     """A model with random weights large enough that it emits many different labels, and blanks between them."""
     torch.manual_seed(seed)
-    model = RNNT(config or model_config(), BINS, FEATURES.hop_ms, TOKENIZER.size)
+    model = RNNT(config or model_config(), FEATURES, TOKENIZER.size)
     model.encoder.normalize.mean.fill_(-8.0)
     model.encoder.normalize.deviation.fill_(3.0)
     with torch.no_grad():

@@ -34,8 +34,8 @@ def evaluate(
     """
     from qstudy.data.cache import FeatureSet
     from qstudy.named import trusting
-    from qstudy.recognize.load import load_recognizer
     from qstudy.training.evaluation import recognize, score
+    from qstudy.training.load import load_recognizer
 
     if hypotheses is not None and hypotheses.exists():
         require_other(hypotheses, "--hypotheses", model, manifest, *([trust] if trust else []), *_sounds(manifest))

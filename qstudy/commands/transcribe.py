@@ -25,7 +25,7 @@ def transcribe(model: Path, audio: list[Path], stream: bool = False, trust: Path
 
     from qstudy.data.audio import read_audio
     from qstudy.named import trusting
-    from qstudy.recognize.load import load_recognizer
+    from qstudy.training.load import load_recognizer
 
     with trusting(trust):
         recognizer = load_recognizer(model)

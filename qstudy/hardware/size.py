@@ -24,15 +24,15 @@ def packed_bytes(rows: Any, columns: Any, weight: Any, codebook: Any, per_scale:
 
 
 def layer_bytes(shape: LayerShape, bits: LayerBits) -> int:
-    """Bytes of one layer as it is packed: its matrices, float32 vectors, and activation quantizers."""
+    """Bytes of one layer as it is packed: its matrices, vectors of any type, and activation quantizers."""
     form = (bits.weight, int(bits.quantizer == "codebook"), bits.columns_per_scale)
     matrices = sum(packed_bytes(rows, columns, *form) for rows, columns in shape.matrices)
     quantizers = shape.activations if bits.activation != FLOAT else 0
-    return matrices + 4 * shape.vectors + QPARAMS_BYTES * quantizers
+    return matrices + 4 * shape.vectors + shape.other_bytes + QPARAMS_BYTES * quantizers
 
 
 def size_bytes(shapes: Iterable[LayerShape], bit_map: BitMap) -> int:
-    """Bytes of all layers; constants and layers that the bit map does not name are stored in float32."""
+    """Bytes of all layers; constants and layers that the bit map does not name are stored as they are."""
     return sum(layer_bytes(shape, _bits_of(shape, bit_map)) for shape in shapes)
 
 

@@ -36,7 +36,7 @@ class Operator:
     stored: bool = True
     """Whether the second operand is a stored weight; False: activations, as the keys and values of attention."""
     constants: int = 0
-    """Float32 numbers read per run (biases)."""
+    """Words of four bytes read per run (biases)."""
     elementwise: int = 0
     """Additions, products and requantizations per vector."""
     nonlinear: int = 0
@@ -191,7 +191,8 @@ def _embedding(shape: LayerShape) -> Iterable[Operator]:
 
 def _constant(shape: LayerShape) -> Iterable[Operator]:
     """Normalization and its kind: a product and a sum with every stored number."""
-    yield Operator(shape.name, shape.name, outputs=shape.vectors, constants=shape.vectors, elementwise=shape.vectors)
+    words = shape.vectors + -(-shape.other_bytes // 4)
+    yield Operator(shape.name, shape.name, outputs=shape.vectors, constants=words, elementwise=shape.vectors)
 
 
 KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {

@@ -1,9 +1,11 @@
 """Feature normalization: the training set's mean and deviation, then a causal running mean of the utterance."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from qstudy.bits import LayerShape
+from qstudy.errors import UserError
 
 RunningMean = tuple[Tensor, Tensor]
 """Sum of the frames so far (B, D) float64, and their number (B,) float32."""
@@ -25,6 +27,12 @@ class Normalize(nn.Module):
         self.prior = prior
         self.register_buffer("mean", torch.zeros(bins))
         self.register_buffer("deviation", torch.ones(bins))
+        self.register_load_state_dict_post_hook(_require_usable)
+
+    def fit(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the training set's statistics, (bins,) float32 each."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
 
     def forward(self, features: Tensor, state: RunningMean | None = None) -> tuple[Tensor, RunningMean | None]:
         """Normalize features (B, F, D) float32; returns the same shape and the state after the last frame."""
@@ -40,6 +48,9 @@ class Normalize(nn.Module):
         after = (total[:, -1], count[:, -1]) if x.shape[1] else state
         return x - total.float() / count.unsqueeze(2), after
 
-    def shape(self, name: str) -> LayerShape:
-        """Two vectors, stored in float."""
-        return LayerShape(name, "constant", vectors=2 * len(self.mean))
+
+def _require_usable(normalize: nn.Module, _: Any) -> None:
+    """Raise UserError if a loaded file would make features infinite."""
+    values = [*normalize.buffers()]
+    if not all(each.isfinite().all() for each in values) or not (values[1] > 0).all():
+        raise UserError("a mean of the features is not finite, or a deviation is not above 0; make the file again.")

@@ -1,43 +1,39 @@
 """The recurrent neural network transducer: encoder, predictor, joiner (Graves 2012, arXiv 1211.3711)."""
 
-from collections.abc import Mapping
-from typing import Any
+from itertools import chain
 
+import torch
 from torch import Tensor, nn
 
 from qstudy.bits import LayerShape
-from qstudy.model.encoder import LSTMEncoder
-from qstudy.model.joiner import Joiner
-from qstudy.model.normalize import Normalize
-from qstudy.model.predictor import LSTMPredictor, Predictor, StatelessPredictor
+from qstudy.model.encoders import ENCODERS, Encoder
+from qstudy.model.joiners import JOINERS, Joiner
+from qstudy.model.predictors import PREDICTORS, Predictor
 from qstudy.named import build
-from qstudy.quant.layers import Quantizable
-from qstudy.settings import ModelConfig
-
-ENCODERS = {"lstm": LSTMEncoder}
-PREDICTORS = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}
+from qstudy.quant.layers import UNKNOWN, Rate
+from qstudy.quant.state import layer_shapes
+from qstudy.settings import FeatureSettings, ModelConfig
 
 
 class RNNT(nn.Module):
     """A transducer over log-mel features; label 0 is blank."""
 
-    def __init__(self, config: ModelConfig, bins: int, hop_ms: float, labels: int) -> None:
+    def __init__(self, config: ModelConfig, features: FeatureSettings, labels: int) -> None:
         """
         Args:
             config: the parts.
-            bins: D, mel bins per feature frame.
-            hop_ms: milliseconds between feature frames.
+            features: what the model hears.
             labels: V, labels with blank.
 
         Raises:
             UserError: an unknown part or option.
         """
         super().__init__()
-        self.encoder: LSTMEncoder = build(config.encoder, ENCODERS, "model.encoder", bins, hop_ms, kind=nn.Module)
-        self.predictor: Predictor = build(config.predictor, PREDICTORS, "model.predictor", labels, kind=nn.Module)
-        joiner: Mapping[str, Any] = {"name": "joiner", **config.joiner}
+        self.encoder: Encoder = build(config.encoder, ENCODERS, "model.encoder", features, kind=Encoder)
+        self.predictor: Predictor = build(config.predictor, PREDICTORS, "model.predictor", labels, kind=Predictor)
         sizes = (self.encoder.output_size, self.predictor.output_size, labels, self.encoder.output_ms)
-        self.joiner: Joiner = build(joiner, {"joiner": Joiner}, "model.joiner", *sizes, kind=nn.Module)
+        joiner = {"name": "additive", **config.joiner}
+        self.joiner: Joiner = build(joiner, JOINERS, "model.joiner", *sizes, kind=Joiner)
 
     def forward(self, features: Tensor, feature_lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score every alignment.
@@ -55,5 +51,16 @@ class RNNT(nn.Module):
 
     def shapes(self) -> list[LayerShape]:
         """What size and speed depend on, layer by layer, in the model's order; constants included."""
-        described = (Quantizable, Normalize)
-        return [module.shape(name) for name, module in self.named_modules() if isinstance(module, described)]
+        frame = Rate(every_ms=self.encoder.output_ms)
+        rates = {"encoder": frame, "predictor": Rate(per_label=1), "joiner": frame._replace(per_label=1)}
+
+        def rate(name: str) -> Rate:
+            """Of what is in no layer; the first step, normalization, is too little to be priced."""
+            return UNKNOWN if name == "encoder.normalize" else rates[name.partition(".")[0]]
+
+        return layer_shapes(self, rate)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return next(chain(self.parameters(), self.buffers())).device

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,15 +10,7 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Arithmetic(nn.Module, ABC):
-    """How one layer computes. The layer owns its parameters and hands them over; the arithmetic owns its quantizers."""
-
-    packed: ClassVar[str] = "integer"
-    """Which of `qstudy.quant.packed` runs the packed layer."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the packed layer must know beside its tensors, as JSON: `PackedArithmetic.configure` takes it."""
-        return {}
+    """How one layer computes, in training (`TrainingArithmetic`) or on the device (`PackedArithmetic`)."""
 
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -46,7 +37,3 @@ class Arithmetic(nn.Module, ABC):
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         """The layer's weights in float, (rows, columns) each: its own `matrices`, if it has them."""
         return matrices
-
-    @abstractmethod
-    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""

@@ -27,6 +27,8 @@ class Quantizable(nn.Module):
 
     arithmetic: Arithmetic | None
     rate: Rate
+    twin_state: tuple[str, ...] = ("weight", "bias")
+    """Parameters that `matrices` and `bias_vector` are made of."""
 
     @abstractmethod
     def matrices(self) -> list[Tensor]:
@@ -120,6 +122,7 @@ class LSTM(nn.LSTM, Quantizable):
     Deep encoders stack several, so that each has its own widths.
     """
 
+    twin_state = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     weight_ih_l0: nn.Parameter
     weight_hh_l0: nn.Parameter
     bias_ih_l0: nn.Parameter
@@ -141,7 +144,7 @@ class LSTM(nn.LSTM, Quantizable):
         return self.arithmetic.lstm(x, state, list(self._weights()))
 
     def _weights(self) -> Iterator[Tensor]:
-        return (getattr(self, name) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"))
+        return (getattr(self, name) for name in self.twin_state)
 
     def matrices(self) -> list[Tensor]:
         return [self.weight_ih_l0, self.weight_hh_l0]

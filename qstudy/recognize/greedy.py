@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qstudy.model import RNNT
-from qstudy.model.predictor import BLANK, PredictorState
+from qstudy.model.predictors import BLANK, PredictorState
 
 MAX_LABELS_PER_FRAME = 8  # fewer cuts words when a label lags behind (2 breaks characters at 90 ms frames)
 
@@ -40,7 +40,7 @@ def greedy_labels(model: RNNT, features: Tensor, lengths: Tensor) -> list[list[i
         features: log-mel energies (B, F, D) float32.
         lengths: valid frames (B,) int64.
     """
-    if features.shape[1] < model.encoder.chunk:  # layers need not work on tensors without a frame
+    if features.shape[1] < model.encoder.chunk_frames:  # layers need not work on tensors without a frame
         return [[] for _ in features]
     encoded, lengths, _ = model.encoder(features, lengths)
     return greedy(model, encoded, lengths).hypotheses

@@ -11,11 +11,9 @@ from torch import Tensor
 from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
-from qstudy.errors import UserError, naming
+from qstudy.errors import naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
-from qstudy.model.encoder import EncoderState
-from qstudy.model.normalize import Normalize
 from qstudy.named import asked_by
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.recognize.greedy import GreedyState, greedy, greedy_labels
@@ -39,33 +37,42 @@ class Recognizer:
 
 
 class RecognizerStream:
-    """One utterance that arrives in pieces; the text is the same as for the whole."""
+    """One utterance that arrives in pieces; the text is the same as for the whole.
+
+    An encoder that does not stream sees it at its end.
+    """
 
     def __init__(self, recognizer: Recognizer) -> None:
         self.recognizer = recognizer
         self._filterbank = FilterbankStream(recognizer.filterbank)
         self._waiting = torch.empty(0, recognizer.features.bins)
-        self._encoder: EncoderState | None = None
+        self._encoder: Any = None
         self._decoder: GreedyState | None = None
 
     def accept(self, samples: Tensor) -> str:
         """Take the next samples (N,) float32; returns the text so far."""
-        return self._decode(self._filterbank.accept(samples))
+        return self._decode(self._filterbank.accept(samples), ended=False)
 
     def finish(self) -> str:
         """Flush the last frames; returns the whole text."""
-        return self._decode(self._filterbank.finish())
+        return self._decode(self._filterbank.finish(), ended=True)
 
     @torch.no_grad()
-    def _decode(self, frames: Tensor) -> str:
+    def _decode(self, frames: Tensor, ended: bool) -> str:
         model = self.recognizer.model
         self._waiting = torch.cat([self._waiting, frames])
-        ready = len(self._waiting) // model.encoder.chunk * model.encoder.chunk
-        if ready:
+        if ready := self._ready(ended):
             chunk, self._waiting = self._waiting[:ready].unsqueeze(0), self._waiting[ready:]
             encoded, lengths, self._encoder = model.encoder(chunk, torch.tensor([ready]), self._encoder)
             self._decoder = greedy(model, encoded, lengths, self._decoder)
         return self.recognizer.tokenizer.decode(self._decoder.hypotheses[0] if self._decoder else [])
+
+    def _ready(self, ended: bool) -> int:
+        """Feature frames that the encoder can use now."""
+        encoder, count = self.recognizer.model.encoder, len(self._waiting)
+        if encoder.streams:
+            return count // encoder.chunk_frames * encoder.chunk_frames
+        return count if ended and count >= encoder.chunk_frames else 0
 
 
 def describe(
@@ -101,14 +108,9 @@ def _built(packed: PackedModel) -> Recognizer:
     config = fill(ModelConfig, header.get("model"), "model")
     tokenizer = tokenizer_from_dict(header.get("tokenizer"))
     with asked_by(Path(packed.source)):
-        build = partial(RNNT, config, features.bins, features.hop_ms, tokenizer.size)
+        build = partial(RNNT, config, features, tokenizer.size)
         with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
-            fits = build().shapes() == packed.shapes
-        if not fits:
-            raise UserError(f"{packed.source} describes another model than the one that it holds; export it again.")
+            packed.require_layers(build().shapes())
         model = build()
     fill_packed(model, packed)
-    for module in model.modules():
-        if isinstance(module, Normalize) and not (module.deviation > 0).all():
-            raise UserError("a deviation of the features is not above 0; export it again.")
     return Recognizer(model, features, tokenizer)

@@ -71,7 +71,8 @@ def _corpus(run: RunConfig) -> Part:
         return Part("corpus", f"{folder} is there" if made else f"{run.data.train} (missing)", 0)
     options = dict(run.data.make)
     defaults = inspect.signature(corpus_maker(str(options.get("corpus")))).parameters
-    counts = [options.get(split, defaults[split].default) for split in ("train", "dev", "test") if split in defaults]
+    asked = [options.get(split, defaults[split].default) for split in ("train", "dev", "test") if split in defaults]
+    counts = [count for count in asked if isinstance(count, int)]  # an own corpus may mean something else
     return Part("corpus", f"make {sum(counts):,} utterances in {folder}", sum(counts) * UTTERANCE_S / CORES)
 
 

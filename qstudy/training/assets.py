@@ -1,6 +1,7 @@
 """What a run reads: its tokenizer and its feature sets; made if the configuration says how."""
 
 import importlib
+import inspect
 import io
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -18,7 +19,7 @@ from qstudy.errors import UserError
 from qstudy.fields import checked
 from qstudy.files import content_hash, read_json, write_json
 from qstudy.locks import locked
-from qstudy.named import build
+from qstudy.named import build, imported
 from qstudy.training.config import RunConfig
 
 CORPORA = ("commands", "digits", "librispeech", "ljspeech")
@@ -96,15 +97,18 @@ def _make_corpus(corpus: str, options: dict[str, Any]) -> None:
 
 
 def corpus_maker(corpus: str) -> Callable[..., None]:
-    """The function that makes a corpus, as `qstudy data` calls it.
+    """The function that makes a corpus, as `qstudy data` calls it, or the user's own by its import path.
 
     Raises:
-        UserError: there is no such corpus.
+        UserError: there is no such corpus, or the user's own is no function with the parameter `out`.
     """
-    if corpus not in CORPORA:
-        raise UserError(f"data.make.corpus: {corpus!r} is not one of {', '.join(CORPORA)}.")
-    maker: Callable[..., None] = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
-    return maker
+    if corpus in CORPORA:
+        maker: Callable[..., None] = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
+        return maker
+    own = imported(corpus, CORPORA, "data.make.corpus")
+    if not inspect.isfunction(own) or "out" not in inspect.signature(own).parameters:
+        raise UserError(f"data.make.corpus: {corpus!r} is no function with the parameter `out`, a folder.")
+    return own
 
 
 def open_tokenizer(config: RunConfig) -> Tokenizer:

@@ -20,6 +20,7 @@ from qstudy.model import RNNT
 from qstudy.named import asked_by
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.state import free_buffers
 from qstudy.recognize.recognizer import Recognizer, describe, pack
 from qstudy.training.checkpoint_file import read_checkpoint
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
@@ -144,7 +145,7 @@ def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer
     checkpoint, config = _read(path)
     with asked_by(path), naming(path):
         tokenizer = tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
-        build = partial(RNNT, config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
+        build = partial(RNNT, config.model, config.features, tokenizer.size)
         _require_fit(build, checkpoint["state_dict"])
         model = build()
         policy = build_policy(config.policy)
@@ -175,7 +176,9 @@ def _fill(model: RNNT, state: dict[str, Any]) -> None:
     """
     prefix = "model."
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if broken := [n for n, t in own.items() if t.is_floating_point() and not t.isfinite().all()]:
+    free = free_buffers(model)
+    numbers = [name for name, value in own.items() if value.is_floating_point() and name not in free]
+    if broken := [name for name in numbers if not own[name].isfinite().all()]:
         raise UserError(f"{broken[0]} holds a number that is not finite; train again with a lower learning rate.")
     try:
         model.load_state_dict(own)

@@ -41,7 +41,8 @@ class DataConfig:
     test: dict[Text, Text] = field(default_factory=dict)
     """Manifests that are only reported, by name."""
     make: dict[str, Any] = field(default_factory=dict)
-    """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands}, as `qstudy data`."""
+    """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands}, as `qstudy data`;
+    or a function of your own, {corpus: file.function, out: FOLDER}."""
     skip_broken: bool = False
     """Leave out utterances with broken audio or text, instead of stopping."""
     workers: Annotated[int, Ge(0), Le(256)] | None = None

@@ -33,14 +33,13 @@ def recognize(model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str
     Returns:
         One text per utterance, in the set's order, and the seconds that it took.
     """
-    device = next(model.buffers()).device
     batches = evaluation_batches(features.lengths)
     texts = [""] * len(features)
     training = model.training
     model.eval()
     begin = time.perf_counter()
     for indices in tqdm(batches, desc=f"Decode {name}", unit="batch", disable=None if name else True, leave=False):
-        batch = collate(features, indices).to(device)
+        batch = collate(features, indices).to(model.device)
         for index, labels in zip(indices, greedy_labels(model, batch.features, batch.feature_lengths), strict=True):
             texts[index] = tokenizer.decode(labels)
     model.train(training)

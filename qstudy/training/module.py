@@ -15,7 +15,7 @@ from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import Diverged
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
-from qstudy.model.predictor import BLANK
+from qstudy.model.predictors import BLANK
 from qstudy.quant.policies import QuantPolicy
 from qstudy.recognize.greedy import greedy_labels
 from qstudy.training.config import Schedule
@@ -34,7 +34,8 @@ class TransducerModule(L.LightningModule):
         self.seed = seed
         self.dev_wer = WordErrorRate()
         with_ctc = max(schedule.ctc_weight, schedule.ctc_only) > 0
-        self.ctc = nn.Linear(model.encoder.hidden, tokenizer.size) if with_ctc else None
+        frame = model.encoder.output_size // model.encoder.reduction
+        self.ctc = nn.Linear(frame, tokenizer.size) if with_ctc else None
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch's loss."""
@@ -116,10 +117,11 @@ class TransducerModule(L.LightningModule):
         return self.schedule.ctc_weight if progress < 0.5 else self.schedule.ctc_late
 
     def _ctc_loss(self, head: nn.Linear, batch: Batch, encoded: Tensor, lengths: Tensor) -> Tensor:
-        frames, frame_lengths = self.model.encoder.frames(encoded, lengths)
+        frames = encoded.reshape(len(encoded), -1, head.in_features)
+        lengths = lengths * self.model.encoder.reduction
         log_probabilities = F.log_softmax(head(frames).float(), -1).transpose(0, 1)
         losses = F.ctc_loss(
-            log_probabilities, batch.targets, frame_lengths, batch.target_lengths, BLANK, "none", zero_infinity=True
+            log_probabilities, batch.targets, lengths, batch.target_lengths, BLANK, "none", zero_infinity=True
         )
         return losses.mean()  # per utterance, as the RNN-T loss
 

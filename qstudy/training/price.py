@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from qstudy.bits import BitMap, LayerShape
+from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
@@ -39,7 +39,7 @@ def price(config: RunConfig) -> Price:
         UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained.
     """
     with torch.device("meta"):
-        model = RNNT(config.model, config.features.bins, config.features.hop_ms, label_count(config))
+        model = RNNT(config.model, config.features, label_count(config))
     shapes = model.shapes()
     if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:
         raise UserError(
@@ -59,7 +59,7 @@ def describe_price(cost: Price) -> dict[str, Any]:
         shape.name: {
             "kind": shape.kind,
             "parameters": shape.parameters,
-            "bytes": layer_bytes(shape, cost.bit_map[shape.name]) if shape.matrices else 4 * shape.vectors,
+            "bytes": layer_bytes(shape, cost.bit_map.get(shape.name, LayerBits())),
         }
         for shape in cost.shapes
     }

@@ -126,8 +126,8 @@ def _require_own_folder(folder: Path, config: RunConfig) -> None:
 
 
 def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT:
-    model = RNNT(config.model, config.features.bins, config.features.hop_ms, assets.tokenizer.size)
-    shortest, needed = int(assets.train.lengths.min()), model.encoder.chunk
+    model = RNNT(config.model, config.features, assets.tokenizer.size)
+    shortest, needed = int(assets.train.lengths.min()), model.encoder.chunk_frames
     if shortest < needed:
         raise UserError(
             f"data.train: {config.data.train} has an utterance of {shortest} frames, but the encoder needs {needed} "
@@ -136,18 +136,16 @@ def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT
     if baseline is not None:
         fill_packed(model, PackedModel.load(baseline / MODEL_FILE))
         return model
-    mean, deviation = mean_std(assets.train)
-    model.encoder.normalize.mean.copy_(torch.from_numpy(mean))
-    model.encoder.normalize.deviation.copy_(torch.from_numpy(deviation))
+    model.encoder.normalize.fit(*map(torch.from_numpy, mean_std(assets.train)))
     return model
 
 
 @torch.no_grad()
 def _passes(model: RNNT, config: RunConfig, assets: Assets) -> Iterator[None]:
     """Run the model over a few training batches, without augmentation."""
-    schedule, device = config.schedule, next(model.buffers()).device
+    schedule = config.schedule
     batches = BatchSampler(assets.train.lengths, schedule.batch_size, config.seed, schedule.batch_frames).batches(1)
     for indices in batches[:CALIBRATION_BATCHES]:
-        batch = collate(assets.train, indices).to(device)
+        batch = collate(assets.train, indices).to(model.device)
         model(batch.features, batch.feature_lengths, batch.targets)
         yield

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
 from qstudy.model import RNNT
-from qstudy.model.joiner import Joiner
-from qstudy.model.rnnt import ENCODERS, PREDICTORS
+from qstudy.model.encoders import ENCODERS
+from qstudy.model.joiners import JOINERS
+from qstudy.model.predictors import PREDICTORS
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig
@@ -18,7 +19,7 @@ from qstudy.training.config import RunConfig
 PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "encoder": ENCODERS,
     "predictor": PREDICTORS,
-    "joiner": {"joiner": Joiner},
+    "joiner": JOINERS,
 }
 FREE = ("model.encoder.dropout",)  # matters while training only
 
@@ -51,9 +52,8 @@ def read_start(path: Path, config: RunConfig, tokenizer: Tokenizer) -> RNNT:
     if differing:
         named = [f"{n} ({there.get(n)} there, {here.get(n)} here)" if "." in n else n for n in differing]
         raise UserError(f"start: {path} does not fit this run, which differs in {', '.join(named)}; change either.")
-    sizes = (config.model, config.features.bins, config.features.hop_ms, tokenizer.size)
-    model = RNNT(*sizes)
-    fill_float(model, given.weigh(RNNT(*sizes)))
+    model, same = (RNNT(config.model, config.features, tokenizer.size) for _ in range(2))
+    fill_float(model, given.weigh(same))
     return model.eval()
 
 
@@ -61,7 +61,7 @@ def _settings(features: Mapping[str, Any], model: Mapping[str, Any], tokenizer: 
     """All that must be the same, by name, defaults spelled out."""
     settings = {f"features.{name}": value for name, value in features.items()}
     for part, known in PARTS.items():
-        options = {"name": part, **model[part]}
+        options = {"name": "additive", **model[part]}  # of a joiner: the others have a name
         if maker := known.get(options["name"]):
             parameters = inspect.signature(maker).parameters.values()
             options = {p.name: p.default for p in parameters if p.default is not p.empty} | options

@@ -57,7 +57,7 @@ IMPORTS = (
     "qstudy.commands.train",
     "qstudy.commands.transcribe",
     "qstudy.data.cache",
-    "qstudy.recognize.load",
+    "qstudy.training.load",
     "qstudy.sweep.study",
     "qstudy.training.baseline",
     "qstudy.training.checkpoint",

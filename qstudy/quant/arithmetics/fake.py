@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.packed import PackedArithmetic, PackedGroups
 from qstudy.quant.recurrence.frames import quantized_lstm
 
 
@@ -32,4 +33,6 @@ class FakeArithmetic(QuantizedArithmetic):
 class GroupedArithmetic(FakeArithmetic):
     """Fake arithmetic with several scales per row: run by partial products."""
 
-    packed = "grouped"
+    @property
+    def packed(self) -> type[PackedArithmetic]:
+        return PackedGroups if self.quantizes_weights else super().packed

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.integer.accumulator import QParams, record, rescale
 from qstudy.quant.integer.matmul import integer_matmul
+from qstudy.quant.packed import PackedFixedPoint
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
 
 
@@ -43,7 +45,7 @@ class FixedPointArithmetic(FakeArithmetic):
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
 
-    packed = "fixed_point"
+    packed = PackedFixedPoint
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class FixedPointArithmetic(FakeArithmetic):
         """Args: one quantizer per matrix; quantizers of inputs and hidden state; the accelerator's formats."""
         super().__init__(weights, inputs, hidden)
         self.spec = spec
-        self._integers: dict[int, tuple[tuple[int, ...], QuantizedMatrix]] = {}
+        self._integers: WeightCache[QuantizedMatrix] = WeightCache()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,12 +112,6 @@ class FixedPointArithmetic(FakeArithmetic):
 
     @torch.no_grad()
     def _codes(self, index: int, weight: Tensor) -> QuantizedMatrix:
-        """The integers of a matrix, computed anew when it or its quantizer has changed."""
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        state = (weight, *quantizer.parameters(), *quantizer.buffers())
-        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
-        cached = self._integers.get(index)
-        if cached is None or cached[0] != version:
-            cached = self._integers[index] = (version, quantizer.quantize(weight))
-        return cached[1]
+        return self._integers.get(index, weight, quantizer, quantizer.quantize)

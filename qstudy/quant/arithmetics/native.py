@@ -1,12 +1,14 @@
 """Native arithmetic: training's forward pass in the integers that the packed model computes in."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
@@ -41,7 +43,7 @@ class NativeArithmetic(FakeArithmetic):
         """Args: quantizers as for every gridded arithmetic; in which type the backward pass multiplies."""
         super().__init__(weights, inputs, hidden)
         self.gradient = GRADIENTS[gradient]
-        self._quantized: dict[int, tuple[tuple[int, ...], QuantizedWeight]] = {}
+        self._quantized: WeightCache[QuantizedWeight] = WeightCache()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not isinstance(self.weights[0], WeightQuantizer):
@@ -77,22 +79,9 @@ class NativeArithmetic(FakeArithmetic):
         return x
 
     def _codes(self, index: int, weight: Tensor) -> QuantizedWeight:
-        """Quantize a matrix; when no gradient is wanted, reuse the last result until it or its quantizer changes."""
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        if torch.is_grad_enabled():
-            return quantize(quantizer, weight)
-        version = versions(weight, quantizer)
-        cached = self._quantized.get(index)
-        if cached is None or cached[0] != version:
-            cached = self._quantized[index] = (version, quantize(quantizer, weight))
-        return cached[1]
-
-
-def versions(weight: Tensor, quantizer: nn.Module) -> tuple[int, ...]:
-    """Numbers that change whenever a matrix or its quantizer does."""
-    state = (weight, *quantizer.parameters(), *quantizer.buffers())
-    return tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
+        return self._quantized.get(index, weight, quantizer, partial(quantize, quantizer))
 
 
 def quantize(quantizer: WeightQuantizer, weight: Tensor) -> QuantizedWeight:

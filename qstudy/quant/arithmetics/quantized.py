@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.arithmetics.base import TrainingArithmetic
+from qstudy.quant.arithmetics.cache import WeightCache
+from qstudy.quant.packed import PackedArithmetic, PackedFake, PackedInteger, PackedWeightsOnly
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 
 
-class QuantizedArithmetic(Arithmetic):
+class QuantizedArithmetic(TrainingArithmetic):
     """A layer whose weights, inputs and hidden state have quantizers; what has none stays in float."""
 
     def __init__(
@@ -24,8 +26,20 @@ class QuantizedArithmetic(Arithmetic):
         self.weights = nn.ModuleList(quantizer if quantizer is not None else nn.Identity() for quantizer in weights)
         self.inputs = inputs
         self.hidden = hidden
-        self._fake_quantized: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+        self._fake_quantized: WeightCache[Tensor] = WeightCache()
         self._observing: dict[int, WeightQuantizer] = {}
+
+    @property
+    def packed(self) -> type[PackedArithmetic]:
+        """By what is an integer: weights, activations, or both."""
+        if not self.quantizes_weights:
+            return PackedFake
+        return PackedWeightsOnly if self.inputs is None else PackedInteger
+
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether a matrix has a quantizer."""
+        return any(isinstance(quantizer, WeightQuantizer) for quantizer in self.weights)
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, self._weight(0, weight))
@@ -74,14 +88,6 @@ class QuantizedArithmetic(Arithmetic):
         return outputs
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
-        """Fake-quantize a matrix; without a gradient, reuse the last result until it or its quantizer changes."""
+        """The matrix as its quantizer has it."""
         quantizer = self.weights[index]
-        if torch.is_grad_enabled():
-            return quantizer(weight)
-        state = (weight, *quantizer.parameters(), *quantizer.buffers())
-        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
-        cached = self._fake_quantized.get(index)
-        if cached is None or cached[0] != version:
-            cached = (version, quantizer(weight))
-            self._fake_quantized[index] = cached
-        return cached[1]
+        return self._fake_quantized.get(index, weight, quantizer, quantizer)

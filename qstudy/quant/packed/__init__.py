@@ -1,12 +1,17 @@
-"""How the layers of a packed model run: by the name that the training arithmetic gives (`Arithmetic.packed`)."""
+"""How the layers of a packed model run: one class per arithmetic, which the header names (`PackedArithmetic.name`)."""
 
 from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.fake import PackedFake
 from qstudy.quant.packed.fixed_point import PackedFixedPoint
 from qstudy.quant.packed.grouped import PackedGroups
 from qstudy.quant.packed.integer import PackedInteger
+from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
-PACKED: dict[str, type[PackedArithmetic]] = {
-    "integer": PackedInteger,
-    "grouped": PackedGroups,
-    "fixed_point": PackedFixedPoint,
-}
+__all__ = [
+    "PackedArithmetic",
+    "PackedFake",
+    "PackedFixedPoint",
+    "PackedGroups",
+    "PackedInteger",
+    "PackedWeightsOnly",
+]

@@ -133,10 +133,12 @@ def by_layer(tensors: Mapping[str, T], layers: Iterable[str]) -> tuple[dict[str,
             place for place, character in enumerate(name[-LONGEST_KEY:], len(name[:-LONGEST_KEY])) if character == "."
         ]
         owner = next((name[:end] for end in reversed(ends) if name[:end] in grouped), None)
-        if owner is None:
-            rest[name] = tensor
-        else:
+        if owner is not None:
             grouped[owner][name[len(owner) + 1 :]] = tensor
+        elif "" in grouped and "." not in name:  # the model's own
+            grouped[""][name] = tensor
+        else:
+            rest[name] = tensor
     return grouped, rest
 
 

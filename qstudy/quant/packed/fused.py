@@ -1,17 +1,17 @@
-"""LSTM layers that run one after the other: in one compiled call where they are packed, else layer by layer."""
+"""Packed LSTM layers that run one after the other, in one compiled call."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.packed.loops import lstm_layers
 from qstudy.quant.packed.matrix import ArrangedMatrix
 from qstudy.quant.packed.rows import FEW, loops_accept
+from qstudy.quant.stack import LSTMStack
 
 
 class PackedLSTM(NamedTuple):
@@ -91,29 +91,6 @@ class LSTMProgram:
 
     def _zeros(self, batch: int) -> Tensor:
         return torch.zeros(2, len(self.layers), batch, self.hidden_size)
-
-
-class LSTMStack(nn.ModuleList):
-    """LSTM layers, one feeding the next, with a slot for the program of their packed form."""
-
-    program: LSTMProgram | None
-
-    def __init__(self, layers: Sequence[nn.Module], dropout: float = 0.0) -> None:
-        """Args: the layers; dropout of each one's output, while training."""
-        super().__init__(layers)
-        self.dropout = dropout
-        self.program = None
-
-    def forward(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, Sequence[LSTMState]]:
-        """Run over x (B, T, D): outputs (B, T, H) and each layer's state after the last frame."""
-        if self.program is not None and self.program.accepts(x):
-            return self.program(x, states)
-        after = []
-        for index, layer in enumerate(self):
-            x, state = layer(x, states[index] if states else None)
-            x = F.dropout(x, self.dropout, self.training)
-            after.append(state)
-        return x, after
 
 
 def fuse(model: nn.Module) -> None:

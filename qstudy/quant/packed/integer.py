@@ -1,59 +1,47 @@
 """Packed integers: what runs a packed layer with one scale per row or matrix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from qstudy.bits import FLOAT, LayerBits, LayerShape
+from qstudy.bits import FLOAT
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
 from qstudy.quant.packed.base import PackedArithmetic
-from qstudy.quant.packed.fake import PackedFake
 from qstudy.quant.packed.fused import LSTMProgram, PackedLSTM
-from qstudy.quant.packed.matrix import ArrangedMatrix, StoredMatrix, unpack_qparams
+from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.matrix import ArrangedMatrix, StoredMatrix
 from qstudy.quant.packed.rows import PackedRows
-from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
 
-class PackedInteger(PackedArithmetic):
+class PackedInteger(PackedArithmetic, name="integer"):
     """One layer whose weights and activations are both integers: exact products, the same as in native training."""
 
-    def __init__(
-        self, matrices: Sequence[ArrangedMatrix | StoredMatrix], qparams: Sequence[QParams], bias: Tensor | None
-    ) -> None:
-        """
-        Args:
-            matrices: arranged for the kernel of one-row products, or wider than it takes.
-            quantizers: of the inputs and, for an LSTM, of the hidden state.
-            bias: (rows,) float32.
-        """
-        super().__init__()
-        self.matrices, self.qparams = list(matrices), list(qparams)
-        arranged = [matrix for matrix in matrices if isinstance(matrix, ArrangedMatrix) and usable()]
-        self.rows = PackedRows(arranged[0], qparams[0], bias) if len(arranged) == len(matrices) == 1 else None
+    def __init__(self, layer: StoredLayer) -> None:
+        """Matrices are arranged for the kernel of one-row products, unless they are wider than it takes."""
+        super().__init__(layer)
+        arranges = max(layer.bits.weight, layer.bits.activation) <= 8
+        kind = ArrangedMatrix if arranges else StoredMatrix
+        self.matrices = [kind(layer, index) for index in range(len(layer.shape.matrices))]
+        self.qparams, bias = layer.qparams(), layer.tensors.get("bias")
+        arranged = [matrix for matrix in self.matrices if isinstance(matrix, ArrangedMatrix) and usable()]
+        self.rows = PackedRows(arranged[0], self.qparams[0], bias) if len(arranged) == 1 else None
         self.program: LSTMProgram | None = None
         if len(arranged) == 2 and bias is not None:
-            self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (qparams[0], qparams[1]), bias)])
+            self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (self.qparams[0], self.qparams[1]), bias)])
 
     @classmethod
-    def check(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> None:
-        if bits.granularity == "group" and bits.weight != FLOAT:
-            raise UserError(f"bit_map.{shape.name}: the arithmetic `integer` has no groups")
-        super().check(tensors, shape, bits)
-
-    @classmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> PackedArithmetic:
-        """See `PackedArithmetic.unpack`; a layer that is an integer on one side only is run by another class."""
-        if bits.weight == FLOAT:
-            return PackedFake.unpack(tensors, shape, bits)
-        if "activation" not in tensors:
-            return PackedWeightsOnly.unpack(tensors, shape, bits)
-        kind = ArrangedMatrix if max(bits.weight, bits.activation) <= 8 else StoredMatrix
-        matrices = [kind(tensors, index, size, bits) for index, size in enumerate(shape.matrices)]
-        return cls(matrices, unpack_qparams(tensors, bits), tensors.get("bias"))
+    def check(cls, layer: StoredLayer) -> None:
+        shape, bits = layer.shape, layer.bits
+        integers = shape.activations and FLOAT not in (bits.weight, bits.activation)
+        if not integers or bits.granularity == "group":
+            raise UserError(
+                f"bit_map.{shape.name}: the arithmetic `integer` multiplies integer weights by integer activations, "
+                "without groups"
+            )
+        super().check(layer)
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]

@@ -1,27 +1,14 @@
 """One weight matrix of a packed layer: as the kernel of one-row products wants it, or as plain integers."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.bits import LayerBits
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.kernels import gemv
 from qstudy.quant.packed.bitpack import unpack
+from qstudy.quant.packed.layout import StoredLayer
 from qstudy.quant.packed.loops import CODE_OFFSET
-
-
-def unpack_integers(own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> Tensor:
-    """The integers that a layer multiplies, (rows, columns) int8 (int16 above 8 bits), from its packed tensors."""
-    codes, table = unpack(own[f"{index}.codes"], bits.weight, size), own.get(f"{index}.table")
-    return codes if table is None else table[codes.int() & 2**bits.weight - 1]  # indices have no sign
-
-
-def unpack_qparams(own: Mapping[str, Tensor], bits: LayerBits) -> list[QParams]:
-    """The quantizers of a layer's inputs and, for an LSTM, of its hidden state; none where activations are float."""
-    return [QParams(step, zero_point, bits.activation) for step, zero_point in own.get("activation", torch.empty(0, 2))]
 
 
 class ArrangedMatrix:
@@ -33,17 +20,18 @@ class ArrangedMatrix:
         columns: inputs.
     """
 
-    def __init__(self, own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> None:
-        """Args: a layer's packed tensors, the matrix's number and (rows, columns), the layer's widths."""
-        self.scale = own[f"{index}.scale"]
+    def __init__(self, layer: StoredLayer, index: int) -> None:
+        """Args: the layer, and the number of the matrix in it."""
+        size, width = layer.shape.matrices[index], layer.bits.weight
+        self.scale = layer.tensors[f"{index}.scale"]
         self.rows, self.columns = size
-        integers = unpack_integers(own, index, size, bits)
-        self.bits = bits.weight if bits.weight in gemv.WIDTHS else 8
+        integers = layer.integers(index)
+        self.bits = width if width in gemv.WIDTHS else 8
         if self.bits == 8:
             indices, numbers = integers, torch.zeros(1, dtype=torch.int8)
         else:
-            indices = unpack(own[f"{index}.codes"], bits.weight, size) & 2**bits.weight - 1
-            numbers = own.get(f"{index}.table", _signed(bits.weight))
+            indices = unpack(layer.tensors[f"{index}.codes"], width, size) & 2**width - 1
+            numbers = layer.tensors.get(f"{index}.table", _signed(width))
         self._numbers = numbers
         self._tables = torch.from_numpy(gemv.tables(np.resize(numbers.numpy(), 2**self.bits), self.bits))
         arranged = gemv.arrange(indices.view(torch.uint8).numpy(), self.bits)
@@ -85,9 +73,9 @@ class StoredMatrix:
         scale: (rows,) or (1,) float32.
     """
 
-    def __init__(self, own: Mapping[str, Tensor], index: int, size: tuple[int, int], bits: LayerBits) -> None:
+    def __init__(self, layer: StoredLayer, index: int) -> None:
         """Args: as `ArrangedMatrix`."""
-        self.values, self.scale = unpack_integers(own, index, size, bits), own[f"{index}.scale"]
+        self.values, self.scale = layer.integers(index), layer.tensors[f"{index}.scale"]
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns)."""

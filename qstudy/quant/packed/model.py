@@ -1,6 +1,6 @@
 """The packed model: what the device gets. Integers, scales, a JSON header: one safetensors file that runs as is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
+from qstudy.named import asked_by
+from qstudy.quant.arithmetics.base import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.packed import PACKED
 from qstudy.quant.packed import file as packed_file
-from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.base import PackedArithmetic, find_packed
 from qstudy.quant.packed.bitpack import pack
 from qstudy.quant.packed.fused import fuse
-from qstudy.quant.packed.layout import Stored, compare, layer_layout
+from qstudy.quant.packed.layout import Stored, StoredLayer, compare, layer_layout, require_bounded, require_tensors
+from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
 
 
 class PackedModel:
@@ -24,7 +26,8 @@ class PackedModel:
 
     Names: `LAYER.I.codes` uint8 bit-packed integers of matrix I, `LAYER.I.scale` float32 per row or matrix,
     `LAYER.I.float` float32 of a matrix left in float, `LAYER.bias` float32, `LAYER.activation` float32 (quantizers, 2)
-    scale and zero point of the inputs (and of the hidden state); every other name is a constant of the model.
+    scale and zero point of the inputs (and of the hidden state); every other name is that of a parameter or buffer
+    in no quantizable layer, kept in its own type.
 
     Attributes:
         tensors: by name.
@@ -73,72 +76,121 @@ class PackedModel:
         """What runs a layer; None: it is in float.
 
         Raises:
-            UserError: the header names an arithmetic that is not known.
+            UserError: the header names none, or one that neither this process nor the user's trusted file has.
         """
         if not self.bit_map[name].quantized:
             return None
+        with naming(self.source, "export it again."), asked_by(Path(self.source)):
+            chosen = checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")
+            if name not in chosen:
+                raise UserError(f"arithmetic.{name}: this field is missing")
+            return find_packed(chosen[name], f"arithmetic.{name}")
+
+    def stored(self) -> dict[str, StoredLayer]:
+        """The quantizable layers by name, as they lie in the file."""
         with naming(self.source, "export it again."):
-            chosen = checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic").get(name, "integer")
-            if chosen not in PACKED:
-                raise UserError(f"arithmetic.{name}: {chosen!r} is not one of {', '.join(PACKED)}")
-            return PACKED[chosen]
+            settings = checked(dict[str, dict[str, Any]], self.header.get("settings", {}), "settings")
+        layers = [shape for shape in self.shapes if shape.matrices]
+        own, _ = packed_file.by_layer(self.tensors, [layer.name for layer in layers])
+        return {
+            layer.name: StoredLayer(layer, self.bit_map[layer.name], own[layer.name], settings.get(layer.name, {}))
+            for layer in layers
+        }
 
     def check(self, model: nn.Module) -> None:
-        """Hold every tensor against what a model of these layers takes; nothing is allocated.
+        """Hold every tensor against what this model takes; nothing is allocated.
 
         Args:
             model: freshly built, on any device, "meta" included.
 
         Raises:
-            UserError: a tensor is missing, too many, or of another type or size than layers and widths say, or it
-                holds a number that is not finite.
+            UserError: a layer or a tensor is missing, too many, or of another type or size than the model's and the
+                widths say, or it holds a number that is not finite.
         """
+        self.require_layers(layer_shapes(model), lambda shape: shape.stored)
         grouped, rest = packed_file.by_layer(self.tensors, [shape.name for shape in self.shapes])
+        stored = self.stored()
         with naming(self.source, "export it again."):
             checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
             for shape in self.shapes:
-                self._check_layer(model, shape, grouped[shape.name])
+                if arithmetic := shape.matrices and self.arithmetic_of(shape.name):
+                    arithmetic.check(stored[shape.name])
+                elif shape.matrices:
+                    compare(shape.name, grouped[shape.name], layer_layout(shape, self.bit_map[shape.name]))
+            for name, own in other_state(model).items():
+                _check_constants(name, own, grouped[name])
             if rest:
                 raise UserError(f"there are tensors of no layer, such as {min(rest)}")
 
-    def _check_layer(self, model: nn.Module, shape: LayerShape, own: Mapping[str, Tensor]) -> None:
-        if not shape.matrices:
-            buffers = model.get_submodule(shape.name).named_buffers()
-            compare(shape.name, own, {key: Stored(each.dtype, tuple(each.shape)) for key, each in buffers})
-        elif arithmetic := self.arithmetic_of(shape.name):
-            arithmetic.check(own, shape, self.bit_map[shape.name])
-        else:
-            compare(shape.name, own, layer_layout(shape, self.bit_map[shape.name]))
+    def require_layers(
+        self, shapes: Sequence[LayerShape], part: Callable[[LayerShape], Any] = lambda shape: shape
+    ) -> None:
+        """Hold the file's layers against those of a model.
+
+        Args:
+            shapes: the model's.
+            part: what must be the same of a layer; by default all.
+
+        Raises:
+            UserError: one is missing, too many, of another size, or at another place.
+        """
+        ours, theirs = ({shape.name: part(shape) for shape in each} for each in (shapes, self.shapes))
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if not differing and [shape.name for shape in shapes] == [shape.name for shape in self.shapes]:
+            return
+        name = differing[0] if differing else self.shapes[0].name
+        fault = "missing" if name not in theirs else "too much" if name not in ours else "of another size or place"
+        raise UserError(
+            f"{self.source} describes another model than the one that it holds: {name or 'its own state'} is {fault}; "
+            "export it again."
+        )
+
+
+def _check_constants(name: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in expected.items()}
+    require_tensors(name, own, layout)
+    require_bounded(name, {key: own[key] for key, each in expected.items() if isinstance(each, nn.Parameter)})
 
 
 def pack_model(
     model: nn.Module, bit_map: BitMap, shapes: Sequence[LayerShape], header: Mapping[str, Any]
 ) -> PackedModel:
-    """Gather what the device gets: every layer's integers, biases and quantizers, and the model's constants.
+    """Gather what the device gets: every layer's integers, biases and quantizers, and all else that the model stores.
 
     Args:
         model: float model with filled slots.
         bit_map: every quantizable layer's widths.
         shapes: the model's layers, constants included.
         header: what else the device must know: features, tokenizer, model configuration, policy.
+
+    Raises:
+        UserError: a weight is not finite, or the model stores what no packed file holds.
     """
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
+    arithmetics = {name: _training(name, layer) for name, layer in layers.items()}
     for name, layer in layers.items():
         _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
-        tensors |= {f"{name}.{key}": value for key, value in _pack_layer(layer, bit_map[name]).items()}
-    for shape in shapes:
-        if shape.kind == "constant":
-            owner = model.get_submodule(shape.name)
-            tensors |= {f"{shape.name}.{key}": value for key, value in owner.named_buffers()}
+        own = _pack_layer(layer, arithmetics[name], bit_map[name])
+        tensors |= {f"{name}.{key}": value for key, value in own.items()}
+    for name, own in other_state(model).items():
+        tensors |= {full_name(name, key): value for key, value in own.items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _require_finite("The packed model", tensors)
-    arithmetics = {name: layer.arithmetic for name, layer in layers.items() if layer.arithmetic}
+    free = free_buffers(model)
+    _require_finite("The packed model", {name: tensor for name, tensor in tensors.items() if name not in free})
+    used = {name: arithmetic for name, arithmetic in arithmetics.items() if arithmetic}
     chosen = {
-        "arithmetic": {name: arithmetic.packed for name, arithmetic in arithmetics.items()},
-        "settings": {name: arithmetic.settings for name, arithmetic in arithmetics.items() if arithmetic.settings},
+        "arithmetic": {name: arithmetic.packed.name for name, arithmetic in used.items()},
+        "settings": {name: arithmetic.settings for name, arithmetic in used.items() if arithmetic.settings},
     }
     return PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
+
+
+def _training(name: str, layer: Quantizable) -> TrainingArithmetic | None:
+    """What is in the slot of a layer that trains."""
+    if layer.arithmetic is None or isinstance(layer.arithmetic, TrainingArithmetic):
+        return layer.arithmetic
+    raise UserError(f"{name} is packed already; pack the model that was trained.")
 
 
 def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
@@ -149,12 +201,12 @@ def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _pack_layer(layer: Quantizable, bits: LayerBits) -> dict[str, Tensor]:
+def _pack_layer(layer: Quantizable, arithmetic: TrainingArithmetic | None, bits: LayerBits) -> dict[str, Tensor]:
     matrices = layer.matrices()
-    if layer.arithmetic is None:
+    if arithmetic is None:
         tensors = {f"{index}.float": matrix for index, matrix in enumerate(matrices)}
     else:
-        tensors = layer.arithmetic.pack(matrices)
+        tensors = arithmetic.pack(matrices)
     for key in [key for key in tensors if key.endswith(".codes")]:
         tensors[key] = pack(tensors[key], bits.weight)
         tensors[key.replace("codes", "scale")] = tensors[key.replace("codes", "scale")].flatten()
@@ -168,24 +220,19 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
     Raises:
         UserError: the packed model is not of these layers, or holds other tensors than they take.
     """
-    shapes = {shape.name: shape for shape in packed.shapes}
     layers = quantizable(model)
-    if [layer.shape(name) for name, layer in layers.items()] != [each for each in packed.shapes if each.matrices]:
-        raise UserError(f"{packed.source} is of other layers than the model that it describes; export it again.")
     packed.check(model)
-    grouped, constants = packed_file.by_layer(packed.tensors, layers)
-    with naming(packed.source):
-        settings = checked(dict[str, dict[str, Any]], packed.header.get("settings", {}), "settings")
-    for name, layer in layers.items():
-        own = grouped[name]
-        bits, bias, kind = packed.bit_map[name], own.get("bias"), packed.arithmetic_of(name)
+    grouped, _ = packed_file.by_layer(packed.tensors, [shape.name for shape in packed.shapes])
+    constants = {full_name(name, key): grouped[name][key] for name, own in other_state(model).items() for key in own}
+    for name, stored in packed.stored().items():
+        layer, own, kind = layers[name], stored.tensors, packed.arithmetic_of(name)
         if kind is None:
-            layer.set_float([own[f"{i}.float"] for i in range(len(shapes[name].matrices))], bias)
+            layer.set_float([own[f"{i}.float"] for i in range(len(stored.shape.matrices))], own.get("bias"))
             continue
-        layer.set_float([], bias)
+        layer.set_float([], own.get("bias"))
         layer.drop_matrices()
-        layer.arithmetic = arithmetic = kind.unpack(own, shapes[name], bits)
-        arithmetic.configure(settings.get(name, {}))
+        with naming(packed.source, "export it again."):
+            layer.arithmetic = kind(stored)
     fuse(model)
     model.load_state_dict(constants, strict=False)  # `check` was strict
 
@@ -204,6 +251,7 @@ def fill_float(model: nn.Module, source: nn.Module) -> None:
         matrices = owner.matrices()
         floats = matrices if owner.arithmetic is None else owner.arithmetic.float_matrices(matrices)
         layer.set_float(floats, owner.bias_vector())
-    constants = dict(source.named_buffers())
-    for name, buffer in model.named_buffers():
-        buffer.copy_(constants[name])
+    given = other_state(source)
+    for name, own in other_state(model).items():
+        for key, tensor in own.items():
+            tensor.copy_(given[name][key])

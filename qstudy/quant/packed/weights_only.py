@@ -1,71 +1,40 @@
 """Packed integer weights beside float activations: every weight becomes a float only inside the product."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from qstudy.bits import LayerBits, LayerShape
+from qstudy.bits import FLOAT
+from qstudy.errors import UserError
 from qstudy.jit import compiled
-from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.kernels import cell, usable
-from qstudy.quant.packed.base import PackedArithmetic
-from qstudy.quant.packed.matrix import StoredMatrix
+from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.scaled import PackedScaled
 
 
-class PackedWeightsOnly(PackedArithmetic):
+class PackedWeightsOnly(PackedScaled, name="weights_only"):
     """One layer of a packed model without activation quantizers, tables included."""
 
-    values_0: Tensor
-    values_1: Tensor
-    scale_0: Tensor
-    scale_1: Tensor
-
-    def __init__(self, matrices: Sequence[StoredMatrix]) -> None:
-        super().__init__()
-        self.count = len(matrices)
-        for index, matrix in enumerate(matrices):
-            self.register_buffer(f"values_{index}", matrix.values)
-            self.register_buffer(f"scale_{index}", matrix.scale)
-
     @classmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], shape: LayerShape, bits: LayerBits) -> "PackedWeightsOnly":
-        return cls([StoredMatrix(tensors, index, size, bits) for index, size in enumerate(shape.matrices)])
+    def check(cls, layer: StoredLayer) -> None:
+        bits, activations = layer.bits, layer.shape.activations and layer.bits.activation != FLOAT
+        if bits.weight == FLOAT or activations or bits.granularity == "group":
+            raise UserError(
+                f"bit_map.{layer.shape.name}: the arithmetic `weights_only` has integer weights without groups, and "
+                "float activations"
+            )
+        super().check(layer)
 
-    def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
-        pairs = [(getattr(self, f"values_{i}"), getattr(self, f"scale_{i}")) for i in range(self.count)]
-        return [values * scale.view(-1, 1) for values, scale in pairs]
+    def product(self, index: int, x: Tensor) -> Tensor:
+        return _multiply(x, self.values(index), self.scale(index))
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = _multiply(x, self.values_0, self.scale_0)
-        return y if bias is None else y + bias
-
-    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        gates = _multiply(x, self.values_0, self.scale_0) + (weights[2] + weights[3])
-        h, c = state[0][0], state[1][0]
+    def frames(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not usable(gates, h, c):
-            return self._portable_lstm(gates, h, c)
-        h, c, y = h.detach().clone(), c.detach().clone(), torch.empty(*x.shape[:2], h.shape[1])
-        scale = self.scale_1.expand(gates.shape[2]).contiguous()
-        arrays = [each.detach().numpy() for each in (self.values_1, scale, gates, h, c, y)]
-        recur(*arrays)
-        return y, (h.unsqueeze(0), c.unsqueeze(0))
-
-    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
-        rows, scale = F.embedding(ids, self.values_0).float(), self.scale_0
-        return rows * (scale if len(scale) == 1 else F.embedding(ids, scale[:, None]))
-
-    def _portable_lstm(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, LSTMState]:
-        outputs = []
-        for gate in gates.unbind(1):
-            i, f, g, o = (gate + _multiply(h, self.values_1, self.scale_1)).chunk(4, 1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-            h = torch.sigmoid(o) * torch.tanh(c)
-            outputs.append(h)
-        y = torch.stack(outputs, 1) if outputs else gates.new_empty(*gates.shape[:2], h.shape[1])
-        return y, (h.unsqueeze(0), c.unsqueeze(0))
+            return super().frames(gates, h, c)
+        h, c, y = h.detach().clone(), c.detach().clone(), torch.empty(*gates.shape[:2], h.shape[1])
+        scale = self.scale(1).expand(gates.shape[2]).contiguous()
+        recur(*(each.detach().numpy() for each in (self.values(1), scale, gates, h, c, y)))
+        return y, h, c
 
 
 def _multiply(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
-from qstudy.quant.arithmetic import Arithmetic
+from qstudy.quant.arithmetics.base import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.quantizers.base import activation_quantizers
 
@@ -54,7 +54,7 @@ class QuantPolicy(ABC):
         return bit_map
 
     @abstractmethod
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> Arithmetic:
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
         """How `layer` computes at these widths; asked only for layers with something to quantize."""
 
     def prepare(self, model: nn.Module) -> None:

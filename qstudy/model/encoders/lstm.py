@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.fields import Count, Dropout, Few, Units
-from qstudy.model.normalize import Normalize, RunningMean
+from qstudy.model.encoders.base import Encoder
+from qstudy.model.normalize import RunningMean
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
-from qstudy.quant.packed.fused import LSTMStack
+from qstudy.quant.stack import LSTMStack
+from qstudy.settings import FeatureSettings
 
 
 class EncoderState(NamedTuple):
@@ -20,7 +22,7 @@ class EncoderState(NamedTuple):
     layers: Sequence[LSTMState]
 
 
-class LSTMEncoder(nn.Module):
+class LSTMEncoder(Encoder):
     """Stack frames, run unidirectional LSTM layers, concatenate their outputs.
 
     One joiner frame covers `stack * reduction` feature frames; frames left over at the end are not used (an utterance
@@ -29,8 +31,7 @@ class LSTMEncoder(nn.Module):
 
     def __init__(
         self,
-        bins: int,
-        hop_ms: float,
+        features: FeatureSettings,
         hidden: Units = 256,
         layers: Few = 3,
         stack: Few = 3,
@@ -40,8 +41,7 @@ class LSTMEncoder(nn.Module):
     ) -> None:
         """
         Args:
-            bins: mel bins per feature frame.
-            hop_ms: milliseconds between feature frames.
+            features: what the features are.
             hidden: H, size of each LSTM layer.
             layers: number of LSTM layers.
             stack: feature frames stacked into one LSTM frame.
@@ -49,40 +49,23 @@ class LSTMEncoder(nn.Module):
             running_mean: prior frames of the causal per-utterance mean normalization; 0: none.
             dropout: of each layer's output, while training.
         """
-        super().__init__()
-        self.stack = stack
-        self.hidden = hidden
-        self.chunk = stack * reduction
-        """Feature frames per joiner frame: a stream feeds multiples of it."""
+        super().__init__(features, running_mean)
+        self.stack, self.reduction = stack, reduction
+        self.chunk_frames = stack * reduction
         self.output_size = hidden * reduction
-        self.output_ms = hop_ms * self.chunk
-        self.normalize = Normalize(bins, running_mean)
-        sizes = [bins * stack] + [hidden] * (layers - 1)
-        rate = Rate(every_ms=hop_ms * stack)
+        self.output_ms = features.hop_ms * self.chunk_frames
+        sizes = [features.bins * stack] + [hidden] * (layers - 1)
+        rate = Rate(every_ms=features.hop_ms * stack)
         self.lstm = LSTMStack([open_forget_gate(LSTM(size, hidden, rate)) for size in sizes], dropout)
 
     def forward(
         self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
     ) -> tuple[Tensor, Tensor, EncoderState]:
-        """Encode a batch, or the next chunk of streams.
-
-        Args:
-            features: log-mel energies (B, F, D) float32.
-            lengths: valid frames (B,) int64.
-            state: what the previous chunk returned; None at the start.
-
-        Returns:
-            Joiner frames (B, T, output_size), their valid lengths (B,) int64, and the state after the last frame.
-        """
-        frames = features.shape[1] // self.chunk
-        x, mean = self.normalize(features[:, : frames * self.chunk], state.running_mean if state else None)
+        frames = features.shape[1] // self.chunk_frames
+        x, mean = self.normalize(features[:, : frames * self.chunk_frames], state.running_mean if state else None)
         x = x.reshape(len(x), x.shape[1] // self.stack, x.shape[2] * self.stack)  # (B, LSTM frames, stack * D)
         x, after = self.lstm(x, state.layers if state else None)
-        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk, EncoderState(mean, after)
-
-    def frames(self, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo the final concatenation: LSTM frames (B, T * reduction, hidden) and their valid lengths (B,)."""
-        return encoded.reshape(len(encoded), -1, self.hidden), lengths * (self.output_size // self.hidden)
+        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk_frames, EncoderState(mean, after)
 
 
 @torch.no_grad()

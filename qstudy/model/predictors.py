@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.fields import Few, Units
-from qstudy.model.encoder import open_forget_gate
+from qstudy.model.encoders.lstm import open_forget_gate
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate
 
 BLANK = 0
@@ -18,9 +18,13 @@ PredictorState = tuple[Tensor, ...]
 
 
 class Predictor(nn.Module, ABC):
-    """What the joiner and the decoders ask of a prediction network."""
+    """The plug-in point: all that the joiner and the decoders ask of a prediction network.
+
+    Your own is called with V, the number of labels with blank, and its options.
+    """
 
     output_size: int
+    """Size of a vector."""
 
     @abstractmethod
     def forward(self, targets: Tensor) -> Tensor:
@@ -85,3 +89,6 @@ class StatelessPredictor(Predictor):
 
     def _project(self, context: Tensor) -> Tensor:
         return torch.tanh(self.projection(self.embedding(context).flatten(-2)))
+
+
+PREDICTORS: dict[str, type[Predictor]] = {"lstm": LSTMPredictor, "stateless": StatelessPredictor}

@@ -1,0 +1,8 @@
+"""Encoders by the name that they have in a configuration, one file each."""
+
+from qstudy.model.encoders.base import Encoder
+from qstudy.model.encoders.lstm import LSTMEncoder
+
+ENCODERS: dict[str, type[Encoder]] = {"lstm": LSTMEncoder}
+
+__all__ = ["ENCODERS", "Encoder"]

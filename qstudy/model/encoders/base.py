@@ -1,0 +1,51 @@
+"""The plug-in point of encoders."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from qstudy.model.normalize import Normalize
+from qstudy.settings import FeatureSettings
+
+
+class Encoder(nn.Module, ABC):
+    """Feature frames in, fewer and larger frames out: all that training, decoders, streams and packing ask of it.
+
+    Your own derives from it, sets the attributes without a value, and defines `forward`. It may be made of our
+    quantizable layers and of any of torch's; what is not quantizable is packed as it is. It is also built on torch's
+    "meta" device, to be priced: its constructor may not read the values of tensors.
+    """
+
+    output_size: int
+    """Size of an output frame."""
+    output_ms: float
+    """Milliseconds of audio per output frame."""
+    chunk_frames: int
+    """Feature frames that it needs for its first output frame; a stream feeds multiples of it, and leaves the rest."""
+    streams = True
+    """Whether chunks of an utterance, with the state between them, give what the whole gives; False: it wants the
+    whole."""
+    reduction = 1
+    """Frames laid side by side in each output frame: the auxiliary CTC head looks at them one by one."""
+    normalize: Normalize
+    """For `forward` to begin with: training sets its statistics, and hides features behind its mean."""
+
+    def __init__(self, features: FeatureSettings, running_mean: int = 0) -> None:
+        """Args: what the features are; prior frames of the causal per-utterance mean normalization, 0: none."""
+        super().__init__()
+        self.normalize = Normalize(features.bins, running_mean)
+
+    @abstractmethod
+    def forward(self, features: Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Tensor, Any]:
+        """Encode a batch of utterances, or the next chunk of streams.
+
+        Args:
+            features: log-mel energies (B, F, D) float32, F >= `chunk_frames`.
+            lengths: valid frames (B,) int64.
+            state: what the previous chunk returned; None at the start.
+
+        Returns:
+            Output frames (B, T, output_size), their valid lengths (B,) int64, and the state after the last frame
+            (None where there is none).
+        """

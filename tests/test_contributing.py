@@ -1,0 +1,133 @@
+"""The contributor's page: every part that it prints is written to a file and used by the command below it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import run_config
+
+from qstudy.cli import main
+from qstudy.data.manifest import read_manifest
+from qstudy.files import read_json
+from qstudy.named import trusting
+from qstudy.quant.integer.accumulator import recorded_accumulators
+from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.recognizer import recognizer_from_packed
+from qstudy.training.checkpoint import recognizer_from_checkpoint
+from qstudy.training.config import to_dict
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILES = {name: code for code, name in re.findall(r"```\w+\n(# (my_\w+\.\w+)\n.*?)```", PAGE, re.DOTALL)}
+CODES = ["encoder.lstm.0.0.codes", "encoder.lstm.0.1.codes"]
+
+
+def words(command: str, part: str) -> list[str]:
+    """The printed command that uses `part`, in a folder with `run.yaml` and `run/`."""
+    found = next(line for line in re.findall(rf"^qstudy ({command} .*)$", PAGE, re.MULTILINE) if part in line)
+    return shlex.split(found.replace("sweeps/base/commands.yaml", "run.yaml").replace("runs/NAME", "run"))
+
+
+def train(folder: Path, arguments: Sequence[str]) -> None:
+    """In a process of its own, which knows the user's file from his configuration alone."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "qstudy", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the user works: the page's files, and `run/`, trained by its arithmetic."""
+    folder = tmp_path_factory.mktemp("contributor")
+    for name, code in FILES.items():
+        (folder / name).write_text(code)
+    (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(run_config(corpus, folder))))
+    train(folder, [*words("train", "my_shifts"), "--out", "run"])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process knows nothing of the user's files but what `--trust` says."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
+    known = {name: each for name, each in PackedArithmetic.known.items() if not name.startswith("my_")}
+    monkeypatch.setattr(PackedArithmetic, "known", known)
+
+
+def test_the_page_is_one_screen_of_parts() -> None:
+    assert {"my_encoder.py", "my_shifts.py", "my_chip.yaml", "my_corpus.py"} <= set(FILES)
+    assert max(len(code.splitlines()) for code in FILES.values()) < 60
+
+
+def test_an_own_arithmetic_is_packed_under_its_import_path() -> None:
+    file = PackedModel.load(Path("run/model.qst"))
+    assert file.header["arithmetic"] == dict.fromkeys(["encoder.lstm.0"], "my_shifts.PackedShifts")
+    assert read_json(Path("run/record.json"))["size_bytes"] == file.size_bytes
+    assert {int(file.stored()["encoder.lstm.0"].integers(index).abs().max()) for index in (0, 1)} == {7}
+
+
+def test_its_sums_are_those_of_training() -> None:
+    """To the bit, for the input product; the recurrence is torch's here and a kernel's there."""
+    with trusting(Path("my_shifts.py")):
+        trained = recognizer_from_checkpoint(Path("run/last.ckpt")).model
+        loaded = recognizer_from_packed(PackedModel.load(Path("run/model.qst"))).model
+    features = torch.randn(1, 60, 8, generator=torch.Generator().manual_seed(0)).cumsum(1) - 8
+    outputs, sums = [], []
+    for model in (trained, loaded):
+        with torch.no_grad(), recorded_accumulators() as recorded:
+            outputs.append(model.encoder(features, torch.tensor([60]))[0])
+        sums.append(recorded[0].flatten())
+    assert torch.equal(*sums)
+    assert sums[0].unique().numel() > 50
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-3)
+    assert outputs[0].std() > 0.01
+
+
+def test_it_is_evaluated_where_its_file_is_trusted(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(corpus / "test.jsonl") if word == "my.jsonl" else word for word in words("evaluate", "my_shifts")]
+    main([*command, "--json"])
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["utterances"] == 6
+
+
+@pytest.mark.parametrize("command", ["transcribe run/model.qst a.wav", "evaluate run/model.qst --manifest m.jsonl"])
+def test_no_model_file_runs_it_by_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(command.split())
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "arithmetic.encoder.lstm.0" in said
+    assert "--trust my_shifts.py" in said
+    assert "my_shifts" not in sys.modules
+
+
+def test_an_own_accelerator_prices_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*words("simulate", "my_chip"), "--json"])
+    priced = json.loads(capsys.readouterr().out)
+    assert priced["latency_ms"] > 0
+
+
+def test_an_own_corpus_is_made_and_trained_on(folder: Path, corpus: Path) -> None:
+    for split in ("train", "dev"):
+        (folder / "sounds" / split).mkdir(parents=True)
+        for each in read_manifest(corpus / f"{split}.jsonl"):
+            shutil.copy(each.audio, folder / "sounds" / split / f"{each.text}{each.audio.suffix}")
+    train(folder, [*words("train", "my_corpus"), "--out", "own", "--policy", "{name: float}"])
+    made = read_manifest(folder / "my" / "train.jsonl")
+    assert {each.text for each in made} == {each.text for each in read_manifest(corpus / "train.jsonl")}
+    assert read_json(folder / "own" / "record.json")["metrics"]["dev"]["utterances"] > 1

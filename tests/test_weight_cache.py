@@ -1,0 +1,29 @@
+"""What was made of a matrix is used again until it or its quantizer changes, and never where a gradient is wanted."""
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.quant.arithmetics.cache import WeightCache
+
+
+def test_it_is_made_anew_when_something_changed() -> None:
+    weight, quantizer = nn.Parameter(torch.ones(2, 3)), nn.Linear(1, 1)
+    cache: WeightCache[Tensor] = WeightCache()
+
+    def get(index: int = 0) -> Tensor:
+        return cache.get(index, weight, quantizer, lambda matrix: matrix.detach().clone())
+
+    with torch.no_grad():
+        first = get()
+        assert get() is first
+        assert get(1) is not first
+        weight.add_(1)
+        second = get()
+        assert torch.equal(second, 2 * torch.ones(2, 3))
+        assert get() is second
+        quantizer.bias.add_(1)
+        assert get() is not second
+        quantizer.weight.data = torch.ones(1, 1)
+        third = get()
+        assert get() is third
+    assert get() is not get()
