@@ -5,6 +5,7 @@ shows the figures as files have them. Vega evaluates its expressions by its own 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
@@ -87,6 +88,7 @@ def _template(name: str) -> Markup:
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
+@cache
 def _vega() -> Markup:
     """Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`."""
     bundle = javascript_bundle("window.vegaEmbed = vegaEmbed;")

@@ -13,7 +13,7 @@ from qstudy.sweep import objective
 from qstudy.sweep.objective import MOST_ATTEMPTS, Outcome, evaluate
 from qstudy.sweep.queue import Queue
 from qstudy.training.config import RunConfig
-from qstudy.training.record import RECORD_FILE
+from qstudy.training.record import RECORD_FILE, Record
 
 BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
 GRID = {"policy": {"name": "ptq", "layers": {"*": {"weight": [8, 4, 3, 2]}}}}
@@ -39,7 +39,7 @@ def begin(queue: Queue) -> Outcome | None:
 def killed(saves: bool) -> Callable[..., dict[str, Any]]:
     """A training that is killed, perhaps after it saved a checkpoint."""
 
-    def run(config: RunConfig, folder: Path, **_: Any) -> dict[str, Any]:
+    def run(config: RunConfig, folder: Path, **_: Any) -> Record:
         folder.mkdir(parents=True, exist_ok=True)
         if saves:
             (folder / "last.ckpt").write_bytes(b"")
@@ -69,10 +69,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     monkeypatch.setattr("qstudy.sweep.study.prepare", lambda config: None)
     Path("study.yaml").write_text(yaml.safe_dump({"study": "small", "base": BASE, "grid": GRID}))
 
-    def pretend(config: RunConfig, folder: Path, **_: Any) -> dict[str, Any]:
+    def pretend(config: RunConfig, folder: Path, **_: Any) -> Record:
         folder.mkdir(parents=True)
         (folder / RECORD_FILE).touch()
-        return {"metrics": {"dev": {"wer": 0.25}}}
+        return Record(run=folder.name, state="complete", policy="ptq", metrics={"dev": {"wer": 0.25}})
 
     monkeypatch.setattr(objective, "run", pretend)
     return lambda *options: main(["sweep", "study.yaml", *options])
@@ -100,7 +100,7 @@ def test_a_study_with_trials_given_up_says_so_and_ends_with_3(
 def test_a_study_in_which_all_failed_ends_with_3(
     sweep: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(config: RunConfig, folder: Path, **_: Any) -> dict[str, Any]:
+    def fail(config: RunConfig, folder: Path, **_: Any) -> Record:
         raise ZeroDivisionError("no frames")
 
     monkeypatch.setattr(objective, "run", fail)

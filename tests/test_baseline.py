@@ -169,7 +169,7 @@ def test_a_record_never_shows_the_scores_of_another_set(corpus: Path, tmp_path: 
         own, baseline = record.metrics["new"], record.baseline["metrics"]["new"]
         assert (own["utterances"], own["words"]) == (baseline["utterances"], baseline["words"])
         assert own["utterances"] == len(record.baseline["utterances"]["new"]["words"].split()) == count
-    assert first["baseline"]["id"] == second["baseline"]["id"]
+    assert first.baseline["id"] == second.baseline["id"]
 
 
 def written_yaml(config: RunConfig, path: Path) -> str:

@@ -286,7 +286,7 @@ def test_a_run(corpus: Path, shared_folder: Path, tmp_path: Path, options: dict[
     assert first.read_bytes() == second.read_bytes()
     device = PackedModel.load(first)
     assert record.size_bytes == device.size_bytes == read_json(tmp_path / "straight" / "record.json")["size_bytes"]
-    assert record.bit_map["encoder.lstm.0"]["grid"] == "codebook"
+    assert record.bit_map["encoder.lstm.0"]["quantizer"] == "codebook"
     assert record.steps == 12
     again = pack_checkpoint(tmp_path / "straight" / "last.ckpt")
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in device.tensors.items())

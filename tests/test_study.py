@@ -20,7 +20,7 @@ from qstudy.sweep.queue import OUTCOME, Queue
 from qstudy.sweep.study import check
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
-from qstudy.training.record import read_records
+from qstudy.training.record import Record, read_records
 
 ROOT = Path(__file__).parents[1]
 BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
@@ -200,10 +200,10 @@ def test_a_hopeless_trial_is_stopped_and_says_why(
 ) -> None:
     """The trainings are made up: what matters is what becomes of the error rates that they report."""
 
-    def pretend(config: RunConfig, folder: Path, **options: Any) -> dict[str, Any]:
+    def pretend(config: RunConfig, folder: Path, **options: Any) -> Record:
         wer = {8: 0.1, 4: 0.2, 2: 0.9}[config.policy["layers"]["*"]["weight"]]
         options["report"](2, wer)
-        return {"metrics": {"dev": {"wer": wer}}, "size_bytes": 1}
+        return Record(run=folder.name, state="complete", policy="fake_qat", metrics={"dev": {"wer": wer}}, size_bytes=1)
 
     monkeypatch.setattr("qstudy.sweep.objective.run", pretend)
     monkeypatch.setattr("qstudy.sweep.study.prepare", lambda config: None)

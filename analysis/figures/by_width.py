@@ -41,8 +41,8 @@ def _figure(study: Study, found: pd.DataFrame, others: pd.DataFrame, baseline: p
     if baseline is not None:
         handles.append(Line2D([], [], label="float baseline", **BASELINE))
     figure = Figure(figsize=(6.6, 3.2))
-    taken = 3.2 * (1 - legend(figure, handles, handlelength=2.6)) + 0.2  # inches
-    height = 2.7 + taken - 0.2
+    taken = 3.2 * (1 - legend(figure, handles, handlelength=2.6)) + 0.28  # inches
+    height = 2.7 + taken - 0.28
     figure.set_figheight(height)
     panels = figure.subplots(1, found.kind.nunique(), sharey=True, squeeze=False)[0]
     figure.subplots_adjust(left=0.085, right=0.985, bottom=0.46 / height, top=1 - taken / height, wspace=0.06)

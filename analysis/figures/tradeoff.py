@@ -155,7 +155,7 @@ def _caption(shown: Points) -> str:
         "bits per weight (W, a mean where layers differ) and per activation (A)."
     ]
     if (seeds := shown.trials.n.max()) > 1:
-        parts.append(f"Points are means over up to {seeds:.0f} seeds.")
+        parts.append(f"Points (of files and in print) are means over up to {seeds:.0f} seeds.")
     if shown.trials.low.notna().any():
         few = " of runs on the front" * (not shown.few)
         parts.append(f"Whiskers: 95 % bootstrap interval over utterances{few}.")

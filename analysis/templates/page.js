@@ -66,6 +66,8 @@ function show() {
   if (!run) return dialog.close();
   dialog.querySelector("h2").textContent = run.run;
   const facts = {"Policy": run.title, "Bits": run.bits, "WER (%)": run.rate, "State": run.reason ? `${run.state}: ${run.reason}` : run.state, "Made by": run.command || "not recorded"};
+  const seeds = section.runs.filter((other) => other.setting === run.setting && other !== run).map((other) => other.run);
+  if (seeds.length) facts["Other seeds"] = seeds.join(", ");
   list(dialog.querySelector(".told"), Object.entries(facts));
   list(dialog.querySelector(".own"), section.settings.map(([key, values]) => [key, values[index]]));
   list(dialog.querySelector(".common"), Object.entries(section.common));
