@@ -23,7 +23,8 @@ from qstudy.training.devices import join
 from qstudy.training.environment import environment
 from qstudy.training.evaluation import evaluate
 from qstudy.training.price import describe_price, price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Baseline, Record, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
+from qstudy.training.sections import Baseline
 from qstudy.training.start import read_start
 
 Train = Callable[..., Record]

@@ -27,7 +27,8 @@ from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.precision import check_precision
 from qstudy.training.price import describe_price, price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Notes, Record, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
+from qstudy.training.sections import Notes
 from qstudy.training.tracking import start_tracking
 
 CALIBRATION_BATCHES = 8
