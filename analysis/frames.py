@@ -91,6 +91,11 @@ def load_runs(*folders: str | Path) -> pd.DataFrame:
 
     Raises:
         UserError: there is no such folder, or two of them hold a study of the same name.
+
+    Example:
+        >>> runs = qstudy.load_runs("reports/digits", "reports/digits-search")
+        >>> runs[runs.policy == "ptq"].pivot_table("wer.test", "study", "weight_bits").shape
+        (1, 6)
     """
     return load(*folders).runs
 

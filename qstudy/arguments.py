@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from qstudy.errors import UserError, naming
-from qstudy.fields import Text, fill, type_hints, updated
+from qstudy.fields import Text, fill, merged, type_hints
 from qstudy.yaml_file import load_yaml, parse_yaml
 
 CONFIG = "--config"
@@ -52,7 +52,7 @@ def _split(kind: Any, arguments: Sequence[str]) -> tuple[dict[str, Any], list[st
         if option == CONFIG:
             files.append(value)
         changes = load_yaml(Path(value)) if option == CONFIG else _changes(kind, values, path, option, value)
-        values = updated(kind, values, changes)
+        values = merged(values, changes)
     return values, files, rest
 
 

@@ -148,9 +148,23 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
         if not isinstance(values, Mapping) or (unknown := set(values) - known):
             wrong = "is not a mapping" if not isinstance(values, Mapping) else f"has the unknown field {min(unknown)!r}"
             raise UserError(f"layers: {pattern!r} {wrong}; fields are {', '.join(sorted(known))}.")
-        matches = [name for name in names if fnmatchcase(name, str(pattern))]
-        if not matches:
-            raise UserError(f"layers: the pattern {pattern!r} matches no layer; layers are {', '.join(names)}.")
-        for name in matches:
+        for name in matching(pattern, names, "layers"):
             bit_map[name] = replace(bit_map[name], **values)
     return bit_map
+
+
+def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:
+    """The layers that a glob pattern matches.
+
+    Raises:
+        UserError: there is none; `field` is where the pattern stands.
+    """
+    known = list(names)
+    if not known:
+        raise UserError(
+            f"{field}: the model has no quantizable layer; qstudy.quantize(model, policy) makes them of torch's."
+        )
+    matches = [name for name in known if fnmatchcase(name, str(pattern))]
+    if not matches:
+        raise UserError(f"{field}: the pattern {pattern!r} matches no layer; layers are {', '.join(known)}.")
+    return matches

@@ -75,15 +75,19 @@ def check_fields(instance: Any) -> None:
             checked(hint, getattr(instance, name), name)
 
 
-def updated(cls: Any, values: Mapping[str, Any], changes: Any) -> dict[str, Any]:
-    """`values` with `changes`, as a later file changes an earlier one: sections (dataclasses) field by field."""
-    merged, hints = dict(values), type_hints(cls)
-    for name, value in changes.items():
-        there, section = merged.get(name, {}), _section(hints.get(name))
-        if section and isinstance(value, Mapping) and isinstance(there, Mapping):
-            value = updated(section, there, value)
-        merged[name] = value
-    return merged
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, as a later file or option changes an earlier one: mappings key by key, all else replaced.
+
+    A part (`{name: ..., **options}`) that gets another name is replaced as a whole: the options were the old one's.
+    """
+    old, new = base.get("name"), changes.get("name")
+    if None not in (old, new) and old != new:
+        return dict(changes)
+    found = dict(base)
+    for key, value in changes.items():
+        there = found.get(key)
+        found[key] = merged(there, value) if isinstance(there, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 @cache

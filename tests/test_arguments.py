@@ -33,6 +33,15 @@ def test_later_arguments_win_and_keep_what_they_do_not_name(tmp_path: Path) -> N
     assert read("--training.steps=9", "--config", f"{tmp_path}/a.yaml").training.steps == 5
 
 
+def test_options_add_to_what_a_file_says_of_a_policy(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("policy: {name: ptq, rounding: gptq, layers: {'*': {weight: 4, activation: 8}}}\n")
+    given = ["--config", f"{tmp_path}/a.yaml"]
+    layers = {"*": {"weight": 4, "activation": 8}, "joiner.*": {"weight": 8}}
+    for option in ("--policy.layers={joiner.*: {weight: 8}}", "--policy={layers: {joiner.*: {weight: 8}}}"):
+        assert read(*given, option).policy == {"name": "ptq", "rounding": "gptq", "layers": layers}
+    assert read(*given, "--policy={name: float}").policy == {"name": "float"}
+
+
 def test_values_are_yaml_where_the_field_is_no_text() -> None:
     config = read(
         "--policy",

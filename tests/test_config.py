@@ -31,6 +31,21 @@ def test_the_resolved_configuration_comes_back_the_same(tmp_path: Path) -> None:
     assert load_config(path, {"seed": 5}) == dataclasses.replace(config, seed=5)
 
 
+def test_overrides_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
+    values = {
+        **LEAST,
+        "training": {"steps": 5, "batch_size": 7},
+        "policy": {"name": "ptq", "layers": {"*": {"weight": 4}}},
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    overrides = {"training": {"steps": 6}, "policy": {"layers": {"joiner.*": {"weight": 8}}}}
+    config = load_config(str(path), overrides)
+    assert (config.training.steps, config.training.batch_size) == (6, 7)
+    assert config.policy == {"name": "ptq", "layers": {"*": {"weight": 4}, "joiner.*": {"weight": 8}}}
+    assert load_config(path, {"policy": {"name": "float"}}).policy == {"name": "float"}
+
+
 @pytest.mark.parametrize(
     ("policy", "start", "scratch"),
     [("float", None, True), ("fake_qat", None, False), ("float", "baseline", False), ("fake_qat", "scratch", True)],

@@ -15,9 +15,9 @@ from test_training import assert_same, wait_for_another
 from tiny import run_config
 
 from qstudy.errors import UserError
+from qstudy.fields import merged
 from qstudy.sweep.config import load_study
 from qstudy.sweep.pool import GPUS_VARIABLE, visible_gpus
-from qstudy.sweep.space import merge
 from qstudy.training.config import RunConfig, TrainerConfig, config_from_dict, load_yaml, to_dict
 from qstudy.training.devices import join
 from qstudy.training.run import run
@@ -138,7 +138,7 @@ def test_the_librispeech_recipe_on_two_processors(tmp_path: Path) -> None:
         "track": False,
     }
     recipe = load_yaml(Path(__file__).parents[1] / "sweeps" / "base" / "librispeech.yaml")
-    finish(start(config_from_dict(merge(recipe, changed)), tmp_path / "run"))
+    finish(start(config_from_dict(merged(recipe, changed)), tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert (record["steps"], record["metrics"]["dev"]["utterances"]) == (4, 4)
     assert len(list((tmp_path / "cache" / "tokenizers").iterdir())) == 1

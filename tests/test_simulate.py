@@ -8,7 +8,7 @@ import pytest
 from digits_shapes import DIGITS
 from test_workload import SIZES
 
-from qstudy.bits import LayerBits, resolve
+from qstudy.bits import LayerBits, LayerShape, resolve
 from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
@@ -185,3 +185,24 @@ def test_other_widths_leave_operators_where_they_were_placed(
     assert {op["name"] for op in operators if op["processor"] == "cpu"} == {
         op["name"] for op in operators if op["name"].endswith("/cell")
     }
+
+
+@pytest.mark.parametrize("columns", ["160", "80"])
+def test_a_model_whose_layers_have_no_rate(
+    columns: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    path = tmp_path / "model.qst"
+    shape = LayerShape("l", "linear", ((8, 8),), 8, 1)
+    bits = resolve({"*": {"weight": 4}}, [shape])
+    write(path, {"l.all": np.zeros(layer_bytes(shape, bits["l"]), np.uint8)}, describe_layers([shape], bits))
+    simulate(path, plot=tmp_path / "picture.svg")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "user-perceived latency, ms │ unknown" in told
+    assert "nobody says how often these layers run: l." in told
+    assert "latency unknown" in (tmp_path / "picture.svg").read_text()
+    simulate(path, json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["latency_ms"] is report["operators"][0]["runs"] is None
+    simulate(path, compare="w8a8")
+    assert "unknown" in capsys.readouterr().out

@@ -124,3 +124,28 @@ def test_of_equally_fast_placements_the_one_that_computes_least_is_taken() -> No
     (operator,) = report.operators
     assert (report.latency_ms, operator.processor) == (0, "cpu")
     assert operator.us < 2 * load_accelerator("edge_nna").handover.latency_us  # type: ignore[union-attr]
+
+
+def test_totals_are_unknown_where_a_rate_is() -> None:
+    """Per run all is known; a constant, which nobody times, is no layer that lacks a rate."""
+    accelerator = load_accelerator("edge_nna")
+    timed = replace(LAYER, every_ms=30.0)
+    untimed = replace(LAYER, name="other", every_ms=None, per_label=0.0)
+    constant = LayerShape("mean", "constant", vectors=80)
+    known = simulate(workload([timed, constant], {}), accelerator)
+    report = simulate(workload([timed, untimed, constant], {}), accelerator)
+    assert known.untimed == []
+    assert report.untimed == ["other"]
+    totals = (report.latency_ms, report.latency_p95_ms, report.rtf, report.step_ms, report.dram_mb_per_s)
+    assert totals == (None,) * 5
+    first, other = report.operators
+    assert (first.runs, first.load) == (known.operators[0].runs, known.operators[0].load)
+    assert (other.runs, other.load) == (None, None)
+    assert (other.us, other.macs) == (first.us, first.macs)
+    operators = workload([timed, untimed], {}).operators
+    assert np.isnan(candidate_latencies_ms(operators, [{}, {}], accelerator)).all()
+
+
+def test_nothing_to_price() -> None:
+    with pytest.raises(UserError, match="nothing has no layers"):
+        simulate(workload([], {}, name="nothing"), load_accelerator("edge_nna"))

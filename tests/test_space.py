@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstudy.errors import UserError
-from qstudy.sweep.space import choices, corners, expand, fill, merge, size, suggest
+from qstudy.sweep.space import choices, corners, expand, fill, size, suggest
 
 LAYERS = {"*": {"activation": 8}, "encoder.lstm.0": {"weight": [2, 4]}, "joiner.*": {"weight": [4, 8]}}
 WIDTHS = {"policy": {"name": ["fake_qat", "mixed"], "layers": LAYERS}}
@@ -78,10 +78,3 @@ def test_suggest_reaches_every_member_of_every_template() -> None:
     found = [suggest(study.ask(), [WIDTHS, other]) for _ in range(120)]
     for expected in expand([WIDTHS, other]):
         assert expected in found
-
-
-def test_merge_replaces_the_policy_and_merges_the_rest() -> None:
-    base = {"policy": {"name": "float", "old": 1}, "finetune": {"steps": 10, "batch_size": 4}, "seed": 0}
-    merged = merge(base, {"policy": {"name": "ptq"}, "finetune": {"steps": 20}})
-    assert merged == {"policy": {"name": "ptq"}, "finetune": {"steps": 20, "batch_size": 4}, "seed": 0}
-    assert base["finetune"] == {"steps": 10, "batch_size": 4}

@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number_names_the_step(
 ) -> None:
     known: dict[str, Callable[..., QuantPolicy]] = {**POLICIES, "exploding": Exploding}
     monkeypatch.setattr("qstudy.quant.policies.POLICIES", known)
-    with pytest.raises(Diverged, match=r"nan at step 3; lower training\.learning_rate"):
+    with pytest.raises(Diverged, match=r"nan at step 3; lower the learning rate .*\(finetune\.learning_rate is "):
         run(run_config(corpus, shared_folder, policy={**QAT, "name": "exploding"}), tmp_path, name="qat")
     assert not (tmp_path / "record.json").exists()
 

@@ -123,6 +123,8 @@ def test_conformer_sizes(tmp_path: Path) -> None:
         ("rows: 29", f"rows: {10**30}", "rows: 1000000"),
         ("rows: 29", "rows: 1000000000", "rows: 1000000000 should be less"),
         ("repeat: 3", "repeat: 1000000000", "repeat: 1000000000 should be less"),
+        (", every_ms: 30", "", "encoder.lstm: every_ms: missing; say how often"),
+        ("per_label: 1.0", "per_label: 0", "predictor.lstm: every_ms: missing"),
         ("every_ms: 30", "every_ms: .inf", "every_ms: inf"),
         ("every_ms: 30", "every_ms: .nan", "every_ms: nan"),
         ("every_ms: 30", "every_ms: 0", "every_ms: 0"),
@@ -164,7 +166,7 @@ def test_sizes_that_together_are_too_large(tmp_path: Path) -> None:
     path.write_text(f"layers: [{{name: huge, {layer}}}]")
     with pytest.raises(UserError, match=r"huge: 1\.0e\+17 operations a run are too many"):
         load_sizes(path).workload()
-    lstm = "kind: lstm, inputs: 8, hidden: 8, repeat: 1000"
+    lstm = "kind: lstm, inputs: 8, hidden: 8, repeat: 1000, every_ms: 30"
     path.write_text("layers:\n" + "".join(f"  - {{name: lstm{i}, {lstm}}}\n" for i in range(11)))
     with pytest.raises(UserError, match="more than 10000"):
         load_sizes(path)

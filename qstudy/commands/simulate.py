@@ -1,28 +1,25 @@
 """The command `qstudy simulate`: a model priced on a described accelerator, as a table people like to read."""
 
 import json as json_format
-import re
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
+from qstudy.bits import FLOAT
 from qstudy.data.manifest import read_manifest
-from qstudy.errors import UserError, naming
+from qstudy.errors import UserError
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
-from qstudy.hardware.simulator import OperatorReport, Report
+from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
-from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.stream import REFERENCE, Speech
-from qstudy.hardware.workload import Workload, workload
+from qstudy.hardware.workload import Workload
 from qstudy.named import trusting
+from qstudy.workloads import load_workload, with_widths
 
 STYLES = {
     "compute": "green",
@@ -34,7 +31,7 @@ STYLES = {
 }
 
 PICTURES = (".png", ".svg", ".pdf")
-WIDTH_FIELDS = ("weight", "activation")
+HEADINGS = ("layer", "widths", "where", "bound", "runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load")
 NARROW = ("layer", "widths", "bound", "DRAM kB", "µs a run", "load")
 
 
@@ -72,7 +69,7 @@ def simulate(
     speech = _speech(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     with trusting(trust):
-        work = _load(model, bits, beam)
+        work = load_workload(model, bits, beam)
         pairs = [(work, machine)]
         if compare is not None:
             pairs.append(_other(compare, work, machine, beam))
@@ -88,86 +85,14 @@ def simulate(
         write_plot(reports, [machine for _, machine in pairs], plot)
 
 
-def _load(model: Path, bits: str | None, beam: int | None) -> Workload:
-    """The model's operators, whatever kind of file it is.
-
-    Raises:
-        UserError: the file is missing, damaged, or none of the kinds.
-    """
-    if not model.is_file():
-        raise UserError(
-            f"There is no model {model}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
-        )
-    with naming(model):
-        shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
-    if bits is not None:
-        bit_map = _with_widths(bit_map, bits)
-    return workload(shapes, bit_map, beam=own_beam if beam is None else beam, name=model.stem)
-
-
-def _from_packed(path: Path) -> tuple[Any, Any, int]:
-    from qstudy.quant.packed.file import read
-
-    contents = read(path)
-    return contents.shapes, contents.bit_map, 1
-
-
-def _from_yaml(path: Path) -> tuple[Any, Any, int]:
-    """Sizes have a list `layers`; anything else is a run configuration."""
-    from qstudy.yaml_file import load_yaml
-
-    if "layers" in load_yaml(path):
-        sizes = load_sizes(path)
-        return sizes.shapes, sizes.bit_map, sizes.beam
-    from qstudy.training.config import load_config
-    from qstudy.training.price import price as price_run
-
-    priced = price_run(load_config(path))
-    return priced.shapes, priced.bit_map, 1
-
-
-def _from_checkpoint(path: Path) -> tuple[Any, Any, int]:
-    from qstudy.training.checkpoint import load_checkpoint
-
-    model, policy, _, _ = load_checkpoint(path)
-    shapes = model.shapes()
-    return shapes, policy.bit_map(shapes), 1
-
-
-_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
-
-
-def _with_widths(bit_map: BitMap, bits: str) -> BitMap:
-    """Other widths for the layers that `bits` names; the rest of them, and all other layers, stay as they are."""
-    patterns = _patterns(bits)
-    asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
-    named = {name for name in bit_map if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    changed = {
-        name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS}) for name in named
-    }
-    return bit_map | changed
-
-
-def _patterns(text: str) -> dict[str, dict[str, int]]:
-    """`w4a8`, or `encoder.*=w4a8,joiner.*=w8a8`, as glob patterns of widths."""
-    patterns = {}
-    for part in text.split(","):
-        pattern, _, widths = part.rpartition("=")
-        found = re.fullmatch(r"w([0-9]{1,2})a([0-9]{1,2})", widths.strip().lower())
-        if found is None:
-            raise UserError(f"bits: {text!r} is not like w4a8, or encoder.*=w4a8,joiner.*=w8a8 ({FLOAT} for float).")
-        patterns[pattern.strip() or "*"] = dict(zip(WIDTH_FIELDS, map(int, found.groups()), strict=True))
-    return patterns
-
-
 def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None) -> tuple[Workload, Accelerator]:
     """What `--compare` names: an accelerator, a model, or widths."""
     path = Path(compare)
     if compare in profile_names() or (path.suffix in (".yaml", ".yml") and _is_accelerator(path)):
         return work, load_accelerator(compare)
     if path.exists():
-        return _load(path, None, beam), machine
-    return replace(work, bit_map=_with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
+        return load_workload(path, None, beam), machine
+    return replace(work, bit_map=with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
 
 
 def _is_accelerator(path: Path) -> bool:
@@ -197,18 +122,21 @@ def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     heard = "an utterance of 4 s with 48 labels" if speech == REFERENCE else f"{count} utterances of the manifest"
     console.print(f"[dim]Latency: from the end of speech to the last result, over {heard}. f: float.[/dim]")
     console.print("[dim]Operators are placed for the lowest latency; another placement might compute less.[/dim]")
+    if untimed := list(dict.fromkeys(layer for report in reports for layer in report.untimed)):
+        named = ", ".join([*untimed[:3], "..."] if len(untimed) > 3 else untimed)
+        console.print(escape(f"Totals are unknown, because nobody says how often these layers run: {named}."))
 
 
 def _layer_table(report: Report, operators: bool, narrow: bool) -> Table:
     """One row per layer or operator; a narrow terminal gets the columns that matter most."""
     table = Table(title=escape(f"{report.model} on {report.accelerator}"), title_justify="left", header_style="bold")
-    rows = [_cells(row) for row in (report.operators if operators else by_layer(report))]
-    for heading in rows[0]:
-        if not narrow or heading in NARROW:
-            left = heading in ("layer", "widths", "where", "bound")
-            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell for heading, cell in row.items() if not narrow or heading in NARROW))
+    headings = NARROW if narrow else HEADINGS
+    for heading in headings:
+        left = heading in ("layer", "widths", "where", "bound")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for row in report.operators if operators else by_layer(report):
+        cells = _cells(row)
+        table.add_row(*(cells[heading] for heading in headings))
     return table
 
 
@@ -221,18 +149,19 @@ def _cells(row: OperatorReport) -> dict[str, str | Text]:
         "widths": "float" if weight == activation == "f" else f"W{weight}A{activation}",
         "where": row.processor,
         "bound": Text(row.bound, style=STYLES[row.bound]),
-        "runs/s": f"{row.runs:.1f}",
+        "runs/s": UNKNOWN if row.runs is None else f"{row.runs:.1f}",
         "MACs": f"{row.macs:,}",
         "cycles": f"{row.cycles:,}",
         "DRAM kB": f"{row.dram_bytes / 1000:.1f}",
         "stall µs": f"{row.stall_us:.1f}",
         "µs a run": f"{row.us:.1f}",
-        "load": f"{row.load:.2%}",
+        "load": UNKNOWN if row.load is None else f"{row.load:.2%}",
     }
 
 
 def by_layer(report: Report) -> list[OperatorReport]:
-    """The operators of each layer summed; the bound is that of the longest, runs are those of the most frequent."""
+    """The operators of each layer summed; the bound is that of the longest, runs are those of the most frequent, or
+    None if those of any are."""
     layers: dict[str, list[OperatorReport]] = {}
     for operator in report.operators:
         layers.setdefault(operator.layer, []).append(operator)
@@ -240,13 +169,16 @@ def by_layer(report: Report) -> list[OperatorReport]:
 
 
 def _sum_up(name: str, parts: list[OperatorReport]) -> OperatorReport:
-    longest = max(parts, key=lambda part: part.load)
-    runs = max(part.runs for part in parts)
+    if any(part.runs is None for part in parts):  # as if each ran once
+        once = [replace(part, runs=1.0, load=part.us * 1e-6) for part in parts]
+        return replace(_sum_up(name, once), runs=None, load=None)
+    longest = max(parts, key=_load_of)
+    runs = max(part.runs or 0.0 for part in parts)
 
     def per_run(field: str) -> float:
         return sum(getattr(part, field) * part.runs for part in parts) / runs if runs else 0.0
 
-    busy = sum(part.load for part in parts)
+    busy = sum(map(_load_of, parts))
     return replace(
         longest,
         name=name,
@@ -260,8 +192,12 @@ def _sum_up(name: str, parts: list[OperatorReport]) -> OperatorReport:
         stall_us=per_run("stall_us"),
         energy_uj=per_run("energy_uj"),
         load=busy,
-        utilization=sum(part.utilization * part.load for part in parts) / busy if busy else 0.0,
+        utilization=sum(part.utilization * _load_of(part) for part in parts) / busy if busy else 0.0,
     )
+
+
+def _load_of(operator: OperatorReport) -> float:
+    return operator.load or 0.0
 
 
 def _summary_table(reports: list[Report]) -> Table:
@@ -280,7 +216,7 @@ def _summary_table(reports: list[Report]) -> Table:
         ("energy, mJ per s of speech", "energy_mj_per_s", "{:.3f}"),
     ):
         values = [getattr(report, field) for report in reports]
-        cells = ["not known" if value is None else form.format(value) for value in values]
+        cells = [UNKNOWN if value is None else form.format(value) for value in values]
         if len(values) > 1:
             known = None not in values and values[1] > 0
             cells.append(f"{values[0] / values[1]:.2f}x" if known else "")

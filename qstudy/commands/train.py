@@ -14,6 +14,7 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
         out: Folder of the run; by default runs/NAME.
         name: Of the run; by default the policy and a hash of the configuration.
     """
+    from qstudy.hardware.simulator import milliseconds
     from qstudy.training.baseline import publish
     from qstudy.training.devices import join
     from qstudy.training.record import MODEL_FILE
@@ -31,6 +32,7 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     for label, scores in (record.metrics or {}).items():
         rate, low, high = (100 * (scores[key] or 0.0) for key in ("wer", "wer_low", "wer_high"))
         print(f"{label}: WER {rate:.2f} % (95 %: {low:.2f}-{high:.2f}), {scores['words']} words")
-    latency = ", ".join(f"{value['latency_ms']:.2f} ms on {key}" for key, value in (record.latency or {}).items())
+    simulated = (record.latency or {}).items()
+    latency = ", ".join(f"{milliseconds(value['latency_ms'])} on {key}" for key, value in simulated)
     print(f"{folder / MODEL_FILE}: {record.size_bytes:,} bytes; simulated latency {latency}")
     print(f"Next: qstudy transcribe {folder / MODEL_FILE} some.wav")

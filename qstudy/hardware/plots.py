@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from qstudy.files import replacing
 from qstudy.hardware.accelerator import Accelerator
-from qstudy.hardware.simulator import OperatorReport, Report
+from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in grey by their lightness.
 COLOURS = {
@@ -116,11 +116,12 @@ def _roofs(axis: Axes, accelerator: Accelerator, limits: tuple[float, float]) ->
 def _points(axis: Axes, report: Report) -> None:
     """One circle per matrix product; the heaviest are named, as far as their names do not collide."""
     named: list[tuple[float, float]] = []
-    for rank, operator in enumerate(sorted(_products(report), key=lambda operator: -operator.load)):
+    total = sum(operator.load or 0.0 for operator in report.operators)
+    for rank, operator in enumerate(sorted(_products(report), key=lambda operator: -(operator.load or 0.0))):
         at = (operator.macs / operator.sram_bytes, operator.macs / operator.us / 1000)
         axis.scatter(
             *at,
-            s=25 + 600 * operator.load / report.rtf,
+            s=25 + 600 * (operator.load or 0.0) / total,
             color=COLOURS[operator.bound],
             edgecolor="white",
             zorder=3 + rank,
@@ -154,8 +155,9 @@ def _bars(axis: Axes, report: Report) -> None:
     for row, operators in enumerate(layers.values()):
         left = 0.0
         for operator in sorted(operators, key=lambda op: list(COLOURS).index(op.bound)):
-            axis.barh(row, 1000 * operator.load, left=left, color=COLOURS[operator.bound], edgecolor="white", lw=0.5)
-            left += 1000 * operator.load
+            width_ms = 1000 * (operator.load or 0.0)
+            axis.barh(row, width_ms, left=left, color=COLOURS[operator.bound], edgecolor="white", lw=0.5)
+            left += width_ms
         first = operators[0]
         width = (
             "float"
@@ -173,8 +175,8 @@ def _bars(axis: Axes, report: Report) -> None:
             textcoords="offset points",
         )
     axis.set_yticks(range(len(layers)), [_plain(name) for name in layers], fontsize=8)
-    axis.set_xlabel(
-        f"ms of computing per second of speech (all: {1000 * report.rtf:.1f}; latency {report.latency_ms:.1f} ms)"
-    )
+    total = UNKNOWN if report.rtf is None else f"{1000 * report.rtf:.1f}"
+    latency = UNKNOWN if report.latency_ms is None else f"{report.latency_ms:.1f} ms"
+    axis.set_xlabel(f"ms of computing per second of speech (all: {total}; latency {latency})")
     axis.margins(x=0.12)
     axis.spines[["top", "right"]].set_visible(False)

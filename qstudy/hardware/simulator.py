@@ -20,6 +20,8 @@ from qstudy.hardware.stream import REFERENCE, Speech, latency_s, runs_per_second
 from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import Operator, Workload
 
+UNKNOWN = "unknown"
+"""What people read where a number is None."""
 BOUNDS = ("compute", "bandwidth", "on-chip bandwidth", "element-wise", "expansion", "hand-over")
 
 
@@ -35,8 +37,8 @@ class OperatorReport:
     """`accelerator` or `cpu`."""
     bound: str
     """What takes longest: one of `BOUNDS`."""
-    runs: float
-    """Runs per second of speech."""
+    runs: float | None
+    """Runs per second of speech; None: nobody says how often it runs."""
     macs: int
     cycles: int
     dram_bytes: float
@@ -47,31 +49,36 @@ class OperatorReport:
     """Of these, waiting for memory."""
     utilization: float
     """Multiply-accumulates done over those possible in that time, 0 to 1."""
-    load: float
-    """Seconds of computing per second of speech."""
+    load: float | None
+    """Seconds of computing per second of speech; None as `runs`."""
     energy_uj: float
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a model costs on a device."""
+    """What a model costs on a device; totals are None where nobody says of some operator how often it runs."""
 
     model: str
     accelerator: str
-    latency_ms: float
+    latency_ms: float | None
     """User-perceived latency, median over the utterances: from the end of speech to the last result."""
-    latency_p95_ms: float
+    latency_p95_ms: float | None
     """The same, 95th percentile."""
-    rtf: float
+    rtf: float | None
     """Seconds of computing per second of speech, of the placement with the lowest latency."""
-    step_ms: float
+    step_ms: float | None
     """Computing per joint period: all that one joint period of speech needs, with its share of labels."""
-    dram_mb_per_s: float
+    dram_mb_per_s: float | None
     """Megabytes (1e6) read from behind the on-chip memory, per second of speech."""
     energy_mj_per_s: float | None
-    """Millijoules per second of speech; None where the profile has no energies."""
+    """Millijoules per second of speech; None where the profile has no energies, too."""
     operators: tuple[OperatorReport, ...]
-    """Those that run at all, in the order of execution."""
+    """Those that run at all, or whose rate is not known, in the order of execution."""
+
+    @property
+    def untimed(self) -> list[str]:
+        """The layers of which nobody says how often they run."""
+        return list(dict.fromkeys(operator.layer for operator in self.operators if operator.runs is None))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -91,25 +98,30 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
         speech: the utterances; one of 4 s with 48 labels by default.
 
     Raises:
-        UserError: nothing on the device computes in the widths of an operator.
+        UserError: there is no operator, or nothing on the device computes in the widths of one.
     """
     operators = workload.operators
+    if not operators:
+        raise UserError(f"{workload.name} has no layers to price.")
     costs, latencies = _best_plan(operators, [workload.bit_map], accelerator, speech)
     if not np.isfinite(latencies).all():
         _explain(workload, costs, accelerator)
     rates = _average_runs(operators, speech)
     load = _load(costs, rates)[0]
     period = max((op.every_ms for op in operators if op.every_ms), default=1000.0)
-    energy = float(1e3 * costs.energy_j[0] @ rates) if accelerator.has_energy else None
+    known = all(operator.rate_known for operator in operators)
+    totals = {
+        "latency_ms": 1e3 * np.median(latencies[:, 0]),
+        "latency_p95_ms": 1e3 * np.percentile(latencies[:, 0], 95),
+        "rtf": load.sum(),
+        "step_ms": load.sum() * period,
+        "dram_mb_per_s": costs.dram_bytes[0] @ rates / 1e6,
+        "energy_mj_per_s": 1e3 * costs.energy_j[0] @ rates if accelerator.has_energy else None,
+    }
     return Report(
         model=workload.name,
         accelerator=accelerator.name,
-        latency_ms=float(1e3 * np.median(latencies[:, 0])),
-        latency_p95_ms=float(1e3 * np.percentile(latencies[:, 0], 95)),
-        rtf=float(load.sum()),
-        step_ms=float(load.sum() * period),
-        dram_mb_per_s=float(costs.dram_bytes[0] @ rates / 1e6),
-        energy_mj_per_s=energy,
+        **{name: float(total) if known and total is not None else None for name, total in totals.items()},
         operators=tuple(_operator_reports(workload, costs, rates, load, accelerator)),
     )
 
@@ -127,7 +139,10 @@ def _explain(workload: Workload, costs: Costs, accelerator: Accelerator) -> NoRe
 def candidate_latencies_ms(
     operators: Sequence[Operator], bit_maps: Sequence[BitMap], accelerator: Accelerator, speech: Speech = REFERENCE
 ) -> np.ndarray:
-    """`latency_ms` of many bit maps at once (C,): what `simulate` reports for each; infinite where it refuses."""
+    """`latency_ms` of many bit maps at once (C,): what `simulate` reports for each; infinite where it refuses, NaN
+    where the rate of an operator is not known."""
+    if not all(operator.rate_known for operator in operators):
+        return np.full(len(bit_maps), np.nan)
     chunks = [bit_maps[start : start + 1024] for start in range(0, len(bit_maps), 1024)]
     found = [np.median(_best_plan(operators, chunk, accelerator, speech)[1], axis=0) for chunk in chunks]
     return 1e3 * np.concatenate(found) if found else np.zeros(0)
@@ -161,7 +176,7 @@ def _latencies(operators: Sequence[Operator], costs: Costs, speech: Speech) -> n
     """User-perceived latencies (utterances, C) in seconds."""
     possible = np.isfinite(costs.total_s)
     seconds = np.where(possible, costs.total_s, 0.0)
-    found, needed = [], np.zeros(len(operators), dtype=bool)
+    found, needed = [], np.array([not operator.rate_known for operator in operators])
     for duration_s, labels in zip(speech.durations_s, speech.labels, strict=True):
         times, runs = schedule(operators, duration_s, labels, speech.tail_ms)
         found.append(latency_s(seconds, times, runs))
@@ -184,7 +199,8 @@ def _operator_reports(
     lone_cpu = accelerator.processor.dataflow == "vector"
     reports = []
     for i, operator in enumerate(workload.operators):
-        if rates[i] == 0:
+        known = operator.rate_known
+        if known and rates[i] == 0:
             continue
         reports.append(
             OperatorReport(
@@ -194,7 +210,7 @@ def _operator_reports(
                 activation_bits=int(bits.activation[0, i]),
                 processor="cpu" if costs.on_cpu[0, i] or lone_cpu else "accelerator",
                 bound=bound(costs, i),
-                runs=float(rates[i]),
+                runs=float(rates[i]) if known else None,
                 macs=operator.macs,
                 cycles=round(float(costs.cycles[0, i])),
                 dram_bytes=float(costs.dram_bytes[0, i]),
@@ -202,7 +218,7 @@ def _operator_reports(
                 us=float(1e6 * costs.total_s[0, i]),
                 stall_us=float(1e6 * stall_s(costs, i)),
                 utilization=float(costs.utilization[0, i]),
-                load=float(load[i]),
+                load=float(load[i]) if known else None,
                 energy_uj=float(1e6 * costs.energy_j[0, i]),
             )
         )
@@ -226,3 +242,8 @@ def stall_s(costs: Costs, i: int) -> float:
     """How long operator i waits for memory, in seconds."""
     busy = max(costs.compute_s[0, i], costs.elementwise_s[0, i], costs.expansion_s[0, i])
     return max(float(costs.total_s[0, i] - costs.handover_s[0, i] - busy), 0.0)
+
+
+def milliseconds(value: float | None) -> str:
+    """A latency for people."""
+    return UNKNOWN if value is None else f"{value:.2f} ms"

@@ -10,8 +10,8 @@ Each entry of `layers` has a `name` and a `kind` with that kind's sizes:
 | `embedding` | rows, columns |
 | `conformer` | width, feed_forward, heads, kernel, context, repeat (1) |
 
-and says when it runs: `every_ms`, `per_label`, `share`, `frames`, `after_end` (see `LayerShape`). Every number has
-bounds far beyond any recognizer's, so that totals stay exact.
+and says when it runs: `every_ms` or `per_label` or both, and `share`, `frames`, `after_end` (see `LayerShape`). Every
+number has bounds far beyond any recognizer's, so that totals stay exact.
 """
 
 import inspect
@@ -104,6 +104,8 @@ def _shapes(entry: dict[str, Any], path: Path, number: int) -> list[LayerShape]:
         raise UserError(f"{where}: the field {missing[0]!r} is missing.")
     sizes = {field: checked(own[field], value, f"{where}: {field}") for field, value in entry.items() if field in own}
     timing = {f: checked(hint, entry[f], f"{where}: {f}") for f, hint in TIMING.items() if f in entry}
+    if not timing.get("per_label") and "every_ms" not in timing:
+        raise UserError(f"{where}: every_ms: missing; say how often the layer runs, by every_ms, per_label, or both.")
     return [replace(shape, **timing) for shape in build(**sizes)]
 
 

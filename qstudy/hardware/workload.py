@@ -65,6 +65,11 @@ class Operator:
             )
 
     @property
+    def rate_known(self) -> bool:
+        """Whether anyone says when it runs; element-wise work that nobody times (a constant's) counts as none."""
+        return self.inputs == 0 or self.every_ms is not None or self.per_label > 0
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates per run."""
         return 0 if self.form == "lookup" else self.vectors * self.inputs * self.outputs

@@ -54,6 +54,13 @@ def rnnt_loss(
         ValueError: a shape, dtype, device, length, target or option is not as above.
         TypeError: something is no tensor, or blank or clamp are no numbers.
         RuntimeError: while differentiating with `create_graph=True`.
+
+    Example:
+        >>> logits = torch.zeros(1, 2, 2, 3, requires_grad=True)  # 2 frames, 1 label, 3 scores each
+        >>> lengths = torch.tensor([2]), torch.tensor([1])
+        >>> loss = qstudy.rnnt_loss(logits, torch.tensor([[1]]), *lengths, blank=0)  # 2 alignments of 3 steps
+        >>> bool(torch.isclose(loss, -torch.log(torch.tensor(2 / 27))))
+        True
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}, but must be one of {', '.join(REDUCTIONS)}.")

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 LSTMState = tuple[Tensor, Tensor]
@@ -15,6 +16,15 @@ class Arithmetic(nn.Module, ABC):
     @abstractmethod
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
+
+    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
+
+        Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, but G
+        times the work, so that most override it.
+        """
+        every = self.linear(x, weight, bias).unflatten(-1, (x.shape[-2], -1))  # (..., G, G, H / G)
+        return every.diagonal(dim1=-3, dim2=-2).transpose(-1, -2).flatten(-2)
 
     @abstractmethod
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
@@ -37,3 +47,9 @@ class Arithmetic(nn.Module, ABC):
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         """The layer's weights in float, (rows, columns) each: its own `matrices`, if it has them."""
         return matrices
+
+
+def grouped_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Each of G groups times its own H / G rows: x (..., G, D), weight (H, D), of one float type -> (..., H)."""
+    rows = weight.unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
+    return torch.einsum("...gd,ghd->...gh", x, rows).flatten(-2)

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from qstudy.bits import LayerShape
@@ -97,7 +98,10 @@ class Embedding(nn.Embedding, Quantizable):
         """Look up ids (...) int64: (..., size)."""
         if self.arithmetic is None:
             return super().forward(ids)
-        return self.arithmetic.embedding(ids, self.weight)
+        rows = self.arithmetic.embedding(ids, self.weight)
+        if self.padding_idx is None:
+            return rows
+        return torch.where((ids == self.padding_idx).unsqueeze(-1), rows.detach(), rows)  # as in torch: not trained
 
     def matrices(self) -> list[Tensor]:
         return [self.weight]

@@ -43,7 +43,7 @@ def other_state(model: nn.Module) -> dict[str, dict[str, Tensor]]:
 
 def _own_state(name: str, module: nn.Module, seen: set[int]) -> dict[str, Tensor]:
     """A module's own part; `seen` tensors are left out, and added to."""
-    matrices_and_bias = module.twin_state if isinstance(module, Quantizable) else ()
+    matrices_and_bias = getattr(module, "twin_state", ())
     state = module.state_dict(keep_vars=True)  # lists what persists
     own = {key: each for key, each in state.items() if "." not in key and key not in matrices_and_bias}
     for key, each in own.items():

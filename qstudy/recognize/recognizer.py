@@ -11,7 +11,7 @@ from torch import Tensor
 from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
-from qstudy.errors import naming
+from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.named import asked_by
@@ -104,6 +104,8 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
 
 def _built(packed: PackedModel) -> Recognizer:
     header = packed.header
+    if "tokenizer" not in header:
+        raise UserError("this is no recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
     features = fill(FeatureSettings, header.get("features"), "features")
     config = fill(ModelConfig, header.get("model"), "model")
     tokenizer = tokenizer_from_dict(header.get("tokenizer"))

@@ -45,21 +45,31 @@ class Budgets:
         return {name: limit for name, limit in named.items() if limit is not None}
 
     def costs(self, price: Priced) -> dict[str, float]:
-        """`size_bytes` and, if the candidate was simulated at all, `latency_ms` on the budget's accelerator.
+        """`size_bytes` and, if it is known, `latency_ms` on the budget's accelerator.
 
         Raises:
-            UserError: there is a latency budget, and the candidate was not simulated on its accelerator.
+            UserError: there is a latency budget, and the candidate was not simulated on its accelerator, or has a layer
+                of which nobody says how often it runs.
         """
         costs: dict[str, float] = {"size_bytes": price.size_bytes}
         accelerator = self.accelerator or next(iter(price.latency), "")
-        if accelerator in price.latency:
-            costs["latency_ms"] = float(price.latency[accelerator]["latency_ms"])
+        latency = price.latency.get(accelerator, {}).get("latency_ms")
+        if latency is not None:
+            costs["latency_ms"] = float(latency)
         elif self.latency_ms is not None:
-            raise UserError(
-                f"budgets: accelerator: {accelerator!r} is not among those that the run configuration simulates "
-                f"({', '.join(price.latency) or 'none'}); add it to the base's field `accelerator`."
-            )
+            raise UserError(self._unknown(accelerator, price.latency))
         return costs
+
+    def _unknown(self, accelerator: str, simulated: Mapping[str, Any]) -> str:
+        """Why there is no latency to hold against the budget."""
+        if accelerator in simulated:
+            return (
+                "budgets: latency_ms: nobody says how often some layer of the model runs; give it a rate, or no budget."
+            )
+        return (
+            f"budgets: accelerator: {accelerator!r} is not among those that the run configuration simulates "
+            f"({', '.join(simulated) or 'none'}); add it to the base's field `accelerator`."
+        )
 
     def constraints(self, costs: Mapping[str, float]) -> dict[str, float]:
         """Named constraints as Optuna takes them: above 0 is over budget.

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, MinLen
 
 from qstudy.errors import UserError, naming
-from qstudy.fields import Seed, Text, check_fields, fill
+from qstudy.fields import Seed, Text, check_fields, fill, merged
 from qstudy.files import safe_name
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.budget import Budgets
-from qstudy.sweep.space import Template, expand, merge, sample, size
+from qstudy.sweep.space import Template, expand, sample, size
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 from qstudy.yaml_file import load_yaml
 
@@ -109,9 +109,10 @@ class StudyConfig:
         Raises:
             UserError: a field is unknown or wrong.
         """
+        values = merged(self.base, changes)
         if list(changes) == ["policy"]:  # the usual case: a policy checks its own options, so spare the rest
-            return replace(self.base_run, policy=changes["policy"])
-        return config_from_dict(merge(self.base, changes))
+            return replace(self.base_run, policy=values["policy"])
+        return config_from_dict(values)
 
     @property
     def wanted(self) -> int:
@@ -163,7 +164,7 @@ def _whole(path: Path, own: dict[str, Any]) -> dict[str, Any]:
     base = {"from": values["base"]} if isinstance(values.get("base"), str) else values.get("base")
     if isinstance(base, Mapping) and "from" in base:
         changes = {name: value for name, value in base.items() if name != "from"}
-        values["base"] = merge(load_yaml(path.parent / str(base["from"])), changes)
+        values["base"] = merged(load_yaml(path.parent / str(base["from"])), changes)
     return values
 
 

@@ -161,6 +161,7 @@ def _record(candidate: Candidate) -> Record:
         study=candidate.study,
         trial=trial.number,
         extra=candidate.extra,
+        cost=candidate.price,
         report=report,
     )
 

@@ -107,17 +107,6 @@ def suggest(trial: optuna.Trial, templates: Sequence[Template]) -> dict[str, Any
     return fill(template, picked)
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`: sections are merged key by key, the policy is replaced as a whole."""
-    merged = dict(base)
-    for key, value in changes.items():
-        inner = merged.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping) and key != "policy":
-            value = merge(inner, value)
-        merged[key] = value
-    return merged
-
-
 def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if not isinstance(value, Mapping):
         yield path, value

@@ -16,13 +16,11 @@ from qstudy.errors import UserError
 from qstudy.files import content_hash, file_hash, replacing
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.locks import locked
-from qstudy.recognize.recognizer import describe, pack
 from qstudy.training.assets import make_corpus, open_assets
+from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join
-from qstudy.training.environment import environment
-from qstudy.training.evaluation import evaluate
-from qstudy.training.price import describe_price, price
+from qstudy.training.price import price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
 from qstudy.training.sections import Baseline
 from qstudy.training.start import read_start
@@ -112,22 +110,7 @@ def _score(config: RunConfig, folder: Path, name: str) -> None:
     assert config.start_file is not None
     assets = open_assets(config)
     model = read_start(config.start_file, config, assets.tokenizer)
-    cost = price(config)
-    packed = pack(model, cost.bit_map, describe(config.model, config.features, assets.tokenizer, config.policy))
-    packed.save(folder / MODEL_FILE)
-    record = Record(
-        run=name,
-        state="complete",
-        policy=config.policy["name"],
-        config=to_dict(config),
-        **describe_price(cost),
-        **evaluate(model, packed, assets),
-        file_bytes=(folder / MODEL_FILE).stat().st_size,
-        seed=config.seed,
-        scored=_sets(config),
-        **environment(),
-    )
-    write_record(folder, record)
+    conclude(model, config, price(config), assets, folder, run=name, scored=_sets(config))
 
 
 def _from_scratch(config: RunConfig) -> RunConfig:

@@ -1,5 +1,6 @@
 """What a run is made of: plain dataclasses, filled from YAML and the command line."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from qstudy.errors import UserError
-from qstudy.fields import Seed, Share, Steps, Text, check_fields, fill
+from qstudy.fields import Seed, Share, Steps, Text, check_fields, fill, merged
 from qstudy.files import file_hash
 from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig, named_part
 from qstudy.yaml_file import load_yaml as load_yaml
@@ -194,6 +195,11 @@ class RunConfig:
         return (self.start or ("scratch" if self.policy.get("name") == "float" else "baseline")) == "scratch"
 
     @property
+    def schedule_name(self) -> str:
+        """The field whose schedule applies."""
+        return "training" if self.from_scratch else "finetune"
+
+    @property
     def schedule(self) -> Schedule:
         """The schedule that applies."""
         return self.training if self.from_scratch else self.finetune
@@ -211,13 +217,13 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
         raise UserError(f"Run configuration: {error}") from error
 
 
-def load_config(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
-    """Read a run configuration from YAML; `overrides` replace top-level fields.
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a run configuration from YAML; `overrides` change some of its fields, as `fields.merged` says.
 
     Raises:
         UserError: the file is missing or not YAML, a field is unknown or wrong.
     """
-    return config_from_dict({**load_yaml(path), **(overrides or {})})
+    return config_from_dict(merged(load_yaml(Path(path)), overrides or {}))
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -98,8 +98,8 @@ class Progress(L.Callback):
         self.waiting.seconds.clear()
         if not np.isfinite(self.losses[-1]):
             raise Diverged(
-                f"The loss became {self.losses[-1]} at step {trainer.global_step - 1}; lower training.learning_rate or"
-                " the policy's penalty, and start again."
+                f"The loss became {self.losses[-1]} at step {trainer.global_step - 1}; lower the learning rate or the "
+                "policy's penalty, and start again."
             )
         if trainer.is_global_zero:
             self._show(trainer.global_step)

@@ -1,9 +1,9 @@
 """One run, from configuration to record."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,27 +11,26 @@ import torch
 from qstudy.data.batches import collate
 from qstudy.data.cache import mean_std
 from qstudy.data.sampler import BatchSampler
-from qstudy.errors import UserError
+from qstudy.errors import Diverged, UserError
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, fill_packed
-from qstudy.quant.policies import build_policy
-from qstudy.recognize.recognizer import describe, pack
+from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import CHECKPOINT_FILE
+from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import check_devices, join
-from qstudy.training.environment import environment
-from qstudy.training.evaluation import evaluate
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.precision import check_precision
-from qstudy.training.price import describe_price, price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
-from qstudy.training.sections import Notes
+from qstudy.training.price import Price, price
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record
 from qstudy.training.tracking import start_tracking
 
 CALIBRATION_BATCHES = 8
+UNTRAINED: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
+"""What the record of a policy that does not train tells of its training."""
 
 
 def prepare(config: RunConfig) -> None:
@@ -54,6 +53,7 @@ def run(
     study: str | None = None,
     trial: int | None = None,
     extra: dict[str, Any] | None = None,
+    cost: Price | None = None,
     report: Report | None = None,
 ) -> Record:
     """Train or calibrate, pack, evaluate and record one model in `folder`; goes on from a checkpoint there.
@@ -65,6 +65,7 @@ def run(
         study: its study, W&B's group.
         trial: its number in the study.
         extra: more entries for the record (budgets).
+        cost: of the run, if it was priced before.
         report: called with (step, dev WER) while training; may raise to stop.
 
     Returns:
@@ -73,18 +74,15 @@ def run(
     check_precision(config, config.trainer.accelerator)
     check_devices(config.trainer)
     _require_own_folder(folder, config)
-    cost, assets = price(config), open_assets(config)  # bad input is told by one process, before there are more
+    cost, assets = cost or price(config), open_assets(config)  # bad input is told by one process, before there are more
     devices = join(config.trainer)
     baseline = None if config.from_scratch else float_baseline(config)
     L.seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
     tracked = config.track and devices.is_global_zero
     tracker = start_tracking(folder, study, name, to_dict(config), enabled=tracked)
-    with tracker or nullcontext():
-        model, policy = _new_model(config, assets, baseline).to(devices.device), build_policy(config.policy)
-        policy.total_steps = config.schedule.steps
-        policy.prepare(model)
-        policy.calibrate(model, _passes(model, config, assets))
-        trained: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
+    with tracker or nullcontext(), naming_rate(config):
+        model, policy = _prepared(config, cost, assets, baseline, devices.device)
+        trained = UNTRAINED
         if policy.trains:
             module = TransducerModule(model, policy, config.schedule, assets.tokenizer, config.seed)
             trained = fit(module, config, assets, folder, name, tracker, report)
@@ -93,37 +91,39 @@ def run(
             return read_record(folder / RECORD_FILE)
         model.cpu().eval()
         policy.project_(model, trained["steps"])
-        header = describe(config.model, config.features, assets.tokenizer, config.policy)
-        packed = pack(model, cost.bit_map, header)
-        packed.save(folder / MODEL_FILE)
-        record = Record(
-            run=name,
-            study=study,
-            trial=trial,
-            state="complete",
-            policy=config.policy["name"],
-            config=to_dict(config),
-            **{**describe_price(cost), "size_bytes": packed.size_bytes},
-            notes=cast(Notes, policy.notes()),
-            **evaluate(model, packed, assets),
-            file_bytes=(folder / MODEL_FILE).stat().st_size,
-            baseline=baseline_summary(baseline),
-            **trained,
-            seed=config.seed,
-            **environment(),
-            **(extra or {}),
-        )
-        record = write_record(folder, record)
+        entries = {"notes": policy.notes(), "baseline": baseline_summary(baseline), **trained, **(extra or {})}
+        record = conclude(model, config, cost, assets, folder, run=name, study=study, trial=trial, **entries)
         if tracker:
             tracker.finish(record, folder / MODEL_FILE)
     devices.barrier()
     return record
 
 
+@contextmanager
+def naming_rate(config: RunConfig) -> Iterator[None]:
+    """Within, a training that diverges says which learning rate it had."""
+    try:
+        yield
+    except Diverged as error:
+        rate = f"{config.schedule_name}.learning_rate is {config.schedule.learning_rate:g}"
+        raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
+
+
 def _require_own_folder(folder: Path, config: RunConfig) -> None:
     """Raise UserError if a policy that does not train would leave its model beside another run's checkpoint."""
     if not build_policy(config.policy).trains and (folder / CHECKPOINT_FILE).exists():
         raise UserError(f"{folder} holds another run ({CHECKPOINT_FILE}); choose another folder, or remove it.")
+
+
+def _prepared(
+    config: RunConfig, cost: Price, assets: Assets, baseline: Path | None, device: torch.device
+) -> tuple[RNNT, QuantPolicy]:
+    """The model on the device where it is trained, its slots filled and calibrated, and the policy that did it."""
+    model, policy = _new_model(config, assets, baseline).to(device), build_policy(config.policy)
+    policy.total_steps = config.schedule.steps
+    policy.prepare(model, cost.bit_map)
+    policy.calibrate(model, _passes(model, config, assets))
+    return model, policy
 
 
 def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT:

@@ -12,9 +12,11 @@ from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.integer.accumulator import QParams, record, rescale
+from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.packed import PackedFixedPoint
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
+from qstudy.quant.straight_through import straight_through
 
 
 class _FixedPointLinear(torch.autograd.Function):
@@ -73,6 +75,16 @@ class FixedPointArithmetic(FakeArithmetic):
                 quantized, self._weight(0, weight), codes, quantizer.scale, self._codes(0, weight)
             )
             return y if bias is None else y + bias
+
+    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+        if self.inputs is None or not self.inputs.fake_quant_enabled:
+            return fake
+        with torch.no_grad():
+            matrix = self._codes(0, weight)
+            whole = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
+            exact = grouped_integer_linear(x, whole, bias, self._qparams())
+        return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.inputs is None or not self.inputs.fake_quant_enabled:

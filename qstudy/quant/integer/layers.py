@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bfloat16 import gradient_dtype
-from qstudy.quant.integer.accumulator import QParams, accumulate, record, rescale
+from qstudy.quant.integer.accumulator import QParams, accumulate, accumulate_groups, record, rescale
 from qstudy.quant.products import input_gradient, weight_gradient
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
@@ -90,6 +90,24 @@ def integer_lstm(
         trace = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, qparams)
         y, h, c = last_state(trace, operands[1])
     return y, (h.unsqueeze(0), c.unsqueeze(0))
+
+
+def grouped_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
+    """`integer_linear` without gradient, each of G groups of inputs with its own H / G rows.
+
+    Args:
+        x: (..., G, D) float.
+        weight: (H, D).
+        bias: (H,) float32 or None.
+        qparams: of x.
+
+    Returns:
+        (..., H) float32.
+    """
+    accumulator = accumulate_groups(qparams.quantize(x.float()), qparams.zero_point, weight.codes)
+    record(accumulator)
+    y = rescale(accumulator, qparams.scale, weight.scale)
+    return y if bias is None else y + bias
 
 
 def wants_gradient(operands: Sequence[Tensor | None]) -> bool:

@@ -57,18 +57,18 @@ class PackedModel:
         """Bytes of all tensors: the file less its header."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
-        packed_file.write(path, {name: tensor.numpy() for name, tensor in self.tensors.items()}, self.header)
+        packed_file.write(Path(path), {name: tensor.numpy() for name, tensor in self.tensors.items()}, self.header)
 
     @classmethod
-    def load(cls, path: Path) -> "PackedModel":
+    def load(cls, path: str | Path) -> "PackedModel":
         """Read a packed model and check that it is whole.
 
         Raises:
             UserError: the file is missing, truncated, damaged, or not a packed model.
         """
-        header, arrays, shapes, bit_map = packed_file.read(path)
+        header, arrays, shapes, bit_map = packed_file.read(Path(path))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return cls(tensors, header, shapes, bit_map, str(path))
 

@@ -57,14 +57,19 @@ class QuantPolicy(ABC):
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
         """How `layer` computes at these widths; asked only for layers with something to quantize."""
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module, bit_map: BitMap | None = None) -> None:
         """Fill the slots, on the device where each layer lies.
+
+        Args:
+            model: of quantizable layers.
+            bit_map: what `bit_map` gave for them, if it was asked before.
 
         Raises:
             UserError: a layer's widths are none of this policy's, or its weights are not finite.
         """
         layers = quantizable(model)
-        bit_map = self.bit_map(layer.shape(name) for name, layer in layers.items())
+        if bit_map is None:
+            bit_map = self.bit_map(layer.shape(name) for name, layer in layers.items())
         for name, layer in layers.items():
             bits = bit_map[name]
             device = layer.matrices()[0].device

@@ -108,8 +108,8 @@ def finite_ends(x: Tensor, layer: str = ActivationQuantizer.layer) -> Tensor:
     ends = torch.stack(torch.aminmax(x.detach().float()))
     if not ends.isfinite().all():
         raise Diverged(
-            f"{layer} met values that are not finite; lower training.learning_rate, or train the float baseline "
-            "longer or anew."
+            f"{layer} met values that are not finite; lower the learning rate, or train the float baseline longer "
+            "or anew."
         )
     return ends
 

@@ -1,0 +1,56 @@
+"""torch's layers and their quantizable twins: which becomes which, and what stays as it is."""
+
+from torch import nn
+
+from qstudy.quant.conv import Conv1d
+from qstudy.quant.deep_lstm import DeepLSTM
+from qstudy.quant.layers import UNKNOWN, Embedding, Linear, Quantizable, quantizable
+
+TWINS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: Linear,
+    nn.Embedding: Embedding,
+    nn.Conv1d: Conv1d,
+    nn.LSTM: DeepLSTM,
+}
+"""torch's layer -> ours. Other classes, those derived from these among them, stay as they are: their forward pass may
+be anything."""
+
+
+def put_twins(model: nn.Module) -> None:
+    """Turn torch's layers into their quantizable twins, with empty slots: the very same objects, of another class."""
+    for layer in quantizable(model).values():
+        layer.arithmetic = None
+    for module in list(model.modules()):
+        twin = TWINS.get(type(module))
+        if twin is None or not _convertible(module):
+            continue
+        object.__setattr__(module, "__class__", twin)
+        if isinstance(module, DeepLSTM):
+            module.add_directions()
+        else:
+            module.arithmetic, module.rate = None, UNKNOWN  # type: ignore[assignment]
+
+
+def _convertible(module: nn.Module) -> bool:
+    """Whether a layer of torch's class computes as its twin does: an LSTM that projects its hidden state, a table that
+    renormalizes its rows, and a weight that is computed (weight norm, pruning) do not."""
+    own = module._parameters
+    plain = "weight" in own or "weight_ih_l0" in own
+    return plain and not getattr(module, "proj_size", 0) and getattr(module, "max_norm", None) is None
+
+
+def left_in_float(model: nn.Module) -> list[str]:
+    """Modules with a matrix of their own that nothing quantizes, with their class."""
+    return [
+        f"{name or 'the model'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if not isinstance(module, Quantizable | DeepLSTM)
+        and any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+    ]
+
+
+def leave_fast_paths(model: nn.Module) -> None:
+    """Torch's fused transformer layer reads the weights of its linear layers itself, past their slots."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0

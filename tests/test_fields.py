@@ -1,0 +1,45 @@
+"""One way to change a configuration by another."""
+
+from typing import Any
+
+import pytest
+
+from qstudy.fields import merged
+
+BASE = {"policy": {"name": "ptq", "layers": {"*": {"weight": 4}}}, "finetune": {"steps": 10, "clip": 2.0}, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "expected"),
+    [
+        ({"seed": 1}, "seed", 1),
+        ({"finetune": {"steps": 20}}, "finetune", {"steps": 20, "clip": 2.0}),
+        ({"finetune": None}, "finetune", None),
+        ({"new": {"a": [1]}}, "new", {"a": [1]}),
+        ({"policy": {"name": "float"}}, "policy", {"name": "float"}),
+        ({"policy": {"rounding": "gptq"}}, "policy", {**BASE["policy"], "rounding": "gptq"}),
+        (
+            {"policy": {"name": "ptq", "layers": {"*": {"activation": 8}}}},
+            "policy",
+            {"name": "ptq", "layers": {"*": {"weight": 4, "activation": 8}}},
+        ),
+        (
+            {"policy": {"layers": {"joiner.*": {"weight": 8}}}},
+            "policy",
+            {"name": "ptq", "layers": {"*": {"weight": 4}, "joiner.*": {"weight": 8}}},
+        ),
+    ],
+    ids=str,
+)
+def test_merged(changes: dict[str, Any], field: str, expected: Any) -> None:
+    found = merged(BASE, changes)
+    assert found[field] == expected
+    assert {name: value for name, value in found.items() if name != field} == {
+        name: value for name, value in BASE.items() if name != field
+    }
+
+
+def test_nothing_is_changed_in_place() -> None:
+    found = merged(BASE, {"policy": {"layers": {"*": {"weight": 2}}}})
+    assert found["policy"]["layers"]["*"] == {"weight": 2}
+    assert BASE["policy"] == {"name": "ptq", "layers": {"*": {"weight": 4}}}

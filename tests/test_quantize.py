@@ -1,0 +1,312 @@
+"""Any torch model, quantized: the same to the bit before, close after, and from its file what it was."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchaudio.models import emformer_rnnt_model
+
+import qstudy
+from qstudy.errors import UserError
+from qstudy.quant.deep_lstm import DeepLSTM
+from qstudy.quant.layers import Quantizable, Rate, quantizable
+from qstudy.quant.packed.model import PackedModel
+from qstudy.quant.policies import build_policy
+
+README = Path(__file__).parents[1] / "README.md"
+W8A8 = {"weight": 8, "activation": 8}
+
+
+class Everything(nn.Module):
+    """Every kind of layer that has a twin, and what lies between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 12, padding_idx=0)
+        self.conv = nn.Conv1d(12, 16, 3, padding=1, stride=2)
+        self.norm = nn.BatchNorm1d(16)
+        self.depthwise = nn.Conv1d(16, 16, 5, padding="same", groups=16, dilation=2, padding_mode="reflect")
+        self.grouped = nn.Conv1d(16, 32, 3, groups=4, bias=False)
+        self.lstm = nn.LSTM(32, 10, 2, bidirectional=True, dropout=0.1)
+        self.output = nn.Linear(20, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.norm(torch.tanh(self.conv(self.embedding(ids).transpose(1, 2))))
+        x = self.grouped(torch.relu(self.depthwise(x)))
+        return self.output(self.lstm(x.permute(2, 0, 1))[0])
+
+
+def everything(seed: int = 0) -> Everything:
+    torch.manual_seed(seed)
+    return Everything().eval()
+
+
+def emformer(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return emformer_rnnt_model(
+        input_dim=16,
+        encoding_dim=32,
+        num_symbols=20,
+        segment_length=8,
+        right_context_length=4,
+        time_reduction_input_dim=16,
+        time_reduction_stride=4,
+        transformer_num_heads=2,
+        transformer_ffn_dim=32,
+        transformer_num_layers=2,
+        transformer_dropout=0.1,
+        transformer_activation="gelu",
+        transformer_left_context_length=6,
+        transformer_max_memory_size=0,
+        transformer_weight_init_scale_strategy="depthwise",
+        transformer_tanh_on_mem=True,
+        symbol_embedding_dim=12,
+        num_lstm_layers=2,
+        lstm_layer_norm=True,
+        lstm_layer_norm_epsilon=1e-3,
+        lstm_dropout=0.1,
+    ).eval()
+
+
+def ids(seed: int) -> Tensor:
+    return torch.randint(0, 11, (3, 40), generator=torch.Generator().manual_seed(seed))
+
+
+def speech_and_labels(seed: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    features, targets = torch.randn(2, 36, 16, generator=generator), torch.randint(1, 20, (2, 6), generator=generator)
+    return features, torch.tensor([36, 36]), targets, torch.tensor([6, 5])
+
+
+MODELS: dict[str, Any] = {"every layer": (everything, ids), "emformer": (emformer, speech_and_labels)}
+INTEGER = {
+    "native_int": {"name": "native_int", "layers": {"*": W8A8}},
+    "accelerator_aware": {"name": "accelerator_aware", "layers": {"*": W8A8}},
+    "int4_e2e": {"name": "int4_e2e"},
+    "encoder_only": {"name": "mixed", "base": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}},
+}
+POLICIES: dict[str, dict[str, Any]] = {
+    **INTEGER,
+    "fake_qat": {"name": "fake_qat", "layers": {"*": W8A8}},
+    "groups": {"name": "fake_qat", "layers": {"*": W8A8 | {"granularity": "group", "group": 8}}},
+    "s8bqat": {"name": "s8bqat", "layers": {"*": {"weight": 6, "activation": 8}}},
+    "ptq": {"name": "ptq", "layers": {"*": W8A8}},
+    "gptq": {"name": "ptq", "rounding": "gptq", "layers": {"*": W8A8}},
+    "weights": {"name": "native_int", "layers": {"*": {"weight": 8}}},
+    "activations": {"name": "fake_qat", "layers": {"*": {"activation": 8}}},
+}
+
+
+def first(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+@torch.no_grad()
+def answer(model: nn.Module, batch: Any) -> Tensor:
+    return first(model(*batch) if isinstance(batch, tuple) else model(batch))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("kind", MODELS)
+def test_from_float_to_a_file_and_back(kind: str, policy: str, tmp_path: Path) -> None:
+    build, batch = MODELS[kind]
+    model, twin = build(), build()
+    qstudy.quantize(model, POLICIES[policy])
+    assert torch.equal(answer(model, batch(0)), answer(twin, batch(0)))
+    qstudy.calibrate(model, [batch(seed) for seed in range(3)])
+    exact, quantized = answer(twin, batch(0)), answer(model, batch(0))
+    assert 0 < (quantized - exact).norm() < 0.6 * exact.norm()
+    packed = qstudy.pack(model)
+    assert packed.size_bytes == qstudy.size_bytes(model)
+    packed.save(str(tmp_path / "model.qst"))
+    loaded = answer(qstudy.load(str(tmp_path / "model.qst"), into=build(seed=9)), batch(0))
+    if policy in INTEGER:
+        assert torch.equal(loaded, quantized)
+    torch.testing.assert_close(loaded, quantized, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_parameters_keep_their_names(kind: str) -> None:
+    model, twin = MODELS[kind][0](), MODELS[kind][0](seed=9)
+    qstudy.quantize(model, POLICIES["ptq"])
+    assert {name: each.shape for name, each in model.state_dict().items()} == {
+        name: each.shape for name, each in twin.state_dict().items()
+    }
+    model.load_state_dict(twin.state_dict())
+    fresh = MODELS[kind][0](seed=3)
+    fresh.load_state_dict(model.state_dict())
+    batch = MODELS[kind][1](0)
+    assert torch.equal(answer(fresh, batch), answer(twin, batch))
+
+
+def test_the_readmes_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n# any_model\.py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "any_model"}
+    torch.manual_seed(0)
+    exec(code, names)
+    size, _, latency, _ = capsys.readouterr().out.replace(",", "").split()
+    assert int(size) == PackedModel.load("tagger.qst").size_bytes < 20_000
+    assert 0 < float(latency) < 10
+    frames = torch.randn(2, 30, 40)
+    assert torch.equal(answer(names["packed"], frames), answer(names["model"], frames))
+
+
+def test_training_goes_on_from_there() -> None:
+    """By the policy's own schedule: the penalty in the loss, `project_` after each step."""
+    model = qstudy.quantize(everything(), {"name": "s8bqat", "layers": {"*": {"weight": 3, "activation": 8}}})
+    qstudy.calibrate(model, map(ids, range(2)))
+    policy = model.quant_policy
+    assert isinstance(policy, qstudy.quant.policies.QuantPolicy)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    model.train()
+    for step in range(1, 9):
+        optimizer.zero_grad()
+        loss = model(ids(0)).square().mean()
+        loss.backward()
+        assert not model.embedding.weight.grad[0].any()  # the padding's row is not trained
+        policy.penalty(model, step).backward()
+        optimizer.step()
+        policy.project_(model, step)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_calibration_leaves_the_rest_of_the_model_as_it_was() -> None:
+    model = everything()
+    model.conv.train()
+    before = copy.deepcopy(model.norm.state_dict())
+    qstudy.quantize(model, POLICIES["fake_qat"])
+    qstudy.calibrate(model, lambda given: [given(ids(seed)) for seed in range(2)])
+    assert model.conv.training
+    assert not model.norm.training
+    assert all(torch.equal(before[name], value) for name, value in model.norm.state_dict().items())
+    assert torch.equal(answer(model, ids(0)), answer(model, ids(0)))  # no dropout, and no observer moves
+
+
+def test_what_a_rate_is_known_of_has_a_latency(tmp_path: Path) -> None:
+    model = qstudy.quantize(emformer(), POLICIES["ptq"], rates={"*": 40.0, "predictor.*": Rate(per_label=1)})
+    latency = qstudy.simulate(model).latency_ms
+    assert latency is not None
+    assert qstudy.simulate(model, bits="w2a8").latency_ms < latency
+    shapes = {name: layer.shape(name) for name, layer in quantizable(model).items()}
+    assert shapes["joiner.linear"].every_ms == 40.0
+    assert (shapes["predictor.embedding"].every_ms, shapes["predictor.embedding"].per_label) == (None, 1)
+    qstudy.calibrate(model, map(speech_and_labels, range(2)))
+    path = tmp_path / "model.qst"
+    qstudy.pack(model).save(path)
+    assert qstudy.simulate(path).latency_ms == qstudy.simulate(qstudy.pack(model)).latency_ms == latency
+    half = qstudy.quantize(emformer(), POLICIES["ptq"], rates={"transcriber.*": 40.0})
+    report = qstudy.simulate(half)
+    assert report.latency_ms is report.rtf is None
+    assert report.untimed[0] == "predictor.embedding"
+
+
+def test_layers_that_share_a_weight_come_back(tmp_path: Path) -> None:
+    class Tied(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Embedding(7, 6), nn.Linear(6, 7))
+            self[1].weight = self[0].weight
+
+    model = qstudy.calibrate(qstudy.quantize(Tied(), POLICIES["native_int"]), [torch.arange(7)])
+    assert model[0].weight is model[1].weight
+    qstudy.pack(model).save(tmp_path / "tied.qst")
+    loaded = qstudy.load(tmp_path / "tied.qst", into=Tied())
+    assert torch.equal(answer(loaded, torch.arange(7)), answer(model, torch.arange(7)))
+
+
+def test_a_fused_transformer_does_not_go_past_the_slots(tmp_path: Path) -> None:
+    """Torch's fast path multiplies with the float weights of `linear1`, whoever stands there."""
+
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        return nn.TransformerEncoder(layer, 2).eval()
+
+    x = torch.randn(2, 5, 16)
+    with pytest.warns(UserWarning, match=r"stay in float: layers\.0\.self_attn \(MultiheadAttention\)"):
+        model = qstudy.quantize(build(), {"name": "ptq", "layers": {"*": {"weight": 2}}})
+    assert torch.equal(answer(model, x), answer(build(), x))
+    qstudy.calibrate(model, [x])
+    assert (answer(model, x) - answer(build(), x)).abs().max() > 0.01
+    qstudy.pack(model).save(tmp_path / "model.qst")
+    with torch.no_grad():
+        torch.testing.assert_close(qstudy.load(tmp_path / "model.qst", into=build())(x), model(x))
+
+
+class Own(nn.Linear):
+    """What only looks like a linear layer."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 2, 3),
+        nn.GRU(2, 2),
+        nn.LSTM(4, 4, proj_size=2),
+        nn.Embedding(4, 4, max_norm=1.0),
+        Own(2, 2),
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_stays_in_float_is_said(layer: nn.Module, tmp_path: Path) -> None:
+    model = nn.ModuleList([nn.Linear(2, 2), layer])
+    kind = type(layer)
+    with pytest.warns(UserWarning, match=r"stay in float: 1"):
+        qstudy.quantize(model, {"name": "ptq", "layers": {"*": {"weight": 4}}})
+    assert type(layer) is kind
+    assert not isinstance(layer, Quantizable | DeepLSTM)
+    packed = qstudy.pack(qstudy.calibrate(model, []))
+    packed.save(tmp_path / "model.qst")
+    fresh = copy.deepcopy(nn.ModuleList([nn.Linear(2, 2), layer]))
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.zero_()
+    qstudy.load(tmp_path / "model.qst", into=fresh)
+    assert all(torch.equal(a, b) for a, b in zip(fresh[1].parameters(), layer.parameters(), strict=True))
+
+
+def test_errors_say_what_to_do(tmp_path: Path) -> None:
+    linear = {"name": "ptq", "layers": {"*": W8A8}}
+    plain = nn.Sequential(nn.Linear(3, 3))
+    with pytest.raises(UserError, match=r"no quantizable layer; qstudy\.quantize"):
+        build_policy(linear).prepare(plain)
+    with pytest.raises(UserError, match="no quantizable layer"):
+        qstudy.quantize(nn.Sequential(nn.Conv2d(1, 1, 1)), linear)
+    for verb in (qstudy.pack, qstudy.size_bytes, qstudy.simulate, lambda model: qstudy.calibrate(model, [])):
+        with pytest.raises(UserError, match=r"Sequential has no policy; call qstudy\.quantize"):
+            verb(plain)
+    with pytest.raises(UserError, match="'output' matches no layer; layers are 0"):
+        qstudy.quantize(plain, linear | {"layers": {"output": W8A8}})
+    with pytest.raises(UserError, match="rates: the pattern 'output' matches no layer; layers are 0"):
+        qstudy.quantize(plain, linear, rates={"output": 10.0})
+    with pytest.raises(UserError, match=r"rates\.\*: every_ms: 0 "):
+        qstudy.quantize(plain, linear, rates=0)
+    model = qstudy.quantize(plain, linear)
+    with pytest.raises(UserError, match=r"0 is not quantized yet; call qstudy\.calibrate"):
+        qstudy.pack(model)
+    with pytest.raises(UserError, match="none of them reached 0, whose activations"):
+        qstudy.calibrate(model, [])
+    qstudy.pack(qstudy.calibrate(model, [torch.randn(4, 3)])).save(tmp_path / "model.qst")
+    with pytest.raises(UserError, match=r"model\.qst"):
+        qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))
+    with pytest.raises(UserError, match=r"model\.qst: this is no recognizer; qstudy\.load\(path, into=model\)"):
+        qstudy.load(tmp_path / "model.qst")
+    with pytest.raises(UserError, match="0 is packed, and has no float weights"):
+        qstudy.quantize(qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 3))), linear)
+
+
+def test_another_policy_starts_anew(tmp_path: Path) -> None:
+    model = qstudy.calibrate(qstudy.quantize(everything(), POLICIES["ptq"]), map(ids, range(2)))
+    few = answer(qstudy.calibrate(qstudy.quantize(everything(), POLICIES["weights"]), []), ids(0))
+    qstudy.quantize(model, POLICIES["weights"])
+    assert torch.equal(answer(model, ids(0)), answer(everything(), ids(0)))
+    assert torch.equal(answer(qstudy.calibrate(model, []), ids(0)), few)
+    qstudy.pack(qstudy.quantize(everything(), {"name": "float"})).save(tmp_path / "float.qst")
+    assert torch.equal(answer(qstudy.load(tmp_path / "float.qst", into=model), ids(0)), answer(everything(), ids(0)))
