@@ -21,7 +21,8 @@ from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join
 from qstudy.training.price import price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Baseline, Record, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
+from qstudy.training.sections import Baseline
 from qstudy.training.start import read_start
 
 Train = Callable[..., Record]
