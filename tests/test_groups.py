@@ -36,7 +36,7 @@ def both(layers: dict[str, Any], **options: Any) -> tuple[RNNT, RNNT, QuantPolic
 @given(
     st.sampled_from([2, 3, 4, 8, 16]), st.sampled_from([2, 5, 8, 64]), st.sampled_from([4, 8, 16, 32]), st.booleans()
 )
-def test_served_as_trained_in_the_predicted_bytes(bits: int, group: int, activation: int, symmetric: bool) -> None:
+def test_packed_as_trained_in_the_predicted_bytes(bits: int, group: int, activation: int, symmetric: bool) -> None:
     layers = {"*": {"weight": bits, "activation": activation, "granularity": "group", "group": group}}
     model, loaded, policy, device = both(layers, symmetric=symmetric)
     assert device.size_bytes == size_bytes(model.shapes(), policy.bit_map(model.shapes()))

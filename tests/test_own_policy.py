@@ -40,7 +40,7 @@ def printed() -> tuple[str, dict[str, Any]]:
     return code, yaml.safe_load(config)
 
 
-def test_the_readmes_policy_trains_and_is_served_as_printed(folder: Path) -> None:
+def test_the_readmes_policy_trains_and_is_packed_as_printed(folder: Path) -> None:
     code, config = printed()
     assert len(code.splitlines()) < 30
     (folder / "my_policy.py").write_text(code)
