@@ -328,7 +328,9 @@ def test_fixed_quantizers_end_at_their_bound(bits: int) -> None:
     torch.testing.assert_close(levels[[0, -1]], torch.tensor([-1.0, 1.0]))
 
 
-@pytest.mark.parametrize("quantizer", [UniformActivations(8), UniformActivations(8, symmetric=False), FixedActivations(4)])
+@pytest.mark.parametrize(
+    "quantizer", [UniformActivations(8), UniformActivations(8, symmetric=False), FixedActivations(4)]
+)
 def test_constants_are_scale_and_zero_point(quantizer: UniformActivations) -> None:
     quantizer.observe(matrix() + 3)
     assert quantizer.qparams().tolist() == [float(quantizer.scale), float(quantizer.zero_point)]
