@@ -4,8 +4,9 @@ What moves is drawn in the browser by Vega, whose script is part of the page; wi
 shows the figures as files have them. Vega evaluates its expressions by its own interpreter (`ast`): no `eval`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from shlex import quote
 
@@ -14,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from vl_convert import javascript_bundle
 
-from analysis.figures.style import inline_svg
+from analysis.figures.style import ROLES
 from analysis.provenance import provenance
 from analysis.section import Section, folder_name, names, title
 from analysis.study import Study
@@ -48,7 +49,7 @@ def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, 
             facts=facts,
             sentence=sentence,
             sentences=sentences,
-            svgs={name: Markup(inline_svg(name, files[f"{name}.svg"].decode())) for name in pictures},
+            svgs={name: Markup(_inline(name, files[f"{name}.svg"].decode())) for name in pictures},
             figure_numbers={name: number for number, name in enumerate(pictures, start=1)},
             table_numbers={table.name: number for number, table in enumerate(tables, start=1)},
             provenance={section.name: provenance(section.study.finished) for section in shown},
@@ -86,6 +87,14 @@ def _environment() -> Environment:
 
 def _template(name: str) -> Markup:
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _inline(name: str, svg: str) -> str:
+    """A drawn SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
+    return reduce(lambda text, role: text.replace(*role), ROLES.items(), svg)
 
 
 @cache
