@@ -8,13 +8,12 @@ from typing import Any
 
 from analysis.configs import flat
 from analysis.figures import FIGURES
-from analysis.figures.interactive import coded, columns, widths
+from analysis.figures.interactive import coded, columns
 from analysis.figures.style import Picture
 from analysis.records import unpacked
 from analysis.study import Study
 from analysis.tables import TABLES, Table
 from analysis.tables.runs import unfinished
-from analysis.variants import order
 
 MANY = 40  # rows: more than this are shown on demand
 
@@ -32,13 +31,6 @@ class Section:
     """Runs that came to no end, and why: on the page alone."""
     data: dict[str, Any]
     """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
-
-    @property
-    def choices(self) -> dict[str, list[str]]:
-        """What the page's filters may choose, by column."""
-        runs = self.study.runs
-        bits = sorted(set(widths(runs)), key=lambda text: (text.isalpha(), len(text), text))
-        return {"policy": order(runs.title), "bits": bits}
 
 
 def sections(studies: Sequence[Study]) -> list[Section]:

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analysis.figures.points import costs, points
-from analysis.figures.style import MUTED, PAPER, SETTINGS, Picture
+from analysis.figures.style import MUTED, PAPER, SETTINGS, Picture, short
 from analysis.study import Study
 from analysis.text import percent, size
 from qstudy.bits import FLOAT
@@ -46,14 +46,14 @@ def _figure(runs: pd.DataFrame, layers: pd.DataFrame) -> Figure:
         place = names.index(one.layer) + 0.5, rows.index(one.run) + 0.5
         axes.annotate(text, place, ha="center", va="center", fontsize=8, color=ink)
     shares = layers.groupby("layer", sort=False).parameters.max()
-    _edges(axes, runs, [f"{name}  {_share(share)}" for name, share in (shares / shares.sum()).items()])
+    _edges(axes, runs, [f"{short(str(name))}  {_share(share)}" for name, share in (shares / shares.sum()).items()])
     return figure
 
 
 def _edges(axes: Axes, runs: pd.DataFrame, names: list[str]) -> None:
     """What stands above the columns; and beside every row: its policy, its size and its error rate."""
     axes.set_xticks([place + 0.5 for place in range(len(names))], names, rotation=32, ha="left", rotation_mode="anchor")
-    axes.set_yticks([place + 0.5 for place in range(len(runs))], runs.title)
+    axes.set_yticks([place + 0.5 for place in range(len(runs))], runs.title.map(short))
     axes.xaxis.tick_top()
     right = axes.secondary_yaxis("right")
     words = [f"{size(bytes):>9}  {percent(wer):>5} %" for bytes, wer in zip(runs.size_bytes, runs.wer, strict=True)]

@@ -51,7 +51,7 @@ def _milliseconds(value: float) -> str:
 
 @dataclass(frozen=True)
 class Points:
-    """Everything with its place; word error rates in per cent, costs in the axis' unit, and at its end if beyond."""
+    """Everything with its place; word error rates in per cent, costs in the axis' unit; at an axis' end if beyond."""
 
     study: Study
     cost: Cost
@@ -87,10 +87,12 @@ def points(study: Study, cost: Cost) -> Points:
     quantized = [*trials.cost[trials.policy != "float"], *refused.cost]
     budget = [limit for limit in [(cost.budget or np.inf) / cost.unit] if limit <= 2 * max(quantized, default=0.0)]
     x = cost_scale([*quantized, *budget], list(rated.cost[rated.policy == "float"].dropna()))
+    y = error_scale(rated)
     trials, refused, baseline = (
-        runs.assign(cost=runs.cost.clip(upper=x.limits[1])) for runs in (trials, refused, baseline)
+        runs.assign(cost=runs.cost.clip(upper=x.limits[1]), low=runs.low.clip(lower=y.limits[0]))
+        for runs in (trials, refused, baseline)
     )
-    return Points(study, cost, trials, refused, baseline, budget, x, error_scale(rated))
+    return Points(study, cost, trials, refused, baseline, budget, x, y)
 
 
 def in_percent(runs: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ SETTINGS = Path(__file__).parents[1] / "templates" / "paper.mplstyle"
 WIDTH = 6.6  # inches: a text column, or the whole width of a page with two
 DAYS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 """Ending -> the metadatum that would tell of the day or the machine."""
-LONGEST, LINE = 48, 92  # characters of a name in a legend, and of a row of it
+LONGEST, LINE = 48, 92  # characters of a name, and of a legend's row
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,12 @@ def _variant(mark: Mark, place: int) -> Mark:
 def handle(name: str, mark: Mark, filled: bool = True, line: str = "") -> Line2D:
     """An entry of a legend, and the look of a line: a mark with a name."""
     face = mark.color if filled else PAPER
-    text = name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
-    return Line2D([], [], color=mark.color, marker=mark.marker, ms=mark.size, mfc=face, ls=line, label=text)
+    return Line2D([], [], color=mark.color, marker=mark.marker, ms=mark.size, mfc=face, ls=line, label=short(name))
+
+
+def short(name: str) -> str:
+    """A name that fits beside axes and in a legend."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
 
 
 def framed(height: float, handles: Sequence[Line2D]) -> Figure:

@@ -87,8 +87,7 @@ def _trials(axes: Axes, shown: Points, looks: dict[str, Mark]) -> None:
         look |= {"edgecolors": mark.color, "linewidths": 1.1, "rasterized": not shown.few, "clip_on": False}
         axes.scatter(trials.cost, trials.wer, mark.size**2, marker=mark.marker, **look)
         if best or shown.few:
-            low = trials.low.clip(lower=shown.y.limits[0])
-            axes.vlines(trials.cost, low, trials.high, mark.color, lw=0.9, alpha=1 if best else 0.45, zorder=5)
+            axes.vlines(trials.cost, trials.low, trials.high, mark.color, lw=0.9, alpha=1 if best else 0.45, zorder=5)
 
 
 def _front(axes: Axes, shown: Points) -> None:

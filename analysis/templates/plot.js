@@ -23,7 +23,7 @@ function axis(field, {title, kind, limits, ticks, linear}) {
 
 function specification(plot) {
   const cost = `cost_${plot.place}`, front = `datum.front_${plot.place}`, solid = `(${front} || datum.title === "float baseline")`;
-  const shown = "(policy === null || datum.title === policy) && (bits === null || datum.weight_bits === bits)";
+  const shown = "(title === null || datum.title === title) && (weight_bits === null || datum.weight_bits === weight_bits)";
   const x = axis(cost, plot.x), y = axis("wer", plot.y), given = axis("cost", plot.x);
   const named = (values) => ({field: "title", type: "nominal", scale: {domain: Object.keys(values), range: Object.values(values)}});
   const color = named(plot.colors), shape = named(plot.shapes);
@@ -34,7 +34,7 @@ function specification(plot) {
   const ends = {y: {...y, field: "low"}, y2: {field: "high"}};
   return {
     width: "container", height: HEIGHT, background: "transparent", config: CONFIG, data: {name: "runs"},
-    params: [{name: "policy", value: null}, {name: "bits", value: null}],
+    params: [{name: "title", value: null}, {name: "weight_bits", value: null}],
     layer: [
       {data: {values: plot.baseline}, mark: {type: "rect", color: "var(--muted)", opacity: 0.13}, encoding: ends},
       {data: {values: plot.baseline}, mark: {...RULE, strokeDash: [1, 2]}, encoding: {y}},
