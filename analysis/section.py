@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from os.path import commonprefix
 from typing import Any
 
 from analysis.configs import flat
@@ -57,10 +57,8 @@ def folder_name(studies: Sequence[Study]) -> str:
 
 def _common(studies: Sequence[Study]) -> str:
     """The words before a dash that the names of several studies begin with: `policies`."""
-    if len(studies) < 2:
-        return ""
-    words = zip(*(study.name.split("-")[:-1] for study in studies), strict=False)
-    return "-".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, words))
+    words = [study.name.split("-")[:-1] for study in studies]
+    return "-".join(commonprefix(words)) if len(words) > 1 else ""
 
 
 def _section(study: Study, name: str) -> Section:

@@ -45,8 +45,9 @@ def _figure(runs: pd.DataFrame, layers: pd.DataFrame) -> Figure:
         ink = MUTED if text == "float" else LIGHT if 5 < one.weight < FLOAT else DARK
         place = names.index(one.layer) + 0.5, rows.index(one.run) + 0.5
         axes.annotate(text, place, ha="center", va="center", fontsize=8, color=ink)
-    shares = layers.groupby("layer", sort=False).parameters.max()
-    _edges(axes, runs, [f"{short(str(name))}  {_share(share)}" for name, share in (shares / shares.sum()).items()])
+    parameters = layers.groupby("layer", sort=False).parameters.max().fillna(0)
+    shares = 100 * parameters / max(1, parameters.sum())
+    _edges(axes, runs, [f"{short(str(name))}  {share:.0f} %" for name, share in shares.items()])
     return figure
 
 
@@ -62,10 +63,6 @@ def _edges(axes: Axes, runs: pd.DataFrame, names: list[str]) -> None:
         one.tick_params(length=0)
         one.spines[:].set_visible(False)
     axes.invert_yaxis()
-
-
-def _share(fraction: float) -> str:
-    return "" if fraction != fraction else f"{100 * fraction:.0f} %" if fraction >= 0.01 else "< 1 %"
 
 
 def _words(layer: Any) -> str:

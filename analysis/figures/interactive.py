@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
-from analysis.figures.points import Points, costs, points
+from analysis.figures.points import Points, costs, in_percent, points
 from analysis.figures.style import ROLES, Mark, marks
 from analysis.study import Study
 
@@ -41,15 +41,10 @@ def outline(mark: Mark) -> str:
 def columns(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
     """What the plots and the page's filters need to know of `runs`, column by column.
 
-    `title` and `weight_bits` are filtered by; `rate` is a word error rate with its interval, for reading;
-    runs of one `setting` differ in their seed alone.
+    `title` and `weight_bits` are filtered by; runs of one `setting` differ in their seed alone; rates are in per cent.
     """
-    wer, low, high = (100 * runs[name] for name in ("wer", "low", "high"))
-    two = "{:.2f}".format
-    ends = (" [" + low.map(two) + ", " + high.map(two) + "]").where(low.notna(), "")
-    rates = {"wer": wer.round(3), "low": low.round(3), "high": high.round(3), "rate": wer.map(two) + ends}
-    told = runs[["run", "title", "bits", "state", "reason", "over_budget", "command"]]
-    frame = told.assign(setting=pd.factorize(runs.setting)[0], weight_bits=widths(runs), **rates)
+    told = in_percent(runs)[["run", "title", "bits", "state", "reason", "over_budget", "command", "wer", "low", "high"]]
+    frame = told.round(3).assign(setting=pd.factorize(runs.setting)[0], weight_bits=widths(runs))
     for place, cost in enumerate(costs(study)):
         frame[f"cost_{place}"] = (runs[cost.column] / cost.unit).map("{:.4g}".format).astype(float)
         frame[f"front_{place}"] = runs.setting.isin(points(study, cost).front.setting).astype(int)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -124,4 +125,6 @@ def _caption(shown: Points) -> str:
         signs = ["star"] * (one.cost > 0) + ["dotted line"] + ["band"] * (one.low >= 0)
         interval = " and its interval" * (one.low >= 0)
         parts.append(f"{listed(signs).capitalize()}: the float baseline{interval}.")
+    if pd.concat([shown.trials.cost, baseline.cost]).max() == shown.x.limits[1]:
+        parts.append("At the right end: float models, whose cost lies beyond.")
     return " ".join(parts)

@@ -6,7 +6,11 @@ const texts = new Intl.Collator("en", {numeric: true});
 const decoded = (column) => Array.isArray(column) ? column : column.at.map((place) => column.values[place]);
 const rows = (columns) => {
   const lists = Object.entries(columns).map(([name, column]) => [name, decoded(column)]);
-  return (lists[0]?.[1] ?? []).map((_, index) => ({index, ...Object.fromEntries(lists.map(([name, list]) => [name, list[index]]))}));
+  return (lists[0]?.[1] ?? []).map((_, index) => {
+    const run = Object.fromEntries(lists.map(([name, list]) => [name, list[index]]));
+    const ends = run.low === null ? "" : ` [${run.low.toFixed(2)}, ${run.high.toFixed(2)}]`;
+    return {...run, index, rate: run.wer === null ? "" : run.wer.toFixed(2) + ends};
+  });
 };
 sections.forEach((section) => {
   section.runs = rows(section.columns);
