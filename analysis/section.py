@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 from analysis.configs import flat
@@ -57,8 +57,10 @@ def folder_name(studies: Sequence[Study]) -> str:
 
 def _common(studies: Sequence[Study]) -> str:
     """The words before a dash that the names of several studies begin with: `policies`."""
-    words = [study.name.split("-")[:-1] for study in studies]
-    return "-".join(commonprefix(words)) if len(words) > 1 else ""
+    if len(studies) < 2:
+        return ""
+    words = zip(*(study.name.split("-")[:-1] for study in studies), strict=False)
+    return "-".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, words))
 
 
 def _section(study: Study, name: str) -> Section:
