@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from analysis.figures.points import costs, points
-from analysis.figures.style import MUTED, PAPER, SETTINGS, Picture, short
+from analysis.figures.style import MUTED, PAPER, Picture, short
 from analysis.study import Study
 from analysis.text import percent, size
 from qstudy.bits import FLOAT
@@ -26,9 +25,7 @@ def allocation(study: Study) -> Iterator[Picture]:
     runs = study.settings[study.settings.run.isin(best & set(told.run))].sort_values(["size_bytes", "run"])
     layers = told[told.run.isin(runs.run)]
     if 0 < max(len(runs), layers.layer.nunique()) <= MOST:
-        with style.context(SETTINGS):
-            figure = _figure(runs, layers)
-        yield Picture("bit_allocation", "Bits by layer", _caption(study), figure)
+        yield Picture("bit_allocation", "Bits by layer", _caption(study), _figure(runs, layers))
 
 
 def _figure(runs: pd.DataFrame, layers: pd.DataFrame) -> Figure:

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.axes import draw_baseline, error_scale, set_axis
 from analysis.figures.points import in_percent
-from analysis.figures.style import INK, PAPER, SETTINGS, Mark, Picture, framed, handle, marks
+from analysis.figures.style import INK, PAPER, Mark, Picture, framed, handle, marks
 from analysis.series import series
 from analysis.study import Study
 
@@ -24,8 +23,7 @@ def by_width(study: Study) -> Iterator[Picture]:
         return
     settings = in_percent(study.settings[study.settings.uniform])
     others = settings[~settings.setting.isin(found.setting)].merge(found[[*CELL, "kind", "name", "width"]], on=CELL)
-    with style.context(SETTINGS):
-        figure = _figure(study, found, others)
+    figure = _figure(study, found, others)
     yield Picture("wer_by_width", "Word error rate by bit width", _caption(study), figure)
 
 

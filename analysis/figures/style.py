@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import style
+from matplotlib import rc_context
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -113,6 +113,6 @@ class Picture:
 
     def _saved(self, ending: str, day: str) -> bytes:
         buffer = io.BytesIO()
-        with style.context(SETTINGS):
+        with rc_context(fname=SETTINGS):
             self.figure.savefig(buffer, format=ending, metadata={day: None})
         return buffer.getvalue()

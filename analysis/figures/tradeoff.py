@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,7 +13,7 @@ from analysis.figures.axes import draw_baseline, set_axis
 from analysis.figures.interactive import plot
 from analysis.figures.labels import along, write_labels
 from analysis.figures.points import Points, costs, points
-from analysis.figures.style import INK, MARKS, MUTED, PAPER, SETTINGS, SHADE, Mark, Picture, framed, handle, marks
+from analysis.figures.style import INK, MARKS, MUTED, PAPER, SHADE, Mark, Picture, framed, handle, marks
 from analysis.study import Study
 from analysis.text import counted, listed
 
@@ -25,10 +24,8 @@ def tradeoff(study: Study) -> Iterator[Picture]:
     """Draw word error rate against every cost that finished runs have."""
     for place, cost in enumerate(costs(study)):
         shown = points(study, cost)
-        with style.context(SETTINGS):
-            figure = _figure(shown)
         title = f"Word error rate against {cost.noun}"
-        yield Picture(cost.name, title, _caption(shown), figure, plot(shown, place))
+        yield Picture(cost.name, title, _caption(shown), _figure(shown), plot(shown, place))
 
 
 def _figure(shown: Points) -> Figure:
