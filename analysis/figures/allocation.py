@@ -39,7 +39,7 @@ def _figure(runs: pd.DataFrame, layers: pd.DataFrame) -> Figure:
     )
     for one in layers.itertuples():
         text = _words(one)
-        ink = MUTED if text == "float" else LIGHT if 5 < one.weight < FLOAT else DARK
+        ink = MUTED if one.weight == FLOAT else LIGHT if one.weight > 5 else DARK
         place = names.index(one.layer) + 0.5, rows.index(one.run) + 0.5
         axes.annotate(text, place, ha="center", va="center", fontsize=8, color=ink)
     parameters = layers.groupby("layer", sort=False).parameters.max().fillna(0)
