@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 from qstudy.errors import UserError
 from qstudy.fields import checked
 
+LONGEST_NAME = 200  # characters of an import path in a model file
 _model_file: ContextVar[Path | None] = ContextVar("_model_file", default=None)  # what asks for parts at the moment
 _trusted: ContextVar[Path | None] = ContextVar("_trusted", default=None)
 _named_by_user: set[str] = set()  # import paths in the configurations that this process runs
@@ -179,17 +180,20 @@ def _trusted_file(name: str, module: str, what: str) -> Path | None:
     """The one file that may answer to a name in a model file; None: the user's own configuration names it.
 
     Raises:
-        UserError: only a model file asks for it.
+        UserError: only a model file asks for it, or it is no name of a class.
     """
     asking = _model_file.get()
     if asking is None:
         _named_by_user.add(name)
     if asking is None or name in _named_by_user:
         return None
+    if len(name) > LONGEST_NAME or not all(part.replace("-", "_").isidentifier() for part in name.split(".")):
+        raise UserError(f"{asking}: {what}: {name[:60]!r} is no name of a class; export it again.")  # not to be copied
     parts, trusted = tuple(module.split(".")), _trusted.get()
     if trusted is not None and trusted.with_suffix("").parts[-len(parts) :] == parts:
         return trusted
     raise UserError(
         f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
-        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe."
+        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe, or name a class of that "
+        "file in your configuration."
     )

@@ -309,6 +309,28 @@ def test_an_arithmetic_that_a_model_file_asks_for_is_named(original: Path, folde
     assert not (folder / "owned").exists()
 
 
+NO_NAMES = {
+    "a name of two lines": "x\nqstudy: all is well.C",
+    "a name with a command": "x; rm -rf ~ #.C",
+    "a name that goes elsewhere": "..evil.J",
+    "a name without an end": "x" * 10**6 + ".C",
+}
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("field", ["arithmetic", "encoder"])
+def test_what_is_no_name_is_not_passed_on(original: Path, folder: Path, name: str, field: str) -> None:
+    """No line of the author's choice reaches the terminal, and no command to copy."""
+
+    def change(_: Arrays, header: dict[str, Any]) -> None:
+        place = header["arithmetic"] if field == "arithmetic" else header["model"]
+        place.update({"joiner.output": NO_NAMES[name]} if field == "arithmetic" else {field: {"name": NO_NAMES[name]}})
+
+    said = refused(rewritten(original, folder / "model.qst", change), "is no name of a class")
+    assert "--trust" not in said
+    assert len(said) < len(str(folder)) + 200
+
+
 @pytest.mark.parametrize("command", ["transcribe {} a.wav", "evaluate {} --manifest m.jsonl", "simulate {}"])
 def test_commands_say_it_in_one_sentence(
     original: Path, folder: Path, command: str, capsys: pytest.CaptureFixture[str]
