@@ -17,7 +17,7 @@ class Arithmetic(nn.Module, ABC):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
 
         Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, but G
@@ -49,7 +49,7 @@ class Arithmetic(nn.Module, ABC):
         return matrices
 
 
-def grouped_product(x: Tensor, weight: Tensor) -> Tensor:
+def block_diagonal_product(x: Tensor, weight: Tensor) -> Tensor:
     """Each of G groups times its own H / G rows: x (..., G, D), weight (H, D), of one float type -> (..., H)."""
     rows = weight.unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
     return torch.einsum("...gd,ghd->...gh", x, rows).flatten(-2)

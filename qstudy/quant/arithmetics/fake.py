@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState, grouped_product
+from qstudy.quant.arithmetic import LSTMState, block_diagonal_product
 from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
 from qstudy.quant.packed import PackedArithmetic, PackedGroups
 from qstudy.quant.recurrence.frames import quantized_lstm
@@ -18,8 +18,8 @@ class FakeArithmetic(QuantizedArithmetic):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._input(x), self._weight(0, weight), bias)
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = grouped_product(self._input(x), self._weight(0, weight))
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = block_diagonal_product(self._input(x), self._weight(0, weight))
         return y if bias is None else y + bias
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:

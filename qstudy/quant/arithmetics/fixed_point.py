@@ -12,7 +12,7 @@ from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.integer.accumulator import QParams, record, rescale
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.packed import PackedFixedPoint
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
@@ -76,14 +76,14 @@ class FixedPointArithmetic(FakeArithmetic):
             )
             return y if bias is None else y + bias
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
         if self.inputs is None or not self.inputs.fake_quant_enabled:
             return fake
         with torch.no_grad():
             matrix = self._codes(0, weight)
             whole = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
-            exact = grouped_integer_linear(x, whole, bias, self._qparams())
+            exact = block_diagonal_integer_linear(x, whole, bias, self._qparams())
         return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:

@@ -11,7 +11,7 @@ from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.cache import WeightCache
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.integer.accumulator import QParams
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 
@@ -54,13 +54,13 @@ class NativeArithmetic(FakeArithmetic):
             return y if bias is None else y + bias
         return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
         quantizer = self.inputs
         if not isinstance(self.weights[0], WeightQuantizer) or quantizer is None or not quantizer.fake_quant_enabled:
             return fake
         with torch.no_grad():
-            exact = grouped_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer))
+            exact = block_diagonal_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer))
         return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from qstudy.bits import FLOAT
 from qstudy.errors import UserError
-from qstudy.quant.arithmetic import LSTMState, grouped_product
+from qstudy.quant.arithmetic import LSTMState, block_diagonal_product
 from qstudy.quant.packed.layout import StoredLayer
 from qstudy.quant.packed.scaled import PackedScaled
 from qstudy.quant.recurrence.frames import quantized_recurrence
@@ -28,8 +28,8 @@ class PackedFake(PackedScaled, name="float_weights"):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._fake_quantize(0, x), self.values(0), bias)
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = grouped_product(self._fake_quantize(0, x), self.values(0))
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = block_diagonal_product(self._fake_quantize(0, x), self.values(0))
         return y if bias is None else y + bias
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:

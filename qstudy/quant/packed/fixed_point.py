@@ -11,7 +11,7 @@ from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.fixed_point.lstm import final_state, hidden_scale, lstm_operands, run_lstm, weight_scale
 from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
 from qstudy.quant.integer.accumulator import accumulate, record, rescale
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
 from qstudy.quant.packed.layout import StoredLayer, compare, layer_layout
 from qstudy.quant.packed.scaled import PackedScaled
 
@@ -54,9 +54,9 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
         record(accumulator)
         return rescale(accumulator, qparams.scale, self.scale(index))
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         whole = QuantizedWeight(None, self.values(0), self.scale(0))
-        return grouped_integer_linear(x, whole, bias, self.qparams(0))
+        return block_diagonal_integer_linear(x, whole, bias, self.qparams(0))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         matrices, words = ([part(0), part(1)] for part in (self.values, self.scale))
