@@ -21,7 +21,7 @@ from qstudy.bits import BitMap
 from qstudy.errors import UserError
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.model import RNNT
-from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.arithmetics.fake import QuantizedArithmetic
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed, pack_model

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qstudy.quant.packed.program import StackStates
 from tiny import filled, model_config, packed, speech, talkative
 from torch import Tensor
 
@@ -16,9 +17,8 @@ from qstudy.model import RNNT
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.bitpack import pack
-from qstudy.quant.packed.fused import StackStates
 from qstudy.quant.packed.integer import PackedInteger
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.layer import StoredLayer
 from qstudy.quant.packed.matrix import ArrangedMatrix
 from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.packed.weights_only import PackedWeightsOnly

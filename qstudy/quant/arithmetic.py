@@ -2,9 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from qstudy.quant.packed import PackedArithmetic
 
 LSTMState = tuple[Tensor, Tensor]
 """Hidden state h and cell state c of one LSTM layer, each (1, B, H) float32."""
@@ -47,6 +51,24 @@ class Arithmetic(nn.Module, ABC):
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         """The layer's weights in float, (rows, columns) each: its own `matrices`, if it has them."""
         return matrices
+
+
+class TrainingArithmetic(Arithmetic):
+    """How one layer computes while it trains. The layer owns its parameters and hands them over."""
+
+    @property
+    @abstractmethod
+    def packed(self) -> "type[PackedArithmetic]":
+        """What runs the packed layer; the header names it. A class attribute will do: `packed = MyPacked`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the packed layer must know beside its tensors, as JSON (`StoredLayer.settings`)."""
+        return {}
+
+    @abstractmethod
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""
 
 
 def block_diagonal_product(x: Tensor, weight: Tensor) -> Tensor:

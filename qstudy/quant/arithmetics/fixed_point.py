@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.arithmetics.cache import WeightCache
-from qstudy.quant.arithmetics.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.integer.accumulator import QParams, record, rescale

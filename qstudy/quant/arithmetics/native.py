@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.arithmetics.cache import WeightCache
-from qstudy.quant.arithmetics.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer

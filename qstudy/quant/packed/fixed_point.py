@@ -12,7 +12,7 @@ from qstudy.quant.fixed_point.lstm import final_state, hidden_scale, lstm_operan
 from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
 from qstudy.quant.integer.accumulator import accumulate, record, rescale
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
-from qstudy.quant.packed.layout import StoredLayer, compare, layer_layout
+from qstudy.quant.packed.layer import StoredLayer, compare, layer_layout
 from qstudy.quant.packed.scaled import PackedScaled
 
 

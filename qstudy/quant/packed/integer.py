@@ -9,11 +9,9 @@ from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
-from qstudy.quant.packed.base import PackedArithmetic
-from qstudy.quant.packed.fused import LSTMProgram, PackedLSTM
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 from qstudy.quant.packed.matrix import ArrangedMatrix, StoredMatrix
-from qstudy.quant.packed.rows import PackedRows
+from qstudy.quant.packed.program import LSTMProgram, PackedLSTM, PackedRows
 
 
 class PackedInteger(PackedArithmetic, name="integer"):

@@ -7,7 +7,7 @@ from torch import Tensor
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.kernels import gemv
 from qstudy.quant.packed.bitpack import unpack
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.layer import StoredLayer
 from qstudy.quant.packed.loops import CODE_OFFSET
 
 

@@ -11,13 +11,21 @@ from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
 from qstudy.named import asked_by
-from qstudy.quant.arithmetics.base import TrainingArithmetic
+from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.packed import file as packed_file
-from qstudy.quant.packed.base import PackedArithmetic, find_packed
 from qstudy.quant.packed.bitpack import pack
-from qstudy.quant.packed.fused import fuse
-from qstudy.quant.packed.layout import Stored, StoredLayer, compare, layer_layout, require_bounded, require_tensors
+from qstudy.quant.packed.layer import (
+    PackedArithmetic,
+    Stored,
+    StoredLayer,
+    compare,
+    find_packed,
+    layer_layout,
+    require_bounded,
+    require_tensors,
+)
+from qstudy.quant.packed.program import fuse
 from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
 
 

@@ -9,7 +9,7 @@ from qstudy.errors import UserError
 from qstudy.jit import compiled
 from qstudy.quant.arithmetic import block_diagonal_product
 from qstudy.quant.kernels import cell, usable
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.layer import StoredLayer
 from qstudy.quant.packed.scaled import PackedScaled
 
 

@@ -7,7 +7,7 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from qstudy.bits import BitPatterns
-from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.arithmetics.fake import QuantizedArithmetic
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies.base import QuantPolicy
 from qstudy.quant.quantizers import activation_quantizers
