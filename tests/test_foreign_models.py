@@ -103,7 +103,10 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
     ),
     "no codes": (lambda arrays, header: arrays.pop("encoder.lstm.0.1.codes"), r"the tensors of encoder.lstm.0 take"),
     "no scale": (lambda arrays, header: arrays.pop("encoder.lstm.0.1.scale"), r"the tensors of encoder.lstm.0 take"),
-    "no grids": (lambda arrays, header: arrays.pop("encoder.lstm.0.activation"), r"the tensors of encoder.lstm.0 take"),
+    "no qparams": (
+        lambda arrays, header: arrays.pop("encoder.lstm.0.activation"),
+        r"the tensors of encoder.lstm.0 take",
+    ),
     "one more in a layer": (
         replace("joiner.output.extra", np.ones(3, np.float32)),
         r"the tensors of joiner.output take",
@@ -149,7 +152,7 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
         replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
         r"encoder.normalize.mean is float32",
     ),
-    "a grid without steps": (
+    "a scale of zero": (
         replace("joiner.output.activation", lambda quantizers: quantizers * 0),
         r"scale that is not above 0",
     ),
@@ -158,8 +161,22 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
         "of a hidden state",
     ),
     "scales without bounds": (replace("joiner.output.0.scale", lambda scale: scale * 0 + 3e38), r"above 1e\+30"),
+    "a mean beyond its deviation": (
+        lambda arrays, header: arrays.update(
+            {
+                "encoder.normalize.mean": arrays["encoder.normalize.mean"] * 0 + np.float32(1e20),
+                "encoder.normalize.deviation": arrays["encoder.normalize.deviation"] * 0 + np.float32(1e-20),
+            }
+        ),
+        "of the features is not finite or too large",
+    ),
+    "a mean without bounds": (replace("encoder.normalize.mean", lambda mean: mean * 0 + 3e38), "too large"),
+    "a deviation next to nothing": (
+        replace("encoder.normalize.deviation", lambda each: each * 0 + np.float32(1e-38)),
+        "too large",
+    ),
     "a deviation of zero": (replace("encoder.normalize.deviation", lambda each: each * 0), "is not above 0"),
-    "one grid for two": (
+    "one quantizer for two": (
         replace("encoder.lstm.0.activation", lambda quantizers: quantizers[:1]),
         r"the tensors of encoder.lstm.0 take",
     ),

@@ -66,6 +66,12 @@ class TrainingArithmetic(Arithmetic):
         """What the packed layer must know beside its tensors, as JSON (`StoredLayer.settings`)."""
         return {}
 
+    def calibrate(self, matrices: Sequence[Tensor]) -> None:
+        """Before the batches of calibration: what can be chosen from the trained matrices alone; nothing by default."""
+
+    def compute_qparams(self, matrices: Sequence[Tensor]) -> None:
+        """After these batches: what depends on the inputs that came; nothing by default."""
+
     @abstractmethod
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""

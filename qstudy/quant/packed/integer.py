@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qstudy.bits import FLOAT
-from qstudy.errors import UserError
+from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
@@ -31,15 +30,8 @@ class PackedInteger(PackedArithmetic, name="integer"):
             self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (self.qparams[0], self.qparams[1]), bias)])
 
     @classmethod
-    def check(cls, layer: StoredLayer) -> None:
-        shape, bits = layer.shape, layer.bits
-        integers = shape.activations and FLOAT not in (bits.weight, bits.activation)
-        if not integers or bits.granularity == "group":
-            raise UserError(
-                f"bit_map.{shape.name}: the arithmetic `integer` multiplies integer weights by integer activations, "
-                "without groups"
-            )
-        super().check(layer)
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        return shape.activations > 0 and super().takes(shape, bits)  # it has no tables
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]

@@ -14,6 +14,7 @@ from qstudy.named import find
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.packed.bitpack import packed_bytes, unpack
+from qstudy.quant.state import LARGEST
 
 
 class Stored(NamedTuple):
@@ -48,8 +49,6 @@ class StoredLayer(NamedTuple):
         return [QParams(scale, zero_point, self.bits.activation) for scale, zero_point in pairs]
 
 
-LARGEST = 1e30
-"""Of any stored number; beyond, products in float32 end in infinity."""
 Layout = dict[str, Stored]
 """Name within the layer -> tensor."""
 
@@ -127,11 +126,18 @@ class PackedArithmetic(Arithmetic):
 
     name: ClassVar[str]
     known: ClassVar[dict[str, type["PackedArithmetic"]]] = {}
-    """All classes that this process has defined, by name; a model file can ask for no other."""
+    """All classes that this process has defined, by name. A model file can ask for these, and for those of the file
+    that `--trust` names."""
 
     def __init_subclass__(cls, name: str = "") -> None:
+        """
+        Raises:
+            TypeError: another module's class has this name, and model files mean that one.
+        """
         super().__init_subclass__()
         cls.name = name or f"{cls.__module__}.{cls.__qualname__}"
+        if PackedArithmetic.known.get(cls.name, cls).__module__ != cls.__module__:
+            raise TypeError(f"{cls.name!r} is the name of another packed arithmetic; leave `name` out.")
         PackedArithmetic.known[cls.name] = cls
 
     @abstractmethod
@@ -140,13 +146,33 @@ class PackedArithmetic(Arithmetic):
         super().__init__()
 
     @classmethod
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        """Whether it runs such a layer in such widths; here: integer weights without groups, and no float activations.
+
+        Any model file can name the class for any layer; what is refused here, no other method has to expect.
+        """
+        integers = bits.weight != FLOAT and not (shape.activations and bits.activation == FLOAT)
+        return integers and bits.granularity != "group"
+
+    @classmethod
+    def layout(cls, shape: LayerShape, bits: LayerBits) -> Layout:
+        """What the file must hold for the layer."""
+        return layer_layout(shape, bits)
+
+    @classmethod
     def check(cls, layer: StoredLayer) -> None:
         """Refuse a file that does not hold for this layer what the constructor takes, and nothing else.
 
         Raises:
             UserError: a tensor is missing, too many or another than it must be, or the arithmetic has no such widths.
         """
-        compare(layer.shape.name, layer.tensors, layer_layout(layer.shape, layer.bits))
+        shape, bits = layer.shape, layer.bits
+        if not cls.takes(shape, bits):
+            raise UserError(
+                f"bit_map.{shape.name}: the arithmetic `{cls.name}` does not take {shape.kind} layers with weights of "
+                f"{bits.weight} bits by {bits.granularity} ({bits.quantizer}) and activations of {bits.activation}"
+            )
+        compare(shape.name, layer.tensors, cls.layout(shape, bits))
 
     @abstractmethod
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.bits import FLOAT
-from qstudy.errors import UserError
+from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState, block_diagonal_product
 from qstudy.quant.integer.accumulator import QParams, accumulate, rescale
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
@@ -81,7 +80,7 @@ class PackedScaled(PackedArithmetic):
         return scale
 
     def qparams(self, index: int) -> QParams:
-        """Of what this matrix is multiplied with: inputs, then the hidden state."""
+        """Of what this matrix is multiplied with: inputs, then the hidden state; `takes` says that there are any."""
         assert self.activation is not None
         scale, zero_point = self.activation[index]
         return QParams(scale, zero_point, self.bits.activation)
@@ -104,10 +103,8 @@ class PackedFake(PackedScaled, name="float_weights"):
     """One layer of a packed model that only has activation quantizers."""
 
     @classmethod
-    def check(cls, layer: StoredLayer) -> None:
-        if layer.bits.weight != FLOAT:
-            raise UserError(f"bit_map.{layer.shape.name}: the arithmetic `float_weights` has no integer weights")
-        super().check(layer)
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        return bits.weight == FLOAT
 
     def product(self, index: int, x: Tensor) -> Tensor:
         return F.linear(self._fake_quantize(index, x), self.values(index))
@@ -138,11 +135,8 @@ class PackedGroups(PackedScaled, name="grouped"):
     """
 
     @classmethod
-    def check(cls, layer: StoredLayer) -> None:
-        bits = layer.bits
-        if bits.weight == FLOAT or bits.granularity != "group" or bits.quantizer == "codebook":
-            raise UserError(f"bit_map.{layer.shape.name}: the arithmetic `grouped` has groups, and no codebooks")
-        super().check(layer)
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        return bits.weight != FLOAT and bits.granularity == "group" and bits.quantizer != "codebook"
 
     def product(self, index: int, x: Tensor) -> Tensor:
         values = self.values(index)

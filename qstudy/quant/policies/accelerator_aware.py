@@ -5,6 +5,7 @@ from typing import Literal
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
+from qstudy.fields import dotted
 from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
 from qstudy.quant.fixed_point.lstm import hidden_scale
 from qstudy.quant.fixed_point.operators import FixedPoint
@@ -65,7 +66,10 @@ class AcceleratorAware(QuantizedPolicy):
         """
         super().__init__(layers, activation_start, freeze_step)
         self.weight_range = weight_range
-        self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
+        try:
+            self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
+        except UserError as error:  # it knows its fields' names, not its own
+            raise UserError(dotted("policy", str(error))) from error
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
         """

@@ -7,8 +7,7 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from qstudy.bits import BitPatterns
-from qstudy.quant.arithmetics.fake import QuantizedArithmetic
-from qstudy.quant.layers import quantizable
+from qstudy.quant.layers import quantizable, training_slots
 from qstudy.quant.policies.base import QuantPolicy
 from qstudy.quant.quantizers import activation_quantizers
 
@@ -34,18 +33,18 @@ class QuantizedPolicy(QuantPolicy):
         self.freeze_step = freeze_step
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
-        slots = [(layer.arithmetic, layer.matrices()) for layer in quantizable(model).values()]
-        quantized = [(slot, matrices) for slot, matrices in slots if isinstance(slot, QuantizedArithmetic)]
-        for arithmetic, matrices in quantized:
-            arithmetic.calibrate(matrices)
+        layers = quantizable(model)
+        slots = [(slot, layers[name].matrices()) for name, slot in training_slots(model).items() if slot]
+        for slot, matrices in slots:
+            slot.calibrate(matrices)
         for quantizer in activation_quantizers(model):
             quantizer.observer_enabled, quantizer.fake_quant_enabled = True, False
         for _ in passes:
             pass
         for quantizer in activation_quantizers(model):
             quantizer.compute_qparams()
-        for arithmetic, matrices in quantized:
-            arithmetic.compute_qparams(matrices)
+        for slot, matrices in slots:
+            slot.compute_qparams(matrices)
         self.project_(model, 0)
 
     def project_(self, model: nn.Module, step: int) -> None:
