@@ -11,7 +11,7 @@ from qstudy.quant.fixed_point.lstm import hidden_scale
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 
@@ -87,7 +87,7 @@ class AcceleratorAware(QuantizedPolicy):
         return bit_map
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:
-        quantizers = layer.shape("").activations
+        quantizers = activation_quantizer_count(layer, bits)
         weights = [UniformWeights(m, bits.weight, bits.granularity, self.weight_range) for m in layer.matrices()]
         inputs = UniformActivations(bits.activation) if quantizers else None
         high = 2 ** (bits.activation - 1) - 1

@@ -6,8 +6,8 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import nn
 
-from qstudy.bits import BitPatterns
-from qstudy.quant.layers import quantizable, training_slots
+from qstudy.bits import FLOAT, BitPatterns, LayerBits
+from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.policies.base import QuantPolicy
 from qstudy.quant.quantizers import activation_quantizers
 
@@ -54,3 +54,8 @@ class QuantizedPolicy(QuantPolicy):
             quantizer.observer_enabled = (
                 not (quantizer.trained or quantizer.static_range or frozen) and self.trains and model.training
             )
+
+
+def activation_quantizer_count(layer: Quantizable, bits: LayerBits) -> int:
+    """Activation quantizers of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
+    return layer.shape("").activations if bits.activation != FLOAT else 0
