@@ -62,7 +62,7 @@ def build(
     except (Exception, SystemExit) as error:
         if name in known:
             raise
-        raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+        raise UserError(f"{what}: {name!r} cannot be made ({_described(error)}).") from error
     for field in inspect.get_annotations(kind):
         if not hasattr(made, field):
             raise UserError(f"{what}: {name!r} does not set {field}, as each {kind.__name__} must.")
@@ -130,17 +130,17 @@ def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     trusted = _trusted_file(name, module, what)
     try:
-        found = _loaded(module, trusted) if trusted else _found(module)
+        found = _import_file(module, trusted) if trusted else _import_module(module)
         part: Callable[..., Any] = getattr(found, attribute)
         inspect.signature(part)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise UserError(f"{what}: {name!r} cannot be imported ({_told(error)}); {choices}.") from error
+        raise UserError(f"{what}: {name!r} cannot be imported ({_described(error)}); {choices}.") from error
     return part
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     """What the user's code raised and where, on one line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
@@ -148,14 +148,14 @@ def _told(error: BaseException) -> str:
     return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
 
 
-def _found(module: str) -> ModuleType:
+def _import_module(module: str) -> ModuleType:
     """The user's module, which may lie in the working folder."""
     if os.getcwd() not in sys.path:  # noqa: PTH109  (sys.path holds strings)
         sys.path.append(os.getcwd())  # noqa: PTH109  (last: what lies there must not stand in for what others need)
     return importlib.import_module(module)
 
 
-def _loaded(module: str, file: Path) -> ModuleType:
+def _import_file(module: str, file: Path) -> ModuleType:
     """This very file as a module.
 
     Raises:

@@ -326,6 +326,26 @@ def test_an_arithmetic_that_a_model_file_asks_for_is_named(original: Path, folde
     assert not (folder / "owned").exists()
 
 
+LINES = "x\nqstudy: all is well"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays, header: arrays.update({LINES: np.ones(3, np.float32)}),
+        lambda arrays, header: header["shapes"][1].update(name=LINES),
+        lambda arrays, header: header["bit_map"].update({LINES: header["bit_map"]["joiner.output"]}),
+        lambda arrays, header: header["features"].update({LINES: 1}),
+        lambda arrays, header: header["model"]["encoder"].update({LINES: 1}),
+    ],
+    ids=["a tensor", "a layer", "widths", "a feature", "an option"],
+)
+def test_no_name_speaks_in_our_place(
+    original: Path, tmp_path: Path, change: Callable[[Arrays, dict[str, Any]], None]
+) -> None:
+    refused(rewritten(original, tmp_path / "model.qst", change), r"'x\\nqstudy: all is well', with control characters")
+
+
 NO_NAMES = {
     "a name of two lines": "x\nqstudy: all is well.C",
     "a name with a command": "x; rm -rf ~ #.C",
@@ -343,9 +363,9 @@ def test_what_is_no_name_is_not_passed_on(original: Path, folder: Path, name: st
         place = header["arithmetic"] if field == "arithmetic" else header["model"]
         place.update({"joiner.output": NO_NAMES[name]} if field == "arithmetic" else {field: {"name": NO_NAMES[name]}})
 
-    said = refused(rewritten(original, folder / "model.qst", change), "is no name of a class")
+    said = refused(rewritten(original, folder / "model.qst", change), "is no name of a class|control characters")
     assert "--trust" not in said
-    assert len(said) < len(str(folder)) + 200
+    assert len(said) < len(str(folder)) + 250
 
 
 @pytest.mark.parametrize("command", ["transcribe {} a.wav", "evaluate {} --manifest m.jsonl", "simulate {}"])

@@ -123,7 +123,7 @@ def test_copies_run_by_themselves() -> None:
     program, other = loaded.encoder.lstm.program, duplicate.encoder.lstm.program
     assert program is not None
     assert other is not None
-    assert not set(map(Tensor.data_ptr, program.kept)) & set(map(Tensor.data_ptr, other.kept))
+    assert not set(map(Tensor.data_ptr, program.alive)) & set(map(Tensor.data_ptr, other.alive))
     del loaded, program
     assert torch.equal(encoded(duplicate, features), expected)
 

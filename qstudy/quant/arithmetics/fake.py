@@ -50,7 +50,7 @@ class QuantizedArithmetic(TrainingArithmetic):
         self.inputs = inputs
         self.hidden = hidden
         self._fake_quantized: WeightCache[Tensor] = WeightCache()
-        self._observing: dict[int, WeightQuantizer] = {}
+        self._input_observers: dict[int, WeightQuantizer] = {}
 
     @property
     def packed(self) -> type[PackedArithmetic]:
@@ -73,13 +73,13 @@ class QuantizedArithmetic(TrainingArithmetic):
             if isinstance(quantizer, WeightQuantizer):
                 quantizer.calibrate(matrix)
                 if quantizer.observes_inputs:
-                    self._observing[index] = quantizer
+                    self._input_observers[index] = quantizer
 
     def compute_qparams(self, matrices: Sequence[Tensor]) -> None:
         """After the batches of calibration: let the weight quantizers that observed inputs choose their integers."""
-        for index, quantizer in self._observing.items():
+        for index, quantizer in self._input_observers.items():
             quantizer.compute_qparams(matrices[index])
-        self._observing.clear()
+        self._input_observers.clear()
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -98,16 +98,16 @@ class QuantizedArithmetic(TrainingArithmetic):
 
     def _input(self, x: Tensor) -> Tensor:
         quantized = x if self.inputs is None else self.inputs(x)
-        if 0 in self._observing:
-            self._observing[0].observe_inputs(quantized)
+        if 0 in self._input_observers:
+            self._input_observers[0].observe_inputs(quantized)
         return quantized
 
-    def _recurred(self, outputs: Tensor, first: Tensor) -> Tensor:
-        """Outputs (B, T, H) of an LSTM, passed through: one step later, from the first hidden state (1, B, H) on, they
+    def _observe_hidden(self, outputs: Tensor, first: Tensor) -> Tensor:
+        """Outputs (B, T, H) of an LSTM, passed through: one frame later, from the first hidden state (1, B, H) on, they
         are what its hidden weights were multiplied with."""
-        if 1 in self._observing:
+        if 1 in self._input_observers:
             hidden = torch.cat([first.transpose(0, 1), outputs[:, :-1]], 1)
-            self._observing[1].observe_inputs(hidden if self.hidden is None else self.hidden(hidden))
+            self._input_observers[1].observe_inputs(hidden if self.hidden is None else self.hidden(hidden))
         return outputs
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
@@ -132,10 +132,10 @@ class FakeArithmetic(QuantizedArithmetic):
         if self.hidden is None or not self.hidden.fake_quant_enabled:
             flat = [w_input, w_hidden, b_input, b_hidden]
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
-            return self._recurred(y, state[0]), (h, c)
+            return self._observe_hidden(y, state[0]), (h, c)
         quantizer, bias = self.hidden, b_input + b_hidden
         y, after = quantized_lstm(x, state, w_input, w_hidden, bias, quantizer.scale.detach(), quantizer.high)
-        return self._recurred(y, state[0]), after
+        return self._observe_hidden(y, state[0]), after
 
 
 class GroupedArithmetic(FakeArithmetic):

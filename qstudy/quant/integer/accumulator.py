@@ -13,7 +13,7 @@ from qstudy.quant.arithmetic import block_diagonal_product
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
 from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
-from qstudy.quant.quantizers import bounds, integer_type
+from qstudy.quant.quantizers import ActivationQuantizer, bounds, integer_type
 
 SINGLE = 2**16  # values that one thread converts sooner than two can start
 
@@ -54,6 +54,12 @@ class QParams(NamedTuple):
         else:
             on_threads(by_kernel.quantize, arrays[0], *qparams, *arrays[1:])
         return integers, inside
+
+
+def device_qparams(quantizer: ActivationQuantizer) -> QParams:
+    """An activation quantizer as the device knows it."""
+    scale, zero_point = quantizer.qparams()
+    return QParams(scale, zero_point, quantizer.bits)
 
 
 def is_dense(x: Tensor) -> bool:

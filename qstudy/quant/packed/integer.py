@@ -9,7 +9,7 @@ from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
-from qstudy.quant.packed.matrix import ArrangedMatrix, StoredMatrix
+from qstudy.quant.packed.matrix import ArrangedMatrix, PlainMatrix
 from qstudy.quant.packed.program import LSTMProgram, PackedLSTM, PackedRows
 
 
@@ -20,7 +20,7 @@ class PackedInteger(PackedArithmetic, name="integer"):
         """Matrices are arranged for the kernel of one-row products, unless they are wider than it takes."""
         super().__init__(layer)
         arranges = max(layer.bits.weight, layer.bits.activation) <= 8
-        kind = ArrangedMatrix if arranges else StoredMatrix
+        kind = ArrangedMatrix if arranges else PlainMatrix
         self.matrices = [kind(layer, index) for index in range(len(layer.shape.matrices))]
         self.qparams, bias = layer.qparams(), layer.tensors.get("bias")
         arranged = [matrix for matrix in self.matrices if isinstance(matrix, ArrangedMatrix) and usable()]

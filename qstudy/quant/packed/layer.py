@@ -17,8 +17,8 @@ from qstudy.quant.packed.bitpack import packed_bytes, unpack
 from qstudy.quant.state import LARGEST
 
 
-class Stored(NamedTuple):
-    """One tensor of a file."""
+class TensorType(NamedTuple):
+    """What one tensor of a file is."""
 
     dtype: torch.dtype
     size: tuple[int, ...]
@@ -49,7 +49,7 @@ class StoredLayer(NamedTuple):
         return [QParams(scale, zero_point, self.bits.activation) for scale, zero_point in pairs]
 
 
-Layout = dict[str, Stored]
+Layout = dict[str, TensorType]
 """Name within the layer -> tensor."""
 
 
@@ -59,21 +59,21 @@ def layer_layout(shape: LayerShape, bits: LayerBits) -> Layout:
     for index, (rows, columns) in enumerate(shape.matrices):
         layout |= {f"{index}.{key}": stored for key, stored in _matrix(rows, columns, bits).items()}
     if shape.activations and bits.activation != FLOAT:
-        layout["activation"] = Stored(torch.float32, (shape.activations, 2))
+        layout["activation"] = TensorType(torch.float32, (shape.activations, 2))
     if shape.vectors:
-        layout["bias"] = Stored(torch.float32, (shape.vectors,))
+        layout["bias"] = TensorType(torch.float32, (shape.vectors,))
     return layout
 
 
 def _matrix(rows: int, columns: int, bits: LayerBits) -> Layout:
     if bits.weight == FLOAT:
-        return {"float": Stored(torch.float32, (rows, columns))}
-    codes = {"codes": Stored(torch.uint8, (packed_bytes(rows * columns, bits.weight),))}
+        return {"float": TensorType(torch.float32, (rows, columns))}
+    codes = {"codes": TensorType(torch.uint8, (packed_bytes(rows * columns, bits.weight),))}
     if bits.quantizer == "codebook":
-        table = Stored(torch.int8, (2**bits.weight,))
-        return {**codes, "scale": Stored(torch.float32, (1,)), "table": table}
+        table = TensorType(torch.int8, (2**bits.weight,))
+        return {**codes, "scale": TensorType(torch.float32, (1,)), "table": table}
     per_row = -(-columns // bits.columns_per_scale) if bits.columns_per_scale else 0
-    return {**codes, "scale": Stored(torch.float32, (rows * per_row or 1,))}
+    return {**codes, "scale": TensorType(torch.float32, (rows * per_row or 1,))}
 
 
 def compare(layer: str, own: Mapping[str, Tensor], layout: Layout) -> None:
@@ -98,7 +98,7 @@ def require_tensors(layer: str, own: Mapping[str, Tensor], layout: Layout) -> No
     if extra := set(own) - set(layout):
         raise UserError(f"there is a tensor {layer}.{min(extra)}, of which its header knows nothing")
     for name, expected in layout.items():
-        found = Stored(own[name].dtype, tuple(own[name].shape))
+        found = TensorType(own[name].dtype, tuple(own[name].shape))
         if found != expected:
             raise UserError(f"{layer}.{name} is {found}, but must be {expected}")
 
@@ -110,9 +110,9 @@ def require_bounded(layer: str, own: Mapping[str, Tensor]) -> None:
             raise UserError(f"{layer}.{name} holds a number that is not finite, or above {LARGEST:.0e}")
 
 
-def _are_qparams(constants: Tensor) -> bool:
+def _are_qparams(pairs: Tensor) -> bool:
     """Whether (quantizers, 2) are scales and zero points."""
-    scale, zero_point = constants.unbind(1)
+    scale, zero_point = pairs.unbind(1)
     whole = (zero_point == zero_point.round()) & (zero_point.abs() < 2**16)
     return bool((scale > 0).all() and whole.all() and (zero_point[1:] == 0).all())
 

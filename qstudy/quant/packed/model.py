@@ -17,8 +17,8 @@ from qstudy.quant.packed import file as packed_file
 from qstudy.quant.packed.bitpack import pack
 from qstudy.quant.packed.layer import (
     PackedArithmetic,
-    Stored,
     StoredLayer,
+    TensorType,
     compare,
     find_packed,
     layer_layout,
@@ -155,7 +155,7 @@ class PackedModel:
 
 
 def _check_constants(name: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in expected.items()}
+    layout = {key: TensorType(each.dtype, tuple(each.shape)) for key, each in expected.items()}
     require_tensors(name, own, layout)
     require_bounded(name, {key: own[key] for key, each in expected.items() if isinstance(each, nn.Parameter)})
 

@@ -28,10 +28,10 @@ class PackedRows:
         """Args: the matrix; the inputs' quantizer, at most 8 bits; bias (rows,) float32."""
         self.parts = (matrix, qparams, bias)
         self.matrix = matrix
-        plan, kept = matrix.beside(qparams)
+        plan, alive = matrix.plan(qparams)
         plan += [matrix.columns, matrix.rows, matrix.padded_rows, matrix.padded_columns]
         self.plan = torch.tensor([*plan, 0 if bias is None else bias.data_ptr()])
-        self.kept = kept
+        self.alive = alive
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies make their own: the plan holds addresses."""
@@ -97,12 +97,12 @@ class LSTMProgram:
         self.padded_rows = layers[0].hidden.padded_rows
         width = max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden))
         plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows, width]
-        self.kept: list[Tensor] = []
+        self.alive: list[Tensor] = []
         for layer in layers:
             for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
-                part, kept = matrix.beside(qparams)
+                part, alive = matrix.plan(qparams)
                 plan += part
-                self.kept += kept
+                self.alive += alive
             plan.append(layer.bias.data_ptr())
         self.plan = torch.tensor(plan)
 
