@@ -100,7 +100,8 @@ class PackedScaled(PackedArithmetic):
 
 
 class PackedFake(PackedScaled, name="float_weights"):
-    """One layer of a packed model that only has activation quantizers."""
+    """One layer of a packed model that only has activation quantizers: float weights beside fake-quantized activations,
+    computed as in training."""
 
     @classmethod
     def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
