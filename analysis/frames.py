@@ -166,10 +166,10 @@ def _folder(folder: Path) -> tuple[list[_Run], list[Problem]]:
         runs[study, record.run] = _run(record, one.content)
         if record.state == "complete" and record.baseline and (study, _parent(record)) not in parents:
             parents[study, _parent(record)] = _described(record)
-    told = [replace(_run(parents[key], b""), study=key[0]) for key in parents if key not in runs]
+    described = [replace(_run(parents[key], b""), study=key[0]) for key in parents if key not in runs]
     studies = dict.fromkeys(study for study, _ in runs if study)
     default = next(iter(studies)) if len(studies) == 1 else slug(folder.resolve().name)
-    return [replace(run, study=run.study or default) for run in [*runs.values(), *told]], problems
+    return [replace(run, study=run.study or default) for run in [*runs.values(), *described]], problems
 
 
 def _run(record: Record, content: bytes) -> _Run:
@@ -205,9 +205,9 @@ def _parent(run: Record) -> str:
 def _described(run: Record) -> Record:
     parent: Any = run.baseline
     widths: Any = {name: {} for name in run.bit_map or {}}
-    told = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
+    known = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
     return Record(
-        run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers, bit_map=widths, **told
+        run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers, bit_map=widths, **known
     )
 
 

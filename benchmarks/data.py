@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
-from qstudy.data.cache import FeatureSet
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from benchmarks.lstm_sides import (
@@ -25,6 +24,7 @@ from benchmarks.timing import interleaved
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT, ModelConfig
 from qstudy.settings import FeatureSettings
+from qstudy.yaml_file import load_yaml
 
 MODEL = Path(__file__).parents[1] / "sweeps" / "base" / "digits.yaml"
 BINS, HOP_MS, LABELS = 40, 10.0, 29
@@ -76,7 +76,7 @@ def recognizer_rows(batch: int) -> Iterable[Row]:
     Under bf16 autocast, that is, where the processor multiplies bfloat16 itself.
     """
     torch.manual_seed(0)
-    config = ModelConfig(**yaml.safe_load(MODEL.read_text())["model"])
+    config = ModelConfig(**load_yaml(MODEL)["model"])
     model = RNNT(config, FeatureSettings(bins=BINS), LABELS)
     examples = problem(batch)
     steps: dict[str, Callable[[], object]] = {

@@ -72,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
-        _say("\nInterrupted; the same command goes on where it stopped.")
+        _print_error("\nInterrupted; the same command goes on where it stopped.")
         sys.exit(INTERRUPTED)
 
 
 def _fail(message: str) -> NoReturn:
     visible = (letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in hide(message))
-    _say("\n".join(_shortened(line) for line in f"qstudy: {''.join(visible)}".split("\n")))
+    _print_error("\n".join(_shortened(line) for line in f"qstudy: {''.join(visible)}".split("\n")))
     sys.exit(USER_ERROR)
 
 
@@ -92,7 +92,7 @@ def _shortened(line: str, most: int = 1000) -> str:
     return line if len(line) <= most else f"{line[:most]}..."
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     """Tell the user, once: of several processes that train one model together, the first speaks."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(message, file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qstudy.data.cache import FeatureSet
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.manifest import Utterance, read_manifest
 from qstudy.data.tokenizer import CharTokenizer

@@ -91,20 +91,15 @@ def test_a_report_without_latency_drops_the_old_figure(tmp_path: Path):
 def test_several_studies_share_a_table(tmp_path: Path):
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "commands"} for record in made.records()[:3]])
-    command = [
-        sys.executable,
-        "-m",
-        "analysis.report",
-        str(first),
-        "--also",
-        str(second),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True)
-    header, *rows = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    out, again = tmp_path / "out", tmp_path / "again"
+    report(first, out, also=second)
+    header, *rows = (out / "comparison.md").read_text().splitlines()
     assert "commands test (%)" in header
     assert len([row for row in rows if row.startswith("| ptq")]) == 2
+    assert {"digits_runs.csv", "commands_runs.tex", "claims.md"} <= {path.name for path in out.iterdir()}
+    report(out, again)  # from the copy of both studies' records
+    for path in out.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_users_mistake_ends_in_one_line(tmp_path: Path):

@@ -25,7 +25,7 @@ from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.stack import LSTMStack
 from qstudy.recognize.greedy import greedy
-from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
+from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, recognizer_from_packed
 
 UTTERANCES = 56
 EIGHT: dict[str, Any] = {"weight": 8, "activation": 8}
@@ -278,7 +278,7 @@ def test_the_digits_model(policy: str) -> None:
     built.prepare(model)
     calibrate(built, model, model, batches(features[:8], 4))
     header = describe(config, original.features, original.tokenizer, POLICIES[policy])
-    loaded = recognizer_from_packed(pack(model, built.bit_map(model.shapes()), header))
+    loaded = recognizer_from_packed(pack_model(model, built.bit_map(model.shapes()), model.shapes(), header))
     torch.set_num_threads(2)  # packed on one, compared on two; the fixture sets it back
     assert compared(model, loaded.model, features, UTTERANCES // 2) == 0
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from qstudy.data.cache import FeatureSet
 from qstudy.data.draft import Draft
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.manifest import manifest_lines
 from qstudy.data.store import lock_path, store_key
@@ -30,7 +30,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 if sys.argv[4:]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
-from qstudy.data.cache import FeatureSet
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.manifest import manifest_lines
 from qstudy.data.store import lock_path, store_key

@@ -15,8 +15,8 @@ import soundfile
 import torch
 
 from qstudy.data.audio import read_audio
-from qstudy.data.cache import FeatureSet, mean_std
 from qstudy.data.columns import Table, write_table
+from qstudy.data.feature_set import FeatureSet, mean_std
 from qstudy.data.features import FeatureSettings, Filterbank, extract
 from qstudy.data.manifest import read_manifest
 from qstudy.data.store import verify

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from qstudy.cache import entries
 from qstudy.cli import main
-from qstudy.commands.cache import cache
-from qstudy.data.cache import FeatureSet
+from qstudy.commands.cache import cache, entries
 from qstudy.data.columns import Table, write_table
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError

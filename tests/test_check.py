@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from qstudy.data.audio import write_flac
-from qstudy.data.cache import FeatureSet
 from qstudy.data.check import Problem, require_sound
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qstudy.data.features import SILENCE, STEPS, FeatureSettings, Filterbank, FilterbankStream, extract
+from qstudy.data.features import PER_UNIT, SILENCE, FeatureSettings, Filterbank, FilterbankStream, extract
 from qstudy.errors import UserError
 
 SPEECH = Path(__file__).parents[2] / "shared" / "data" / "LibriSpeech"
@@ -85,8 +85,8 @@ def test_silence_is_the_floor_and_features_lie_on_the_grid() -> None:
     filterbank = Filterbank(FeatureSettings())
     assert (extract(filterbank, torch.zeros(0)) == SILENCE).all()
     frames = filterbank(torch.rand(16000))
-    assert torch.equal(frames * STEPS, (frames * STEPS).round())
-    assert (frames * STEPS).abs().max() < 2**15
+    assert torch.equal(frames * PER_UNIT, (frames * PER_UNIT).round())
+    assert (frames * PER_UNIT).abs().max() < 2**15
 
 
 @pytest.mark.parametrize("wrong", [{"high_hz": 9000}, {"low_hz": 8000}, {"hop_ms": 0}, {"hop_ms": 30}, {"bins": 2}])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstudy.errors import UserError
-from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, torch_step
+from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, run_frame, run_frame_in_torch
 from qstudy.quant.fixed_point.lookup import OFFSET, responses, table
 from qstudy.quant.fixed_point.lstm import LSTMOperands, fixed_point_lstm, gate_requantization, hidden_scale, run_lstm
 from qstudy.quant.fixed_point.operators import (
@@ -193,8 +193,8 @@ def empty_trace(c: torch.Tensor) -> CellTrace:
 def test_a_step_is_the_reference_to_the_bit(seed: int, hidden: int, reach: int, spec: FixedPoint, bits: int) -> None:
     x, h, c, constants = cell_problem(seed, hidden, reach, spec, bits)
     compiled, portable = empty_trace(c), empty_trace(c)
-    cell_step(0, x, h, constants, compiled)
-    torch_step(0, x, h, constants, portable)
+    run_frame(0, x, h, constants, compiled)
+    run_frame_in_torch(0, x, h, constants, portable)
     assert all(torch.equal(one, two) for one, two in zip(compiled, portable, strict=True))
     for b in range(len(c)):
         expected = reference_step(x[b].numpy(), h[b].numpy(), c[b].numpy(), constants)
@@ -209,7 +209,7 @@ def test_the_cell_state_saturates() -> None:
     for sign in (1, -1):
         bias[6:9] = sign * (2**15 - 1)
         trace = empty_trace(torch.full_like(c, sign * (2**15 - 1)))
-        cell_step(0, x, h, constants._replace(bias=bias), trace)
+        run_frame(0, x, h, constants._replace(bias=bias), trace)
         assert (trace.cells[1] == (2**15 - 1 if sign > 0 else -(2**15))).all()
 
 

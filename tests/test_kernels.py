@@ -150,7 +150,7 @@ def test_cell_forward_to_the_bit(hidden: int, seed: int) -> None:
     gates, after, output = np.empty_like(sums), np.empty_like(before), np.empty_like(before)
     cell.activate(sums, gates)
     cell.advance(gates, before, after, output)
-    for found, expected in zip((gates, after, output), cell.step_reference(sums, before), strict=True):
+    for found, expected in zip((gates, after, output), cell.frame_reference(sums, before), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -158,7 +158,7 @@ def test_cell_forward_to_the_bit(hidden: int, seed: int) -> None:
 @given(sizes, seeds)
 def test_cell_backward_to_the_bit(hidden: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    gates, _, _ = cell.step_reference(floats(generator, 4 * hidden), floats(generator, hidden))
+    gates, _, _ = cell.frame_reference(floats(generator, 4 * hidden), floats(generator, hidden))
     before, after, above, dh, dc = floats(generator, 5, hidden)
     expected = cell.gradient_reference(gates, before, after, above, dh, dc)
     found = np.empty_like(gates)

@@ -111,7 +111,7 @@ def test_predictor_steps_are_its_forward_pass(predictor: dict[str, Any], labels:
     state = model.predictor.start(2, torch.device("cpu"))
     for position in range(len(labels) + 1):
         label = targets[:, position - 1] if position else torch.zeros(2, dtype=torch.int64)
-        vector, state = model.predictor.step(label, state)
+        vector, state = model.predictor.advance(label, state)
         torch.testing.assert_close(vector, whole[:, position], atol=1e-4, rtol=0)
 
 

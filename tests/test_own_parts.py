@@ -179,7 +179,7 @@ class Last(Predictor):
     def start(self, batch, device):
         return (torch.zeros(1, batch, 1, device=device),)
 
-    def step(self, labels, state):
+    def advance(self, labels, state):
         return self.table(labels), state
 
 

@@ -9,13 +9,13 @@ from tiny import run_config
 
 from qstudy.files import read_json
 from qstudy.quant import bfloat16
-from qstudy.training.precision import used_precision
+from qstudy.training.devices import used_precision
 from qstudy.training.run import run
 
 
 @on_x86
 def test_auto_is_float32_where_onednn_has_no_bfloat16() -> None:
-    said = "from qstudy.training.precision import used_precision; print(used_precision('auto', 'cpu'))"
+    said = "from qstudy.training.devices import used_precision; print(used_precision('auto', 'cpu'))"
     done = python_on("AVX2", "-c", said)
     assert (done.returncode, done.stdout.strip()) == (0, "32-true"), done.stderr
 

@@ -18,8 +18,8 @@ from qstudy.cli import main
 from qstudy.data.audio import read_audio, write_flac
 from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.model import RNNT
-from qstudy.quant.packed.model import PackedModel
-from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, pack, recognizer_from_packed
+from qstudy.quant.packed.model import PackedModel, pack_model
+from qstudy.recognize.recognizer import Recognizer, RecognizerStream, describe, recognizer_from_packed
 from qstudy.settings import ModelConfig
 from qstudy.training.load import load_recognizer
 
@@ -99,9 +99,8 @@ def test_an_utterance_without_an_encoder_frame(tmp_path: Path, capsys: pytest.Ca
     config = ModelConfig({"name": "lstm", "hidden": 8, "layers": 1, "stack": 3, "reduction": 3}, {"name": "lstm"}, {})
     model = RNNT(config, FEATURES, TOKENIZER.size)
     bit_map = filled(model, {"name": "float"}).bit_map(model.shapes())
-    pack(model, bit_map, describe(config, replace(FEATURES, tail_ms=0.0), TOKENIZER, {"name": "float"})).save(
-        tmp_path / "model.qst"
-    )
+    header = describe(config, replace(FEATURES, tail_ms=0.0), TOKENIZER, {"name": "float"})
+    pack_model(model, bit_map, model.shapes(), header).save(tmp_path / "model.qst")
     write_flac(tmp_path / "a.flac", 0.1 * sound(0.1, 1).numpy(), 16000)
     write_manifest(tmp_path / "m.jsonl", [Utterance(tmp_path / "a.flac", 0.1, "one two")])
     for stream in ([], ["--stream"]):

@@ -1,4 +1,4 @@
-"""Templates: lists are choices, order is kept, a trial asked twice answers the same."""
+"""Templates: lists are varied, order is kept, a trial asked twice answers the same."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstudy.errors import UserError
-from qstudy.sweep.space import choices, corners, expand, fill, size, suggest
+from qstudy.sweep.space import corners, expand, fill, size, suggest, varied
 
 LAYERS = {"*": {"activation": 8}, "encoder.lstm.0": {"weight": [2, 4]}, "joiner.*": {"weight": [4, 8]}}
 WIDTHS = {"policy": {"name": ["fake_qat", "mixed"], "layers": LAYERS}}
@@ -22,10 +22,10 @@ templates = nested.filter(lambda value: isinstance(value, dict))
 @given(templates)
 def test_expand_has_every_combination_once(template: dict) -> None:
     found = expand([template])
-    assert len(found) == size([template]) == math.prod(len(choice.values) for choice in choices(template))
+    assert len(found) == size([template]) == math.prod(len(choice.values) for choice in varied(template))
     for filled in found:
         assert list(filled) == list(template)
-        assert not choices(filled)
+        assert not varied(filled)
 
 
 def test_expand_varies_the_last_choice_fastest() -> None:
@@ -39,13 +39,13 @@ def test_a_list_in_a_list_is_a_list() -> None:
 
 
 def test_globs_keep_their_order() -> None:
-    changes = fill(WIDTHS, {choice.path: choice.values[0] for choice in choices(WIDTHS)})
+    changes = fill(WIDTHS, {choice.path: choice.values[0] for choice in varied(WIDTHS)})
     assert list(changes["policy"]["layers"]) == ["*", "encoder.lstm.0", "joiner.*"]
 
 
 def test_corners_show_every_value() -> None:
     found = corners([WIDTHS])
-    for choice in choices(WIDTHS):
+    for choice in varied(WIDTHS):
         seen = []
         for changes in found:
             for key in choice.path:
@@ -56,7 +56,7 @@ def test_corners_show_every_value() -> None:
 
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(UserError, match="policy/layers/joiner is an empty list"):
-        choices({"policy": {"layers": {"joiner": []}}})
+        varied({"policy": {"layers": {"joiner": []}}})
 
 
 def test_suggest_repeats_itself_for_the_same_trial() -> None:

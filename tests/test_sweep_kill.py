@@ -95,7 +95,7 @@ def test_a_killed_sweep_goes_on_and_loses_nothing(tmp_path: Path, monkeypatch: p
     assert records[running.number].steps == 12
     failed = [record for record in records.values() if record.state == "failed"]
     assert [record.policy for record in failed] == ["broken.Broken"]
-    assert "ZeroDivisionError: no such layer" in failed[0]["reason"]
+    assert "ZeroDivisionError: no such layer" in failed[0].reason
     assert sum(trial.user_attrs["outcome"] in ("trained", "failed") for trial in ended) == 5
     assert {trial.user_attrs["outcome"] for trial in ended} == {"trained", "failed", "over_budget"}
     assert_tracked(tmp_path / "studies" / "smoke", records)

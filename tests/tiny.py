@@ -9,9 +9,9 @@ from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.layers import quantizable
-from qstudy.quant.packed.model import PackedModel
+from qstudy.quant.packed.model import PackedModel, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.recognize.recognizer import describe, pack
+from qstudy.recognize.recognizer import describe
 from qstudy.training.config import RunConfig, config_from_dict
 
 BINS = 8
@@ -68,7 +68,7 @@ def filled(model: RNNT, policy: QuantPolicy | dict[str, Any], batches: int = 2) 
 def packed(model: RNNT, policy: QuantPolicy, config: ModelConfig | None = None) -> PackedModel:
     """What the device gets."""
     header = describe(config or model_config(), FEATURES, TOKENIZER, {"name": "ptq"})
-    return pack(model, policy.bit_map(model.shapes()), header)
+    return pack_model(model, policy.bit_map(model.shapes()), model.shapes(), header)
 
 
 def run_config(corpus: Path, work: Path, **changes: Any) -> RunConfig:

@@ -32,9 +32,9 @@ def evaluate(
         skip_broken: Leave out utterances with broken audio or text, instead of stopping.
         trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
-    from qstudy.data.cache import FeatureSet
+    from qstudy.data.feature_set import FeatureSet
     from qstudy.named import trusting
-    from qstudy.training.evaluation import recognize, score
+    from qstudy.training.conclude import recognize, score
     from qstudy.training.load import load_recognizer
 
     if hypotheses is not None and hypotheses.exists():

@@ -22,8 +22,8 @@ def sweep(
 ) -> None:
     """Run a study, or go on with an interrupted one.
 
-    Candidates over budget are told so and cost no training. The study ends when as many trials as it asks for were
-    trained; a larger --trials goes on from there, a smaller one ends it earlier.
+    Candidates over budget are recorded as such and cost no training. The study ends when as many trials as it asks for
+    were trained; a larger --trials goes on from there, a smaller one ends it earlier.
     A database that is away is waited for, for a minute; workers that crash are replaced, and all end with this command.
     Exit code 3: trials were given up, because their process died again and again, or all failed.
 
@@ -41,7 +41,7 @@ def sweep(
     checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
     from qstudy.sweep.study import check, run_study
-    from qstudy.training.config import load_yaml
+    from qstudy.yaml_file import load_yaml
 
     config = load_study(study, trials, fresh)
     if load_yaml(study).keys() != config.to_dict().keys():  # not the study's own copy, which has every field

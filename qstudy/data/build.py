@@ -19,7 +19,7 @@ from qstudy.data.audio import resample
 from qstudy.data.check import checked_audio, checked_line, problem, require_sound
 from qstudy.data.columns import text_columns, write_table
 from qstudy.data.draft import Computed, Draft
-from qstudy.data.features import STEPS, FeatureSettings, Filterbank, extract
+from qstudy.data.features import PER_UNIT, FeatureSettings, Filterbank, extract
 from qstudy.data.manifest import Line, parse_line
 from qstudy.data.store import INDEX, USED, draft_path, problem_columns
 from qstudy.errors import UserError
@@ -76,7 +76,7 @@ def _compute(line: Line, manifest: Path, filterbank: Filterbank) -> Computed:
     except UserError as error:
         return Computed(line.number, np.zeros((0, settings.bins), np.int16), problem(manifest, line, error))
     features = extract(filterbank, torch.from_numpy(resample(samples, rate, settings.sample_rate)))
-    return Computed(line.number, (features * STEPS).to(torch.int16).numpy())
+    return Computed(line.number, (features * PER_UNIT).to(torch.int16).numpy())
 
 
 @contextmanager

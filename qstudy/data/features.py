@@ -13,9 +13,9 @@ from torch import Tensor
 from qstudy.errors import UserError
 from qstudy.settings import FeatureSettings
 
-STEPS = 1024
-"""Features are multiples of 1 / STEPS."""
-SILENCE = round(math.log(np.finfo(np.float32).eps) * STEPS) / STEPS
+PER_UNIT = 1024
+"""Features are multiples of 1 / PER_UNIT."""
+SILENCE = round(math.log(np.finfo(np.float32).eps) * PER_UNIT) / PER_UNIT
 """The smallest feature (Kaldi's floor, log of float32's epsilon): what digital silence looks like."""
 BLOCK = 1024  # frames computed at a time: bounds the memory that an hour of audio needs
 
@@ -77,7 +77,7 @@ class Filterbank:
             samples: (N,) float32 in [-1, 1], at the settings' sample rate, on the CPU.
 
         Returns:
-            (frames, bins) float32 natural logarithms of mel energies, multiples of 1 / STEPS.
+            (frames, bins) float32 natural logarithms of mel energies, multiples of 1 / PER_UNIT.
 
         Raises:
             ValueError: a sample is no number; integer arithmetic would make some number of it.
@@ -96,7 +96,7 @@ class Filterbank:
     def _log_mel(self, windows: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(windows * self._window, n=self.fft_size)
         energies = (spectrum.real.square() + spectrum.imag.square()) @ self._filters
-        return energies.clamp_(min=torch.finfo(torch.float32).eps).log_().mul_(STEPS).round_().div_(STEPS).float()
+        return energies.clamp_(min=torch.finfo(torch.float32).eps).log_().mul_(PER_UNIT).round_().div_(PER_UNIT).float()
 
 
 def extract(filterbank: Filterbank, samples: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Features on disk, one folder per manifest and settings: whole or absent, whoever builds or dies meanwhile.
 
-`cache_dir/KEY/` holds `features.i16` (all frames one after another; int16 multiples of 1 / STEPS, which is exact),
+`cache_dir/KEY/` holds `features.i16` (all frames one after another; int16 multiples of 1 / PER_UNIT, which is exact),
 `index.safetensors` (which lines of the manifest they belong to, what was wrong with the others), one `labels-*` table
 per tokenizer, and `used`, whose time is that of the last use. KEY hashes the manifest, the feature settings and the
 sizes and times of the audio files, so a change of any of them is another folder.

@@ -1,7 +1,7 @@
 """Seconds, bytes and energy of one run of every operator on one processor, for many bit maps at once.
 
-Arrays have the shape (C, N): C candidate bit maps, N operators. One simulation is a batch of one candidate, so the
-sweep's fast path and the report are the same code.
+Arrays have the shape (C, N): C candidate bit maps, N operators. One simulation is a batch of one candidate: one
+and many are the same code.
 """
 
 from dataclasses import dataclass, fields

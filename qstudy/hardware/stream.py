@@ -16,7 +16,6 @@ from qstudy.hardware.workload import Operator
 
 HOP_MS = 10.0  # frames arrive this often
 LONGEST_S = 3600.0  # an utterance is priced arrival by arrival
-LABELS_PER_S = 12.0  # characters of conversational English: 150 words a minute, 5 letters and a space each, less pauses
 
 
 @dataclass(frozen=True)

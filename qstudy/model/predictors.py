@@ -35,7 +35,7 @@ class Predictor(nn.Module, ABC):
         """The state before the first label."""
 
     @abstractmethod
-    def step(self, labels: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
+    def advance(self, labels: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
         """One label (B,) int64 (blank at the start) to one vector (B, output_size) and the state after it."""
 
 
@@ -57,7 +57,7 @@ class LSTMPredictor(Predictor):
         zeros = torch.zeros(1, batch, self.output_size, device=device)
         return (zeros, zeros)
 
-    def step(self, labels: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
+    def advance(self, labels: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
         output, after = self.lstm(self.embedding(labels).unsqueeze(1), (state[0], state[1]))
         return output[:, 0], after
 
@@ -83,7 +83,7 @@ class StatelessPredictor(Predictor):
     def start(self, batch: int, device: torch.device) -> PredictorState:
         return (torch.full((1, batch, self.context), BLANK, device=device),)
 
-    def step(self, labels: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
+    def advance(self, labels: Tensor, state: PredictorState) -> tuple[Tensor, PredictorState]:
         seen = torch.cat([state[0][0, :, 1:], labels.unsqueeze(1)], 1)
         return self._project(seen), (seen.unsqueeze(0),)
 

@@ -14,7 +14,7 @@ def computes(kind: str) -> bool:
     """Whether an LSTM can be trained under bfloat16 autocast on a kind of device (`cpu`, `cuda`), however slowly."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and _lstm_step_succeeds()
+    return kind == "cpu" and _lstm_trains()
 
 
 @cache
@@ -33,12 +33,12 @@ def gradient_dtype(asked: torch.dtype, device: torch.device) -> torch.dtype:
     """In which type a backward pass multiplies: float32 instead of bfloat16 where that would be emulated."""
     if asked != torch.bfloat16 or multiplies(device.type):
         return asked
-    _say(device.type)
+    _warn_emulated(device.type)
     return torch.float32
 
 
 @cache
-def _say(kind: str) -> None:
+def _warn_emulated(kind: str) -> None:
     """Once in a process."""
     logging.getLogger(__name__).warning(
         "gradient: bfloat16 would be emulated on this device (%s), several times slower than float32: the backward"
@@ -47,7 +47,7 @@ def _say(kind: str) -> None:
     )
 
 
-def _lstm_step_succeeds() -> bool:
+def _lstm_trains() -> bool:
     """Forward and backward of one tiny LSTM on the processor; leaves the random numbers to come alone."""
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         lstm = nn.LSTM(8, 8, device="cpu")

@@ -61,9 +61,9 @@ def weight_gradient(
     out = torch.empty(rows.shape[1], columns + -columns % gemm.BLOCK)
     bias = torch.empty(rows.shape[1])
     operands = (bits(rows.contiguous()), x.contiguous())
-    constants = (np.float32(scale), np.float32(zero_point))
+    qparams = (np.float32(scale), np.float32(zero_point))
     arrays = (each.detach().numpy() for each in operands)
-    on_threads(products.weight_gradient, *arrays, *constants, out.numpy(), bias.numpy())
+    on_threads(products.weight_gradient, *arrays, *qparams, out.numpy(), bias.numpy())
     return out[:, :columns], bias
 
 

@@ -22,7 +22,7 @@ from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes
-from qstudy.quant.twins import leave_fast_paths, left_in_float, put_twins
+from qstudy.quant.twins import convert_layers, leave_fast_paths, left_in_float
 
 Model = TypeVar("Model", bound=nn.Module)
 Batches = Iterable[Any] | Callable[[nn.Module], Any]
@@ -60,7 +60,7 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
     """
     built = policy if isinstance(policy, QuantPolicy) else build_policy(policy)
     _require_floats(model)
-    put_twins(model)
+    convert_layers(model)
     _set_rates(model, rates)
     built.bit_map(layer_shapes(model))  # what is wrong with it is said now
     object.__setattr__(model, "quant_policy", built)
@@ -149,7 +149,7 @@ def load_into(model: Model, path: str | Path) -> Model:
         UserError: the file is missing or damaged, or of another model.
     """
     packed = PackedModel.load(path)
-    put_twins(model)
+    convert_layers(model)
     layers = quantizable(model)
     for shape in packed.shapes:
         if shape.name in layers:

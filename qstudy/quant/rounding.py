@@ -42,7 +42,7 @@ def _largest(x: Any, out: Any, thread: int, threads: int) -> None:
 
 
 @compiled()
-def _integers(x: Any, scale: Any, low: Any, high: Any, out: Any, thread: int, threads: int) -> None:
+def _quantize(x: Any, scale: Any, low: Any, high: Any, out: Any, thread: int, threads: int) -> None:
     for row in range(thread, x.shape[0], threads):
         size = scale[row % len(scale)]
         for column in range(x.shape[1]):
@@ -83,7 +83,7 @@ def nearest_levels(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int
 
     Args:
         x: any shape, float.
-        scale: the quantizer's step, () or one for each row of a matrix x, (rows, 1).
+        scale: what one level is worth, () or one for each row of a matrix x, (rows, 1).
         zero_point: the integer (as float) that stands for 0.0, (); None: 0.
         low: the least integer.
         high: the greatest integer.
@@ -96,7 +96,7 @@ def nearest_levels(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int
     out, inside = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
     zero = np.float32(0 if zero_point is None else zero_point.item())
     arrays = rows(x), flat(scale), zero, np.float32(low), np.float32(high), rows(out)
-    spread(_nearest_levels, x.numel(), *arrays, rows(inside))
+    run(_nearest_levels, x.numel(), *arrays, rows(inside))
     return out, inside
 
 
@@ -120,16 +120,16 @@ def largest(x: Tensor) -> Tensor:
     if not fits(x) or x.dim() != 2:
         return x.abs().amax(1, keepdim=True)
     out = x.new_empty(len(x), 1)
-    spread(_largest, x.numel(), rows(x), flat(out))
+    run(_largest, x.numel(), rows(x), flat(out))
     return out
 
 
-def integers(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+def quantize_symmetric(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     """The integers of the nearest levels, as x: int8, or int16 if the bounds need it; see `nearest_levels`."""
     if high > 127 or not fits(x, scale):
         return torch.round(x / scale).clamp_(low, high).to(torch.int8 if high < 128 else torch.int16)
     out = torch.empty_like(x, dtype=torch.int8)
-    spread(_integers, x.numel(), rows(x), flat(scale), np.float32(low), np.float32(high), rows(out))
+    run(_quantize, x.numel(), rows(x), flat(scale), np.float32(low), np.float32(high), rows(out))
     return out
 
 
@@ -138,7 +138,7 @@ def mask(grad: Tensor, inside: Tensor) -> Tensor:
     if not (fits(grad) and inside.is_contiguous()):
         return grad * inside
     out = torch.empty_like(grad)
-    spread(_mask, grad.numel(), rows(grad), rows(inside), rows(out))
+    run(_mask, grad.numel(), rows(grad), rows(inside), rows(out))
     return out
 
 
@@ -148,7 +148,7 @@ def learned_gradient(x: Tensor, scale: Tensor, low: int, high: int, grad: Tensor
         return learned_gradient_portable(x, scale, low, high, grad)
     out, sums = torch.empty_like(x), torch.empty(rows(x).shape[0], dtype=torch.float64)
     bounds = np.float32(low), np.float32(high)
-    spread(_learned_gradient, x.numel(), rows(x), flat(scale), *bounds, rows(grad), rows(out), sums.numpy())
+    run(_learned_gradient, x.numel(), rows(x), flat(scale), *bounds, rows(grad), rows(out), sums.numpy())
     return out, sums.view(scale.numel(), -1).sum(1).to(scale.dtype).view(scale.shape)
 
 
@@ -178,7 +178,7 @@ def flat(x: Tensor) -> np.ndarray:
     return x.detach().reshape(-1).numpy()
 
 
-def spread(loop: Any, count: int, *arguments: Any) -> None:
+def run(loop: Any, count: int, *arguments: Any) -> None:
     """Run a loop over `count` values, on as many threads as they are worth."""
     if count < SINGLE:
         loop(*arguments, 0, 1)

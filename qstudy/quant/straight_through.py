@@ -128,5 +128,5 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
-    """`fake-quantized`, with a gradient that passes whole to x, of the same shape: nothing counts as clipped."""
+    """`quantized`, with a gradient that passes whole to x, of the same shape: nothing counts as clipped."""
     return _StraightThrough.apply(x, quantized)

@@ -16,7 +16,7 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
 be anything."""
 
 
-def put_twins(model: nn.Module) -> None:
+def convert_layers(model: nn.Module) -> None:
     """Turn torch's layers into their quantizable twins, with empty slots: the very same objects, of another class."""
     for layer in quantizable(model).values():
         layer.arithmetic = None

@@ -27,7 +27,7 @@ class GreedyState:
 def start(model: RNNT, batch: int, device: torch.device) -> GreedyState:
     """The state before the first frame."""
     blank = torch.full((batch,), BLANK, device=device)
-    vector, state = model.predictor.step(blank, model.predictor.start(batch, device))
+    vector, state = model.predictor.advance(blank, model.predictor.start(batch, device))
     return GreedyState(model.joiner.predictor(vector), state, [[] for _ in range(batch)])
 
 
@@ -48,7 +48,7 @@ def greedy_labels(model: RNNT, features: Tensor, lengths: Tensor) -> list[list[i
 
 @torch.no_grad()
 def greedy(model: RNNT, encoded: Tensor, lengths: Tensor, state: GreedyState | None = None) -> GreedyState:
-    """Take the best label at every step.
+    """Emit the best label until it is blank, frame by frame.
 
     Args:
         model: the transducer, in evaluation mode.
@@ -79,7 +79,7 @@ def _emit(model: RNNT, state: GreedyState, best: Tensor, who: Tensor) -> None:
     """Append each speaker's label and move its predictor on."""
     for utterance, label in zip(who.tolist(), best[who].tolist(), strict=True):
         state.hypotheses[utterance].append(label)
-    vector, after = model.predictor.step(best[who], tuple(part[:, who].contiguous() for part in state.predictor))
+    vector, after = model.predictor.advance(best[who], tuple(part[:, who].contiguous() for part in state.predictor))
     state.predicted[who] = model.joiner.predictor(vector)
     for part, new in zip(state.predictor, after, strict=True):
         part[:, who] = new

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qstudy.bits import BitMap
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.named import asked_by
-from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
+from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.recognize.greedy import GreedyState, greedy, greedy_labels
 from qstudy.settings import FeatureSettings, ModelConfig
 
@@ -85,11 +84,6 @@ def describe(
         "tokenizer": tokenizer.to_dict(),
         "policy": policy,
     }
-
-
-def pack(model: RNNT, bit_map: BitMap, header: dict[str, Any]) -> PackedModel:
-    """The packed form of a model with filled slots."""
-    return pack_model(model, bit_map, model.shapes(), header)
 
 
 def recognizer_from_packed(packed: PackedModel) -> Recognizer:

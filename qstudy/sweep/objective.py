@@ -65,7 +65,7 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
     outcome = _refusal(queue, candidate)
     if outcome is None:
         try:
-            return _trained(queue, candidate, _record(candidate))
+            return _outcome_of(queue, candidate, _train_or_read(candidate))
         except TrialPruned as stopped:
             outcome = Outcome("stopped", str(stopped))
         except Diverged as error:
@@ -100,7 +100,7 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
 
 def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
     """Why a candidate is not trained at all; None: it is."""
-    if (earlier := _twin(queue, candidate.trial)) is not None:
+    if (earlier := _earlier_same(queue, candidate.trial)) is not None:
         return Outcome("repeated", f"same configuration as trial {earlier}")
     if reason := queue.config.budgets.excess(candidate.costs):
         return Outcome("over_budget", reason)
@@ -120,7 +120,7 @@ def _attempts(candidate: Candidate) -> int:
     return int(trial.user_attrs[ATTEMPTS])
 
 
-def _twin(queue: Queue, trial: optuna.Trial) -> int | None:
+def _earlier_same(queue: Queue, trial: optuna.Trial) -> int | None:
     """The first earlier trial with the same configuration; the sampler is told to look elsewhere."""
     identity = trial.user_attrs[IDENTITY]
     twins = [other.number for other in queue.trials() if other.user_attrs.get(IDENTITY) == identity]
@@ -137,11 +137,11 @@ def constrain(trial: optuna.Trial, name: str, excess: float) -> None:
         trial.set_constraint(name, excess)
 
 
-def _record(candidate: Candidate) -> Record:
+def _train_or_read(candidate: Candidate) -> Record:
     """The record of the trained candidate; if a killed worker left a whole one, that one."""
     done = candidate.folder / RECORD_FILE
     if done.exists() and (record := read_record(done)).state == "complete":
-        _mirror(candidate, record)
+        _finish_tracking(candidate, record)
         return record
     trial = candidate.trial
 
@@ -166,14 +166,15 @@ def _record(candidate: Candidate) -> Record:
     )
 
 
-def _mirror(candidate: Candidate, record: Record) -> None:
+def _finish_tracking(candidate: Candidate, record: Record) -> None:
     """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
     config, folder = candidate.config, candidate.folder
-    if tracker := start_tracking(folder, candidate.study, folder.name, to_dict(config), enabled=config.track):
+    tracker = start_tracking(folder, candidate.study, folder.name, to_dict(config)) if config.track else None
+    if tracker:
         tracker.finish(record, folder / MODEL_FILE)
 
 
-def _trained(queue: Queue, candidate: Candidate, record: Record) -> Outcome:
+def _outcome_of(queue: Queue, candidate: Candidate, record: Record) -> Outcome:
     """The objectives, and the numbers that tables show, as attributes of the trial."""
     assert record.metrics is not None  # a complete run has them
     wer = record.metrics["dev"]["wer"]

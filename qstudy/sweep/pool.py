@@ -18,10 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
+from qstudy.secrets import STORAGE_VARIABLE
 from qstudy.sweep.capacity import cores
 from qstudy.sweep.lifeline import LIFELINE_VARIABLE
 from qstudy.sweep.queue import ATTEMPTS, Queue
-from qstudy.sweep.storage import STORAGE_VARIABLE
 from qstudy.sweep.summary import sentence
 from qstudy.training.environment import COMMAND_VARIABLE, command
 
@@ -84,7 +84,9 @@ class Pool:
                 raise UserError(f"{_last_line(worker.log)} (worker log: {worker.log})")
             if code:
                 self._count(worker, code)
-                tqdm.write(f"Worker {worker.number} ended ({_how(code)}); another takes its place (log: {worker.log}).")
+                tqdm.write(
+                    f"Worker {worker.number} ended ({_described(code)}); another takes its place (log: {worker.log})."
+                )
             worker.process = self._started(worker.log, worker.gpu)
 
     def _count(self, worker: Worker, code: int) -> None:
@@ -93,7 +95,7 @@ class Pool:
         self._seen = seen
         if self._crashes >= MOST_STARTS * self._workers:
             raise UserError(
-                f"The workers end before they have begun a trial, the last one with {_how(code)}; see {worker.log}."
+                f"The workers end before they have begun a trial, the last with {_described(code)}; see {worker.log}."
             )
 
     def _started(self, log: Path, gpu: str | None) -> Popen[bytes]:
@@ -119,11 +121,11 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
         return
     with tqdm(total=queue.config.wanted, desc=queue.config.study, unit="trial", disable=None) as bar:
         with Pool(queue, workers, storage) as pool:
-            while _goes_on(queue):
-                shown |= _show(queue, shown, bar)
+            while _trials_are_left(queue):
+                shown |= _print_ended(queue, shown, bar)
                 pool.replace_ended()
                 time.sleep(POLL_S)
-        _show(queue, shown, bar)
+        _print_ended(queue, shown, bar)
 
 
 def stop(processes: Sequence[Popen[bytes]]) -> None:
@@ -146,7 +148,7 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in named.split(",")][:count] if named else [str(index) for index in range(count)]
 
 
-def _goes_on(queue: Queue) -> bool:
+def _trials_are_left(queue: Queue) -> bool:
     """Whether trials are left; a worker may have died before it made place for another candidate."""
     if not queue.unfinished():
         queue.plan()
@@ -163,7 +165,7 @@ def _prepare(queue: Queue, storage: str | None) -> None:
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code < 0:
-        raise UserError(f"What the trials share could not be made: its process ended ({_how(code)}).")
+        raise UserError(f"What the trials share could not be made: its process ended ({_described(code)}).")
     if code:
         sys.exit(code)  # it has said why
 
@@ -207,7 +209,7 @@ def _state(queue: Queue) -> list[object]:
     return [(trial.state, trial.user_attrs.get(ATTEMPTS)) for trial in queue.trials()]
 
 
-def _show(queue: Queue, shown: set[int], bar: "tqdm[None]") -> set[int]:
+def _print_ended(queue: Queue, shown: set[int], bar: "tqdm[None]") -> set[int]:
     """Show the trials that ended since the last look."""
     if queue.ended() == len(shown):
         return set()
@@ -223,7 +225,7 @@ def _finished(queue: Queue) -> list[FrozenTrial]:
     return queue.trials(TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def _how(code: int) -> str:
+def _described(code: int) -> str:
     """What an exit code says of a process's end."""
     if code == -signal.SIGKILL:
         return "killed; out of memory?"

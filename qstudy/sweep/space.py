@@ -20,7 +20,7 @@ BRANCH = "space"  # the parameter that says which template of several a trial is
 
 
 @dataclass(frozen=True)
-class Choice:
+class Varied:
     """One thing that varies."""
 
     path: Path
@@ -38,13 +38,13 @@ class Choice:
         return [value if _plain(value) else json.dumps(value) for value in self.values]
 
 
-def choices(template: Template) -> list[Choice]:
+def varied(template: Template) -> list[Varied]:
     """Everything that varies in `template`, in its order.
 
     Raises:
         UserError: an empty list.
     """
-    found = [Choice(path, tuple(value)) for path, value in _leaves(template, ()) if isinstance(value, list)]
+    found = [Varied(path, tuple(value)) for path, value in _leaves(template, ()) if isinstance(value, list)]
     for choice in found:
         if not choice.values:
             raise UserError(f"space: {choice.name} is an empty list; give at least one value.")
@@ -62,24 +62,24 @@ def expand(templates: Iterable[Template]) -> list[dict[str, Any]]:
     """Every combination of every template: the first choice varies slowest."""
     filled = []
     for template in templates:
-        varied = choices(template)
-        for values in itertools.product(*(choice.values for choice in varied)):
-            filled.append(fill(template, dict(zip([choice.path for choice in varied], values, strict=True))))
+        places = varied(template)
+        for values in itertools.product(*(choice.values for choice in places)):
+            filled.append(fill(template, dict(zip([choice.path for choice in places], values, strict=True))))
     return filled
 
 
 def size(templates: Iterable[Template]) -> int:
     """How many combinations there are."""
-    return sum(math.prod(len(choice.values) for choice in choices(template)) for template in templates)
+    return sum(math.prod(len(choice.values) for choice in varied(template)) for template in templates)
 
 
 def corners(templates: Iterable[Template]) -> list[dict[str, Any]]:
     """A few members of every template in which each value occurs at least once: for checks before anything runs."""
     filled = []
     for template in templates:
-        varied = choices(template)
-        for index in range(max((len(choice.values) for choice in varied), default=1)):
-            picked = {choice.path: choice.values[min(index, len(choice.values) - 1)] for choice in varied}
+        places = varied(template)
+        for index in range(max((len(choice.values) for choice in places), default=1)):
+            picked = {choice.path: choice.values[min(index, len(choice.values) - 1)] for choice in places}
             filled.append(fill(template, picked))
     return filled
 
@@ -101,7 +101,7 @@ def suggest(trial: optuna.Trial, templates: Sequence[Template]) -> dict[str, Any
         index = names.index(trial.suggest_categorical(BRANCH, names))
         template, prefix = templates[index], f"{index}:"
     picked = {}
-    for choice in choices(template):
+    for choice in varied(template):
         label = trial.suggest_categorical(prefix + choice.name, choice.labels)
         picked[choice.path] = choice.values[choice.labels.index(label)]
     return fill(template, picked)

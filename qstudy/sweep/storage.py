@@ -11,8 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError
 
 from qstudy.errors import UserError
-from qstudy.secrets import STORAGE_VARIABLE as STORAGE_VARIABLE
-from qstudy.secrets import hide, masked
+from qstudy.secrets import STORAGE_VARIABLE, hide, masked
 from qstudy.sweep.config import StudyConfig, study_from_dict
 from qstudy.sweep.patience import PATIENCE_S, PatientStorage, is_passing, reason
 from qstudy.sweep.queue import ATTEMPTS

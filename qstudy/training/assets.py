@@ -11,8 +11,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from qstudy.data.cache import FeatureSet
 from qstudy.data.corpora.corpus import is_unfinished, require_recipe
+from qstudy.data.feature_set import FeatureSet
 from qstudy.data.manifest import read_manifest
 from qstudy.data.tokenizer import CharTokenizer, Labels, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError

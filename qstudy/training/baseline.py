@@ -21,7 +21,8 @@ from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join
 from qstudy.training.price import price
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Baseline, Record, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
+from qstudy.training.sections import Baseline
 from qstudy.training.start import read_start
 
 Train = Callable[..., Record]
@@ -43,13 +44,13 @@ def find_baseline(config: RunConfig, train: Train) -> Path:
     start = str(config.start_identity)  # a missing file shows before a corpus is made
     make_corpus(config)
     if config.start_file is not None:
-        return _scored(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
+        return _scored_baseline(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
     own, folder = _from_scratch(config), trained_folder(config)
-    _make(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={"scored": _sets(own)}))
+    _make_once(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={"scored": _sets(own)}))
     record = read_record(folder / RECORD_FILE)
     if record.scored == _sets(config):
         return folder
-    return _scored(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record.run, config)
+    return _scored_baseline(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record.run, config)
 
 
 def trained_folder(config: RunConfig) -> Path:
@@ -75,7 +76,7 @@ def publish(config: RunConfig, folder: Path) -> None:
             shutil.copyfile(folder / MODEL_FILE, temporary)
         write_record(target, replace(read_record(folder / RECORD_FILE), scored=_sets(config)))
 
-    _make(target, config, copy)
+    _make_once(target, config, copy)
 
 
 def baseline_summary(folder: Path | None) -> Baseline | None:
@@ -93,16 +94,16 @@ def baseline_summary(folder: Path | None) -> Baseline | None:
     }
 
 
-def _scored(file: Path, identity: str, name: str, config: RunConfig) -> Path:
+def _scored_baseline(file: Path, identity: str, name: str, config: RunConfig) -> Path:
     """The folder with a model file's float model and its scores on the run's sets."""
     own = replace(config, policy={"name": "float"}, start=str(file))
     parts = {key: to_dict(own)[key] for key in ("features", "tokenizer", "model")}
     folder = Path(own.cache) / "baselines" / content_hash(identity, _sets(own), parts)
-    _make(folder, own, lambda: _score(own, folder, name))
+    _make_once(folder, own, lambda: _score_start_file(own, folder, name))
     return folder
 
 
-def _score(config: RunConfig, folder: Path, name: str) -> None:
+def _score_start_file(config: RunConfig, folder: Path, name: str) -> None:
     """Pack the start file's model in float, evaluate it, and write the record of a run that did not train."""
     if not join(config.trainer).is_global_zero:
         return
@@ -132,7 +133,7 @@ def _manifest(field: str, path: str) -> str:
     return identity(Path(path))
 
 
-def _make(folder: Path, config: RunConfig, make: Callable[[], object]) -> None:
+def _make_once(folder: Path, config: RunConfig, make: Callable[[], object]) -> None:
     """Make a baseline unless it is there; of several runs one does it, the others wait.
 
     The processes of one run, one per device, are in this together: the first holds the lock for all of them.

@@ -18,10 +18,10 @@ from qstudy.fields import checked
 from qstudy.files import replacing
 from qstudy.model import RNNT
 from qstudy.named import asked_by
-from qstudy.quant.packed.model import PackedModel
+from qstudy.quant.packed.model import PackedModel, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import free_buffers
-from qstudy.recognize.recognizer import Recognizer, describe, pack
+from qstudy.recognize.recognizer import Recognizer, describe
 from qstudy.training.checkpoint_file import read_checkpoint
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
@@ -114,7 +114,7 @@ def steps_done(path: Path, config: RunConfig) -> int:
     checkpoint, saved = _read(path)
     now = {**to_dict(config), "start": config.start_identity, DATA: identity(Path(config.data.train))}
     then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
-    schedule = "training" if config.from_scratch else "finetune"
+    schedule = config.schedule_name
     fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule, DATA)
     if changed := [field for field in fields if now[field] != then[field]]:
         raise UserError(
@@ -133,7 +133,8 @@ def pack_checkpoint(path: Path) -> PackedModel:
     """What the device would get from a checkpoint."""
     model, policy, config, tokenizer = load_checkpoint(path)
     header = describe(config.model, config.features, tokenizer, config.policy)
-    return pack(model, policy.bit_map(model.shapes()), header)
+    shapes = model.shapes()
+    return pack_model(model, policy.bit_map(shapes), shapes, header)
 
 
 def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer]:

@@ -1,16 +1,101 @@
-"""How a run ends: its model is packed, saved and scored, and its record written."""
+"""How a run ends: its model is packed, saved and scored on every set, and its record written."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from qstudy.data.feature_set import FeatureSet
+from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
+from qstudy.data.module import collate, evaluation_batches
+from qstudy.data.tokenizer import Tokenizer
 from qstudy.model import RNNT
-from qstudy.recognize.recognizer import describe, pack
+from qstudy.quant.packed.model import PackedModel, pack_model
+from qstudy.recognize.greedy import greedy_labels
+from qstudy.recognize.recognizer import describe, recognizer_from_packed
 from qstudy.training.assets import Assets
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
-from qstudy.training.evaluation import evaluate
 from qstudy.training.price import Price, describe_price
 from qstudy.training.record import MODEL_FILE, Record, write_record
+
+SAMPLES = 12  # transcripts kept in a record
+
+
+@torch.no_grad()
+def recognize(model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str = "") -> tuple[list[str], float]:
+    """Decode every utterance greedily.
+
+    Args:
+        model: float, fake-quantized or packed.
+        features: the utterances.
+        tokenizer: the model's.
+        name: of the set, for the progress bar; empty: no bar.
+
+    Returns:
+        One text per utterance, in the set's order, and the seconds that it took.
+    """
+    batches = evaluation_batches(features.lengths)
+    texts = [""] * len(features)
+    training = model.training
+    model.eval()
+    begin = time.perf_counter()
+    for indices in tqdm(batches, desc=f"Decode {name}", unit="batch", disable=None if name else True, leave=False):
+        batch = collate(features, indices).to(model.device)
+        for index, labels in zip(indices, greedy_labels(model, batch.features, batch.feature_lengths), strict=True):
+            texts[index] = tokenizer.decode(labels)
+    model.train(training)
+    return texts, time.perf_counter() - begin
+
+
+def score(features: FeatureSet, hypotheses: list[str], seconds: float) -> dict[str, Any]:
+    """Error rates (fractions) with their counts and 95 % interval, and the real-time factor, JSON-able."""
+    words = word_errors(features.texts, hypotheses)
+    low, high = bootstrap_interval(features.texts, hypotheses)
+    return {
+        "wer": words.rate,
+        "wer_low": low,
+        "wer_high": high,
+        "cer": character_errors(features.texts, hypotheses).rate,
+        "substitutions": words.substitutions,
+        "insertions": words.insertions,
+        "deletions": words.deletions,
+        "words": words.reference,
+        "utterances": len(features),
+        "rtf": seconds / max(features.duration_s, 1e-9),
+    }
+
+
+def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
+    """Word `errors` and reference `words` of every utterance, in the set's order, as text (`0 0 2 1`).
+
+    With these two runs can be compared utterance by utterance; as text, because indented JSON gives every entry of a
+    list its own line.
+    """
+    errors, words = utterance_errors(features.texts, hypotheses)
+    return {"errors": " ".join(map(str, errors)), "words": " ".join(map(str, words))}
+
+
+def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
+    """What a record says of a finished model: the packed one's scores on every set, the training model's on dev beside
+    them, to tell whether the two agree."""
+    loaded = recognizer_from_packed(packed).model
+    metrics, edits, samples = {}, {}, {}
+    for name, features in assets.evaluated.items():
+        texts, seconds = recognize(loaded, features, assets.tokenizer, name)
+        metrics[name] = score(features, texts, seconds)
+        edits[name] = by_utterance(features, texts)
+        pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
+        samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
+    texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
+    return {
+        "metrics": metrics,
+        "utterances": edits,
+        "training_model_wer": score(assets.dev, texts, seconds)["wer"],
+        "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
+    }
 
 
 def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder: Path, **entries: Any) -> Record:
@@ -24,7 +109,8 @@ def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder
         folder: receives `model.qst` and `record.json`.
         entries: of the record, beside those that follow from the above.
     """
-    packed = pack(model, cost.bit_map, describe(config.model, config.features, assets.tokenizer, config.policy))
+    header = describe(config.model, config.features, assets.tokenizer, config.policy)
+    packed = pack_model(model, cost.bit_map, cost.shapes, header)
     packed.save(folder / MODEL_FILE)
     record = Record(
         state="complete",

@@ -11,7 +11,7 @@ from qstudy.errors import UserError
 from qstudy.fields import Seed, Share, Steps, Text, check_fields, fill, merged
 from qstudy.files import file_hash
 from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig, named_part
-from qstudy.yaml_file import load_yaml as load_yaml
+from qstudy.yaml_file import load_yaml
 
 __all__ = [
     "DataConfig",
@@ -20,7 +20,6 @@ __all__ = [
     "TrainerConfig",
     "config_from_dict",
     "load_config",
-    "load_yaml",
     "to_dict",
 ]
 

@@ -1,4 +1,4 @@
-"""The processes that train one model together, one per device: Lightning starts them and lets them talk."""
+"""Which devices a run trains on, and in which precision."""
 
 import logging
 import warnings
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from lightning import Fabric
 
 from qstudy.errors import UserError
-from qstudy.training.config import TrainerConfig
+from qstudy.quant import bfloat16
+from qstudy.training.config import Precision, RunConfig, TrainerConfig
 
 OUT_OF_PLACE = (
     "does not have many workers",  # `data.workers` is the user's choice
@@ -31,13 +33,13 @@ def join(trainer: TrainerConfig) -> Fabric:
     Raises:
         UserError: there are no such devices, or they cannot be started.
     """
-    with _one_sentence(), calm():
+    with _one_sentence(), quiet_lightning():
         return _launched(**asdict(trainer))
 
 
 def check_devices(trainer: TrainerConfig) -> None:
     """Raise UserError unless there are such devices; starts nothing."""
-    with _one_sentence(), calm():
+    with _one_sentence(), quiet_lightning():
         _fabric(**asdict(trainer))
 
 
@@ -62,7 +64,7 @@ def _one_sentence() -> Iterator[None]:
 
 
 @contextmanager
-def calm() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep back what Lightning tells of devices and some of its advice; other warnings are the user's business."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
@@ -76,3 +78,43 @@ def calm() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+Used = Literal["bf16-mixed", "32-true"]
+
+
+def used_precision(asked: Precision, accelerator: str = "auto") -> Used:
+    """What a training computes in; the configuration keeps what was asked, so that one study fits all machines.
+
+    Args:
+        asked: `auto`: bfloat16 where the device multiplies in it, else float32.
+        accelerator: Lightning's: `auto` is a GPU if there is one, else the processor.
+
+    Raises:
+        UserError: bfloat16 was asked for, and the device cannot compute in it.
+    """
+    kind = _device(accelerator)
+    if asked == "auto":
+        return "bf16-mixed" if bfloat16.multiplies(kind) else "32-true"
+    if asked == "bf16-mixed" and not bfloat16.computes(kind):
+        raise UserError(
+            f"precision: the device that trains ({kind}) cannot compute in bf16-mixed; say `precision: auto` or"
+            " `precision: 32-true` under `training` and `finetune`."
+        )
+    return asked
+
+
+def check_precision(config: RunConfig, accelerator: str = "auto") -> None:
+    """Before anything is made or trained: can this machine compute as the run and its float baseline ask?
+
+    Raises:
+        UserError: it cannot.
+    """
+    for schedule in (config.training, config.schedule):
+        used_precision(schedule.precision, accelerator)
+
+
+def _device(accelerator: str) -> str:
+    """`cpu`, `cuda` or another kind that Lightning trains on."""
+    found = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found else "cpu"

@@ -21,9 +21,8 @@ from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
 from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
 from qstudy.training.config import RunConfig, TrainerConfig
-from qstudy.training.devices import calm, join
+from qstudy.training.devices import join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
-from qstudy.training.precision import used_precision
 
 Report = Callable[[int, float], None]
 """Called with (step, dev WER) while training; may raise to stop it."""
@@ -184,7 +183,7 @@ def fit(
     checkpoint = Checkpoint(folder, schedule.checkpoint_every, config, assets.tokenizer)
     callbacks: list[L.Callback] = [progress, checkpoint, *([DevReport(report)] if report else [])]
     callbacks += [LearningRateMonitor("step")] if logger else []
-    with calm():
+    with quiet_lightning():
         trainer = L.Trainer(
             **_devices(config.trainer),
             max_steps=schedule.steps,

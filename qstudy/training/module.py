@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.text import WordErrorRate
 
-from qstudy.data.batches import Batch
+from qstudy.data.module import Batch
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import Diverged
 from qstudy.loss.rnnt import rnnt_loss

@@ -1,211 +1,58 @@
 """`record.json`: all that is kept of a run; reports are made from these files and nothing else.
 
-Records may come from strangers: what is read is held against the types below, and unknown fields are ignored. Neither
-torch nor Lightning is imported, so that whoever reads records need not wait for them.
+Records may come from strangers: what is read is held against the types of `qstudy.training.sections`, and unknown
+fields are ignored. Neither torch nor Lightning is imported, so that whoever reads records need not wait for them.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, Le
-from pydantic import AfterValidator, ConfigDict
-from typing_extensions import TypedDict
+from typing import Any, Literal
 
 from qstudy.errors import UserError
 from qstudy.fields import checked
-from qstudy.files import read_json, safe_name, write_json
+from qstudy.files import read_json, write_json
+from qstudy.training.sections import (
+    Amount,
+    Baseline,
+    BitMap,
+    Budgets,
+    Config,
+    Count,
+    Edits,
+    Label,
+    Latency,
+    Layer,
+    Loss,
+    Notes,
+    Sample,
+    Scores,
+    StepTime,
+    StudyName,
+)
 
 SCHEMA = 2
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.qst"  # beside it
-SMALLEST, LARGEST = 1e-9, 1e15  # beyond these no axis can be drawn
-LABEL = 200  # characters: what is written beside points, into legends and table heads
-UTTERANCES = 100_000  # of a set: what a bootstrap takes seconds for
-_COUNTS = re.compile("[0-9]{1,6}( [0-9]{1,6})*")
-
-
-def _amount(value: float) -> float:
-    if value and not SMALLEST <= value <= LARGEST:
-        raise ValueError(f"should be 0, or between {SMALLEST:g} and {LARGEST:g}")
-    return value
-
-
-def _label(text: str) -> str:
-    if len(text) > LABEL or not text.isprintable():
-        raise ValueError(f"should be one line of at most {LABEL} characters")
-    return text
-
-
-def _study(name: str) -> str:
-    """A study's name begins the names of files."""
-    try:
-        return safe_name(name, "study") if name else name
-    except UserError as error:
-        raise ValueError(f"cannot name a file{str(error).rpartition(' cannot name a file')[2].rstrip('.')}") from error
-
-
-def _utterances(value: "Utterances") -> "Utterances":
-    errors, words = value.get("errors", ""), value.get("words", "")
-    if not _COUNTS.fullmatch(errors) or not _COUNTS.fullmatch(words) or errors.count(" ") >= UTTERANCES:
-        raise ValueError(
-            f"needs `errors` and `words`, whole numbers below a million by utterance, of at most {UTTERANCES:,}"
-        )
-    if errors.count(" ") != words.count(" "):
-        raise ValueError(f"has {errors.count(' ') + 1} errors, but {words.count(' ') + 1} words")
-    return value
-
-
-def _bits(value: "Bits") -> "Bits":
-    if "grid" in value:  # unnoticed, a codebook would become uniform levels
-        raise ValueError("has a `grid`, which is called `quantizer` since schema 2")
-    return value
-
-
-def _config(config: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(config.get("policy") or {}, dict):
-        raise ValueError("needs a mapping `policy`")
-    return config
-
-
-Amount = Annotated[float, AfterValidator(_amount)]
-"""Bytes, milliseconds, error rates, ...: 0 or more, and drawable."""
-Count = Annotated[int, Ge(0), Le(10**15)]
-Label = Annotated[str, AfterValidator(_label)]
-Width = Annotated[int, Ge(1), Le(32)]
-OPEN = ConfigDict(extra="allow")
-"""Of a section: keys that are not declared are kept as they are."""
-
-
-class Bits(TypedDict, total=False):
-    """In which arithmetic one layer computes (`qstudy.bits.LayerBits`)."""
-
-    __pydantic_config__ = OPEN  # type: ignore[misc]
-    weight: Width | None
-    activation: Width | None
-    quantizer: Label
-    granularity: Label
-    placement: Label
-
-
-class Layer(TypedDict, total=False):
-    """One layer of the model: what it is, and how large."""
-
-    kind: Label | None
-    parameters: Count | None
-    bytes: Count | None
-
-
-class Latency(TypedDict, total=False):
-    """What the simulator says of the model on one accelerator (`qstudy.hardware.simulator.Report`)."""
-
-    __pydantic_config__ = OPEN  # type: ignore[misc]
-    latency_ms: Amount | None
-    rtf: Amount | None
-
-
-class Scores(TypedDict, total=False):
-    """Errors on one set; rates are fractions, `rtf` seconds of decoding per second of speech."""
-
-    wer: Amount | None
-    wer_low: Amount | None
-    wer_high: Amount | None
-    cer: Amount | None
-    substitutions: Count | None
-    insertions: Count | None
-    deletions: Count | None
-    words: Count | None
-    utterances: Count | None
-    rtf: Amount | None
-
-
-class Utterances(TypedDict, total=False):
-    """Word errors and reference words of every utterance of a set, as text: `0 2 1`."""
-
-    errors: str
-    words: str
-
-
-class Sample(TypedDict, total=False):
-    """A sentence, and what the model heard."""
-
-    reference: str
-    hypothesis: str
-
-
-class Baseline(TypedDict, total=False):
-    """The float model that the run started from."""
-
-    id: Label
-    wer: Amount | None
-    size_bytes: Count | None
-    metrics: dict[Label, Scores] | None
-    utterances: dict[Label, Annotated[Utterances, AfterValidator(_utterances)]] | None
-    latency: dict[Label, Latency] | None
-
-
-class StepTime(TypedDict, total=False):
-    """Milliseconds of a training step."""
-
-    median: Amount | None
-    p95: Amount | None
-
-
-class Loss(TypedDict, total=False):
-    """The mean loss of the first and of the last steps; may be negative."""
-
-    first: float | None
-    last: float | None
-
-
-class Choice(TypedDict, total=False):
-    """The quantizer that calibration chose for a tensor, and the errors of all candidates."""
-
-    quantizer: Label | None
-    errors: dict[Label, Amount | None] | None
-
-
-class Notes(TypedDict, total=False):
-    """What the policy chose by itself."""
-
-    __pydantic_config__ = OPEN  # type: ignore[misc]
-    choices: dict[Label, Choice] | None
-
-
-class LatencyBudget(TypedDict, total=False):
-    """Milliseconds that a model may take on an accelerator."""
-
-    accelerator: Label
-    limit: Amount | None
-
-
-class Budgets(TypedDict, total=False):
-    """What a study allows."""
-
-    size_bytes: Amount | None
-    latency_ms: LatencyBudget | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run; sections are plain JSON mappings, of the types above."""
+    """One run; sections are plain JSON mappings, of the types in `qstudy.training.sections`."""
 
     schema: int = SCHEMA
     run: Label
     """Its name, and that of its folder."""
-    study: Annotated[str, AfterValidator(_study)] | None = None
+    study: StudyName | None = None
     trial: Count | None = None
     """Its number in the study."""
     state: Literal["complete", "pruned", "failed"]
     reason: str | None = None
     """Why it was pruned, or failed."""
     policy: Label
-    config: Annotated[dict[str, Any], AfterValidator(_config)] | None = None
-    """Resolved: every field of `qstudy.training.config.RunConfig`."""
-    bit_map: dict[Label, Annotated[Bits, AfterValidator(_bits)]] | None = None
+    config: Config | None = None
+    bit_map: BitMap | None = None
     """Layer -> widths."""
     layers: dict[Label, Layer] | None = None
     size_bytes: Count | None = None
@@ -215,7 +62,7 @@ class Record:
     notes: Notes | None = None
     metrics: dict[Label, Scores] | None = None
     """Set -> errors of the packed model."""
-    utterances: dict[Label, Annotated[Utterances, AfterValidator(_utterances)]] | None = None
+    utterances: Edits | None = None
     training_model_wer: Amount | None = None
     """Word error rate of the model that was trained, on dev."""
     samples: list[Sample] | None = None

@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 import torch
 
-from qstudy.data.batches import collate
-from qstudy.data.cache import mean_std
+from qstudy.data.feature_set import mean_std
+from qstudy.data.module import collate
 from qstudy.data.sampler import BatchSampler
 from qstudy.errors import Diverged, UserError
 from qstudy.model import RNNT
@@ -20,10 +20,9 @@ from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.devices import check_devices, join
+from qstudy.training.devices import check_devices, check_precision, join
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
-from qstudy.training.precision import check_precision
 from qstudy.training.price import Price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record
 from qstudy.training.tracking import start_tracking
@@ -79,7 +78,7 @@ def run(
     baseline = None if config.from_scratch else float_baseline(config)
     L.seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
     tracked = config.track and devices.is_global_zero
-    tracker = start_tracking(folder, study, name, to_dict(config), enabled=tracked)
+    tracker = start_tracking(folder, study, name, to_dict(config)) if tracked else None
     with tracker or nullcontext(), naming_rate(config):
         model, policy = _prepared(config, cost, assets, baseline, devices.device)
         trained = UNTRAINED

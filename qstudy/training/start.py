@@ -24,13 +24,13 @@ PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
 FREE = ("model.encoder.dropout",)  # matters while training only
 
 
-class Given(NamedTuple):
+class ModelFile(NamedTuple):
     """What a model file holds."""
 
     features: dict[str, Any]
     model: dict[str, Any]
     tokenizer: dict[str, Any]
-    weigh: Callable[[RNNT], RNNT]
+    load_weights: Callable[[RNNT], RNNT]
     """From a freshly built model of these settings to one with the file's weights, slots filled."""
 
 
@@ -53,7 +53,7 @@ def read_start(path: Path, config: RunConfig, tokenizer: Tokenizer) -> RNNT:
         named = [f"{n} ({there.get(n)} there, {here.get(n)} here)" if "." in n else n for n in differing]
         raise UserError(f"start: {path} does not fit this run, which differs in {', '.join(named)}; change either.")
     model, same = (RNNT(config.model, config.features, tokenizer.size) for _ in range(2))
-    fill_float(model, given.weigh(same))
+    fill_float(model, given.load_weights(same))
     return model.eval()
 
 
@@ -69,19 +69,19 @@ def _settings(features: Mapping[str, Any], model: Mapping[str, Any], tokenizer: 
     return {**settings, "tokenizer": tokenizer}
 
 
-def _from_packed(path: Path) -> Given:
+def _from_packed(path: Path) -> ModelFile:
     packed = PackedModel.load(path)
 
-    def weigh(model: RNNT) -> RNNT:
+    def load_weights(model: RNNT) -> RNNT:
         fill_packed(model, packed)
         return model
 
-    return Given(packed.header["features"], packed.header["model"], packed.header["tokenizer"], weigh)
+    return ModelFile(packed.header["features"], packed.header["model"], packed.header["tokenizer"], load_weights)
 
 
-def _from_checkpoint(path: Path) -> Given:
+def _from_checkpoint(path: Path) -> ModelFile:
     source, _policy, config, tokenizer = load_checkpoint(path)
-    return Given(asdict(config.features), asdict(config.model), tokenizer.to_dict(), lambda _fresh: source)
+    return ModelFile(asdict(config.features), asdict(config.model), tokenizer.to_dict(), lambda _new_model: source)
 
 
 _READERS = {".qst": _from_packed, ".ckpt": _from_checkpoint}

@@ -19,20 +19,15 @@ FINISH_S = 60.0  # an upload that hangs longer is left to `wandb sync`
 ID_FILE = "wandb.json"
 
 
-def start_tracking(
-    folder: Path, study: str | None, name: str, config: dict[str, Any], enabled: bool = True
-) -> "Tracker | None":
-    """Start a run in W&B; None if it is not wanted, or if W&B cannot (which is said).
+def start_tracking(folder: Path, study: str | None, name: str, config: dict[str, Any]) -> "Tracker | None":
+    """Start a run in W&B; None if W&B cannot (which is said).
 
     Args:
         folder: of the run: `studies/NAME/runs/RUN`, or any folder if there is no study.
         study: W&B's group; None: none.
         name: of the run.
         config: the resolved run configuration.
-        enabled: False: do nothing at all.
     """
-    if not enabled:
-        return None
     try:
         return Tracker(_new_run(folder, study, name, config))
     except Exception as error:  # whatever W&B raises, the run is worth more

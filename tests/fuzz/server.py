@@ -56,7 +56,7 @@ IMPORTS = (
     "qstudy.hardware.plots",
     "qstudy.commands.train",
     "qstudy.commands.transcribe",
-    "qstudy.data.cache",
+    "qstudy.data.feature_set",
     "qstudy.training.load",
     "qstudy.sweep.study",
     "qstudy.training.baseline",

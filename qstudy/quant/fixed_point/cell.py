@@ -1,6 +1,6 @@
 """One frame of an LSTM cell in fixed point: compiled loops for the CPU, torch's int64 for everything else.
 
-Both compute, for every hidden unit, in the integers of `fixed_point.py`:
+Both compute, for every hidden unit, in the integers of `operators.py`:
 
     gate = sat16(requantize(input accumulator) + requantize(hidden accumulator) + bias)
     c    = sat16(round(sigmoid(f) * c) + round(sigmoid(i) * tanh(g)))
@@ -24,7 +24,7 @@ class CellConstants(NamedTuple):
     """What the frames of one layer share."""
 
     input_requantization: Tensor
-    """(4H,) int32, requantization of the inputs' accumulators (`fixed_point.requantization`)."""
+    """(4H,) int32, requantization of the inputs' accumulators (`operators.requantization`)."""
     hidden_requantization: Tensor
     """(4H,) int32, of the hidden states'."""
     bias: Tensor
@@ -53,16 +53,16 @@ def hidden_codes(outputs: Tensor, bits: int, rounding: str) -> Tensor:
     return saturate(shift_right(outputs.long(), UNIT + 1 - bits, rounding), -high, high).to(torch.int8)
 
 
-def cell_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
+def run_frame(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
     """Run frame t: from the accumulators of inputs and hidden state, each (B, 4H) int32, into the rows of `trace`."""
     if inputs.device.type == "cpu":
         _compiled(t, inputs, hidden, constants, trace)
     else:
-        torch_step(t, inputs, hidden, constants, trace)
+        run_frame_in_torch(t, inputs, hidden, constants, trace)
 
 
-def torch_step(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
-    """`cell_step` in torch, on any device."""
+def run_frame_in_torch(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
+    """`run_frame` in torch, on any device."""
     spec, rounding = constants.spec, constants.spec.rounding
     sigmoid, tanh = responses(spec, inputs.device)
     products = (
@@ -99,7 +99,7 @@ LOW, HIGH = SIXTEEN
 
 @compiled()
 def _shift(x: int, shift: int, half_away: bool) -> int:
-    """`fixed_point.shift_right` of one number."""
+    """`operators.shift_right` of one number."""
     if half_away:
         return (x + ((1 << shift) >> 1) + (x >> 63) * min(shift, 1)) >> shift
     return x >> shift

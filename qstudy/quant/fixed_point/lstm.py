@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, cell_step, hidden_codes
+from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, hidden_codes, run_frame
 from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, factors, requantization, to_fixed, to_float
 from qstudy.quant.integer.accumulator import record, recording
 from qstudy.quant.integer.matmul import integer_matmul
@@ -85,7 +85,7 @@ def run_lstm(codes: Tensor, h: Tensor, c: Tensor, operands: LSTMOperands) -> Cel
     kept = torch.empty_like(inputs) if recording() else None
     for t in range(frames):
         hidden = integer_matmul(trace.codes[t], operands.w_hidden).int()
-        cell_step(t, inputs[t], hidden, constants, trace)
+        run_frame(t, inputs[t], hidden, constants, trace)
         if kept is not None:
             kept[t] = hidden
     if kept is not None:

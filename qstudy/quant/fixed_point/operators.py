@@ -1,6 +1,6 @@
 """Fixed-point numbers as an accelerator computes with them: rounding shifts, saturation, requantization.
 
-All functions take and return int64 tensors that hold narrower integers; `fixed_point_cell.py` has the same arithmetic
+All functions take and return int64 tensors that hold narrower integers; `cell.py` has the same arithmetic
 as compiled loops. A number in "Qm.n" is an int16 with n fractional bits.
 
 Source: Shakiah et al. 2022, arXiv 2305.07778 (the operators); Jacob et al. 2018, arXiv 1712.05877 (requantization by a

@@ -196,12 +196,12 @@ class _IntegerLSTM(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
-        gates, cells, hidden, v_input, v_hidden, codes, inside, step_x, zero_x, step_h = ctx.saved_tensors
+        gates, cells, hidden, v_input, v_hidden, codes, inside, scale_x, zero_x, scale_h = ctx.saved_tensors
         wanted, dtype = ctx.needs_input_grad, ctx.gradient
         with torch.autocast(gates.device.type, enabled=False):
             d_gates, dh, dc = trace_gradients(gates, cells, v_hidden, (y.transpose(0, 1), h, c), dtype)
             rows = d_gates.view(-1, d_gates.shape[-1])
             dx = input_gradient(rows, v_input, flat(inside), dtype).view(inside.shape) if wanted[0] else None
-            dw_input, db = weight_gradient(rows, codes, step_x, zero_x, dtype)
-            dw_hidden, _ = weight_gradient(rows, hidden[:-1], step_h, torch.zeros_like(step_h), dtype)
+            dw_input, db = weight_gradient(rows, codes, scale_x, zero_x, dtype)
+            dw_hidden, _ = weight_gradient(rows, hidden[:-1], scale_h, torch.zeros_like(scale_h), dtype)
         return None if dx is None else dx.transpose(0, 1), dh, dc, dw_input, dw_hidden, db, None, None, None, None

@@ -172,7 +172,7 @@ def sigmoid_reference(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return HALF * tanh_reference(HALF * x) + HALF
 
 
-def step_reference(sums: Row, before: Row) -> tuple[Row, Row, Row]:
+def frame_reference(sums: Row, before: Row) -> tuple[Row, Row, Row]:
     """`activate` and `advance` in NumPy: pre-activations (..., 4H) and cell state (..., H) to gates, cell, output."""
     i, f, g, o = np.split(sums, 4, -1)
     i, f, g, o = sigmoid_reference(i), sigmoid_reference(f), tanh_reference(g), sigmoid_reference(o)

@@ -117,7 +117,7 @@ def float_forward(
     thread: int,
     threads: int,
 ) -> None:
-    """Forward with float products of a hidden state that is rounded by a quantizer.
+    """Forward with float products of a fake-quantized hidden state.
 
     Args:
         inputs: pre-activations from the inputs (T, B, 4H).
@@ -126,7 +126,7 @@ def float_forward(
         high: its greatest code.
         gates: written (T, B, 4H).
         cells: (T + 1, B, H), the first given.
-        fake-quantized: hidden states quantized (T + 1, B, H), the first given.
+        quantized: hidden states, fake-quantized (T + 1, B, H), the first given.
         outputs: written (T, B, H).
         thread: number of this thread.
         threads: their number.
@@ -244,7 +244,7 @@ def integer_reference(
     for inputs in accumulators:
         record.append(codes[-1].astype(np.int64) @ weight.T.astype(np.int64))
         sums = inputs.astype(np.float32) * scales[0] + bias + record[-1].astype(np.float32) * scales[1]
-        gate, after, output = cell.step_reference(sums, cells[-1])
+        gate, after, output = cell.frame_reference(sums, cells[-1])
         gates.append(gate)
         cells.append(after)
         outputs.append(output)

@@ -57,8 +57,8 @@ class AcceleratorAware(QuantizedPolicy):
             entries: of a table, a power of two.
             gate_fraction: fractional bits of a gate before its non-linearity (11: [-16, 16)).
             cell_fraction: fractional bits of the cell state (11: [-16, 16)).
-            weight_range: where weight quantizers end: `max`, `mse` or `learned`.
-            activation_start: activations stay in float, only watched, before this step.
+            weight_range: range of the weights: `max`, `mse` or `learned`.
+            activation_start: activations stay in float, only observed, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
 
         Raises:

@@ -19,7 +19,7 @@ from qstudy.quant.quantizers import (
 
 
 class FakeQAT(QuantizedPolicy):
-    """Weights and activations are rounded by uniform quantizers in the forward pass; gradients go straight through.
+    """Weights and activations are fake-quantized uniformly in the forward pass; gradients go straight through.
 
     Source: Jacob et al. 2018, arXiv 1712.05877; learned scales: LSQ, Esser et al. 2020, arXiv 1902.08153; learned zero
     points: LSQ+, Bhalgat et al. 2020, arXiv 2004.09576.
@@ -48,14 +48,14 @@ class FakeQAT(QuantizedPolicy):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            weight_range: where weight quantizers end: `max`, `mse` (clipped at that part of the maximum where
+            weight_range: range of the weights: `max`, `mse` (clipped at that part of the maximum where
                 calibration found the least squared error), `learned` (trained from there).
-            activation_range: where activation quantizers end: `max` (the extremes of all batches), `ema` (a moving
+            activation_range: range of the activations: `max` (the extremes of all batches), `ema` (a moving
                 average of each batch's), `mse` (least squared error over calibration, then fixed), `learned` (trained
                 from there).
             symmetric: activation quantizers are symmetric around zero; else they have a zero point.
             narrow: weight quantizers have 2**bits - 1 levels, symmetric; else all 2**bits.
-            activation_start: activations stay in float, only watched, before this step (weights first).
+            activation_start: activations stay in float, only observed, before this step (weights first).
             freeze_step: the ranges `max` and `ema` stop moving at this step; None: never.
 
         Raises:

@@ -15,7 +15,7 @@ class NativeInt(QuantizedPolicy):
 
     Weights: symmetric, scale = max|W| / (2**(bits - 1) - 1) per output channel (or tensor), without gradient.
     Activations: symmetric, their end the moving average of each batch's largest magnitude, or left in float; the
-    hidden state of an LSTM lies in (-1, 1) and is quantized at every step. The packed model computes the very same
+    hidden state of an LSTM lies in (-1, 1) and is quantized at every frame. The packed model computes the very same
     accumulators.
 
     Source: Ding et al. 2022, arXiv 2203.15952.
@@ -43,11 +43,11 @@ class NativeInt(QuantizedPolicy):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            activation_start: activations stay in float, only watched, before this step (weights first).
+            activation_start: activations stay in float, only observed, before this step (weights first).
             freeze_step: activation ranges stop moving at this step; None: never.
             gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` (faster, less precise) where
                 the device has it.
-            weight_range: where weight quantizers end: `max` of the row, the paper's; or `mse`, the share of it at which
+            weight_range: range of the weights: `max` of the row, the paper's; or `mse`, the share of it at which
                 the baseline's squared error is least. Below 4 bits `max` leaves nearly all weights in the middle level.
 
         Raises:

@@ -40,8 +40,8 @@ class PTQ(FakeQAT):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            weight_range: where weight quantizers end: `max`, `percentile`, or `mse` (least squared error).
-            activation_range: where activation quantizers end: `max`, `percentile`, `mse`, or `kl` (least divergence of
+            weight_range: range of the weights: `max`, `percentile`, or `mse` (least squared error).
+            activation_range: range of the activations: `max`, `percentile`, `mse`, or `kl` (least divergence of
                 the levels' distribution from the values'), over all batches of calibration.
             rounding: weights to the `nearest` level, or by `gptq`.
             percentile: percent of the magnitudes inside, where that is the range.

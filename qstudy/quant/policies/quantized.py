@@ -16,13 +16,13 @@ Step = Annotated[int, Ge(0), Le(10**9)]
 
 
 class QuantizedPolicy(QuantPolicy):
-    """A policy whose arithmetics keep their numbers on quantizers: weights first, activations later, then frozen."""
+    """A policy whose arithmetics have quantizers: weights first, activations later, then frozen."""
 
     def __init__(self, layers: BitPatterns, activation_start: Step = 0, freeze_step: Step | None = None) -> None:
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            activation_start: activations stay in float, only watched, before this step.
+            activation_start: activations stay in float, only observed, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
 
         Raises:

@@ -21,12 +21,12 @@ TYPICAL_STEPS = 300  # of a fine-tune, where nobody says how long it is
 
 
 class SoftArithmetic(FakeArithmetic):
-    """Fake arithmetic whose weights stay in float while training, until `quantizing`; evaluation quantizes them."""
+    """Fake arithmetic whose weights stay in float until `weight_fake_quant_enabled`; evaluation quantizes them."""
 
-    quantizing = False
+    weight_fake_quant_enabled = False
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
-        return super()._weight(index, weight) if self.quantizing or not self.training else weight
+        return super()._weight(index, weight) if self.weight_fake_quant_enabled or not self.training else weight
 
 
 Strength = Annotated[float, Ge(0), Le(1e6)]
@@ -64,13 +64,13 @@ class S8BQAT(QuantizedPolicy):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths.
-            strength: the penalty's final lambda, told by the norm of the gradient that it brings to weights spread
+            strength: the penalty's final lambda, given as the norm of the gradient that it brings to weights spread
                 evenly between their centroids; so it suits models of any size. (`lambda` itself multiplies a mean over
                 all weights, whose gradient shrinks as they grow in number.)
             full_strength: share of the run after which lambda is there, on a straight line from zero.
             quantize_from: share of the run after which the forward pass computes with the centroids; 1: never.
             compress_every: share of the run between hard compressions in place, until `quantize_from`; 0: none.
-            activation_start: activations stay in float, only watched, before this step.
+            activation_start: activations stay in float, only observed, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
 
         Raises:
@@ -104,12 +104,12 @@ class S8BQAT(QuantizedPolicy):
 
     def project_(self, model: nn.Module, step: int) -> None:
         super().project_(model, step)
-        quantizing = step >= self.quantize_from * self._steps and self.quantize_from < 1
+        weight_fake_quant_enabled = step >= self.quantize_from * self._steps and self.quantize_from < 1
         for layer in quantizable(model).values():
             if isinstance(layer.arithmetic, SoftArithmetic):
-                layer.arithmetic.quantizing = quantizing
+                layer.arithmetic.weight_fake_quant_enabled = weight_fake_quant_enabled
         every = round(self.compress_every * self._steps)
-        if every and step and step % every == 0 and not quantizing:
+        if every and step and step % every == 0 and not weight_fake_quant_enabled:
             compress_(model)
 
     @property

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.quantizers.base import TINY, ActivationQuantizer, bounds, finite_ends
-from qstudy.quant.quantizers.calibration import METHODS, Method, affine, percentile_ends
+from qstudy.quant.quantizers.base import TINY, ActivationQuantizer, bounds, finite_extremes
+from qstudy.quant.quantizers.calibration import METHODS, Method, percentile_ends, qparams_of_range
 from qstudy.quant.quantizers.histogram import Histogram
 from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size, whole_zero_point
 
@@ -37,7 +37,7 @@ class UniformActivations(ActivationQuantizer):
         Args:
             bits: width of the integers.
             symmetric: around zero; else with a zero point, and all 2**bits levels.
-            range: where the quantizer ends.
+            range: how its largest level is chosen.
             momentum: of the moving average.
             percentile: percent of the values that are not clipped, where that is the range.
         """
@@ -53,11 +53,11 @@ class UniformActivations(ActivationQuantizer):
         self.method = _method(range, percentile)
         self.static_range = self.method is not None
         self.histogram = Histogram() if self.static_range else None
-        self._hold("scale", torch.ones(()))
-        self._hold("zero_point", torch.zeros(()), not symmetric)
+        self._register("scale", torch.ones(()))
+        self._register("zero_point", torch.zeros(()), not symmetric)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize x (any shape) to the quantizer."""
+        """Fake-quantize x (any shape)."""
         if self.observer_enabled and self.training:
             self.observe(x)
         if not self.fake_quant_enabled:
@@ -74,7 +74,7 @@ class UniformActivations(ActivationQuantizer):
         Raises:
             Diverged: x holds values that are not finite; the range stays as it was.
         """
-        ends = finite_ends(x, self.layer)
+        ends = finite_extremes(x, self.layer)
         if self.histogram is not None:
             self.histogram.add(x)
         else:
@@ -103,7 +103,7 @@ class UniformActivations(ActivationQuantizer):
             self.extremes.copy_(torch.lerp(now, self.extremes, self.momentum))
 
     def _fit(self, ends: Tensor) -> None:
-        scale, zero_point = affine(ends[0], ends[1], self.low, self.high, self.symmetric)
+        scale, zero_point = qparams_of_range(ends[0], ends[1], self.low, self.high, self.symmetric)
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
@@ -113,7 +113,7 @@ class UniformActivations(ActivationQuantizer):
             return learned_step_size(x, scale, self.low, self.high)
         return learned_offset(x, scale, self.zero_point, self.low, self.high)
 
-    def _hold(self, name: str, value: Tensor, moves: bool = True) -> None:
+    def _register(self, name: str, value: Tensor, moves: bool = True) -> None:
         if self.trained and moves:
             self.register_parameter(name, nn.Parameter(value))
         else:
@@ -127,7 +127,7 @@ def _method(range: ActivationRange, percentile: float) -> Method | None:
 
 
 class FixedActivations(UniformActivations):
-    """A symmetric quantizer whose end is known: an LSTM's hidden state lies in (-1, 1); nothing to observe or clip."""
+    """A symmetric quantizer whose range is known: an LSTM's hidden state lies in (-1, 1); no value clips."""
 
     def __init__(self, bits: int, bound: float = 1.0) -> None:
         super().__init__(bits)

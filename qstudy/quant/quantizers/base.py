@@ -35,13 +35,13 @@ def integer_type(bits: int) -> torch.dtype:
 
 
 class WeightQuantizer(nn.Module, ABC):
-    """Levels for one weight matrix."""
+    """The quantizer of one weight matrix."""
 
     bits: int
 
     @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
-        """Fake-quantize weight (rows, columns) to the quantizer; gradients pass straight through."""
+        """Fake-quantize weight (rows, columns); gradients pass straight through."""
 
     @abstractmethod
     def quantize(self, weight: Tensor) -> QuantizedMatrix:
@@ -61,7 +61,7 @@ class WeightQuantizer(nn.Module, ABC):
 
 
 class ActivationQuantizer(nn.Module, ABC):
-    """Levels for one activation tensor: integers low..high, values (integer - zero_point) * scale.
+    """The quantizer of one activation tensor: integers low..high, values (integer - zero_point) * scale.
 
     It observes (`observer_enabled`) and fake-quantizes (`fake_quant_enabled`) independently, so that a policy can
     first learn ranges, then quantize, then freeze.
@@ -85,7 +85,7 @@ class ActivationQuantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize x (any shape) to the quantizer; gradients pass straight through."""
+        """Fake-quantize x (any shape); gradients pass straight through."""
 
     @abstractmethod
     def observe(self, x: Tensor) -> None:
@@ -99,7 +99,7 @@ class ActivationQuantizer(nn.Module, ABC):
         return torch.stack([self.scale.detach().abs().clamp_min(TINY), self.zero_point]).float()
 
 
-def finite_ends(x: Tensor, layer: str = ActivationQuantizer.layer) -> Tensor:
+def finite_extremes(x: Tensor, layer: str = ActivationQuantizer.layer) -> Tensor:
     """Least and greatest value of x (any shape), (2,) float32.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where an activation quantizer should end, given the histogram of what it will hold.
+"""The range of an activation quantizer, from a histogram of its values.
 
 Every method takes a `Histogram` and the quantizer's integers low..high, and returns the two ends of the range:
 symmetric ones, (-end, end), or with zero between them. The searches are in NumPy: for arrays this short, threads only
@@ -25,7 +25,7 @@ CLIPPED = 0.05  # the most of the values that the divergence may clip: more are 
 UNSEEN = 1e-10  # probability that a level is granted that nothing fell on
 
 
-def affine(low_end: Tensor, high_end: Tensor, low: int, high: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+def qparams_of_range(low_end: Tensor, high_end: Tensor, low: int, high: int, symmetric: bool) -> tuple[Tensor, Tensor]:
     """Scale and zero point, () each, of a quantizer with integers low..high over a range; 0.0 is always a level.
 
     A zero point of 0 means "symmetric" to the device, which costs a level; where it would be 0 in an asymmetric
@@ -78,7 +78,7 @@ def mse_ends(histogram: Histogram, low: int, high: int, symmetric: bool) -> Ends
 
     def error(ends: Ends) -> float:
         begin, end = torch.tensor(ends, dtype=torch.float64)
-        scale, zero_point = (float(number) for number in affine(begin, end, low, high, symmetric))
+        scale, zero_point = (float(number) for number in qparams_of_range(begin, end, low, high, symmetric))
         codes = np.rint(centers / scale + zero_point).clip(low, high)
         squares = np.square((codes - zero_point) * scale - centers)
         fine = scale < 2 * width  # a bin holds several levels: its middle says nothing of the rest

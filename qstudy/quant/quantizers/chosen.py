@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from qstudy.errors import UserError
 from qstudy.quant.quantizers.base import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
-from qstudy.quant.quantizers.pact import some
+from qstudy.quant.quantizers.pact import sample
 
 PREFERENCE = 1.02
 """An earlier, simpler candidate is taken even if its error is so many times a later one's."""
 
 
-class Choice(nn.Module):
+class QuantizerChoice(nn.Module):
     """Which of several named quantizers is in use, and the error of each; both live in checkpoints."""
 
     index: Tensor
@@ -63,7 +63,7 @@ class ChosenWeights(WeightQuantizer):
         """Args: quantizers of one width by name, the simplest first."""
         super().__init__()
         self.candidates = nn.ModuleDict(candidates)
-        self.choice = Choice(list(candidates))
+        self.choice = QuantizerChoice(list(candidates))
         self.bits = next(iter(candidates.values())).bits
 
     @property
@@ -94,7 +94,7 @@ class ChosenActivations(ActivationQuantizer):
         """Args: quantizers of one width by name, the simplest first."""
         super().__init__()
         self.candidates = nn.ModuleDict(candidates)
-        self.choice = Choice(list(candidates))
+        self.choice = QuantizerChoice(list(candidates))
         first = next(iter(candidates.values()))
         self.bits, self.low, self.high = first.bits, first.low, first.high
         self._seen: list[Tensor] | None = []  # None: chosen
@@ -120,9 +120,9 @@ class ChosenActivations(ActivationQuantizer):
         return self.chosen.trained
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize x (any shape) to the chosen quantizer; while calibration decides, show x to all."""
+        """Fake-quantize x (any shape) by the chosen quantizer; while calibration decides, all candidates observe x."""
         if self._seen is None or not (self.observer_enabled and self.training):
-            quantized: Tensor = self.chosen(x)  # it watches by itself, if asked
+            quantized: Tensor = self.chosen(x)  # its own observer runs, if enabled
             return quantized
         self.observe(x)
         return x
@@ -132,7 +132,7 @@ class ChosenActivations(ActivationQuantizer):
         if self._seen is None:
             self.chosen.observe(x)
             return
-        self._seen.append(some(x))
+        self._seen.append(sample(x))
         for quantizer in self._quantizers():
             quantizer.observe(x)
 

@@ -56,7 +56,7 @@ def _mracos(w: Any, inverse: Any, low: Any, per_width: Any, slope: Any, sums: An
 
 
 def look_up(weight: Tensor, scale: Tensor, by_half: Tensor) -> Tensor:
-    """The entry of `by_half_step` (4 * HIGH,) for every weight: shape of weight, dtype of the table.
+    """The entry of `by_half` (4 * HIGH,) for every weight: shape of weight, dtype of the table.
 
     Args:
         weight: (rows, columns) float32.

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.quantizers.base import finite_ends
+from qstudy.quant.quantizers.base import finite_extremes
 
 HALF = 2048  # bins on each side of zero
 
@@ -34,7 +34,7 @@ class Histogram(nn.Module):
         flat = x.detach().flatten().float()
         if not len(flat):
             return
-        now = finite_ends(flat)
+        now = finite_extremes(flat)
         self.ends.copy_(torch.stack([torch.minimum(self.ends[0], now[0]), torch.maximum(self.ends[1], now[1])]))
         self._widen(float(now.abs().amax()))
         self.counts += torch.histc(flat.to(self.counts), 2 * HALF, -self.reach, self.reach)

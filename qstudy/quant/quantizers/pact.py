@@ -1,14 +1,14 @@
-"""PACT: a quantizer of activations whose end is a trained clip."""
+"""PACT: a quantizer of activations whose range is a trained clip."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.quantizers.base import TINY, ActivationQuantizer, bounds, finite_ends
+from qstudy.quant.quantizers.base import TINY, ActivationQuantizer, bounds, finite_extremes
 
 RATIOS = 41  # candidates for the first clip, from 0.1 to 1.0 of the largest value seen
-KEPT = 4096  # values of each calibration batch that the first clip is chosen on
+SAMPLE = 4096  # values of each calibration batch that the first clip is chosen on
 
 
 class PactActivations(ActivationQuantizer):
@@ -38,15 +38,15 @@ class PactActivations(ActivationQuantizer):
         return (self.alpha.detach().abs() / self.high).clamp_min(TINY)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize x (any shape) to the quantizer."""
+        """Fake-quantize x (any shape)."""
         if self.observer_enabled and self.training:
             self.observe(x)
         return pact(x.float(), self.alpha, self.scale, self.high) if self.fake_quant_enabled else x
 
     def observe(self, x: Tensor) -> None:
         """Keep a part of x for `compute_qparams`; raises Diverged if x holds values that are not finite."""
-        finite_ends(x, self.layer)
-        self._seen.append(some(x))
+        finite_extremes(x, self.layer)
+        self._seen.append(sample(x))
 
     @torch.no_grad()
     def compute_qparams(self) -> None:
@@ -60,10 +60,10 @@ class PactActivations(ActivationQuantizer):
         self.alpha.copy_(clips[errors.argmin()])
 
 
-def some(x: Tensor) -> Tensor:
-    """At most KEPT values of x (any shape), evenly spread: (n,) float32."""
+def sample(x: Tensor) -> Tensor:
+    """At most SAMPLE values of x (any shape), evenly spread: (n,) float32."""
     flat = x.detach().float().flatten()
-    return flat[:: -(-max(len(flat), 1) // KEPT)].clone()
+    return flat[:: -(-max(len(flat), 1) // SAMPLE)].clone()
 
 
 class _Pact(torch.autograd.Function):

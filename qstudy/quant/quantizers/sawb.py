@@ -1,4 +1,4 @@
-"""SAWB: a quantizer of weights whose end follows from two moments of the weights, anew at every optimizer step."""
+"""SAWB: a quantizer of weights whose range follows from two moments of the weights, anew at every optimizer step."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ COEFFICIENTS = {
 }
 """Bits -> (c1, c2), what `sawb_fit.fit` finds."""
 
-STEPS = 2**15  # of the largest magnitude, in which moments are summed: a square fits 32 bits
+PARTS = 2**15  # of the largest magnitude, in which moments are summed: a square fits 32 bits
 SMALLEST = 1e-30  # largest magnitude whose levels float32 can hold; scales below `TINY` do not exist anyway
 
 
@@ -55,11 +55,11 @@ class SawbWeights(WeightQuantizer):
         largest = magnitude.amax(1, keepdim=True)
         unit = largest.clamp_min(SMALLEST)
         # Integers add up to the same sum in any order: training and packing agree, whatever the number of threads.
-        whole = magnitude.mul(STEPS / unit).round_().int()
+        whole = magnitude.mul(PARTS / unit).round_().int()
         mean = whole.sum(1, keepdim=True).double() / whole.shape[1]
         square = whole.square_().sum(1, keepdim=True).double() / whole.shape[1]
         c1, c2 = COEFFICIENTS[self.bits]
-        alpha = torch.maximum(c1 * square.sqrt() - c2 * mean, mean) / STEPS
+        alpha = torch.maximum(c1 * square.sqrt() - c2 * mean, mean) / PARTS
         return torch.minimum((alpha * unit).float(), largest)
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from qstudy.quant.quantizers.base import TINY, QuantizedMatrix, WeightQuantizer, bounds, integer_type
 from qstudy.quant.quantizers.blocks import columns_per_scale, from_blocks, to_blocks
-from qstudy.quant.rounding import integers, largest
+from qstudy.quant.rounding import largest, quantize_symmetric
 from qstudy.quant.straight_through import fake_quantize, learned_step_size
 
 WeightRange = Literal["max", "percentile", "mse", "learned"]
@@ -42,7 +42,7 @@ class UniformWeights(WeightQuantizer):
             weight: the matrix (rows, columns).
             bits: width of the integers.
             granularity: `channel`, `tensor` or `group`: which weights share a scale.
-            range: where the quantizer ends.
+            range: how its largest level is chosen.
             narrow: 2**bits - 1 levels, symmetric; else all 2**bits.
             group: columns of a group.
             percentile: percent of the magnitudes that are not clipped, where that is the range.
@@ -54,7 +54,7 @@ class UniformWeights(WeightQuantizer):
         self.range = range
         self.percentile = percentile
         scales = len(to_blocks(weight, self.per_scale))
-        self.register_buffer("ratio", weight.new_ones(scales, 1))  # of the maximum, where the quantizer ends
+        self.register_buffer("ratio", weight.new_ones(scales, 1))  # the largest level's share of the maximum
         if range == "learned":
             self.learned = nn.Parameter(weight.new_ones(scales, 1))
 
@@ -75,7 +75,7 @@ class UniformWeights(WeightQuantizer):
     @torch.no_grad()
     def quantize(self, weight: Tensor) -> QuantizedMatrix:
         scale = self.scale(weight)
-        whole = integers(to_blocks(weight.detach(), self.per_scale), scale, self.low, self.high)
+        whole = quantize_symmetric(to_blocks(weight.detach(), self.per_scale), scale, self.low, self.high)
         return self._codes(from_blocks(whole, weight.shape), scale)
 
     def _codes(self, integers: Tensor, scale: Tensor) -> QuantizedMatrix:

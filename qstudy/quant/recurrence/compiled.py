@@ -25,9 +25,9 @@ def float_trace(
     cells[0] = c
     quantized[0] = (h / scale).round_().clamp_(-high, high).mul_(scale)
     trace = (gates, cells, quantized, outputs)
-    ends = (np.float32(scale), np.float32(high))
+    quantizer = (np.float32(scale), np.float32(high))
     operands = (inputs, gemm.pack(weight))
-    _run(recurrence.float_forward, batch, *_arrays(*operands), *ends, *_arrays(*trace))
+    _run(recurrence.float_forward, batch, *_arrays(*operands), *quantizer, *_arrays(*trace))
     return trace
 
 
@@ -51,11 +51,11 @@ def integer_trace(
     packed = gemm.pack(codes)
     start = torch.zeros(len(packed) * gemm.BLOCK, dtype=torch.int32)
     start[:size] = codes.sum(1, dtype=torch.int32) * -recurrence.ZERO_CODE
-    constants = (*(scale.expand(size).contiguous() for scale in scales), bias.contiguous())
-    ends = (np.float32(qparams.scale), np.float32(qparams.bounds()[1]))
+    scales_and_bias = (*(scale.expand(size).contiguous() for scale in scales), bias.contiguous())
+    quantizer = (np.float32(qparams.scale), np.float32(qparams.bounds()[1]))
     trace = (gates, cells, hidden, outputs)
-    operands = _arrays(accumulators, packed, start, *constants)
-    _run(recurrence.integer_forward, batch, *operands, *ends, *_arrays(*trace, products))
+    operands = _arrays(accumulators, packed, start, *scales_and_bias)
+    _run(recurrence.integer_forward, batch, *operands, *quantizer, *_arrays(*trace, products))
     if recording():
         record(products)
     return trace

@@ -153,7 +153,7 @@ def recurrence_gradients(
     Args:
         gates: after sigmoid and tanh (T, B, 4H), in torch's order.
         cells: (T + 1, B, H), the initial one first.
-        fake-quantized: the hidden states that the products saw (T + 1, B, H), the initial one first.
+        quantized: the hidden states that the products saw (T + 1, B, H), the initial one first.
         weight: hidden weights (4H, H), as quantized.
         grad_outputs: (T, B, H).
         grad_last_h: of the last hidden state (B, H).

@@ -10,7 +10,7 @@ import numpy as np
 from qstudy.data.build import build
 from qstudy.data.check import require_sound, text_problems
 from qstudy.data.columns import Integers, Table, Texts
-from qstudy.data.features import STEPS, FeatureSettings
+from qstudy.data.features import PER_UNIT, FeatureSettings
 from qstudy.data.labels import check_labels, labels_path, write_labels
 from qstudy.data.manifest import Line, manifest_lines
 from qstudy.data.store import Store, lock_path, read_problems, store_key
@@ -92,13 +92,13 @@ class FeatureSet:
         return float(self.lengths.sum()) * self.settings.hop / self.settings.sample_rate
 
     def stored(self, item: int) -> np.ndarray:
-        """(frames, bins) int16 features of one utterance, in steps of 1 / STEPS."""
+        """(frames, bins) int16 features of one utterance, in steps of 1 / PER_UNIT."""
         start = self._starts[item]
         return self._store.frames[start : start + self.lengths[item]]
 
     def frames(self, item: int) -> np.ndarray:
         """(frames, bins) float32 features of one utterance: exactly what `extract` makes of its audio."""
-        return np.multiply(self.stored(item), np.float32(1 / STEPS), dtype=np.float32)
+        return np.multiply(self.stored(item), np.float32(1 / PER_UNIT), dtype=np.float32)
 
 
 def mean_std(features: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ def mean_std(features: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
     count = int(features.lengths.sum())
     mean = features.sums / count
     std = np.sqrt(features.squares / count - mean**2)
-    return (mean / STEPS).astype(np.float32), np.maximum(std / STEPS, _LEAST_STD).astype(np.float32)
+    return (mean / PER_UNIT).astype(np.float32), np.maximum(std / PER_UNIT, _LEAST_STD).astype(np.float32)
 
 
 def _stored(folder: Path, settings: FeatureSettings) -> Store | None:
