@@ -7,7 +7,7 @@ import torch
 from tiny import filled, speech, talkative
 
 from qstudy.errors import Diverged, UserError
-from qstudy.quant.arithmetics.cache import WeightCache
+from qstudy.quant.arithmetics.fake import WeightCache
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights

@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.bits import FLOAT
-from qstudy.errors import UserError
+from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.jit import compiled
-from qstudy.quant.arithmetic import grouped_product
+from qstudy.quant.arithmetic import block_diagonal_product
 from qstudy.quant.kernels import cell, usable
-from qstudy.quant.packed.layout import StoredLayer
 from qstudy.quant.packed.scaled import PackedScaled
 
 
@@ -17,20 +15,15 @@ class PackedWeightsOnly(PackedScaled, name="weights_only"):
     """One layer of a packed model without activation quantizers, tables included."""
 
     @classmethod
-    def check(cls, layer: StoredLayer) -> None:
-        bits, activations = layer.bits, layer.shape.activations and layer.bits.activation != FLOAT
-        if bits.weight == FLOAT or activations or bits.granularity == "group":
-            raise UserError(
-                f"bit_map.{layer.shape.name}: the arithmetic `weights_only` has integer weights without groups, and "
-                "float activations"
-            )
-        super().check(layer)
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        floats = not shape.activations or bits.activation == FLOAT
+        return bits.weight != FLOAT and floats and bits.granularity != "group"
 
     def product(self, index: int, x: Tensor) -> Tensor:
         return _multiply(x, self.values(index), self.scale(index))
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = grouped_product(x, self.float_matrices([])[0])
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = block_diagonal_product(x, self.float_matrices([])[0])
         return y if bias is None else y + bias
 
     def frames(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
