@@ -36,25 +36,25 @@ def _pointer(context: Any, address: Any) -> Any:
 
 
 @compiled()
-def floats(address, count):  # type: ignore[no-untyped-def]
+def floats(address, count):
     """What lies there: (count,) float32."""
     return carray(_pointer(address), (count,), np.float32)
 
 
 @compiled()
-def words(address, count):  # type: ignore[no-untyped-def]
+def words(address, count):
     """What lies there: (count,) int32."""
     return carray(_pointer(address), (count,), np.int32)
 
 
 @compiled()
-def numbers(address, count):  # type: ignore[no-untyped-def]
+def numbers(address, count):
     """What lies there: (count,) int64."""
     return carray(_pointer(address), (count,), np.int64)
 
 
 @compiled()
-def to_codes(x, qparams, codes):  # type: ignore[no-untyped-def]
+def to_codes(x, qparams, codes):
     """Values x (n,) float32 to codes + 128, u8; qparams: scale, zero point, least and greatest code, float32."""
     scale, zero, low, high = qparams[0], qparams[1], qparams[2], qparams[3]
     for j in range(x.size):
@@ -64,7 +64,7 @@ def to_codes(x, qparams, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def multiply(matrix, codes, sums):  # type: ignore[no-untyped-def]
+def multiply(matrix, codes, sums):
     """One row's accumulators, (padded rows,) int32; matrix: its part of a plan."""
     sums[:] = words(matrix[START], sums.size)
     address = sums.ctypes.data
@@ -72,7 +72,7 @@ def multiply(matrix, codes, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def affine(plan, x, y, rows, record):  # type: ignore[no-untyped-def]
+def affine(plan, x, y, rows, record):
     """A linear layer, row by row.
 
     Args:
@@ -102,7 +102,7 @@ def affine(plan, x, y, rows, record):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def lstm_layers(plan, x, before, after, y, batch, frames, record):  # type: ignore[no-untyped-def]
+def lstm_layers(plan, x, before, after, y, batch, frames, record):
     """LSTM layers, each over all frames before the next.
 
     Args:

@@ -48,7 +48,7 @@ def _multiply(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def dot(weights, x):  # type: ignore[no-untyped-def]
+def dot(weights, x):
     """Sum of integers times floats; in the order of the processor's vectors, the same whatever stands around it."""
     total = np.float32(0)
     for k in range(x.size):
@@ -57,7 +57,7 @@ def dot(weights, x):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def multiply(weights, scale, x, y):  # type: ignore[no-untyped-def]
+def multiply(weights, scale, x, y):
     """Integers (H, D) times rows x (N, D), times scale (H,): y (N, H), written; all but the integers float32."""
     for output in range(weights.shape[0]):  # one row of weights at a time stays in the first-level cache
         for row in range(x.shape[0]):
@@ -65,7 +65,7 @@ def multiply(weights, scale, x, y):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def recur(weights, scale, gates, h, c, y):  # type: ignore[no-untyped-def]
+def recur(weights, scale, gates, h, c, y):
     """An LSTM layer after its input product.
 
     Args:
