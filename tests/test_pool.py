@@ -87,9 +87,7 @@ def test_workers_that_cannot_even_begin_end_the_sweep(working: Path, monkeypatch
     (working / "broken.py").write_text("raise SystemExit(1)")
     monkeypatch.setattr(pool, "PROGRAM", working / "broken.py")
     queue = open_queue(working, make_config(trials=3, base=BASE))
-    with pytest.raises(
-        UserError, match=r"end before they have begun a trial, the last with exit code 1; see .*log"
-    ):
+    with pytest.raises(UserError, match=r"end before they have begun a trial, the last with exit code 1; see .*log"):
         pool.run_pool(queue, 2, None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qstudy.errors import UserError
-from qstudy.training.record import Record, parse_record, read_records, write_record
+from qstudy.training.record import Record, parse_record, read_record, read_records, write_record
 
 
 def made(**changes: Any) -> Record:
@@ -33,6 +33,14 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
     assert record["loss"] == {"first": None, "last": None}
     assert record["machine"] == {"load": [1, 2.5]}
+
+
+def test_errors_and_waits_may_be_as_small_as_they_like(tmp_path: Path) -> None:
+    """An H100 chose a quantizer whose error was 9e-15: the record of that run is no stranger's."""
+    notes = {"choices": {"joiner.output.inputs": {"quantizer": "max", "errors": {"max": 9e-15, "pact": 0.0}}}}
+    write_record(tmp_path, made(notes=notes, data_wait=1e-12, train_seconds=1e-10))
+    record = read_record(tmp_path / "record.json")
+    assert (record.notes, record.data_wait) == (notes, 1e-12)
 
 
 @pytest.mark.parametrize("wrong", [{"state": "running"}, {"state": None}, {"run": 3}, {"steps": -1}], ids=str)

@@ -25,6 +25,7 @@ from qstudy.training.sections import (
     Latency,
     Layer,
     Loss,
+    Measure,
     Notes,
     Sample,
     Scores,
@@ -71,8 +72,8 @@ class Record:
     baseline: Baseline | None = None
     steps: Count | None = None
     step_ms: StepTime | None = None
-    train_seconds: Amount | None = None
-    data_wait: Amount | None = None
+    train_seconds: Measure | None = None
+    data_wait: Measure | None = None
     """Share of the training's time that was spent waiting for data."""
     loss: Loss | None = None
     precision: Label | None = None

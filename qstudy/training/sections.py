@@ -64,6 +64,8 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
 
 Amount = Annotated[float, AfterValidator(_amount)]
 """Bytes, milliseconds, error rates, ...: 0 or more, and drawable."""
+Measure = Annotated[float, Ge(0), Le(LARGEST)]
+"""What is not drawn, and may be as small as it likes: an error of rounding, a share of time."""
 Count = Annotated[int, Ge(0), Le(10**15)]
 Label = Annotated[str, AfterValidator(_label)]
 Width = Annotated[int, Ge(1), Le(32)]
@@ -165,7 +167,7 @@ class Choice(TypedDict, total=False):
     """The quantizer that calibration chose for a tensor, and the errors of all candidates."""
 
     quantizer: Label | None
-    errors: dict[Label, Amount | None] | None
+    errors: dict[Label, Measure | None] | None
 
 
 class Notes(TypedDict, total=False):
