@@ -3,22 +3,26 @@
 All functions take the quantizable layers of one run, each a row of `analysis.frames.Frames.layers`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.text import DASH
 from qstudy.bits import FLOAT
 
 SHORT = {"encoder": "enc", "predictor": "pred", "joiner": "join"}
+USUAL = {"quantizer": ("uniform", ""), "granularity": ("channel", "per ")}
+"""Field -> what is not worth a word, and what stands before others."""
 
 Layers = Sequence[Mapping[str, Any]]
+Counted = Sequence[tuple[int, int]]
+"""(bits, how often they count)."""
 
 
 def label(layers: Layers) -> str:
     """Short name of a run's widths: `float`, `W4`, `W4A8`, `W3.4A8` for a mean over layers, `W4 enc` for a part."""
     quantized = _quantized(layers)
-    weight, activation = _mean_below_float(_weights(quantized)), _mean_below_float(_activations(quantized))
-    text = (f"W{weight}" if weight else "") + (f"A{activation}" if activation else "")
+    means = zip("WA", map(_mean_below_float, _counted(quantized)), strict=True)
+    text = "".join(f"{letter}{mean}" for letter, mean in means if mean)
     return text + _part(layers, quantized) if quantized else "float"
 
 
@@ -27,12 +31,10 @@ def describe(layers: Layers) -> str:
     quantized = _quantized(layers)
     if not quantized:
         return "float" if layers else DASH
-    weights, activations = (
-        sorted({bits for bits, _ in some} - {FLOAT}) for some in (_weights(quantized), _activations(quantized))
-    )
-    text = label(layers)
+    text, counted = label(layers), _counted(quantized)
+    weights, activations = (sorted({bits for bits, _ in some} - {FLOAT}) for some in counted)
     if len(weights) > 1:
-        text = f"W{weights[0]}–{weights[-1]} (mean {_mean_below_float(_weights(quantized))})"
+        text = f"W{weights[0]}–{weights[-1]} (mean {_mean_below_float(counted[0])})"
         text += f" A{'–'.join(map(str, dict.fromkeys((activations[0], activations[-1]))))}" if activations else ""
         text += _part(layers, quantized)
     return ", ".join([text, *_unusual(quantized)])
@@ -40,7 +42,7 @@ def describe(layers: Layers) -> str:
 
 def uniform(layers: Layers) -> tuple[int, int] | None:
     """(weight bits, activation bits) if every layer has the same; None for mixed, partial or float maps."""
-    weights, activations = {bits for bits, _ in _weights(layers)}, {bits for bits, _ in _activations(layers)}
+    weights, activations = ({bits for bits, _ in some} for some in _counted(layers))
     if len(weights) != 1 or len(activations) > 1 or weights == {FLOAT}:
         return None
     return weights.pop(), activations.pop() if activations else FLOAT
@@ -48,25 +50,18 @@ def uniform(layers: Layers) -> tuple[int, int] | None:
 
 def means(layers: Layers) -> tuple[float | None, float | None]:
     """Mean (weight bits over parameters, activation bits over layers); layers in float count as 32 bits."""
-    return _mean(_weights(layers)), _mean(_activations(layers))
-
-
-Counted = Sequence[tuple[int, int]]
-"""(bits, how often they count)."""
+    weights, activations = _counted(layers)
+    return _mean(weights), _mean(activations)
 
 
 def _quantized(layers: Layers) -> Layers:
     return [layer for layer in layers if min(layer["weight"], layer["activation"]) < FLOAT]
 
 
-def _weights(layers: Layers) -> Counted:
-    """A layer of unknown size counts as one parameter."""
-    return [(layer["weight"], layer.get("parameters", 1) or 0) for layer in layers]
-
-
-def _activations(layers: Layers) -> Counted:
-    """A look-up table has none."""
-    return [(layer["activation"], 1) for layer in layers if layer.get("kind") != "embedding"]
+def _counted(layers: Layers) -> tuple[Counted, Counted]:
+    """Widths of weights and of activations; a layer of unknown size counts once, and a look-up table has no inputs."""
+    weights = [(layer["weight"], layer.get("parameters", 1) or 0) for layer in layers]
+    return weights, [(layer["activation"], 1) for layer in layers if layer.get("kind") != "embedding"]
 
 
 def _mean(values: Counted) -> float | None:
@@ -90,9 +85,10 @@ def _part(layers: Layers, quantized: Layers) -> str:
     return f" {'+'.join(SHORT.get(part, part) for part in parts)}" if len(parts) < len(whole) else " part"
 
 
-def _unusual(layers: Layers) -> list[str]:
-    quantizers, granularities = (sorted({layer[key] for layer in layers}) for key in ("quantizer", "granularity"))
-    found = ["+".join(quantizers)] if quantizers != ["uniform"] else []
-    found += ["per " + "+".join(granularities)] if granularities != ["channel"] else []
-    on_cpu = sum(layer["placement"] == "cpu" for layer in layers)
-    return found + ([f"{on_cpu} on CPU"] if on_cpu else [])
+def _unusual(layers: Layers) -> Iterable[str]:
+    for field, (usual, before) in USUAL.items():
+        found = sorted({layer[field] for layer in layers})
+        if found != [usual]:
+            yield before + "+".join(found)
+    if on_cpu := sum(layer["placement"] == "cpu" for layer in layers):
+        yield f"{on_cpu} on CPU"

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.study import Study
+from analysis.study import Study, middle
 from analysis.variants import order
 from qstudy.bits import FLOAT
 
@@ -15,45 +15,32 @@ def series(study: Study) -> pd.DataFrame:
     """The study's uniform settings in series of two widths or more, one row per series and width, weights alone first.
 
     Columns beside those of `Study.settings`: `kind` (`weights alone`, `activations as weights`, `8-bit activations`),
-    `name` (the method), `width` (bits of the weights, int), `runs` (how many share the cell: the one in the middle by
-    word error rate stands for them; no picking of lucky ones).
+    `name` (the method), `width` (bits of the weights, int), `runs` (how many share the cell).
     """
     settings = study.settings[study.settings.uniform]
     widths = list(zip(settings.weight_bits.astype(int), settings.activation_bits.astype(int), strict=True))
-    kinds = _kinds(set(widths))
+    kinds_of = _kinds(set(widths))
     found = settings.assign(
-        width=[width for width, _ in widths], kind=[kinds[pair] for pair in widths], name=settings.method
+        width=[width for width, _ in widths], kind=[kinds_of[pair] for pair in widths], name=settings.method
     ).explode("kind")
     found = found[found.groupby(["kind", "name"]).width.transform("nunique") > 1]  # one width is no series
-    places = {method: place for place, method in enumerate(order(found.name))}
-    found = found.assign(
-        place=[
-            (kind != ALONE, kind == SAME, kind, places[name]) for kind, name in zip(found.kind, found.name, strict=True)
-        ]
-    )
-    return _middle(found.sort_values("place", kind="stable").drop(columns="place"))
+    kinds = sorted(set(found.kind), key=lambda kind: (kind != ALONE, kind == SAME, kind))
+    ranks = [*kinds, *order(found.name)]
+    return _cells(found.sort_values(["kind", "name"], key=lambda column: column.map(ranks.index), kind="stable"))
 
 
 def rows(study: Study) -> pd.DataFrame:
     """The rows of a table by width: float runs for reference, the series, and runs with few bits in the encoder."""
     floats = study.settings[study.settings.policy == "float"]
     floats = pd.concat([study.references, floats])
-    floats = _middle(floats.assign(kind="float", name=floats.title, width=FLOAT))
-    return pd.concat([floats, series(study), _middle(_encoders(study))], ignore_index=True)
+    floats = _cells(floats.assign(kind="float", name=floats.title, width=FLOAT))
+    return pd.concat([floats, series(study), _cells(_encoders(study))], ignore_index=True)
 
 
-def _middle(found: pd.DataFrame) -> pd.DataFrame:
-    """Of the settings in each cell the one in the middle (of an even number, the better), most bits first."""
-    if found.empty:
-        return found.assign(runs=0)
-    keys = ["kind", "name", "width"]
-    ordered = found.assign(series=found.groupby(keys[:2], sort=False).ngroup()).sort_values(
-        ["series", "width", "wer"], ascending=[True, False, True], kind="stable"
-    )
-    grouped = ordered.groupby(keys, sort=False)
-    runs, place = grouped.n.transform("sum"), grouped.cumcount()
-    size = grouped.n.transform("size")
-    return ordered.assign(runs=runs)[place == (size - 1) // 2].drop(columns="series")
+def _cells(found: pd.DataFrame) -> pd.DataFrame:
+    """One setting per cell (`analysis.study.middle`): the series as they come, most bits first."""
+    found = found.assign(place=found.groupby(["kind", "name"], sort=False).ngroup())
+    return middle(found, ["kind", "name", "width"]).sort_values(["place", "width"], ascending=[True, False])
 
 
 def _encoders(study: Study) -> pd.DataFrame:

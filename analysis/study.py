@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +87,6 @@ class Study:
         found = {name: _first(self.runs[f"budget_ms.{name}"]) for name in _suffixes(self.runs, "budget_ms")}
         return {name: limit for name, limit in found.items() if limit is not None}
 
-    @property
-    def limited(self) -> bool:
-        """Whether the study has any budget."""
-        return self.size_budget is not None or bool(self.latency_budgets)
-
     @cached_property
     def accelerators(self) -> list[str]:
         """Accelerators that runs were simulated on; those with a budget first."""
@@ -115,16 +109,7 @@ class Study:
 
     def errors_of(self, run: str) -> pd.DataFrame:
         """Errors and words of a run on the reported set, by utterance; empty if its record has none."""
-        found = self._errors.get(run)
-        return self.errors.iloc[:0] if found is None else self.errors.iloc[found]
-
-    @cached_property
-    def _errors(self) -> dict[str, np.ndarray]:
-        """Run -> rows of `errors` on the reported set."""
-        places = np.flatnonzero(self.errors.set == self.split)
-        codes = self.errors.run.cat.codes.to_numpy()[places]
-        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))  # a run's rows follow each other
-        return {self.errors.run.iloc[places[start]]: places[start:end] for start, end in pairwise(edges)}
+        return self.errors[(self.errors.run == run) & (self.errors.set == self.split)]
 
 
 def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
@@ -154,23 +139,24 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
     spreads = {f"spread.{name}": grouped[f"wer.{name}"].std() for name in _suffixes(runs, "wer")}
     found = found.assign(n=grouped.size(), spread=grouped.wer.std(), **spreads)
     if len(found) < len(runs):
-        numbers = [name for name in runs.select_dtypes("number").columns if name not in PER_RUN]
+        numbers = runs.select_dtypes("number").columns.difference(PER_RUN)
         found[numbers] = grouped[numbers].mean()
     return found.reset_index(drop=True)
+
+
+def middle(settings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Of the settings that agree in `keys` the one in the middle by word error rate (of an even number, the better),
+    lowest rate first; no picking of lucky ones. `runs` says for how many it stands."""
+    ordered = settings.sort_values("wer", kind="stable", ignore_index=True)
+    grouped = ordered.groupby(keys, sort=False)
+    chosen = grouped.cumcount() == (grouped.n.transform("size") - 1) // 2
+    return ordered.assign(runs=grouped.n.transform("sum"))[chosen]
 
 
 def _study(frames: Frames, name: str, split: str | None, problems: tuple[Problem, ...], where: str) -> Study:
     several = frames.runs.study.nunique() > 1  # copies cost memory
     parts = (frames.runs, frames.layers, frames.errors, frames.samples)
     runs, layers, errors, samples = (part[part.study == name] if several else part for part in parts)
-    reported = _split(runs, split, where)
-    complete = runs[(runs.state == "complete") & runs[f"wer.{reported}"].notna()]
-    on_dev = "wer.dev" in runs and complete.loc[~complete.is_baseline, "wer.dev"].notna().all()
-    chosen_on = "dev" if on_dev else reported
-    return Study(name, reported, chosen_on, _extended(runs, reported, chosen_on), layers, errors, samples, problems)
-
-
-def _split(runs: pd.DataFrame, split: str | None, where: str) -> str:
     complete = runs[runs.state == "complete"]
     found = [name for name in _suffixes(runs, "wer") if complete[f"wer.{name}"].notna().any()]
     splits = sorted(found, key=lambda name: {"test": 0, "dev": 2}.get(name, 1))
@@ -181,33 +167,23 @@ def _split(runs: pd.DataFrame, split: str | None, where: str) -> str:
         )
     if split is not None and split not in splits:
         raise UserError(f"split: no finished run in {where} was scored on {split!r}; there are {', '.join(splits)}.")
-    return split or splits[0]
+    split = split or splits[0]
+    trials = complete[~complete.is_baseline & complete[f"wer.{split}"].notna()]
+    chosen_on = "dev" if "wer.dev" in runs and trials["wer.dev"].notna().all() else split
+    return Study(name, split, chosen_on, _extended(runs, split, chosen_on), layers, errors, samples, problems)
 
 
 def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     """With the columns that `Study` documents."""
-    first, *_ = [*_accelerators(runs), ""]
-    own = {
-        "wer": f"wer.{split}",
-        "low": f"low.{split}",
-        "high": f"high.{split}",
-        "choice": f"wer.{chosen_on}",
-        "latency_ms": f"latency_ms.{first}",
-        "rtf": f"rtf.{first}",
-    }
+    first = next(iter(_accelerators(runs)), "")
+    own = {"wer": f"wer.{split}", "low": f"low.{split}", "high": f"high.{split}", "choice": f"wer.{chosen_on}"}
+    own |= {"choice_high": f"high.{chosen_on}", "latency_ms": f"latency_ms.{first}", "rtf": f"rtf.{first}"}
     runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
-    floats = {
-        "float_wer": "wer",
-        "float_bytes": "size_bytes",
-        "float_low": "low",
-        "float_high": "high",
-        "float_choice_high": f"high.{chosen_on}",
-    }
     baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
     names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
-    told = {name: names.map(baselines[column]).astype(float) for name, column in floats.items()}
-    return runs.assign(float_run=names, **told)
+    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "low", "high", "bytes", "choice_high"]]
+    return runs.assign(float_run=names).join(of_float.astype(float).add_prefix("float_"), on="float_run")
 
 
 def _accelerators(runs: pd.DataFrame) -> list[str]:
@@ -221,5 +197,4 @@ def _suffixes(frame: pd.DataFrame, prefix: str) -> list[str]:
 
 
 def _first(values: pd.Series) -> float | None:
-    known = values.dropna()
-    return None if known.empty else float(known.iloc[0])
+    return next(iter(values.dropna().astype(float)), None)

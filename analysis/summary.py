@@ -24,7 +24,8 @@ def facts(study: Study) -> list[Fact]:
     if (one := study.reference) is not None:
         found.append(Fact("Float baseline", _rate(one), _joined(_ends(one), _size(one))))
     if (one := best(study)) is not None:
-        name = "Lowest WER within the budgets" if study.limited else "Lowest WER"
+        limited = study.size_budget is not None or study.latency_budgets
+        name = "Lowest WER within the budgets" if limited else "Lowest WER"
         found.append(Fact(name + _choice(study), _rate(one), _joined(_name(one), _ends(one), _size(one), _costs(one))))
     if (one := smallest_lossless(study)) is not None:
         name = "Smallest within the float baseline’s interval"

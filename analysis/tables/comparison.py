@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from analysis.measures import compression
-from analysis.study import Study
+from analysis.study import Study, middle
 from analysis.tables.table import Column, Table, rate
 from analysis.text import DASH, number
 
@@ -16,11 +16,11 @@ KEYS = ["policy", "bits"]
 
 def comparison(studies: Sequence[Study]) -> Table | None:
     """Word error rates of every setting on every set of every study; None if there is only one such column."""
-    several = len(studies) > 1
     if sum(len(study.splits) for study in studies) < 2:
         return None
     several = len(studies) > 1
-    parts = [_middle(study) for study in studies]
+    found = [pd.concat([study.references, study.settings]).assign(policy=lambda one: one.title) for study in studies]
+    parts = [middle(one, KEYS).set_index(KEYS) for one in found]
     prefixes = [f"{study.name} " if several else "" for study in studies]
     sizes = pd.concat([part.size_bytes for part in parts], axis=1).max(axis=1).rename("size")
     values = [_values(study, part, prefix) for study, part, prefix in zip(studies, parts, prefixes, strict=True)]
@@ -38,14 +38,6 @@ def comparison(studies: Sequence[Study]) -> Table | None:
         frame.drop(columns=["later", "size"]),
         (Column("policy", "Policy"), Column("bits", "Bits"), *columns),
     )
-
-
-def _middle(study: Study) -> pd.DataFrame:
-    """(method, widths) -> the setting in the middle by word error rate."""
-    found = pd.concat([study.references, study.settings]).sort_values("wer", kind="stable")
-    grouped = found.groupby(["title", "bits"], sort=False).wer
-    chosen = found[grouped.cumcount() == (grouped.transform("size") - 1) // 2]
-    return chosen.set_index(["title", "bits"]).rename_axis(KEYS)
 
 
 def _values(study: Study, found: pd.DataFrame, prefix: str) -> pd.DataFrame:
