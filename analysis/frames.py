@@ -51,7 +51,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.bits import describe, label, means, uniform
+from analysis.bits import widths
 from analysis.configs import flat, varying
 from analysis.records import Problem, read_folder
 from analysis.text import slug
@@ -208,24 +208,21 @@ def _row(record: Record, content: bytes) -> dict[str, Any]:
         "baseline": _parent(record) if record.baseline else "",
         "over_budget": record.state == "pruned" and (record.reason or "").startswith("over budget"),
         "setting": content_hash(record.policy, is_baseline, config, record.bit_map),
-        "bits": "float" if is_float and not quantizable else describe(quantizable),
-        "label": label(quantizable),
-        "uniform": uniform(quantizable) is not None,
         "parameters": sum(layer.get("parameters") or 0 for layer in layers),
         **{name: getattr(record, name) or "" for name in TEXTS},
-        **{name: _number(value) for name, value in _numbers(record, quantizable).items()},
+        **widths(quantizable) | ({"bits": "float"} if is_float and not quantizable else {}),
+        **{name: _number(value) for name, value in _numbers(record).items()},
         **{f"version.{name}": version for name, version in (record.versions or {}).items()},
         "options": config.get("policy") or {},
         "record": content,
     }
 
 
-def _numbers(record: Record, quantizable: list[dict[str, Any]]) -> dict[str, Any]:
+def _numbers(record: Record) -> dict[str, Any]:
     """Those that may be missing."""
-    widths, step, loss = uniform(quantizable) or means(quantizable), record.step_ms or {}, record.loss or {}
+    step, loss = record.step_ms or {}, record.loss or {}
     latency: Any = (budgets := record.budgets or {}).get("latency_ms") or {}
     found = {name: getattr(record, name) for name in NUMBERS}
-    found |= dict(zip(("weight_bits", "activation_bits"), widths, strict=True))
     found |= {
         "step_ms": step.get("median"),
         "step_p95_ms": step.get("p95"),
@@ -248,12 +245,12 @@ def _number(value: Any) -> float:
 
 
 def _layers(record: Record) -> list[dict[str, Any]]:
-    layers, widths = record.layers or {}, record.bit_map or {}
-    names = map(intern, {**layers, **widths})
-    return [{"layer": name, **layers.get(name, {}), **_widths(widths.get(name))} for name in names]
+    layers, bits = record.layers or {}, record.bit_map or {}
+    names = map(intern, {**layers, **bits})
+    return [{"layer": name, **layers.get(name, {}), **_bits(bits.get(name))} for name in names]
 
 
-def _widths(bits: Any) -> dict[str, Any]:
+def _bits(bits: Any) -> dict[str, Any]:
     return {} if bits is None else {key: bits.get(key) or usual for key, usual in WIDTHS.items()}
 
 

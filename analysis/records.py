@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,8 @@ def unpacked(content: bytes) -> str:
 def _read(source: str, values: Any) -> Read:
     record = parse_record(values)
     if record.command:  # older versions left some passwords in it
-        values = {**values, "command": mask_urls(record.command)}
+        record = replace(record, command=mask_urls(record.command))
+        values = {**values, "command": record.command}
     return Read(source, record, zlib.compress(json.dumps(values, ensure_ascii=False).encode(), 1))
 
 

@@ -65,9 +65,9 @@ def _require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None
 
 
 def _shared(studies: list[Study]) -> list[Table]:
-    held = claims(list(zip(names(studies), studies, strict=True)))
     across = comparison(studies)
-    return [table for table in (held, across and replace(across, folded=len(across.frame) > MANY)) if table]
+    found = (claims(list(zip(names(studies), studies, strict=True))), across)
+    return [replace(table, folded=table is across and len(table.frame) > MANY) for table in found if table]
 
 
 def _records(studies: list[Study]) -> bytes:
