@@ -4,8 +4,9 @@ What moves is drawn in the browser by Vega, whose script is part of the page; wi
 shows the figures as files have them. Vega evaluates its expressions by its own interpreter (`ast`): no `eval`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from shlex import quote
 
@@ -14,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from vl_convert import javascript_bundle
 
-from analysis.figures.style import inline_svg
+from analysis.figures.style import ROLES
 from analysis.provenance import provenance
 from analysis.section import Section, folder_name, names, title
 from analysis.study import Study
@@ -23,7 +24,14 @@ from analysis.tables import Table
 from analysis.tables.claims import summaries
 from analysis.transcripts import sentences
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 
 
 def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, bytes]) -> str:
@@ -37,30 +45,24 @@ def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, 
     studies = [section.study for section in shown]
     pictures = [picture.name for section in shown for picture in section.pictures]
     tables = [*shared, *(table for section in shown for table in section.tables)]
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title(studies),
-            sections=shown,
-            shared=shared,
-            claims=summaries(list(zip(names(studies), studies, strict=True))),
-            facts=facts,
-            sentence=sentence,
-            sentences=sentences,
-            svgs={name: Markup(inline_svg(name, files[f"{name}.svg"].decode())) for name in pictures},
-            figure_numbers={name: number for number, name in enumerate(pictures, start=1)},
-            table_numbers={table.name: number for number, table in enumerate(tables, start=1)},
-            provenance={section.name: provenance(section.study.finished) for section in shown},
-            origin=provenance(pd.concat([study.finished for study in studies])),
-            rebuild=rebuild(studies),
-            folder=folder_name(studies),
-            records=sum((~study.runs.from_trials).sum() for study in studies),
-            data=[section.data for section in shown],
-            style=_template("style.css"),
-            script=_template("plot.js") + _template("page.js"),
-            vega=_vega() if any(section.data["plots"] for section in shown) else "",
-        )
+    return TEMPLATES.get_template("page.html").render(
+        title=title(studies),
+        sections=shown,
+        shared=shared,
+        claims=summaries(list(zip(names(studies), studies, strict=True))),
+        facts=facts,
+        sentence=sentence,
+        sentences=sentences,
+        svgs={name: Markup(_inline(name, files[f"{name}.svg"].decode())) for name in pictures},
+        figure_numbers={name: number for number, name in enumerate(pictures, start=1)},
+        table_numbers={table.name: number for number, table in enumerate(tables, start=1)},
+        provenance={section.name: provenance(section.study.finished) for section in shown},
+        origin=provenance(pd.concat([study.finished for study in studies])),
+        rebuild=rebuild(studies),
+        folder=folder_name(studies),
+        records=sum((~study.runs.from_trials).sum() for study in studies),
+        data=[section.data for section in shown],
+        vega=_vega() if any(section.data["plots"] for section in shown) else "",
     )
 
 
@@ -72,24 +74,15 @@ def rebuild(studies: Sequence[Study]) -> str:
     return f"qstudy report {first}{also} --out {quote(f'reports/{folder_name(studies)}')}"
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment
-
-
-def _template(name: str) -> Markup:
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+def _inline(name: str, svg: str) -> str:
+    """A drawn SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
+    return reduce(lambda text, role: text.replace(*role), ROLES.items(), svg)
 
 
 @cache
 def _vega() -> Markup:
     """Vega, Vega-Lite and Vega-Embed as one script that defines `vegaEmbed`."""
-    bundle = javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return Markup(bundle.replace("</script", r"<\/script"))
+    return Markup(javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script"))

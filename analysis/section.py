@@ -7,14 +7,13 @@ from itertools import takewhile
 from typing import Any
 
 from analysis.configs import flat
-from analysis.figures import FIGURES
-from analysis.figures.interactive import coded, columns, widths
+from analysis.figures import pictures
+from analysis.figures.interactive import coded, columns
 from analysis.figures.style import Picture
 from analysis.records import unpacked
 from analysis.study import Study
 from analysis.tables import TABLES, Table
 from analysis.tables.runs import unfinished
-from analysis.variants import order
 
 MANY = 40  # rows: more than this are shown on demand
 
@@ -32,13 +31,6 @@ class Section:
     """Runs that came to no end, and why: on the page alone."""
     data: dict[str, Any]
     """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
-
-    @property
-    def choices(self) -> dict[str, list[str]]:
-        """What the page's filters may choose, by column."""
-        runs = self.study.runs
-        bits = sorted(set(widths(runs)), key=lambda text: (text.isalpha(), len(text), text))
-        return {"policy": order(runs.title), "bits": bits}
 
 
 def sections(studies: Sequence[Study]) -> list[Section]:
@@ -73,17 +65,17 @@ def _common(studies: Sequence[Study]) -> str:
 
 def _section(study: Study, name: str) -> Section:
     prefix = f"{name}_" if name else ""
-    pictures = [replace(one, name=f"{prefix}{one.name}") for figure in FIGURES for one in figure(study)]
+    shown = [replace(one, name=f"{prefix}{one.name}") for one in pictures(study)]
     tables = [_shown(table, prefix) for make in TABLES if (table := make(study))]
     stopped = unfinished(study)
-    return Section(name, study, pictures, tables, stopped and _shown(stopped, prefix), _data(study, pictures))
+    return Section(name, study, shown, tables, stopped and _shown(stopped, prefix), _data(study, shown))
 
 
 def _shown(table: Table, prefix: str) -> Table:
     return replace(table, name=f"{prefix}{table.name}", folded=len(table.frame) > MANY)
 
 
-def _data(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
+def _data(study: Study, shown: Sequence[Picture]) -> dict[str, Any]:
     runs = study.runs
     told = runs.filter(regex="^config[.]")
     varying = [name for name in told if told[name].dropna().nunique() > 1]
@@ -92,5 +84,5 @@ def _data(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
         "columns": columns(study, runs),
         "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},
         "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
-        "plots": [{"figure": one.name, **one.plot} for one in pictures if one.plot],
+        "plots": [{"figure": one.name, **one.plot} for one in shown if one.plot],
     }

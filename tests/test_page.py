@@ -122,7 +122,7 @@ def test_filters_leave_the_same_runs_in_plots_and_tables(written: Path, tmp_path
       await new Promise((go) => setTimeout(go, 200));
       return [points().length, document.querySelectorAll("#table-runs tbody tr:not([hidden])").length];
     };
-    tell([await choose("policy", "ptq"), await choose("bits", "3"), await choose("policy", "")]);
+    tell([await choose("title", "ptq"), await choose("weight_bits", "3"), await choose("title", "")]);
     """,
     )
     assert found == [[10, 10], [2, 2], [4, 4]]

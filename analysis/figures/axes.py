@@ -1,151 +1,82 @@
-"""Axes that error rates, sizes and latencies need: logarithmic where the range asks for it, with round ticks."""
+"""Axes of error rates, sizes and latencies: logarithmic, with round ticks, a place for zero, and the baseline."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
-from analysis.figures.style import MUTED, PAPER
+from analysis.figures.style import INK, MUTED
 
-STEPS = (1, 1.5, 2, 3, 5, 7)
+LOCATORS = LogLocator(subs=(1, 2, 5)), LogLocator(subs=(1, 1.5, 2, 3, 5, 7)), MaxNLocator(6)
+"""Finer and finer, for narrower and narrower axes."""
 
 
 @dataclass(frozen=True)
 class Scale:
     """An axis: what matplotlib and Vega draw alike."""
 
-    kind: str
-    """`linear`, `log`, or `symlog`: linear up to `smallest`, then logarithmic."""
+    kind: Literal["log", "symlog"]
     limits: tuple[float, float]
     ticks: list[float]
-    smallest: float = 1.0
-    edge: float = math.inf
-    """Where values go that lie beyond a break of the axis; the last tick then."""
-    far: str = ""
-    """What is written there."""
-    gap: float = 0.0
-    """Where the break is."""
+    linear: float = 1.0
+    """Up to here a `symlog` axis is linear, for zero has no logarithm."""
 
-    def word(self, tick: float) -> str:
-        """What is written at a tick."""
-        return self.far if tick == self.edge else f"{tick:g}"
+
+def cost_scale(values: Sequence[float], floats: Sequence[float]) -> Scale:
+    """A scale of positive sizes or times.
+
+    Args:
+        values: all that must lie on the axis.
+        floats: those of float models, which may be much larger: they are drawn at the axis' end then.
+    """
+    low, most = min([*values, *floats]), max(values or floats)
+    high = max(most, min(1.25 * most, max(floats, default=0.0)))
+    room = 1.05 * (high / low) ** 0.04
+    limits = low / room, high * room
+    return Scale("log", limits, _ticks(*limits))
 
 
 def error_scale(drawn: pd.DataFrame) -> Scale:
-    """A scale of error rates: from zero if they are alike, logarithmic if they are not.
+    """A scale of error rates.
 
     Args:
         drawn: `wer`, and the ends of its interval, `low` and `high`, of everything that is drawn; per cent. The lowest
             end may be cut off for the sake of the rates.
     """
-    rates, ends = drawn.wer, pd.concat([drawn.low, drawn.high])
-    lowest = min(rates[rates > 0], default=1.0)
-    highest = np.nanmax([*rates, *ends]) or 1.0
-    if highest / lowest <= 5:
-        limits = 0.0, 1.12 * highest
-        return Scale("linear", limits, _even(*limits))
-    lowest = max(min([lowest, *ends[ends > 0]]), lowest / 2.5, highest / 3000)
-    if min(rates) > 0:
-        limits = lowest / 1.2, 1.35 * highest
-        return Scale("log", limits, _decades(*limits))
-    limits = 0 - 0.02 * lowest, 1.3 * highest  # zero has no logarithm, but it does occur
-    return Scale("symlog", limits, [0.0, *_decades(*limits)], lowest)
+    values = drawn[["wer", "low", "high"]].to_numpy(dtype=float)
+    lowest = drawn.wer[drawn.wer > 0].min() if drawn.wer.any() else 1.0
+    highest = 1.3 * np.nanmax([*values.flat, lowest])
+    least = max(values[values > 0].min(initial=lowest), lowest / 2.5, highest / 4000)
+    if drawn.wer.min() > 0:
+        return Scale("log", (least / 1.2, highest), _ticks(least / 1.2, highest))
+    return Scale("symlog", (-0.02 * least, highest), [0.0, *_ticks(least, highest)], least)
 
 
-def cost_scale(values: Sequence[float], octaves: bool = True, beyond: Sequence[float] = ()) -> Scale:
-    """A scale of sizes or times: logarithmic if they span more than a factor of 3.
-
-    Args:
-        values: every value that is drawn, in the axis' unit, positive.
-        octaves: ticks at powers of two (sizes) instead of 1, 2, 5.
-        beyond: values of float models, which may be much larger: then the axis is broken before them.
-    """
-    broken = bool(values) and max(beyond, default=0.0) > 2 * max(values)
-    inside = list(values) if broken else [*values, *beyond]
-    low, high = min(inside), max(inside)
-    logarithmic = high / low > 3
-    span = high / low if logarithmic else (high - low) or 0.5 * high
-    edge = (high * span**0.17 if logarithmic else high + 0.17 * span) if broken else math.inf
-    end = edge if broken else high
-    if logarithmic:
-        limits = low / span**0.06, end * span**0.06
-        ticks = (_octaves if octaves else _decades)(limits[0], high * span**0.05)
-    else:
-        limits = max(0.0, low - 0.1 * span), end + 0.1 * span
-        ticks = [tick for tick in _even(*limits) if tick <= high + 0.05 * span]
-    kind = "log" if logarithmic else "linear"
-    if not broken:
-        return Scale(kind, limits, ticks)
-    gap = math.sqrt(high * edge) if logarithmic else (high + edge) / 2
-    return Scale(kind, limits, [*ticks, edge], edge=edge, far=f"{max(beyond):.3g}", gap=gap)
+def set_axis(axes: Axes, name: Literal["x", "y"], scale: Scale, title: str) -> None:
+    """Give the x or the y axis this scale."""
+    options = {"linthresh": scale.linear, "linscale": 0.6} if scale.kind == "symlog" else {}
+    (axes.set_xscale if name == "x" else axes.set_yscale)(scale.kind, **options)
+    axes.set(**{f"{name}lim": scale.limits, f"{name}label": title, f"{name}ticks": scale.ticks})
+    axes.set(**{f"{name}ticklabels": [f"{tick:g}" for tick in scale.ticks]})
+    axes.minorticks_off()
+    axes.grid(True, axis=name)
 
 
-def set_x(axes: Axes, scale: Scale) -> None:
-    """Give the x axis this scale."""
-    axes.set_xscale(scale.kind)
-    axes.set_xlim(*scale.limits)
-    _set_ticks(axes.xaxis, scale)
-    axes.grid(True, axis="x")
-    if scale.edge < math.inf:
-        _break(axes, scale.gap)
+def draw_baseline(axes: Axes, baseline: pd.DataFrame) -> None:
+    """A dotted line at the float baseline's error rate, a band over its interval; `baseline` has one row, or none."""
+    for one in baseline.itertuples():
+        axes.axhspan(one.low, one.high, facecolor=MUTED, alpha=0.13, linewidth=0, zorder=1)
+        axes.axhline(one.wer, color=INK, linewidth=0.9, linestyle=":", zorder=2)
 
 
-def set_y(axes: Axes, scale: Scale) -> None:
-    """Give the y axis this scale."""
-    options = {"linthresh": scale.smallest, "linscale": 0.6} if scale.kind == "symlog" else {}
-    axes.set_yscale(scale.kind, **options)
-    axes.set_ylim(*scale.limits)
-    _set_ticks(axes.yaxis, scale)
-    axes.grid(True, axis="y")
-
-
-def _break(axes: Axes, x: float) -> None:
-    """The sign that the axis goes on elsewhere."""
-    axes.annotate(
-        "//",
-        (x, 0),
-        xycoords=("data", "axes fraction"),
-        ha="center",
-        va="center",
-        fontsize=9,
-        color=MUTED,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.6},
-        annotation_clip=False,
-    )
-
-
-def _set_ticks(axis: Axis, scale: Scale) -> None:
-    axis.set_major_locator(FixedLocator(scale.ticks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: scale.word(value)))
-
-
-def _even(low: float, high: float) -> list[float]:
-    ticks = MaxNLocator(6).tick_values(low, high)
-    return [float(tick) for tick in ticks if low <= tick <= high]
-
-
-def _octaves(low: float, high: float) -> list[float]:
-    """Powers of two between both; halves of octaves too while there are few."""
-    exponents = range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)
-    powers = [2.0**exponent for exponent in exponents]
-    if sum(low <= value <= high for value in powers) < 4:
-        powers = sorted([*powers, *(1.5 * value for value in powers)])
-    return [value for value in powers if low <= value <= high]
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """1, 2, 5 times powers of ten between both; finer while there are few."""
-    floor = max(low, high / 1e4) if low <= 0 else low
-    exponents = range(math.floor(math.log10(floor)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 2, 5), STEPS):
-        ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
-        kept = [tick for tick in ticks if floor <= tick <= high]
-        if len(kept) >= 4:
+def _ticks(low: float, high: float) -> list[float]:
+    found: list[float] = []
+    for locator in LOCATORS:
+        found = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+        if len(found) >= 4:
             break
-    return kept
+    return found

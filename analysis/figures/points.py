@@ -1,9 +1,9 @@
 """What a plot of word error rate against a cost (packed size, or latency on an accelerator) shows."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from analysis.figures.axes import Scale, cost_scale, error_scale
@@ -20,7 +20,7 @@ class Cost:
 
     name: str
     """File name of its figure."""
-    title: str
+    noun: str
     axis: str
     """Axis label with its unit."""
     column: str
@@ -31,44 +31,40 @@ class Cost:
     """Raw value."""
     words: Callable[[float], str]
     """A raw value with its unit, for readers."""
-    octaves: bool = False
-    """Ticks at powers of two."""
 
 
 def costs(study: Study) -> list[Cost]:
-    """Size, then latency on every accelerator that runs were simulated on."""
+    """Size, and latency on every accelerator (the first has the plain file name): those that finished runs have."""
     unit, name = (1024, "KiB") if study.runs.size_bytes.max() < MIB else (MIB, "MiB")
-    title, label = "Word error rate against size", f"Packed model size ({name})"
-    packed = Cost("wer_vs_size", title, label, "size_bytes", unit, study.size_budget, size, octaves=True)
-    return [packed, *(_latency(study, name) for name in study.accelerators)]
+    label = f"Packed model size ({name})"
+    found = [Cost("wer_vs_size", "size", label, "size_bytes", unit, study.size_budget, size)]
+    for name in study.accelerators:
+        file = f"wer_vs_latency_{slug(name)}" if len(found) > 1 else "wer_vs_latency"
+        noun, limit = f"latency on {name}", study.latency_budgets.get(name)
+        found.append(Cost(file, noun, f"Simulated {noun} (ms)", f"latency_ms.{name}", 1, limit, _milliseconds))
+    return [cost for cost in found if (study.finished[cost.column] > 0).any()]
 
 
-def _latency(study: Study, accelerator: str) -> Cost:
-    """Simulated latency on one accelerator, in ms; the first accelerator's figure has the plain file name."""
-    first = accelerator == study.accelerators[0]
-    return Cost(
-        "wer_vs_latency" if first else f"wer_vs_latency_{slug(accelerator)}",
-        f"Word error rate against latency on {accelerator}",
-        f"Simulated latency on {accelerator} (ms)",
-        f"latency_ms.{accelerator}",
-        1.0,
-        study.latency_budgets.get(accelerator),
-        lambda value: f"{number(value)} ms",
-    )
+def _milliseconds(value: float) -> str:
+    return f"{number(value)} ms"
 
 
 @dataclass(frozen=True)
 class Points:
-    """Everything with its place; word error rates in per cent, costs in the axis' unit."""
+    """Everything with its place; word error rates in per cent, costs in the axis' unit; at an axis' end if beyond."""
 
-    cost: Cost
     study: Study
+    cost: Cost
     trials: pd.DataFrame
     """The finished ones, one row per setting (`Study.settings`), with `cost`, and whether on the `front`."""
     refused: pd.DataFrame
     """Candidates over a budget: the same, without rates."""
-    baseline: pd.Series | None
-    """The float baseline: the same; its cost may be NaN. None if nobody knows it."""
+    baseline: pd.DataFrame
+    """The float baseline: one row, whose cost may be NaN, or none."""
+    budget: list[float]
+    """The budget, if there is one and it is not far beyond everything."""
+    x: Scale
+    y: Scale
 
     @property
     def front(self) -> pd.DataFrame:
@@ -80,51 +76,29 @@ class Points:
         """Whether there is room for every whisker."""
         return len(self.trials) <= MANY
 
-    @property
-    def beyond(self) -> list[float]:
-        """Costs of float models, which may be much larger than all others."""
-        floats = self.trials.cost[self.trials.policy == "float"]
-        one = self.baseline
-        return list(floats) if one is None or not one.cost > 0 else [*floats, one.cost]
-
-    @property
-    def inside(self) -> list[float]:
-        """Costs of all others, and the budget."""
-        found = [*self.trials.cost[self.trials.policy != "float"], *self.refused.cost]
-        return found if self.budget is None else [*found, self.budget]
-
-    @property
-    def budget(self) -> float | None:
-        """The budget; None if it is far beyond everything."""
-        limit = math.inf if self.cost.budget is None else self.cost.budget / self.cost.unit
-        highest = max([*self.trials.cost, *self.refused.cost, *self.beyond], default=0.0)
-        return limit if limit <= 2 * highest else None
-
-    @property
-    def rated(self) -> pd.DataFrame:
-        """The trials and the baseline."""
-        return self.trials if self.baseline is None else pd.concat([self.baseline.to_frame().T, self.trials])
-
-    @property
-    def x(self) -> Scale:
-        """The axis of costs."""
-        return cost_scale(self.inside, self.cost.octaves, self.beyond)
-
-    @property
-    def y(self) -> Scale:
-        """The axis of error rates."""
-        return error_scale(self.rated)
-
 
 def points(study: Study, cost: Cost) -> Points:
     """Look up where the study's runs lie."""
-    trials = _placed(study.settings, cost).query("cost > 0")
-    trials = trials.assign(front=trials.index.isin(front(study.settings, cost.column).index))
-    refused = _placed(study.unfinished[study.unfinished.over_budget], cost).query("cost > 0")
-    baseline = None if study.reference is None else _placed(study.reference.to_frame().T, cost).iloc[0]
-    return Points(cost, study, trials, refused, baseline)
+    best = front(study.settings, cost.column).index
+    trials = _placed(study.settings, cost).assign(front=study.settings.index.isin(best)).dropna(subset="cost")
+    refused = _placed(study.unfinished[study.unfinished.over_budget], cost).dropna(subset="cost")
+    baseline = _placed(study.references, cost)
+    rated = pd.concat([baseline, trials])
+    quantized = [*trials.cost[trials.policy != "float"], *refused.cost]
+    budget = [limit for limit in [(cost.budget or np.inf) / cost.unit] if limit <= 2 * max(quantized, default=0.0)]
+    x = cost_scale([*quantized, *budget], list(rated.cost[rated.policy == "float"].dropna()))
+    y = error_scale(rated)
+    trials, refused, baseline = (
+        runs.assign(cost=runs.cost.clip(upper=x.limits[1]), low=runs.low.clip(lower=y.limits[0]))
+        for runs in (trials, refused, baseline)
+    )
+    return Points(study, cost, trials, refused, baseline, budget, x, y)
+
+
+def in_percent(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with their rates and intervals in per cent."""
+    return runs.assign(**{name: 100 * runs[name] for name in ("wer", "low", "high")})
 
 
 def _placed(runs: pd.DataFrame, cost: Cost) -> pd.DataFrame:
-    rates = {name: 100 * runs[name].astype(float) for name in ("wer", "low", "high")}
-    return runs.assign(cost=runs[cost.column].astype(float) / cost.unit, **rates)
+    return in_percent(runs).assign(cost=runs[cost.column].where(runs[cost.column] > 0) / cost.unit)

@@ -1,15 +1,15 @@
 """How figures look: one palette by policy (shape and colour), one set of matplotlib settings, deterministic files."""
 
 import io
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import style
+from matplotlib import rc_context
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.variants import order
 
@@ -18,6 +18,10 @@ INK, MUTED, GRID, SHADE, PAPER = "#1c1d21", "#62656d", "#e4e5e9", "#f3f3f6", "#f
 ROLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SHADE: "var(--shade)", PAPER: "var(--paper)"}
 
 SETTINGS = Path(__file__).parents[1] / "templates" / "paper.mplstyle"
+WIDTH = 6.6  # inches: a text column, or the whole width of a page with two
+DAYS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
+"""Ending -> the metadatum that would tell of the day or the machine."""
+LONGEST, LINE = 48, 92  # characters of a name, and of a legend's row
 
 
 @dataclass(frozen=True)
@@ -26,56 +30,69 @@ class Mark:
 
     color: str
     marker: str
-    size: float = 6.0
-    """Marker size in points, evened out so that shapes look equally large."""
-    dash: str | tuple[int, tuple[float, ...]] = "-"
+
+    @property
+    def size(self) -> float:
+        """In points; a star's tips are thin."""
+        return 10.0 if self.marker == "*" else 6.0
 
 
-# Okabe and Ito's colours, safe for colour-blind readers; shapes and dashes carry the same in black and white.
+# Okabe and Ito's colours, safe for colour-blind readers; shapes carry the same in black and white.
 MARKS = {
-    "float": Mark(INK, "*", 10.0, ":"),
-    "ptq": Mark("#e69f00", "s", 5.4, (0, (4, 1.6))),
-    "fake_qat": Mark("#0072b2", "o", 6.0),
-    "mixed": Mark("#009e73", "D", 5.2, (0, (6, 1.5, 1, 1.5))),
-    "encoder_only": Mark("#d55e00", "^", 6.4, (0, (2, 1.2))),
-    "native_int": Mark("#cc79a7", "v", 6.4, (0, (5, 1, 1, 1, 1, 1))),
-    "s8bqat": Mark("#56b4e9", "P", 6.8, (0, (8, 2))),
-    "accelerator_aware": Mark("#a08a00", "X", 6.8, (0, (3, 1, 1, 1))),
-    "int4_e2e": Mark("#7f4fa0", "h", 6.6, (0, (1, 1))),
+    "float": Mark(INK, "*"),
+    "ptq": Mark("#e69f00", "s"),
+    "fake_qat": Mark("#0072b2", "o"),
+    "mixed": Mark("#009e73", "D"),
+    "encoder_only": Mark("#d55e00", "^"),
+    "native_int": Mark("#cc79a7", "v"),
+    "s8bqat": Mark("#56b4e9", "P"),
+    "accelerator_aware": Mark("#a08a00", "X"),
+    "int4_e2e": Mark("#7f4fa0", "h"),
 }
-OWN = (Mark("#882255", "p", 6.6), Mark("#117733", "<", 6.4), Mark("#88663c", ">", 6.4), Mark("#555555", "8", 6.2))
-
-
-VARIANTS = (  # of one policy's look: the marker, its size, the dash, and how much darker than the policy's colour
-    ("", 0.0, "-", 0.0),
-    ("d", 5.8, (0, (1, 1.2)), 0.25),
-    ("H", 6.2, (0, (6, 2)), 0.5),
-    ("<", 6.2, (0, (2, 1)), 0.65),
-)
+OWN = (Mark("#882255", "p"), Mark("#117733", "<"), Mark("#88663c", ">"), Mark("#555555", "8"))
+VARIANTS = ((0.25, "d"), (0.5, "H"), (0.65, "<"))
+"""Of one policy's look: how much darker than the policy's colour, and the marker."""
 
 
 def marks(methods: Iterable[str]) -> dict[str, Mark]:
     """Method -> mark, in their order; a policy's variants share its colour, darker and darker."""
-    found: dict[str, Mark] = {}
-    variants: dict[str, int] = {}
-    own = 0
+    grouped: dict[str, list[str]] = {}
     for name in order(methods):
-        policy = name.partition(" ")[0]
-        number = variants[policy] = variants.get(policy, -1) + 1
-        if policy not in MARKS and not number:
-            own += 1
-        found[name] = _variant(MARKS.get(policy, OWN[(own - 1) % len(OWN)]), number)
-    return found
+        grouped.setdefault(name.partition(" ")[0], []).append(name)
+    own = [policy for policy in grouped if policy not in MARKS]
+    looks = MARKS | {policy: OWN[place % len(OWN)] for place, policy in enumerate(own)}
+    return {
+        name: _variant(looks[policy], place) for policy, names in grouped.items() for place, name in enumerate(names)
+    }
 
 
-def _variant(mark: Mark, number: int) -> Mark:
-    marker, size, dash, darker = VARIANTS[number % len(VARIANTS)]
+def _variant(mark: Mark, place: int) -> Mark:
+    if not place:
+        return mark
+    darker, marker = VARIANTS[(place - 1) % len(VARIANTS)]
     red, green, blue = ((1 - darker) * part for part in to_rgb(mark.color))
-    return Mark(to_hex((red, green, blue)), marker, size, dash) if marker else mark
+    return Mark(to_hex((red, green, blue)), marker)
 
 
-FORMATS = {"png": ("Software", 200), "pdf": ("CreationDate", 200), "svg": ("Date", 120)}
-"""Ending -> the metadatum that would tell of the day, and pixels per inch; in SVG files only crowds are pixels."""
+def handle(name: str, mark: Mark, filled: bool = True, line: str = "") -> Line2D:
+    """An entry of a legend, and the look of a line: a mark with a name."""
+    face = mark.color if filled else PAPER
+    return Line2D([], [], color=mark.color, marker=mark.marker, ms=mark.size, mfc=face, ls=line, label=short(name))
+
+
+def short(name: str) -> str:
+    """A name that fits beside axes and in a legend."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+
+
+def framed(height: float, handles: Sequence[Line2D]) -> Figure:
+    """An empty figure with a legend above, in as many columns as the width has room for, and `height` inches below."""
+    longest = max(len(str(one.get_label())) for one in handles)
+    columns = max(1, LINE // (longest + 6))
+    rows = -(-len(handles) // columns)
+    figure = Figure(figsize=(WIDTH, height + 0.16 * rows), layout="constrained")
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -92,23 +109,10 @@ class Picture:
 
     def drawn(self) -> dict[str, bytes]:
         """File name -> content as PNG, PDF and SVG; equal figures give equal bytes."""
-        return {f"{self.name}.{ending}": self._saved(ending, *FORMATS[ending]) for ending in FORMATS}
+        return {f"{self.name}.{ending}": self._saved(ending, day) for ending, day in DAYS.items()}
 
-    def _saved(self, ending: str, date: str, dpi: int) -> bytes:
+    def _saved(self, ending: str, day: str) -> bytes:
         buffer = io.BytesIO()
-        with style.context(SETTINGS):
-            self.figure.savefig(buffer, format=ending, dpi=dpi, metadata={date: None})
-        content = buffer.getvalue()
-        return re.sub(rb"[ \t]+\n", b"\n", content) if ending == "svg" else content
-
-
-def inline_svg(name: str, svg: str) -> str:
-    """A drawn SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for color, role in ROLES.items():
-        svg = svg.replace(color, role)
-    return svg
+        with rc_context(fname=SETTINGS):
+            self.figure.savefig(buffer, format=ending, metadata={day: None})
+        return buffer.getvalue()

@@ -5,22 +5,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.axes import set_x, set_y
+from analysis.figures.axes import draw_baseline, set_axis
 from analysis.figures.interactive import plot
-from analysis.figures.labels import Labels
-from analysis.figures.legend import BASELINE, handle, legend
+from analysis.figures.labels import along, write_labels
 from analysis.figures.points import Points, costs, points
-from analysis.figures.style import INK, MARKS, MUTED, PAPER, SETTINGS, SHADE, Mark, Picture, marks
+from analysis.figures.style import INK, MARKS, MUTED, PAPER, SHADE, Mark, Picture, framed, handle, marks
 from analysis.study import Study
 from analysis.text import counted, listed
 
-WIDTH, HEIGHT = 6.6, 4.2  # inches: a text column, or the whole width of a page with two
 STAR = MARKS["float"]
 
 
@@ -28,122 +24,80 @@ def tradeoff(study: Study) -> Iterator[Picture]:
     """Draw word error rate against every cost that finished runs have."""
     for place, cost in enumerate(costs(study)):
         shown = points(study, cost)
-        if len(shown.trials) or (shown.baseline is not None and shown.baseline.cost > 0):
-            with style.context(SETTINGS):
-                figure = _Plot(shown).draw()
-            yield Picture(cost.name, cost.title, _caption(shown), figure, plot(shown, place))
+        title = f"Word error rate against {cost.noun}"
+        yield Picture(cost.name, title, _caption(shown), _figure(shown), plot(shown, place))
 
 
-class _Plot:
-    """One figure, drawn from back to front."""
+def _figure(shown: Points) -> Figure:
+    looks = marks(shown.trials.method)
+    figure = framed(3.7, _handles(shown, looks))
+    axes = figure.subplots()
+    set_axis(axes, "x", shown.x, shown.cost.axis)
+    set_axis(axes, "y", shown.y, f"Word error rate on {shown.study.split} (%)")
+    _budget(axes, shown)
+    _refused(axes, shown)
+    _baseline(axes, shown)
+    _trials(axes, shown, looks)
+    _front(axes, shown)
+    return figure
 
-    def __init__(self, shown: Points) -> None:
-        self.shown, self.trials, self.front = shown, shown.trials, shown.front
-        self.marks = marks(self.trials.method)
-        self.figure = Figure(figsize=(WIDTH, HEIGHT))
-        top = legend(self.figure, self._handles(), handletextpad=0.35, handlelength=1.2)
-        self.axes = self.figure.add_axes((0.085, 0.112, 0.895, top - 0.13))
-        self.edge = shown.x.edge
-        set_x(self.axes, shown.x)
-        set_y(self.axes, shown.y)
-        self.axes.set_xlabel(shown.cost.axis)
-        self.axes.set_ylabel(f"Word error rate on {shown.study.split} (%)")
 
-    def draw(self) -> Figure:
-        """Draw everything."""
-        labels = Labels(self.axes)
-        self._budget(labels)
-        self._reference(labels)
-        self._refused(labels)
-        self._staircase(labels)
-        self._whiskers(labels)
-        for method, trials in self.trials.groupby("method", sort=False):
-            self._points(trials, self.marks[str(method)], labels)
-        labels.place(list(zip(self._x(self.front.cost), self.front.wer, strict=True)), list(self.front.label))
-        return self.figure
+def _handles(shown: Points, looks: dict[str, Mark]) -> list[Line2D]:
+    """Float controls are hollow: trained like the others, but in float."""
+    return [
+        *[handle("float baseline", STAR)] * len(shown.baseline),
+        *(handle("float control" if name == "float" else name, mark, name != "float") for name, mark in looks.items()),
+        handle("hollow: dominated", Mark(MUTED, "o"), filled=False),
+        *[handle("over budget, not trained", Mark(MUTED, "x"))] * bool(len(shown.refused)),
+    ]
 
-    def _x(self, costs: pd.Series) -> pd.Series:
-        """Where costs lie on the axis, which may be broken before the float models."""
-        return costs.clip(upper=self.edge)
 
-    def _handles(self) -> list[Line2D]:
-        handles = []
-        if self.shown.baseline is not None and self.shown.baseline.cost > 0:
-            handles.append(handle("float baseline", STAR))
-        elif self.shown.baseline is not None:
-            handles.append(Line2D([], [], label="float baseline", **BASELINE))
-        for name, mark in self.marks.items():
-            control = name == "float"  # trained like the others, but in float
-            handles.append(handle("float control" if control else name, mark, filled=not control))
-        handles.append(handle("hollow: dominated", Mark(MUTED, "o", 5.5), filled=False))
-        if len(self.shown.refused):
-            handles.append(handle("over budget, not trained", Mark(MUTED, "x", 4.5)))
-        return handles
+def _budget(axes: Axes, shown: Points) -> None:
+    """A dashed line, and shade beyond it."""
+    for x in shown.budget:
+        axes.axvspan(x, shown.x.limits[1], facecolor=SHADE, linewidth=0, zorder=0)
+        axes.axvline(x, color=INK, linewidth=1, linestyle="--", zorder=2)
+        words = f"budget {shown.cost.words(x * shown.cost.unit)}"
+        axes.annotate(words, (x, 0.99), (4, 0), ("data", "axes fraction"), "offset points", rotation=90, va="top")
 
-    def _budget(self, labels: Labels) -> None:
-        """A dashed line and shade beyond it; a word at the edge if everything is far below the budget."""
-        cost = self.shown.cost
-        if cost.budget is None:
-            return
-        words = f"budget {cost.words(cost.budget)}"
-        if self.shown.budget is None:
-            text = self.axes.text(1, 1, f"{words} →", transform=self.axes.transAxes, ha="right", va="top", fontsize=8)
-            labels.block_text(text)
-            return
-        x, high, ends = self.shown.budget, self.axes.get_xlim()[1], self.axes.get_ylim()
-        self.axes.axvspan(x, high, facecolor=SHADE, linewidth=0, zorder=0)
-        self.axes.axvline(x, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
-        room = np.ptp(labels.pixels([(x, 1), (high, 1)])[:, 0]) > 20 * labels.scale
-        look: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
-        look |= {"ha": "left", "va": "top", "fontsize": 8} if room else {"ha": "right", "va": "top", "fontsize": 8}
-        text = self.axes.annotate(words, (x, 1), (4 if room else -4, -3), **look)
-        labels.block_text(text)
-        labels.block([(x, ends[0])], [(x, ends[1])])
 
-    def _reference(self, labels: Labels) -> None:
-        one = self.shown.baseline
-        if one is None:
-            return
-        self.axes.axhspan(one.low, one.high, facecolor=MUTED, alpha=0.13, linewidth=0, zorder=1)
-        self.axes.axhline(one.wer, zorder=2, **BASELINE)
-        if one.cost > 0:
-            x = min(one.cost, self.edge)
-            self.axes.plot([x], [one.wer], STAR.marker, color=STAR.color, ms=11, mec=PAPER, mew=0.6, zorder=8)
-            labels.block([(x, one.wer)], radius=7)
+def _refused(axes: Axes, shown: Points) -> None:
+    """Crosses on the axis: candidates whose cost is known but whose error rate is not."""
+    x, across = shown.refused.cost, axes.get_xaxis_transform()
+    axes.plot(x, [0.024] * len(x), "x", color=MUTED, ms=4.5, transform=across, rasterized=not shown.few)
 
-    def _refused(self, labels: Labels) -> None:
-        """Crosses on the axis: candidates whose cost is known but whose error rate is not."""
-        across, places = self.axes.get_xaxis_transform(), self._x(self.shown.refused.cost)
-        (crosses,) = self.axes.plot(places, [0.024] * len(places), "x", transform=across, color=MUTED, ms=4.5, zorder=3)
-        crosses.set_rasterized(not self.shown.few)
-        labels.block([(x, self.axes.get_ylim()[0]) for x in places], radius=12)
 
-    def _staircase(self, labels: Labels) -> None:
-        """From one trial of the front to the next: what is attainable at a cost."""
-        x, y = np.repeat(self._x(self.front.cost), 2)[1:], np.repeat(self.front.wer, 2)[:-1]
-        self.axes.plot(x, y, color=INK, linewidth=1.1, zorder=4, solid_joinstyle="miter")
-        corners = np.column_stack([x, y])
-        labels.block(corners[:-1], corners[1:])
+def _baseline(axes: Axes, shown: Points) -> None:
+    """A line, and a star at its cost, which is told where it lies beyond the axis."""
+    draw_baseline(axes, shown.baseline)
+    for one in shown.baseline.itertuples():
+        axes.plot(one.cost, one.wer, STAR.marker, color=INK, ms=11, mec=PAPER, mew=0.6, zorder=8, clip_on=False)
+        if one.cost == shown.x.limits[1]:
+            far = shown.cost.words(shown.study.references[shown.cost.column].iloc[0])
+            axes.annotate(f"{far} →", (one.cost, one.wer), (-3, 5), textcoords="offset points", ha="right")
 
-    def _whiskers(self, labels: Labels) -> None:
-        drawn = (self.trials if self.shown.few else self.front).dropna(subset=["low", "high"])
-        x, low = self._x(drawn.cost), drawn.low.clip(lower=self.axes.get_ylim()[0])
-        starts, ends = np.column_stack([x, low]), np.column_stack([x, drawn.high])
-        colors = [
-            to_rgba(self.marks[name].color, 1 if best else 0.45)
-            for name, best in zip(drawn.method, drawn.front, strict=True)
-        ]
-        self.axes.add_collection(
-            LineCollection(list(np.stack([starts, ends], axis=1)), colors=colors, linewidths=0.9, zorder=5)
-        )
-        labels.block(starts, ends)
 
-    def _points(self, trials: pd.DataFrame, mark: Mark, labels: Labels) -> None:
-        look: dict[str, Any] = {"s": mark.size**2, "marker": mark.marker, "linewidths": 1.1, "edgecolors": mark.color}
-        for best, some in trials.groupby("front"):
-            look |= {"facecolors": mark.color, "zorder": 7} if best else {"facecolors": PAPER, "zorder": 6}
-            self.axes.scatter(self._x(some.cost), some.wer, rasterized=not self.shown.few, **look)
-        labels.block(np.column_stack([self._x(trials.cost), trials.wer]), radius=mark.size / 2 + 1)
+def _trials(axes: Axes, shown: Points, looks: dict[str, Mark]) -> None:
+    """Each policy's trials, those on the front filled and above all others; and their whiskers."""
+    for (best, method), trials in shown.trials.groupby(["front", "method"], sort=False):
+        mark = looks[str(method)]
+        look: dict[str, Any] = {"facecolors": mark.color, "zorder": 7} if best else {"facecolors": PAPER, "zorder": 6}
+        look |= {"edgecolors": mark.color, "linewidths": 1.1, "rasterized": not shown.few, "clip_on": False}
+        axes.scatter(trials.cost, trials.wer, mark.size**2, marker=mark.marker, **look)
+        if best or shown.few:
+            axes.vlines(trials.cost, trials.low, trials.high, mark.color, lw=0.9, alpha=1 if best else 0.45, zorder=5)
+
+
+def _front(axes: Axes, shown: Points) -> None:
+    """A staircase, which is what is attainable at a cost, and how many bits each of its trials has."""
+    front, drawn = shown.front, shown.trials if shown.few else shown.front
+    corners = np.column_stack([np.repeat(front.cost, 2)[1:], np.repeat(front.wer, 2)[:-1]])
+    axes.plot(*corners.T, color=INK, linewidth=1.1, zorder=4)
+    axes.figure.figure.draw_without_rendering()  # lays out: only then is it known where labels come to lie
+    starts = np.vstack([corners[:-1], *[drawn[["cost", "wer"]]] * 2])
+    ends = np.vstack([corners[1:], drawn[["cost", "low"]], drawn[["cost", "high"]]])
+    spots = np.vstack([axes.transData.transform(shown.trials[["cost", "wer"]]), along(axes, starts, ends)])
+    write_labels(axes, zip(front.cost, front.wer, front.label, strict=True), spots)
 
 
 def _caption(shown: Points) -> str:
@@ -160,12 +114,14 @@ def _caption(shown: Points) -> str:
         few = " of runs on the front" * (not shown.few)
         parts.append(f"Whiskers: 95 % bootstrap interval over utterances{few}.")
     if cost.budget is not None:
-        where = "Far to the right" if shown.budget is None else "Dashed"
+        where = "Dashed" if shown.budget else "Far to the right"
         parts.append(f"{where}: the budget of {cost.words(cost.budget)}.")
     if len(shown.refused):
         parts.append(f"Crosses: {counted(len(shown.refused), 'candidate')} over a budget, pruned before training.")
-    if baseline is not None:
-        known = baseline.notna()
-        signs = ["star"] * bool(known.cost) + ["dotted line"] + ["band"] * bool(known.low)
-        parts.append(f"{listed(signs).capitalize()}: the float baseline{' and its interval' * bool(known.low)}.")
+    for one in baseline.itertuples():
+        signs = ["star"] * (one.cost > 0) + ["dotted line"] + ["band"] * (one.low >= 0)
+        interval = " and its interval" * (one.low >= 0)
+        parts.append(f"{listed(signs).capitalize()}: the float baseline{interval}.")
+    if pd.concat([shown.trials.cost, baseline.cost]).max() == shown.x.limits[1]:
+        parts.append("At the right end: float models, whose cost lies beyond.")
     return " ".join(parts)

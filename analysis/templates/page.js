@@ -6,7 +6,11 @@ const texts = new Intl.Collator("en", {numeric: true});
 const decoded = (column) => Array.isArray(column) ? column : column.at.map((place) => column.values[place]);
 const rows = (columns) => {
   const lists = Object.entries(columns).map(([name, column]) => [name, decoded(column)]);
-  return (lists[0]?.[1] ?? []).map((_, index) => ({index, ...Object.fromEntries(lists.map(([name, list]) => [name, list[index]]))}));
+  return (lists[0]?.[1] ?? []).map((_, index) => {
+    const run = Object.fromEntries(lists.map(([name, list]) => [name, list[index]]));
+    const ends = run.low === null ? "" : ` [${run.low.toFixed(2)}, ${run.high.toFixed(2)}]`;
+    return {...run, index, rate: run.wer === null ? "" : run.wer.toFixed(2) + ends};
+  });
 };
 sections.forEach((section) => {
   section.runs = rows(section.columns);
@@ -50,10 +54,15 @@ function explorable(section, number) {
       figure.classList.add("drawn");
     });
   });
+  const filters = ["title", "weight_bits"];
+  filters.forEach((name) => {
+    const choices = [...new Set(section.runs.map((run) => run[name]))].sort(texts.compare);
+    form?.elements[name].append(...choices.map((choice) => new Option(choice)));
+  });
   form?.addEventListener("input", () => {
-    const [policy, bits] = ["policy", "bits"].map((name) => form.elements[name].value || null);
-    const shown = (run) => (!policy || run.title === policy) && (!bits || run.weight_bits === bits);
-    views.forEach((view) => view.signal("policy", policy).signal("bits", bits).run());
+    const chosen = filters.map((name) => [name, form.elements[name].value || null]);
+    const shown = (run) => chosen.every(([name, value]) => !value || run[name] === value);
+    views.forEach((view) => chosen.reduce((one, signal) => one.signal(...signal), view).run());
     rows.forEach(([row, run]) => { row.hidden = !shown(run); });
     form.elements.count.value = `${section.runs.filter(shown).length} of ${section.runs.length} runs`;
   });
@@ -88,10 +97,3 @@ sections.forEach(explorable);
 window.addEventListener("hashchange", show);
 document.getElementById("run").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
 show();
-
-// Print shows what is folded.
-window.addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((details) => {
-  details.open = true;
-  details.classList.add("unfolded");
-}));
-window.addEventListener("afterprint", () => document.querySelectorAll(".unfolded").forEach((details) => { details.open = false; }));
