@@ -180,17 +180,20 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _run(record: Record, content: bytes) -> _Run:
     """An empty content: there is no such record, others tell of it."""
-    utterances: Any = record.utterances or {}
-    edits = {name: [np.array(told[key].split(), np.int32) for key in ERRORS[2:]] for name, told in utterances.items()}
-    errors = [
-        dict(zip(ERRORS, (name, range(len(words)), wrong, words), strict=True))
-        for name, (wrong, words) in edits.items()
-        if len(words)
-    ]
-    samples = [
-        {key: intern(str(one.get(key, ""))) for key in ("reference", "hypothesis")} for one in record.samples or []
-    ]
-    return _Run(_row(record, content), flat(record.config), _layers(record), errors, samples)
+    errors, samples = record.utterances or {}, record.samples or []
+    return _Run(
+        _row(record, content),
+        flat(record.config),
+        _layers(record),
+        [_edits(name, edits) for name, edits in errors.items() if edits["words"].split()],
+        [{key: intern(str(one.get(key, ""))) for key in ("reference", "hypothesis")} for one in samples],
+    )
+
+
+def _edits(name: str, edits: Any) -> dict[str, Any]:
+    """A row of `errors` for all utterances of a set."""
+    errors, words = (np.array(edits[key].split(), np.int32) for key in ("errors", "words"))
+    return {"set": name, "utterance": range(len(words)), "errors": errors, "words": words}
 
 
 def _row(record: Record, content: bytes) -> dict[str, Any]:
@@ -220,16 +223,12 @@ def _row(record: Record, content: bytes) -> dict[str, Any]:
 
 def _numbers(record: Record) -> dict[str, Any]:
     """Those that may be missing."""
-    step, loss = record.step_ms or {}, record.loss or {}
-    latency: Any = (budgets := record.budgets or {}).get("latency_ms") or {}
+    budgets, step, loss = record.budgets or {}, record.step_ms or {}, record.loss or {}
     found = {name: getattr(record, name) for name in NUMBERS}
-    found |= {
-        "step_ms": step.get("median"),
-        "step_p95_ms": step.get("p95"),
-        "loss_last": loss.get("last"),
-    }
-    found |= {"size_budget": budgets.get("size_bytes")}
-    found |= {f"budget_ms.{latency.get('accelerator', '')}": latency.get("limit")} if latency else {}
+    found |= {"step_ms": step.get("median"), "step_p95_ms": step.get("p95"), "loss_last": loss.get("last")}
+    found["size_budget"] = budgets.get("size_bytes")
+    if limit := budgets.get("latency_ms"):
+        found[f"budget_ms.{limit.get('accelerator', '')}"] = limit.get("limit")
     for name, scores in (record.metrics or {}).items():
         wer, low, high = (_number(scores.get(key)) for key in ("wer", "wer_low", "wer_high"))
         found |= {f"wer.{name}": wer, f"low.{name}": min(low, wer), f"high.{name}": max(high, wer)}
@@ -246,12 +245,8 @@ def _number(value: Any) -> float:
 
 def _layers(record: Record) -> list[dict[str, Any]]:
     layers, bits = record.layers or {}, record.bit_map or {}
-    names = map(intern, {**layers, **bits})
-    return [{"layer": name, **layers.get(name, {}), **_bits(bits.get(name))} for name in names]
-
-
-def _bits(bits: Any) -> dict[str, Any]:
-    return {} if bits is None else {key: bits.get(key) or usual for key, usual in WIDTHS.items()}
+    told = {name: {key: one.get(key) or usual for key, usual in WIDTHS.items()} for name, one in bits.items()}
+    return [{"layer": intern(name), **layers.get(name, {}), **told.get(name, {})} for name in {**layers, **bits}]
 
 
 def _runs(runs: list[_Run]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.study import Study
+from analysis.study import Study, first
 from qstudy.pareto import front as pareto_front
 
 DRAWS = 2000
@@ -37,17 +37,13 @@ def within_budget(study: Study, runs: pd.DataFrame) -> pd.Series:
 def best(study: Study) -> pd.Series | None:
     """The setting with the lowest word error rate on dev within the budgets; of equals the smallest."""
     settings = study.settings[study.settings.policy != "float"]
-    return _first(settings[within_budget(study, settings)].sort_values(["choice", "size_bytes"], kind="stable"))
+    return first(settings[within_budget(study, settings)].sort_values(["choice", "size_bytes"], kind="stable"))
 
 
 def smallest_lossless(study: Study) -> pd.Series | None:
     """The smallest setting whose word error rate on dev lies within its float baseline's interval there, or below."""
     found = study.settings.query("choice <= float_choice_high and size_bytes > 0")
-    return _first(found.sort_values(["size_bytes", "choice"], kind="stable"))
-
-
-def _first(runs: pd.DataFrame) -> pd.Series | None:
-    return None if runs.empty else runs.iloc[0]
+    return first(found.sort_values(["size_bytes", "choice"], kind="stable"))
 
 
 def compression(runs: pd.DataFrame) -> pd.Series:

@@ -1,12 +1,10 @@
-"""From the records of a study to `reports/NAME/`: tables, figures and the page. `python -m analysis.report --help`."""
+"""From the records of a study to `reports/NAME/`: tables, figures and the page."""
 
 import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
-
-from jsonargparse import auto_cli
 
 from analysis.figures import FIGURES
 from analysis.folder import write_report
@@ -106,16 +104,3 @@ def _say(study: Study) -> None:
         print("  No trained trial is within the budgets.")
     if study.problems:
         print(f"  {counted(len(study.problems), 'record')} could not be read; the page lists them.")
-
-
-def main() -> None:
-    """Run `report` from the command line; a user's error ends with one line and exit code 2."""
-    try:
-        auto_cli(report)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

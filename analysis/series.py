@@ -8,6 +8,7 @@ from qstudy.bits import FLOAT
 
 ALONE = "weights alone"
 SAME = "activations as weights"
+FIXED = "-bit activations"
 PART = "encoder"
 
 
@@ -18,11 +19,13 @@ def series(study: Study) -> pd.DataFrame:
     `name` (the method), `width` (bits of the weights, int), `runs` (how many share the cell).
     """
     settings = study.settings[study.settings.uniform]
-    widths = list(zip(settings.weight_bits.astype(int), settings.activation_bits.astype(int), strict=True))
-    kinds_of = _kinds(set(widths))
-    found = settings.assign(
-        width=[width for width, _ in widths], kind=[kinds_of[pair] for pair in widths], name=settings.method
-    ).explode("kind")
+    weights, activations = settings.weight_bits.astype(int), settings.activation_bits.astype(int)
+    kind = (activations.astype(str) + FIXED).mask(weights == activations, SAME).mask(activations == FLOAT, ALONE)
+    found = settings.assign(width=weights, kind=kind, name=settings.method)
+    eight = found[(weights == 8) & (activations == 8)]
+    if ((activations == 8) & (weights != 8)).any():  # 8/8 ends both the series of equal widths and that of 8 bits
+        alike = found if ((weights == activations) & (weights != 8)).any() else found.drop(eight.index)
+        found = pd.concat([alike, eight.assign(kind=f"8{FIXED}")])
     found = found[found.groupby(["kind", "name"]).width.transform("nunique") > 1]  # one width is no series
     kinds = sorted(set(found.kind), key=lambda kind: (kind != ALONE, kind == SAME, kind))
     ranks = [*kinds, *order(found.name)]
@@ -31,8 +34,7 @@ def series(study: Study) -> pd.DataFrame:
 
 def rows(study: Study) -> pd.DataFrame:
     """The rows of a table by width: float runs for reference, the series, and runs with few bits in the encoder."""
-    floats = study.settings[study.settings.policy == "float"]
-    floats = pd.concat([study.references, floats])
+    floats = pd.concat([study.references, study.settings[study.settings.policy == "float"]])
     floats = _cells(floats.assign(kind="float", name=floats.title, width=FLOAT))
     return pd.concat([floats, series(study), _cells(_encoders(study))], ignore_index=True)
 
@@ -58,19 +60,3 @@ def _only(layers: pd.DataFrame) -> pd.Series:
     """Run -> the weight width of its layers, where they have only one."""
     found = layers.groupby("run").weight.agg(["min", "max"])
     return found["min"][found["min"] == found["max"]]
-
-
-def _kinds(widths: set[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
-    """What each (weight, activation) pair belongs to; 8/8 ends both the series of equal widths and that of 8 bits."""
-    same = any(weight == activation != 8 for weight, activation in widths)
-    kinds: dict[tuple[int, int], list[str]] = {}
-    for weight, activation in widths:
-        fixed = f"{activation}-bit activations"
-        others = any(other != activation == act for other, act in widths)
-        if activation == FLOAT:
-            kinds[weight, activation] = [ALONE]
-        elif weight != activation:
-            kinds[weight, activation] = [fixed]
-        else:
-            kinds[weight, activation] = [SAME] * (same or not others) + [fixed] * (others and weight == 8)
-    return kinds

@@ -66,7 +66,7 @@ class Study:
     @property
     def reference(self) -> pd.Series | None:
         """The only row of `references`."""
-        return None if self.references.empty else self.references.iloc[0]
+        return first(self.references)
 
     def runs_of(self, setting: pd.Series) -> pd.DataFrame:
         """The finished runs that a row of `settings` is the mean of."""
@@ -79,13 +79,13 @@ class Study:
     @cached_property
     def size_budget(self) -> float | None:
         """Bytes that a model may have."""
-        return _first(self.runs.size_budget)
+        return next(iter(self.runs.size_budget.dropna()), None)
 
     @cached_property
     def latency_budgets(self) -> dict[str, float]:
         """Accelerator -> milliseconds that a model may take."""
-        found = {name: _first(self.runs[f"budget_ms.{name}"]) for name in _suffixes(self.runs, "budget_ms")}
-        return {name: limit for name, limit in found.items() if limit is not None}
+        limits = {name: self.runs[f"budget_ms.{name}"].dropna() for name in _suffixes(self.runs, "budget_ms")}
+        return {name: float(found.iloc[0]) for name, found in limits.items() if len(found)}
 
     @cached_property
     def accelerators(self) -> list[str]:
@@ -101,10 +101,10 @@ class Study:
     @property
     def described_split(self) -> str:
         """The set with its counts: `test (300 utterances, 1,500 words)`."""
-        known = self.finished[self.finished[f"words.{self.split}"] > 0]
-        if known.empty:
+        known = first(self.finished[self.finished[f"words.{self.split}"] > 0])
+        if known is None:
             return self.split
-        counts = [(known.iloc[0][f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
+        counts = [(known[f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
         return f"{self.split} ({', '.join(counted(int(count), noun) for count, noun in counts if count > 0)})"
 
     def errors_of(self, run: str) -> pd.DataFrame:
@@ -196,5 +196,6 @@ def _suffixes(frame: pd.DataFrame, prefix: str) -> list[str]:
     return [name.removeprefix(f"{prefix}.") for name in frame.columns if name.startswith(f"{prefix}.")]
 
 
-def _first(values: pd.Series) -> float | None:
-    return next(iter(values.dropna().astype(float)), None)
+def first(runs: pd.DataFrame) -> pd.Series | None:
+    """The first row, if there is one."""
+    return None if runs.empty else runs.iloc[0]

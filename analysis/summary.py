@@ -40,7 +40,7 @@ def sentence(study: Study) -> str:
     parts = [counted(len(study.trials), "trained trial")]
     parts += [counted(len(study.settings), "setting")] * (len(study.settings) < len(study.trials))
     parts += [f"{states[state]} {state}" for state in ("pruned", "failed") if state in states]
-    budgets = [size(study.size_budget)] * (study.size_budget is not None)
+    budgets = [size(study.size_budget)] if study.size_budget is not None else []
     budgets += [f"{number(limit)} ms on {name}" for name, limit in study.latency_budgets.items()]
     limited = f", under a budget of {listed(budgets)}" if budgets else ""
     return f"{listed(parts)}{limited}. Word error rates (WER) are on {study.described_split}."

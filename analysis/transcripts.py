@@ -57,11 +57,10 @@ def differences(reference: str, hypothesis: str) -> list[Piece]:
         return [(kind, " ".join(some)) for kind, some in (("deleted", words), ("inserted", heard)) if some]
     pieces: list[Piece] = []
     for chunk in jiwer.process_words(" ".join(words), " ".join(heard)).alignments[0]:
-        old = " ".join(words[chunk.ref_start_idx : chunk.ref_end_idx])
-        new = " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx])
-        pieces += [("same", old)] if chunk.type == "equal" else [("deleted", old), ("inserted", new)]
-    kept = groupby([piece for piece in pieces if piece[1]], key=lambda piece: piece[0])
-    return [(kind, " ".join(text for _, text in some)) for kind, some in kept]
+        same = chunk.type == "equal"
+        pieces += [("same" if same else "deleted", word) for word in words[chunk.ref_start_idx : chunk.ref_end_idx]]
+        pieces += [("inserted", word) for word in heard[chunk.hyp_start_idx : chunk.hyp_end_idx] if not same]
+    return [(kind, " ".join(text for _, text in some)) for kind, some in groupby(pieces, key=lambda piece: piece[0])]
 
 
 def _kept(text: str) -> str:

@@ -47,7 +47,7 @@ def _error_of(name: str) -> Callable[[Row], str]:
     """The error of the quantizer that was chosen, in words."""
 
     def error(row: Row) -> str:
-        found = row.get(f"{name}_{row[name]}")
+        found: Any = row.get(f"{name}_{row[name]}")
         return "" if pd.isna(found) else number(found, 2)
 
     return error

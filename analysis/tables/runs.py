@@ -18,35 +18,24 @@ PRINTED = (
     Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
     Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
     rate("wer", "WER (%) [95 %]", "on_front", missing=DASH),
-    Column("wer_change", "ΔWER (%)", "r", lambda ratio: change(1 + ratio, 1.0), missing=DASH),
+    Column("wer_change", "ΔWER (%)", "r", change, missing=DASH),
     Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
     Column("rtf", "RTF", "r", partial(number, digits=2), missing=DASH),
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
-RAW: tuple[str, ...] = (
-    "policy",
-    "trial",
-    "state",
-    "reason",
-    "on_front",
-    "size_bytes",
-    "file_bytes",
-    "wer_low",
-    "wer_high",
-)
-RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
-RAW += ("seed", "commit", "bit_map")
+RAW = ["policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes"]
+RAW += ["wer_low", "wer_high", "wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms"]
+RAW += ["train_seconds", "steps", "loss_last", "seed", "commit", "bit_map"]
 
 
 def runs(study: Study) -> Table:
     """The baseline, the settings by size (a row for all seeds of each), then the runs that were not finished."""
     settings = study.settings.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
     found = pd.concat([study.references, settings, study.unfinished.assign(n=1)])
-    widths = _widths(study.layers)
     frame = found.assign(
         policy=found.method,
-        title=found.title.where(found.state == "complete", found.title + " (" + found.state + ")"),
+        title=found.title.mask(found.state != "complete", found.title + " (" + found.state + ")"),
         on_front=(found.setting.isin(front(study.settings).setting) & ~found.is_baseline).astype(int),
         size_mib=found.size_bytes / MIB,
         compression=compression(found),
@@ -55,7 +44,7 @@ def runs(study: Study) -> Table:
         wer_spread=found.spread,
         wer_seeds=found.n,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
-        bit_map=[widths.get(run, "{}") for run in found.run],
+        bit_map=found.run.map(_widths(study.layers)).fillna("{}"),
         **{name: found[f"{name}.{study.split}"] for name in SCORES},
     )
     varying = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]
@@ -82,14 +71,12 @@ def unfinished(study: Study) -> Table | None:
     return Table("unfinished", "Pruned and failed runs", "", frame[[column.key for column in columns]], columns)
 
 
-def _widths(layers: pd.DataFrame) -> dict[str, str]:
+def _widths(layers: pd.DataFrame) -> pd.Series:
     """Run -> its widths as JSON: layer -> weight/activation."""
     known = layers[layers.weight.notna()]
     words = known.weight.map("{:.0f}".format) + "/" + known.activation.map("{:.0f}".format)
-    found: dict[str, dict[str, str]] = {}
-    for run, layer, said in zip(known.run, known.layer, words, strict=True):
-        found.setdefault(run, {})[layer] = said
-    return {run: json.dumps(widths) for run, widths in found.items()}
+    said = words.set_axis(known.layer).groupby(known.run.to_numpy(), sort=False)
+    return pd.Series({run: json.dumps(widths.to_dict()) for run, widths in said}, dtype=object)
 
 
 def _caption(study: Study) -> str:
