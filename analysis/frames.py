@@ -66,7 +66,7 @@ WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name
 NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model_wer", "train_seconds")
 TEXTS = ("reason", "command", "commit", "created")
 COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
-ERRORS = ("set", "utterance", "errors", "words")
+EDITS = ("errors", "words")
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ def load(*folders: str | Path) -> Frames:
     runs.sort(key=lambda run: (studies.index(run.row["study"]), *_place(run.row)))
     layers = _beside(runs, "layers", ("layer", "kind", "parameters", "bytes", *WIDTHS))
     samples = _beside(runs, "samples", ("reference", "hypothesis"))
-    errors = _beside(runs, "errors", ERRORS).astype(dict.fromkeys(("study", "run", "set"), "category"))
-    errors = errors.explode(list(ERRORS[1:]), ignore_index=True).astype(dict.fromkeys(ERRORS[1:], np.int32))
-    return Frames(_runs(runs), layers, errors, samples, tuple(problems))
+    return Frames(_runs(runs), layers, _errors(runs), samples, tuple(problems))
 
 
 class _Run(NamedTuple):
@@ -132,9 +130,9 @@ class _Run(NamedTuple):
     config: dict[str, Any]
     """Flat."""
     layers: list[dict[str, Any]]
-    errors: list[dict[str, Any]]
-    """A row per set, whose counts are arrays."""
-    samples: list[dict[str, str]]
+    errors: list[tuple[Any, ...]]
+    """(set, errors, words) by utterance."""
+    samples: list[tuple[str, str]]
 
 
 def _folder(folder: Path, problems: list[Problem]) -> list[_Run]:
@@ -180,20 +178,21 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _run(record: Record, content: bytes) -> _Run:
     """An empty content: there is no such record, others tell of it."""
-    errors, samples = record.utterances or {}, record.samples or []
+    errors: Any = record.utterances or {}
+    samples = record.samples or []
     return _Run(
         _row(record, content),
         flat(record.config),
         _layers(record),
-        [_edits(name, edits) for name, edits in errors.items() if edits["words"].split()],
-        [{key: intern(str(one.get(key, ""))) for key in ("reference", "hypothesis")} for one in samples],
+        [(name, *(_counts(edits[key]) for key in EDITS)) for name, edits in errors.items()],
+        [(intern(str(one.get("reference", ""))), intern(str(one.get("hypothesis", "")))) for one in samples],
     )
 
 
-def _edits(name: str, edits: Any) -> dict[str, Any]:
-    """A row of `errors` for all utterances of a set."""
-    errors, words = (np.array(edits[key].split(), np.int32) for key in ("errors", "words"))
-    return {"set": name, "utterance": range(len(words)), "errors": errors, "words": words}
+def _counts(text: str) -> np.ndarray:
+    """Whole numbers, as small as they fit: int8, int16 or int32."""
+    values = np.array(text.split(), dtype=np.int32)
+    return values.astype(np.min_scalar_type(-1 - values.max(initial=0)))
 
 
 def _row(record: Record, content: bytes) -> dict[str, Any]:
@@ -266,5 +265,16 @@ def _runs(runs: list[_Run]) -> pd.DataFrame:
 
 def _beside(runs: list[_Run], part: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """The rows that runs have in a frame beside their own."""
-    found = [{"study": run.row["study"], "run": run.row["run"], **one} for run in runs for one in getattr(run, part)]
-    return pd.DataFrame(found, columns=["study", "run", *columns])
+    parts = [getattr(run, part) for run in runs]
+    names = [(run.row["study"], run.row["run"]) for run, rows in zip(runs, parts, strict=True) for _ in rows]
+    found = pd.DataFrame([one for rows in parts for one in rows], columns=columns)
+    return pd.concat([pd.DataFrame(names, columns=["study", "run"]), found], axis=1)
+
+
+def _errors(runs: list[_Run]) -> pd.DataFrame:
+    sets = _beside(runs, "errors", ("set", *EDITS))
+    lengths = [len(words) for words in sets.words]
+    names = {key: pd.Categorical(sets[key]).repeat(lengths) for key in ("study", "run", "set")}
+    counts = {"utterance": [np.arange(length, dtype=np.int32) for length in lengths], **sets[list(EDITS)]}
+    empty = np.empty(0, np.int8)
+    return pd.DataFrame({**names, **{key: np.concatenate([empty, *some]) for key, some in counts.items()}})

@@ -125,8 +125,8 @@ def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
     frames = load(*folders)
     where = " and ".join(map(str, folders))
     if frames.runs.empty:
-        first = frames.problems[0].message if frames.problems else ""
-        broken = f" (and {len(frames.problems)} that cannot be read: {first})" if first else ""
+        lost = frames.problems
+        broken = f" (and {len(lost)} that cannot be read: {lost[0].message})" if lost else ""
         raise UserError(f"{where} holds no run records{broken}; run `qstudy sweep` first, or name another folder.")
     names = list(frames.runs.study.unique())
     return [_study(frames, name, split, () if index else frames.problems, where) for index, name in enumerate(names)]

@@ -40,6 +40,9 @@ class Finding(NamedTuple):
 def findings(study: Study) -> pd.DataFrame:
     """Every claim about every series of the study: a row per `Finding`."""
     found = series(study)
+    found = found.assign(method=found["name"] + ", " + found.kind, rounds=[*map(_rounds_to_max, found.record)])
+    grouped = found.groupby("method")
+    found = found.assign(trained=grouped.steps.transform("max") > 0, rounds=grouped.rounds.transform("all"))
     return pd.DataFrame([one for check in CHECKS for one in check(study, found)], columns=Finding._fields)
 
 
@@ -48,38 +51,37 @@ def _lossless(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     for one in _at(found, 8) if study.reference is not None else ():
         runs = study.runs_of(one)
         gap = difference(study, runs, study.floats_of(runs))
-        verdict = HOLDS if one.wer <= one.float_high else FAILS if gap.low > 0 else OPEN
-        yield Finding("8 bits: WER within the float baseline's interval, or below", _name(one), *gap, verdict)
+        claim = "8 bits: WER within the float baseline's interval, or below"
+        yield Finding(claim, one.method, *gap, _verdict(gap, one.wer <= one.float_high))
 
 
 def _no_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """8 bits trained lose nothing against float weights trained as long."""
     for _, control in middle(study.settings[study.settings.policy == "float"], ["policy"]).iterrows():
-        for one in _at(found[_trained(found)], 8):
-            gap = _difference(study, one, control)
-            verdict = FAILS if gap.low > 0 else HOLDS
-            yield Finding("8 bits: no worse than the float control, trained as long", _name(one), *gap, verdict)
+        for one in _at(found[found.trained], 8):
+            gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(control)))
+            claim = "8 bits: no worse than the float control, trained as long"
+            yield Finding(claim, one.method, *gap, _verdict(gap, not gap.low > 0))
 
 
 def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """Trained policies beat rounding to the largest magnitude, the activations being equally wide."""
-    rivals = found[_rounds_to_max(found)]
     for width in FEW:
-        for one in _at(found[_trained(found)], width):
-            rival = rivals[(rivals.kind == one.kind) & (rivals.width == width)]
-            if not rival.empty:
-                gap = _difference(study, one, rival.iloc[-1])
-                verdict = HOLDS if gap.high < 0 else FAILS if gap.low > 0 else OPEN
-                yield Finding(f"{width} bits: lower WER than ptq max", _name(one), *gap, verdict)
+        for one in _at(found[found.trained], width):
+            rivals = found[found.rounds & (found.kind == one.kind) & (found.width == width)]
+            for _, rival in rivals.tail(1).iterrows():
+                gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(rival)))
+                claim = f"{width} bits: lower WER than ptq max"
+                yield Finding(claim, one.method, *gap, _verdict(gap, gap.high < 0))
 
 
 def _packed(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """The packed model recognizes what the training model does; told by their rates on the dev set."""
     known = found.assign(gap=found.get("wer.dev", np.nan) - found.training_model_wer).dropna(subset="gap")
-    for _, mine in known.groupby(["kind", "name"], sort=False):
+    for method, mine in known.groupby("method", sort=False):
         widest = mine.gap.iloc[int(mine.gap.abs().argmax())]
         said, verdict = "all widths: the packed model's WER on dev is the training model's", FAILS if widest else HOLDS
-        yield Finding(said, _name(mine.iloc[0]), *Difference(widest), verdict)
+        yield Finding(said, str(method), *Difference(widest), verdict)
 
 
 Check = Callable[[Study, pd.DataFrame], Iterator[Finding]]
@@ -132,9 +134,8 @@ def _tally(found: pd.DataFrame) -> str:
     return listed(parts) or "no such runs"
 
 
-def _difference(study: Study, one: pd.Series, other: pd.Series) -> Difference:
-    """Seed by seed."""
-    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(other)))
+def _verdict(gap: Difference, holds: bool) -> str:
+    return HOLDS if holds else FAILS if gap.low > 0 else OPEN
 
 
 def _at(found: pd.DataFrame, width: int) -> Iterator[pd.Series]:
@@ -143,20 +144,8 @@ def _at(found: pd.DataFrame, width: int) -> Iterator[pd.Series]:
         yield one
 
 
-def _name(one: pd.Series) -> str:
-    return f"{one['name']}, {one.kind}"  # `one.name` is pandas' own
-
-
-def _trained(found: pd.DataFrame) -> pd.Series:
-    """Whether training steps went into any run of the row's series."""
-    return found.groupby(["kind", "name"]).steps.transform("max") > 0
-
-
-def _rounds_to_max(found: pd.DataFrame) -> pd.Series:
-    """Whether all runs of the row's series are `ptq` whose widest weight is the last level."""
-    policies = [(json.loads(unpacked(record)).get("config") or {}).get("policy") or {} for record in found.record]
-    rounds = [
-        (p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
-        for p in policies
-    ]
-    return found.assign(rounds=rounds).groupby(["kind", "name"]).rounds.transform("all")
+def _rounds_to_max(record: bytes) -> bool:
+    """Whether the run is `ptq` whose widest weight is the last level."""
+    policy = (json.loads(unpacked(record)).get("config") or {}).get("policy") or {}
+    given = (policy.get("name"), policy.get("weight_range"), policy.get("rounding", "nearest"))
+    return given == ("ptq", "max", "nearest")
