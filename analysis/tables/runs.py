@@ -11,15 +11,16 @@ from analysis.study import Study
 from analysis.tables.table import Column, Table, rate
 from analysis.text import DASH, MIB, change, number
 
+LATENCY = Column("latency_ms", "Latency (ms)", "r", number, missing=DASH)
 PRINTED = (
     Column("run", "Run"),
     Column("title", "Policy"),
-    Column("bits", "Bits", bold=lambda row: row["on_front"] == 1),
+    Column("bits", "Bits", bold=lambda row: row.get("on_front") == 1),
     Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
     Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
     rate("wer", "WER (%) [95 %]", "on_front", missing=DASH),
     Column("wer_change", "ΔWER (%)", "r", change, missing=DASH),
-    Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+    LATENCY,
     Column("rtf", "RTF", "r", partial(number, digits=2), missing=DASH),
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
@@ -59,15 +60,9 @@ def unfinished(study: Study) -> Table | None:
         return None
     missing = np.where(found.state == "complete", f"no word error rate on {study.split}", "no reason recorded")
     frame = found.assign(size_mib=found.size_bytes / MIB, reason=found.reason.where(found.reason != "", missing))
-    columns = (
-        Column("run", "Run"),
-        Column("method", "Policy"),
-        Column("bits", "Bits"),
-        Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
-        Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
-        Column("state", "State"),
-        Column("reason", "Reason"),
-    )
+    run, _, bits, size, *_ = PRINTED
+    latency, state, reason = LATENCY, Column("state", "State"), Column("reason", "Reason")
+    columns = (run, Column("method", "Policy"), bits, size, latency, state, reason)
     return Table("unfinished", "Pruned and failed runs", "", frame[[column.key for column in columns]], columns)
 
 
