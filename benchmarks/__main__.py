@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import data, gpu, loss, memory, qat, report, serving, simulator, table
+from benchmarks import data, gpu, loss, memory, qat, report, simulator, streaming, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -16,7 +16,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "loss": loss.rows,
     "qat": qat.rows,
     "gpu": gpu.rows,
-    "serving": serving.rows,
+    "streaming": streaming.rows,
     "memory": memory.rows,
     "simulator": simulator.rows,
     "data": data.rows,

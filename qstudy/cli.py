@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_pa
 
 from qstudy import __version__, runtime
 from qstudy.arguments import CONFIG, read_configurations
+from qstudy.data.corpora import CORPORA
 from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
 from qstudy.fields import type_hints
 from qstudy.secrets import hide, masked_arguments, print_crash, storage_to_environment
@@ -35,10 +36,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "data commands": Command("qstudy.data.corpora.commands:commands", "synthesize speech: voice-assistant commands"),
-    "data digits": Command("qstudy.data.corpora.digits:digits", "connected digits from the Free Spoken Digit Dataset"),
-    "data librispeech": Command("qstudy.data.corpora.librispeech:librispeech", "manifests of LibriSpeech's layout"),
-    "data ljspeech": Command("qstudy.data.corpora.ljspeech:ljspeech", "manifests of LJSpeech's layout"),
+    **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),

@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 from qstudy.errors import UserError
 from qstudy.fields import checked
 
+LONGEST_NAME = 200  # characters of an import path in a model file
 _model_file: ContextVar[Path | None] = ContextVar("_model_file", default=None)  # what asks for parts at the moment
 _trusted: ContextVar[Path | None] = ContextVar("_trusted", default=None)
 _named_by_user: set[str] = set()  # import paths in the configurations that this process runs
@@ -61,7 +62,7 @@ def build(
     except (Exception, SystemExit) as error:
         if name in known:
             raise
-        raise UserError(f"{what}: {name!r} cannot be made ({_told(error)}).") from error
+        raise UserError(f"{what}: {name!r} cannot be made ({_described(error)}).") from error
     for field in inspect.get_annotations(kind):
         if not hasattr(made, field):
             raise UserError(f"{what}: {name!r} does not set {field}, as each {kind.__name__} must.")
@@ -130,17 +131,17 @@ def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     trusted = _trusted_file(name, module, what)
     try:
-        found = _loaded(module, trusted) if trusted else _found(module)
+        found = _import_file(module, trusted) if trusted else _import_module(module)
         part: Callable[..., Any] = getattr(found, attribute)
         inspect.signature(part)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise UserError(f"{what}: {name!r} cannot be imported ({_told(error)}); {choices}.") from error
+        raise UserError(f"{what}: {name!r} cannot be imported ({_described(error)}); {choices}.") from error
     return part
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     """What the user's code raised and where, on one line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames and frames[-1].filename != __file__ else ""
@@ -148,14 +149,14 @@ def _told(error: BaseException) -> str:
     return f"{place}{type(error).__name__}: {said}".removeprefix("ModuleNotFoundError: ").removesuffix(": ")
 
 
-def _found(module: str) -> ModuleType:
+def _import_module(module: str) -> ModuleType:
     """The user's module, which may lie in the working folder."""
     if os.getcwd() not in sys.path:  # noqa: PTH109  (sys.path holds strings)
         sys.path.append(os.getcwd())  # noqa: PTH109  (last: what lies there must not stand in for what others need)
     return importlib.import_module(module)
 
 
-def _loaded(module: str, file: Path) -> ModuleType:
+def _import_file(module: str, file: Path) -> ModuleType:
     """This very file as a module.
 
     Raises:
@@ -180,17 +181,20 @@ def _trusted_file(name: str, module: str, what: str) -> Path | None:
     """The one file that may answer to a name in a model file; None: the user's own configuration names it.
 
     Raises:
-        UserError: only a model file asks for it.
+        UserError: only a model file asks for it, or it is no name of a class.
     """
     asking = _model_file.get()
     if asking is None:
         _named_by_user.add(name)
     if asking is None or name in _named_by_user:
         return None
+    if len(name) > LONGEST_NAME or not all(part.replace("-", "_").isidentifier() for part in name.split(".")):
+        raise UserError(f"{asking}: {what}: {name[:60]!r} is no name of a class; export it again.")  # not to be copied
     parts, trusted = tuple(module.split(".")), _trusted.get()
     if trusted is not None and trusted.with_suffix("").parts[-len(parts) :] == parts:
         return trusted
     raise UserError(
         f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
-        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe."
+        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe, or name a class of that "
+        "file in your configuration."
     )

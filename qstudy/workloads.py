@@ -10,6 +10,7 @@ from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
 from qstudy.errors import UserError, naming
 from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.workload import Workload, workload
+from qstudy.named import asked_by
 
 WIDTH_FIELDS = ("weight", "activation")
 
@@ -53,7 +54,8 @@ def _from_yaml(path: Path) -> tuple[Any, Any, int]:
     from qstudy.training.config import load_config
     from qstudy.training.price import price as price_run
 
-    priced = price_run(load_config(path))
+    with asked_by(path):  # sizes may come from anyone, and a file can say that it is no such list
+        priced = price_run(load_config(path))
     return priced.shapes, priced.bit_map, 1
 
 

@@ -87,6 +87,16 @@ def test_a_file_keeps_the_formats(tmp_path: Path) -> None:
     assert torch.equal(hypotheses(again.model, speech())[1], hypotheses(loaded.model, speech())[1])
 
 
+@pytest.mark.parametrize(("field", "value"), [("entries", 3), ("rounding", "up"), ("cell_fraction", 2)])
+def test_a_format_that_does_not_exist_is_named_where_it_was_written(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"^policy\.{field}: {value!r} is not"):
+        build_policy({"name": "accelerator_aware", "layers": W8A8, field: value})
+    _, _, file = trained_and_loaded(POLICIES[1])
+    file.header["settings"]["joiner.output"][field] = value
+    with pytest.raises(UserError, match=rf"settings\.joiner\.output\.{field}: {value!r} is not"):
+        file.check(RNNT(model_config(), FEATURES, 29))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("options", "allowed"),

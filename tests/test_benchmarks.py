@@ -6,11 +6,16 @@ import numpy as np
 import torch
 
 from benchmarks import data, table
+from benchmarks.__main__ import SUBJECTS
 from benchmarks.problem import Problem, floor, ours, torchaudio_loss
 from benchmarks.row import Row
 from benchmarks.timing import SLOW_MS, interleaved
 
 ROW = Row("a loss", "ms", "a peer", ours=2.0, theirs=25.0, floor_is="a pass", floor=1.5)
+
+
+def test_every_subject_can_be_measured() -> None:
+    assert all(map(callable, SUBJECTS.values()))
 
 
 def test_sides_do_the_same_job() -> None:

@@ -55,7 +55,7 @@ def test_every_level_is_used(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
-def test_snapping_to_int8_costs_little(bits: int) -> None:
+def test_rounding_centroids_to_int8_costs_little(bits: int) -> None:
     """Beside the centroids themselves, rounding them to int8 adds no more than int8's own error."""
     weight = matrix()
     centroids = lloyd_max(weight, 2**bits)

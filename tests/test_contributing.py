@@ -22,7 +22,7 @@ from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
 from qstudy.named import trusting
 from qstudy.quant.integer.accumulator import recorded_accumulators
-from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.training.checkpoint import recognizer_from_checkpoint

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import qstudy
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.conv import Conv1d
-from qstudy.quant.integer.accumulator import accumulate_groups
+from qstudy.quant.integer.accumulator import accumulate_block_diagonal
 from qstudy.quant.layers import Rate
 from qstudy.quant.policies import build_policy
 
@@ -138,7 +138,7 @@ def test_groups_are_computed_as_if_each_had_all_rows(policy: str, widths: dict[s
     for layer in (model[0], packed[0]):
         windows = layer._windows(x).unflatten(-2, (2, -1)).flatten(-2)
         weight = None if layer.weight is None else layer.weight.flatten(1)
-        simple = Arithmetic.grouped_linear(layer.arithmetic, windows, weight, layer.bias)
+        simple = Arithmetic.block_diagonal_linear(layer.arithmetic, windows, weight, layer.bias)
         torch.testing.assert_close(layer(x).transpose(1, 2), simple, **within)
         torch.testing.assert_close(layer(x), model(x), **within)
 
@@ -153,6 +153,6 @@ def test_accumulators_of_groups_are_exact(groups: int, rows: int, inner: int, wi
     own = [
         (x[:, group].long() - zero_point) @ w[group * rows : (group + 1) * rows].long().t() for group in range(groups)
     ]
-    found = accumulate_groups(x, torch.tensor(float(zero_point)), w)
+    found = accumulate_block_diagonal(x, torch.tensor(float(zero_point)), w)
     assert found.dtype == (torch.float64 if wide else torch.int32)
     assert torch.equal(found.long(), torch.cat(own, 1))

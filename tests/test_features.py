@@ -81,7 +81,7 @@ def test_blocks_leave_no_seam() -> None:
     assert torch.equal(whole[1020:1030], filterbank(samples[1020 * 160 : 1029 * 160 + 400]))
 
 
-def test_silence_is_the_floor_and_features_lie_on_the_grid() -> None:
+def test_silence_is_the_floor_and_features_are_multiples_of_the_resolution() -> None:
     filterbank = Filterbank(FeatureSettings())
     assert (extract(filterbank, torch.zeros(0)) == SILENCE).all()
     frames = filterbank(torch.rand(16000))

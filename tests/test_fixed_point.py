@@ -317,5 +317,5 @@ def test_gradients_are_those_of_the_float_operators_at_the_quantized_values() ->
     [("rounding", "up"), ("nonlinearity", "cubic"), ("entries", 100), ("gate_fraction", 20), ("cell_fraction", 3)],
 )
 def test_formats_that_do_not_exist_are_named(field: str, value: str | int) -> None:
-    with pytest.raises(UserError, match=f"policy.{field}: {value!r}"):
+    with pytest.raises(UserError, match=f"^{field}: {value!r}"):
         FixedPoint(**{field: value})  # type: ignore[arg-type]

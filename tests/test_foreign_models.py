@@ -103,7 +103,10 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
     ),
     "no codes": (lambda arrays, header: arrays.pop("encoder.lstm.0.1.codes"), r"the tensors of encoder.lstm.0 take"),
     "no scale": (lambda arrays, header: arrays.pop("encoder.lstm.0.1.scale"), r"the tensors of encoder.lstm.0 take"),
-    "no grids": (lambda arrays, header: arrays.pop("encoder.lstm.0.activation"), r"the tensors of encoder.lstm.0 take"),
+    "no qparams": (
+        lambda arrays, header: arrays.pop("encoder.lstm.0.activation"),
+        r"the tensors of encoder.lstm.0 take",
+    ),
     "one more in a layer": (
         replace("joiner.output.extra", np.ones(3, np.float32)),
         r"the tensors of joiner.output take",
@@ -149,7 +152,7 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
         replace("encoder.normalize.mean", lambda mean: mean.reshape(2, -1)),
         r"encoder.normalize.mean is float32",
     ),
-    "a grid without steps": (
+    "a scale of zero": (
         replace("joiner.output.activation", lambda quantizers: quantizers * 0),
         r"scale that is not above 0",
     ),
@@ -158,8 +161,22 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
         "of a hidden state",
     ),
     "scales without bounds": (replace("joiner.output.0.scale", lambda scale: scale * 0 + 3e38), r"above 1e\+30"),
+    "a mean beyond its deviation": (
+        lambda arrays, header: arrays.update(
+            {
+                "encoder.normalize.mean": arrays["encoder.normalize.mean"] * 0 + np.float32(1e20),
+                "encoder.normalize.deviation": arrays["encoder.normalize.deviation"] * 0 + np.float32(1e-20),
+            }
+        ),
+        "of the features is not finite or too large",
+    ),
+    "a mean without bounds": (replace("encoder.normalize.mean", lambda mean: mean * 0 + 3e38), "too large"),
+    "a deviation next to nothing": (
+        replace("encoder.normalize.deviation", lambda each: each * 0 + np.float32(1e-38)),
+        "too large",
+    ),
     "a deviation of zero": (replace("encoder.normalize.deviation", lambda each: each * 0), "is not above 0"),
-    "one grid for two": (
+    "one quantizer for two": (
         replace("encoder.lstm.0.activation", lambda quantizers: quantizers[:1]),
         r"the tensors of encoder.lstm.0 take",
     ),
@@ -307,6 +324,48 @@ def test_an_arithmetic_that_a_model_file_asks_for_is_named(original: Path, folde
     assert f"{name!r}" in said
     assert "--trust" in said
     assert not (folder / "owned").exists()
+
+
+LINES = "x\nqstudy: all is well"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays, header: arrays.update({LINES: np.ones(3, np.float32)}),
+        lambda arrays, header: header["shapes"][1].update(name=LINES),
+        lambda arrays, header: header["bit_map"].update({LINES: header["bit_map"]["joiner.output"]}),
+        lambda arrays, header: header["features"].update({LINES: 1}),
+        lambda arrays, header: header["model"]["encoder"].update({LINES: 1}),
+    ],
+    ids=["a tensor", "a layer", "widths", "a feature", "an option"],
+)
+def test_no_name_speaks_in_our_place(
+    original: Path, tmp_path: Path, change: Callable[[Arrays, dict[str, Any]], None]
+) -> None:
+    refused(rewritten(original, tmp_path / "model.qst", change), r"'x\\nqstudy: all is well', with control characters")
+
+
+NO_NAMES = {
+    "a name of two lines": "x\nqstudy: all is well.C",
+    "a name with a command": "x; rm -rf ~ #.C",
+    "a name that goes elsewhere": "..evil.J",
+    "a name without an end": "x" * 10**6 + ".C",
+}
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("field", ["arithmetic", "encoder"])
+def test_what_is_no_name_is_not_passed_on(original: Path, folder: Path, name: str, field: str) -> None:
+    """No line of the author's choice reaches the terminal, and no command to copy."""
+
+    def change(_: Arrays, header: dict[str, Any]) -> None:
+        place = header["arithmetic"] if field == "arithmetic" else header["model"]
+        place.update({"joiner.output": NO_NAMES[name]} if field == "arithmetic" else {field: {"name": NO_NAMES[name]}})
+
+    said = refused(rewritten(original, folder / "model.qst", change), "is no name of a class|control characters")
+    assert "--trust" not in said
+    assert len(said) < len(str(folder)) + 250
 
 
 @pytest.mark.parametrize("command", ["transcribe {} a.wav", "evaluate {} --manifest m.jsonl", "simulate {}"])

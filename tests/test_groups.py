@@ -1,4 +1,4 @@
-"""A scale for every group of columns: what is trained is what is packed and packed, in the predicted bytes."""
+"""A scale for every group of columns: what is trained is what is packed, in the predicted bytes."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def both(layers: dict[str, Any], **options: Any) -> tuple[RNNT, RNNT, QuantPolic
 @given(
     st.sampled_from([2, 3, 4, 8, 16]), st.sampled_from([2, 5, 8, 64]), st.sampled_from([4, 8, 16, 32]), st.booleans()
 )
-def test_served_as_trained_in_the_predicted_bytes(bits: int, group: int, activation: int, symmetric: bool) -> None:
+def test_packed_as_trained_in_the_predicted_bytes(bits: int, group: int, activation: int, symmetric: bool) -> None:
     layers = {"*": {"weight": bits, "activation": activation, "granularity": "group", "group": group}}
     model, loaded, policy, device = both(layers, symmetric=symmetric)
     assert device.size_bytes == size_bytes(model.shapes(), policy.bit_map(model.shapes()))
@@ -57,6 +57,19 @@ def test_a_product_is_the_sum_of_its_groups() -> None:
     sums = [a @ w.long().t() for a, w in zip(whole.split(5, 1), codes.integers.split(5, 1), strict=True)]
     expected = sum(s * (step * scale) for s, scale in zip(sums, codes.scale.t(), strict=True)) + layer.bias
     torch.testing.assert_close(there(x), expected, rtol=1e-6, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_matrices_are_contiguous_where_groups_do_not_fit(rounding: str) -> None:
+    """On a GPU calibration runs cuDNN's LSTM, which takes no others."""
+    layers = {"*": {"weight": 5, "activation": 8, "granularity": "group", "group": 5}}
+    model, _, _, _ = both(layers, rounding=rounding)
+    lstm = quantizable(model)["encoder.lstm.0"]
+    for quantizer, matrix in zip(lstm.arithmetic.weights, lstm.matrices(), strict=True):  # type: ignore[union-attr, arg-type]
+        assert matrix.shape[1] % 5
+        assert quantizer(matrix).is_contiguous()
+        assert quantizer.quantize(matrix).integers.is_contiguous()
 
 
 @pytest.mark.parametrize("range", ["max", "mse", "learned"])

@@ -35,7 +35,7 @@ def logits(model: RNNT) -> torch.Tensor:
 
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("case", CONFIGS)
-def test_a_map_over_every_policy_trains_and_is_served(case: str, base: str) -> None:
+def test_a_map_over_every_policy_trains_and_is_packed(case: str, base: str) -> None:
     config, expected = CONFIGS[case]
     model = talkative()
     policy = filled(model, {**config, "base": base})

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import pytest
 import torch
 import yaml
 from tiny import filled, packed, speech, talkative
+from torch import Tensor, nn
 
+from qstudy.bits import LayerBits
 from qstudy.errors import UserError
+from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.layers import quantizable
+from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.packed.model import fill_packed
+from qstudy.quant.packed.scaled import PackedFake
 from qstudy.quant.policies import build_policy
+from qstudy.quant.policies.quantized import QuantizedPolicy
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -40,7 +46,7 @@ def printed() -> tuple[str, dict[str, Any]]:
     return code, yaml.safe_load(config)
 
 
-def test_the_readmes_policy_trains_and_is_served_as_printed(folder: Path) -> None:
+def test_the_readmes_policy_trains_and_is_packed_as_printed(folder: Path) -> None:
     code, config = printed()
     assert len(code.splitlines()) < 30
     (folder / "my_policy.py").write_text(code)
@@ -64,6 +70,48 @@ def test_the_readmes_policy_trains_and_is_served_as_printed(folder: Path) -> Non
     lstm = quantizable(model)["encoder.lstm.0"]
     codes = lstm.arithmetic.weights[0].quantize(lstm.matrices()[0]).integers  # type: ignore[union-attr, index, operator]
     assert codes.unique().tolist() == [-1, 0, 1]
+
+
+class FromScratch(TrainingArithmetic):
+    """Weights and inputs as they are, and what it was told."""
+
+    packed = PackedFake
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        self.told.append("a batch")
+        return nn.functional.linear(x, weight, bias)
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        raise NotImplementedError
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def calibrate(self, matrices: Sequence[Tensor]) -> None:
+        self.told.append(f"{len(matrices)} trained")
+
+    def compute_qparams(self, matrices: Sequence[Tensor]) -> None:
+        self.told.append(f"{len(matrices)} observed")
+
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"0.float": matrices[0]}
+
+
+class Scratch(QuantizedPolicy):
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
+        return FromScratch()
+
+
+def test_an_arithmetic_from_scratch_is_calibrated() -> None:
+    model = talkative()
+    filled(model, Scratch({"joiner.output": {"weight": 4}}), batches=2)
+    slot = quantizable(model)["joiner.output"].arithmetic
+    assert isinstance(slot, FromScratch)
+    assert slot.told == ["1 trained", "a batch", "a batch", "1 observed"]
 
 
 OWN = '''

@@ -21,10 +21,12 @@ from qstudy.bits import BitMap
 from qstudy.errors import UserError
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.model import RNNT
-from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic, QuantizedArithmetic
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed, pack_model
+from qstudy.quant.packed.scaled import PackedFake
+from qstudy.quant.quantizers import UniformActivations
 from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.training.load import load_recognizer
@@ -331,6 +333,22 @@ def test_a_packed_model_becomes_float_again(policy: dict[str, Any]) -> None:
             torch.testing.assert_close(found, quantizer(matrix), rtol=1e-6, atol=0)
         bias, found_bias = layer.bias_vector(), floats[name].bias_vector()
         assert bias is found_bias is None or torch.equal(bias, found_bias)
+
+
+def test_what_cannot_be_imported_is_not_packed() -> None:
+    """A file that named it could never be loaded again."""
+
+    class PackedHere(PackedFake):
+        pass
+
+    class Here(FakeArithmetic):
+        packed = PackedHere
+
+    model = talkative()
+    policy = filled(model, {"name": "ptq", "layers": {"joiner.output": {"activation": 8}}})
+    quantizable(model)["joiner.output"].arithmetic = Here([None], UniformActivations(8))
+    with pytest.raises(UserError, match=r"joiner\.output: its packed arithmetic .*PackedHere cannot be imported"):
+        packed(model, policy)
 
 
 def test_a_packed_model_is_not_packed_again() -> None:

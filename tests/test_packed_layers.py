@@ -12,15 +12,17 @@ from tiny import filled, model_config, packed, speech, talkative
 from torch import Tensor
 
 from qstudy.bits import LayerBits, LayerShape
+from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.bitpack import pack
-from qstudy.quant.packed.fused import StackStates
 from qstudy.quant.packed.integer import PackedInteger
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 from qstudy.quant.packed.matrix import ArrangedMatrix
 from qstudy.quant.packed.model import fill_packed
+from qstudy.quant.packed.program import StackStates
+from qstudy.quant.packed.scaled import PackedScaled
 from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
 WIDTHS = [2, 3, 4, 5, 6, 7, 8]
@@ -121,7 +123,7 @@ def test_copies_run_by_themselves() -> None:
     program, other = loaded.encoder.lstm.program, duplicate.encoder.lstm.program
     assert program is not None
     assert other is not None
-    assert not set(map(Tensor.data_ptr, program.kept)) & set(map(Tensor.data_ptr, other.kept))
+    assert not set(map(Tensor.data_ptr, program.alive)) & set(map(Tensor.data_ptr, other.alive))
     del loaded, program
     assert torch.equal(encoded(duplicate, features), expected)
 
@@ -178,3 +180,27 @@ def test_a_linear_layer_against_whole_numbers(weight: int, bias: bool, zero_poin
     assert torch.equal(loaded.linear(x, torch.empty(0), shift if bias else None), expected)
     many = x.repeat(40, 1, 1)  # too many for one by one
     assert torch.equal(loaded.linear(many, torch.empty(0), shift if bias else None), expected.repeat(40, 1, 1))
+
+
+class Own(PackedScaled):
+    """A user's arithmetic that says nothing of the widths that it takes."""
+
+    def product(self, index: int, x: Tensor) -> Tensor:
+        return x * self.qparams(index).scale @ self.values(index).float().t()
+
+
+@pytest.mark.parametrize("widths", [{"activation": 32}, {"weight": 32}, {"granularity": "group"}], ids=str)
+def test_an_own_arithmetic_is_asked_for_no_other_widths_than_its_own(widths: dict[str, Any]) -> None:
+    """Any model file can name it for any layer."""
+    shape = LayerShape("joiner.output", "linear", ((4, 6),), 0, 1)
+    asked = {"weight": 4, "activation": 8, **widths}
+    with pytest.raises(UserError, match=r"bit_map.joiner.output: .* `test_packed_layers.Own` does not take"):
+        Own.check(StoredLayer(shape, LayerBits(**asked), {}))
+    with pytest.raises(UserError, match=r"joiner.output.0.codes is missing"):
+        Own.check(StoredLayer(shape, LayerBits(weight=4, activation=8), {}))
+
+
+def test_no_class_takes_the_place_of_ours() -> None:
+    with pytest.raises(TypeError, match="'integer' is the name of another"):
+        type("Mine", (PackedScaled,), {"__module__": "mine"}, name="integer")
+    assert PackedArithmetic.known["integer"] is PackedInteger

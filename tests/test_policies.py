@@ -7,7 +7,7 @@ import torch
 from tiny import filled, speech, talkative
 
 from qstudy.errors import Diverged, UserError
-from qstudy.quant.arithmetics.cache import WeightCache
+from qstudy.quant.arithmetics.fake import WeightCache
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
@@ -263,7 +263,7 @@ def test_evaluation_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_snapped_weights_follow_the_optimizer() -> None:
+def test_fake_quantized_weights_follow_the_optimizer() -> None:
     """Without gradients a fake-quantized matrix is kept; it must not outlive the matrix that it was made from."""
     model = talkative()
     policy = filled(model, {"name": "fake_qat", "layers": {"*": {"weight": 8}}})

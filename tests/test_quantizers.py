@@ -23,7 +23,7 @@ def matrix(rows: int = 6, columns: int = 40, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-def quantizer(
+def make(
     weight: torch.Tensor,
     bits: int,
     granularity: str = "channel",
@@ -44,10 +44,10 @@ def test_every_level_is_reached_and_no_other(bits: int, narrow: bool) -> None:
     assert high - low + 1 == levels
     weight = torch.linspace(-1, 1, 8 * levels + 1)[None] * (1 if narrow else -low / high)
     weight[0, 0] = weight[0, 0].clamp_min(-1 - 1 / high)
-    quantizing = UniformWeights(weight.clamp(-1, 1), bits, "channel", "learned", narrow)
-    quantizing.learned.data.fill_(1 / high)
-    assert len(quantizing(weight).unique()) == levels
-    integers = quantizing.quantize(weight).integers
+    quantizer = UniformWeights(weight.clamp(-1, 1), bits, "channel", "learned", narrow)
+    quantizer.learned.data.fill_(1 / high)
+    assert len(quantizer(weight).unique()) == levels
+    integers = quantizer.quantize(weight).integers
     assert (int(integers.min()), int(integers.max())) == (low, high)
 
 
@@ -65,26 +65,26 @@ def test_weights_use_every_level(bits: int, narrow: bool, range: str, shared: st
     low, high = bounds(bits, narrow)
     ramp = torch.linspace(low / high, 1, 6 * 2**bits)[torch.randperm(6 * 2**bits)]
     weight = size * torch.stack([ramp, ramp])
-    quantizing = UniformWeights(weight, bits, shared, range, narrow, 6 * 2**bits)
-    quantizing.calibrate(weight)
+    quantizer = UniformWeights(weight, bits, shared, range, narrow, 6 * 2**bits)
+    quantizer.calibrate(weight)
     if range == "learned":  # as the full range's last level lies beyond the largest weight, a trained scale can be
-        quantizing.learned.data.fill_(size / high)
+        quantizer.learned.data.fill_(size / high)
     elif not narrow:
-        quantizing.ratio.data.fill_(float(weight.max() / weight.abs().max()))
-    integers = quantizing.quantize(weight).integers[0]
+        quantizer.ratio.data.fill_(float(weight.max() / weight.abs().max()))
+    integers = quantizer.quantize(weight).integers[0]
     assert integers.unique().tolist() == list(builtins.range(low, high + 1))
-    assert len(quantizing(weight)[0].unique()) == 2**bits - narrow
+    assert len(quantizer(weight)[0].unique()) == 2**bits - narrow
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(WIDTHS), st.booleans(), st.sampled_from(ACTIVATIONS), st.floats(1e-3, 1e3))
 def test_activations_use_every_level(bits: int, symmetric: bool, range: str, size: float) -> None:
-    quantizing = UniformActivations(bits, symmetric, range, percentile=100)
+    quantizer = UniformActivations(bits, symmetric, range, percentile=100)
     x = size * torch.linspace(-1, 1, 12 * 2**bits + 1)
-    quantizing.observe(x)
-    quantizing.compute_qparams()
-    assert len(quantizing(4 * x).unique()) == 2**bits - symmetric
-    assert len(quantizing(4 * x).unique()) == quantizing.high - quantizing.low + 1
+    quantizer.observe(x)
+    quantizer.compute_qparams()
+    assert len(quantizer(4 * x).unique()) == 2**bits - symmetric
+    assert len(quantizer(4 * x).unique()) == quantizer.high - quantizer.low + 1
 
 
 @pytest.mark.parametrize(("granularity", "shape"), [("channel", (6, 1)), ("tensor", (1, 1)), ("group", (6, 3))])
@@ -92,11 +92,11 @@ def test_activations_use_every_level(bits: int, symmetric: bool, range: str, siz
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_codes_stand_for_the_forward_values(bits: int, range: str, granularity: str, shape: tuple[int, int]) -> None:
     weight = matrix()
-    quantizing = quantizer(weight, bits, granularity, range, group=16)
-    integers, scale, _ = quantizing.quantize(weight)
+    quantizer = make(weight, bits, granularity, range, group=16)
+    integers, scale, _ = quantizer.quantize(weight)
     assert integers.dtype == (torch.int8 if bits <= 8 else torch.int16)
     assert scale.shape == shape
-    assert torch.equal(integers * spread(scale, quantizing.per_scale, weight.shape), quantizing(weight))
+    assert torch.equal(integers * spread(scale, quantizer.per_scale, weight.shape), quantizer(weight))
     assert int(integers.abs().max()) <= 2 ** (bits - 1) - 1
 
 
@@ -105,11 +105,11 @@ def test_rows_of_zeros_stay_zero(range: str) -> None:
     weight = matrix()
     weight[2] = 0
     for granularity, tensor in (("channel", weight), ("tensor", torch.zeros(3, 4))):
-        quantizing = quantizer(tensor, 4, granularity, range)
-        quantized = quantizing(tensor)
+        quantizer = make(tensor, 4, granularity, range)
+        quantized = quantizer(tensor)
         assert torch.isfinite(quantized).all()
         assert not quantized[2].any()
-        assert (quantizing.quantize(tensor).scale > 0).all()
+        assert (quantizer.quantize(tensor).scale > 0).all()
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e3, 1e12])
@@ -118,7 +118,7 @@ def test_rows_of_zeros_stay_zero(range: str) -> None:
 def test_extreme_scales(bits: int, range: str, factor: float) -> None:
     """Whatever the size of the weights, none moves by more than half a step, unless it is clipped to the last level."""
     weight = matrix() * factor
-    integers, scale, _ = quantizer(weight, bits, range=range).quantize(weight)
+    integers, scale, _ = make(weight, bits, range=range).quantize(weight)
     error = (integers * scale - weight).abs()
     assert torch.isfinite(error).all()
     assert ((error <= 0.501 * scale) | (integers.abs() == 2 ** (bits - 1) - 1)).all()
@@ -129,7 +129,7 @@ def test_one_weight_of_another_size_does_not_hurt_other_rows() -> None:
     weight = matrix()
     loud = weight.clone()
     loud[0, 0] = 1e6
-    assert torch.equal(quantizer(weight, 8)(weight)[1:], quantizer(loud, 8)(loud)[1:])
+    assert torch.equal(make(weight, 8)(weight)[1:], make(loud, 8)(loud)[1:])
 
 
 @settings(max_examples=30)
@@ -139,7 +139,7 @@ def test_mse_is_never_worse_than_max(bits: int, granularity: str, seed: int, pow
     weight = weight.sign() * weight.abs() ** power  # heavier and heavier tails
 
     def error(range: str) -> torch.Tensor:
-        difference = (quantizer(weight, bits, granularity, range)(weight) - weight).double().square()
+        difference = (make(weight, bits, granularity, range)(weight) - weight).double().square()
         return difference.sum(1) if granularity == "channel" else difference.sum()
 
     assert (error("mse") <= error("max") * (1 + 1e-5) + 1e-12).all()
@@ -149,7 +149,7 @@ def test_mse_is_never_worse_than_max(bits: int, granularity: str, seed: int, pow
 def test_outliers_are_clipped(range: str) -> None:
     weight = matrix(1, 20_000)
     weight[0, 0] = 30.0
-    assert float(quantizer(weight, 3, range=range).scale(weight)) < 0.5 * float(quantizer(weight, 3).scale(weight))
+    assert float(make(weight, 3, range=range).scale(weight)) < 0.5 * float(make(weight, 3).scale(weight))
 
 
 # Groups
@@ -167,8 +167,8 @@ def test_blocks_and_back(rows: int, columns: int, per_scale: int, seed: int) -> 
 @pytest.mark.parametrize("range", RANGES)
 def test_each_group_has_the_scale_that_it_would_have_alone(range: str) -> None:
     weight = matrix(4, 40) * torch.linspace(0.1, 5, 40)
-    grouped = quantizer(weight, 3, "group", range, group=16)(weight)
-    alone = [quantizer(part.contiguous(), 3, "channel", range)(part.contiguous()) for part in weight.split(16, 1)]
+    grouped = make(weight, 3, "group", range, group=16)(weight)
+    alone = [make(part.contiguous(), 3, "channel", range)(part.contiguous()) for part in weight.split(16, 1)]
     difference = (grouped - torch.cat(alone, 1)).detach().abs()
     assert float(difference[:, :32].max()) == 0
     assert range == "percentile" or float(difference.max()) == 0  # zeros fill up the last group
@@ -176,21 +176,19 @@ def test_each_group_has_the_scale_that_it_would_have_alone(range: str) -> None:
 
 def test_groups_are_closer_than_rows() -> None:
     weight = matrix(4, 128) * torch.linspace(0.1, 5, 128)
-    errors = [
-        float((quantizer(weight, 3, *how)(weight) - weight).square().mean()) for how in (("group",), ("channel",))
-    ]
+    errors = [float((make(weight, 3, *how)(weight) - weight).square().mean()) for how in (("group",), ("channel",))]
     assert errors[0] < 0.8 * errors[1]
 
 
 def test_group_gradients_pass_as_those_of_rows() -> None:
     weight = matrix(2, 40).requires_grad_()
-    quantizing = quantizer(weight.detach(), 3, "group", "learned", group=16)
+    quantizer = make(weight.detach(), 3, "group", "learned", group=16)
     upstream = matrix(2, 40, 7)
-    quantizing(weight).backward(upstream)
-    inside = (weight.detach() / spread(quantizing.learned.detach().view(2, 3), 16, weight.shape)).abs() < 3
+    quantizer(weight).backward(upstream)
+    inside = (weight.detach() / spread(quantizer.learned.detach().view(2, 3), 16, weight.shape)).abs() < 3
     assert torch.equal(weight.grad, upstream * inside)
-    assert quantizing.learned.grad.shape == (6, 1)
-    assert (quantizing.learned.grad != 0).all()
+    assert quantizer.learned.grad.shape == (6, 1)
+    assert (quantizer.learned.grad != 0).all()
 
 
 def test_unknown_granularity() -> None:
@@ -200,13 +198,13 @@ def test_unknown_granularity() -> None:
 
 def test_gradient_of_weights_and_learned_scale() -> None:
     weight = matrix().requires_grad_()
-    quantizing = quantizer(weight.detach(), 3, range="learned")
-    quantizing(weight).square().sum().backward()
-    clipped = (weight.detach() / quantizing.learned.detach()).abs() >= 3
+    quantizer = make(weight.detach(), 3, range="learned")
+    quantizer(weight).square().sum().backward()
+    clipped = (weight.detach() / quantizer.learned.detach()).abs() >= 3
     assert clipped.any()
     assert not weight.grad[clipped].any()
-    assert torch.equal(weight.grad[~clipped], 2 * quantizing(weight).detach()[~clipped])
-    assert (quantizing.learned.grad != 0).all()
+    assert torch.equal(weight.grad[~clipped], 2 * quantizer(weight).detach()[~clipped])
+    assert (quantizer.learned.grad != 0).all()
 
 
 # Activations
@@ -215,68 +213,68 @@ def test_gradient_of_weights_and_learned_scale() -> None:
 @given(st.sampled_from(WIDTHS), st.floats(-5, 5), st.floats(0.01, 5), SEEDS)
 def test_asymmetric_quantizers_keep_zero_exact(bits: int, middle: float, spread: float, seed: int) -> None:
     x = matrix(seed=seed) * spread + middle
-    quantizing = UniformActivations(bits, symmetric=False)
-    quantizing.observe(x)
-    assert not quantizing(torch.zeros(4)).any()
-    assert bounds(bits, narrow=False)[0] <= float(quantizing.zero_point) <= bounds(bits, narrow=False)[1]
-    step = float(quantizing.scale)
-    assert float((quantizing(x) - x).abs().max()) <= 1.01 * step + 1e-6  # the rounded zero point may cost one step
+    quantizer = UniformActivations(bits, symmetric=False)
+    quantizer.observe(x)
+    assert not quantizer(torch.zeros(4)).any()
+    assert bounds(bits, narrow=False)[0] <= float(quantizer.zero_point) <= bounds(bits, narrow=False)[1]
+    step = float(quantizer.scale)
+    assert float((quantizer(x) - x).abs().max()) <= 1.01 * step + 1e-6  # the rounded zero point may cost one step
 
 
 @given(st.sampled_from(WIDTHS), SEEDS)
 def test_symmetric_quantizers_cover_the_extremes(bits: int, seed: int) -> None:
     x = matrix(seed=seed)
-    quantizing = UniformActivations(bits)
-    quantizing.observe(x)
+    quantizer = UniformActivations(bits)
+    quantizer.observe(x)
     largest = x.abs().amax()
-    assert float(quantizing.scale) == pytest.approx(float(largest) / (2 ** (bits - 1) - 1), rel=1e-6)
-    assert float((quantizing(x) - x).abs().max()) <= 0.51 * float(quantizing.scale)  # float32 rounds at 16 bits
-    assert torch.equal(quantizing(-x), -quantizing(x))
+    assert float(quantizer.scale) == pytest.approx(float(largest) / (2 ** (bits - 1) - 1), rel=1e-6)
+    assert float((quantizer(x) - x).abs().max()) <= 0.51 * float(quantizer.scale)  # float32 rounds at 16 bits
+    assert torch.equal(quantizer(-x), -quantizer(x))
 
 
 def test_observers_only_watch_while_training_and_asked() -> None:
-    quantizing = UniformActivations(8)
+    quantizer = UniformActivations(8)
     x = matrix()
     for observer_enabled, training in ((False, True), (True, False), (False, False)):
-        quantizing.observer_enabled = observer_enabled
-        quantizing.train(training)
-        quantizing(x)
-        assert not quantizing.seen
-        assert float(quantizing.scale) == 1
-    quantizing.observer_enabled = True
-    quantizing.train()
-    quantizing(x)
-    assert quantizing.extremes.tolist() == [float(x.min()), float(x.max())]
+        quantizer.observer_enabled = observer_enabled
+        quantizer.train(training)
+        quantizer(x)
+        assert not quantizer.seen
+        assert float(quantizer.scale) == 1
+    quantizer.observer_enabled = True
+    quantizer.train()
+    quantizer(x)
+    assert quantizer.extremes.tolist() == [float(x.min()), float(x.max())]
 
 
 def test_extremes_move_slowly() -> None:
-    quantizing = UniformActivations(8, momentum=0.9)
-    quantizing.observe(torch.tensor([-1.0, 2.0]))
-    quantizing.observe(torch.tensor([-3.0, 4.0]))
-    torch.testing.assert_close(quantizing.extremes, torch.tensor([-1.2, 2.2]))
-    torch.testing.assert_close(quantizing.scale, torch.tensor(2.2 / 127))
+    quantizer = UniformActivations(8, momentum=0.9)
+    quantizer.observe(torch.tensor([-1.0, 2.0]))
+    quantizer.observe(torch.tensor([-3.0, 4.0]))
+    torch.testing.assert_close(quantizer.extremes, torch.tensor([-1.2, 2.2]))
+    torch.testing.assert_close(quantizer.scale, torch.tensor(2.2 / 127))
 
 
 def test_disabled_quantizers_watch_without_changing_anything() -> None:
-    quantizing = UniformActivations(2)
-    quantizing.fake_quant_enabled, quantizing.observer_enabled = False, True
-    assert torch.equal(quantizing(matrix()), matrix())
-    assert quantizing.seen
-    quantizing.fake_quant_enabled = True
-    assert len(quantizing(matrix()).unique()) == 3
+    quantizer = UniformActivations(2)
+    quantizer.fake_quant_enabled, quantizer.observer_enabled = False, True
+    assert torch.equal(quantizer(matrix()), matrix())
+    assert quantizer.seen
+    quantizer.fake_quant_enabled = True
+    assert len(quantizer(matrix()).unique()) == 3
 
 
 def test_running_extremes_only_grow() -> None:
-    quantizing = UniformActivations(8, range="max")
+    quantizer = UniformActivations(8, range="max")
     for x in ([-1.0, 2.0], [-3.0, 1.0], [0.0, 0.5]):
-        quantizing.observe(torch.tensor(x))
-    assert quantizing.extremes.tolist() == [-3.0, 2.0]
-    torch.testing.assert_close(quantizing.scale, torch.tensor(3 / 127))
+        quantizer.observe(torch.tensor(x))
+    assert quantizer.extremes.tolist() == [-3.0, 2.0]
+    torch.testing.assert_close(quantizer.scale, torch.tensor(3 / 127))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
-    "grid", [*(UniformActivations(8, range=ends) for ends in ("max", "ema", "mse")), PactActivations(4)], ids=str
+    "quantizer", [*(UniformActivations(8, range=ends) for ends in ("max", "ema", "mse")), PactActivations(4)], ids=str
 )
 def test_a_range_takes_up_no_poison(quantizer: ActivationQuantizer, poison: float) -> None:
     """It would never lose a NaN again."""
@@ -290,47 +288,49 @@ def test_a_range_takes_up_no_poison(quantizer: ActivationQuantizer, poison: floa
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_learned_activation_scale_has_a_gradient(symmetric: bool) -> None:
-    quantizing = UniformActivations(4, symmetric, "learned")
+    quantizer = UniformActivations(4, symmetric, "learned")
     x = matrix() + 1
-    quantizing.observe(x)
-    quantizing.compute_qparams()
-    quantizing(x).square().sum().backward()
-    assert {name for name, _ in quantizing.named_parameters()} == ({"scale"} if symmetric else {"scale", "zero_point"})
-    assert all(float(p.grad) != 0 for p in quantizing.parameters())
+    quantizer.observe(x)
+    quantizer.compute_qparams()
+    quantizer(x).square().sum().backward()
+    assert {name for name, _ in quantizer.named_parameters()} == ({"scale"} if symmetric else {"scale", "zero_point"})
+    assert all(float(p.grad) != 0 for p in quantizer.parameters())
 
 
 def test_a_learned_zero_point_follows_its_values() -> None:
     """Training alone moves a quantizer from where it fitted to where the values went."""
-    quantizing = UniformActivations(3, symmetric=False, range="learned")
-    quantizing.observe(matrix())
-    quantizing.compute_qparams()
+    quantizer = UniformActivations(3, symmetric=False, range="learned")
+    quantizer.observe(matrix())
+    quantizer.compute_qparams()
     x = matrix().abs() * 2
-    before = float((quantizing(x) - x).square().mean().detach())
-    optimizer = torch.optim.Adam(quantizing.parameters(), lr=0.02)
+    before = float((quantizer(x) - x).square().mean().detach())
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.02)
     for _ in range(300):
         optimizer.zero_grad()
-        (quantizing(x) - x).square().sum().backward()
+        (quantizer(x) - x).square().sum().backward()
         optimizer.step()
-    after = float((quantizing(x) - x).square().mean())
+    after = float((quantizer(x) - x).square().mean())
     assert after < 0.3 * before
-    step, zero_point = quantizing.qparams()
+    step, zero_point = quantizer.qparams()
     assert float(zero_point) == round(float(zero_point)) != 0
-    codes = (x / step + zero_point).round().clamp(quantizing.low, quantizing.high)
-    assert torch.equal(quantizing(x).detach(), (codes - zero_point) * step)
+    codes = (x / step + zero_point).round().clamp(quantizer.low, quantizer.high)
+    assert torch.equal(quantizer(x).detach(), (codes - zero_point) * step)
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_fixed_quantizers_end_at_their_bound(bits: int) -> None:
-    quantizing = FixedActivations(bits)
-    quantizing.observer_enabled = True
-    quantizing(100 * matrix())
-    assert not quantizing.seen
-    levels = quantizing(torch.linspace(-2, 2, 2 ** (bits + 4) + 1)).unique()
+    quantizer = FixedActivations(bits)
+    quantizer.observer_enabled = True
+    quantizer(100 * matrix())
+    assert not quantizer.seen
+    levels = quantizer(torch.linspace(-2, 2, 2 ** (bits + 4) + 1)).unique()
     assert len(levels) == 2**bits - 1
     torch.testing.assert_close(levels[[0, -1]], torch.tensor([-1.0, 1.0]))
 
 
-@pytest.mark.parametrize("grid", [UniformActivations(8), UniformActivations(8, symmetric=False), FixedActivations(4)])
+@pytest.mark.parametrize(
+    "quantizer", [UniformActivations(8), UniformActivations(8, symmetric=False), FixedActivations(4)]
+)
 def test_constants_are_scale_and_zero_point(quantizer: UniformActivations) -> None:
     quantizer.observe(matrix() + 3)
     assert quantizer.qparams().tolist() == [float(quantizer.scale), float(quantizer.zero_point)]

@@ -190,7 +190,7 @@ def test_pieces_are_all_frames_in_order(frames: int) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_served_first_and_trained_afterwards(device: str) -> None:
+def test_evaluated_first_and_trained_afterwards(device: str) -> None:
     """Buffers made in inference mode would refuse to be written outside of it."""
     by, work = TorchLoops(graphs(device).run), float_job(device, reuse=False)
     with torch.inference_mode():
@@ -279,7 +279,7 @@ def test_who_serves_what(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @no_gpu
-def test_who_serves_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_loops_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.zeros(1, device="cuda")
     assert loops(x) is loops(x.double()) is FROM_GRAPHS
     with torch.cuda.graph(torch.cuda.CUDAGraph()):

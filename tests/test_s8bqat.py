@@ -152,7 +152,7 @@ def test_the_compressor_projects_exactly_and_when_it_is_time() -> None:
     assert on_centroids(model)
 
 
-def test_no_compression_in_place_once_the_forward_pass_snaps() -> None:
+def test_no_compression_in_place_once_the_forward_pass_quantizes() -> None:
     model, policy = prepared(3, quantize_from=0.5, compress_every=0.2)
     policy.project_(model.train(), 60)
     assert not on_centroids(model)
@@ -193,7 +193,7 @@ def test_every_weight_gets_a_gradient() -> None:
         assert parameter.grad.any(), name
 
 
-# Serving
+# Packed
 
 
 def loaded(model: RNNT, policy: S8BQAT) -> tuple[RNNT, PackedModel]:

@@ -166,6 +166,19 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         simulate(run)
 
 
+def test_a_yaml_that_says_it_is_a_configuration_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes may come from anyone, and who reads them cannot tell by the name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('owned').touch()\nclass J: pass\n")
+    (tmp_path / "sizes.yaml").write_text("{data: {train: a.jsonl, dev: b.jsonl}, model: {encoder: {name: evil.J}}}")
+    with pytest.raises(UserError, match=r"sizes\.yaml asks for the code 'evil.J'.*--trust evil\.py"):
+        simulate(Path("sizes.yaml"))
+    assert not Path("owned").exists()
+    with pytest.raises(UserError, match=r"is no class that derives from"):
+        simulate(Path("sizes.yaml"), trust=Path("evil.py"))
+    assert Path("owned").exists()
+
+
 def test_a_changed_header_is_not_priced(packed: Path) -> None:
     content = packed.read_bytes()
     packed.write_bytes(content.replace(b'\\"weight\\": 4', b'\\"weight\\": 2', 1))

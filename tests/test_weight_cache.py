@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from qstudy.quant.arithmetics.cache import WeightCache
+from qstudy.quant.arithmetics.fake import WeightCache
 
 
 def test_it_is_made_anew_when_something_changed() -> None:

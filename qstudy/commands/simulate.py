@@ -60,7 +60,7 @@ def simulate(
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
         operators: one row per operator instead of one per layer.
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
-        trust: a Python file of yours whose classes a checkpoint may name; no other code is run for it.
+        trust: a Python file of yours whose classes the model or its YAML may name; no other code is run for it.
     """
     if plot is not None:
         require_picture(plot)

@@ -25,7 +25,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import StringConstraints
 
 from qstudy.bits import BitMap, LayerShape, resolve
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.fields import checked
 from qstudy.hardware.workload import MOST_HYPOTHESES, Workload, workload
 from qstudy.yaml_file import load_yaml
@@ -83,10 +83,8 @@ def load_sizes(path: Path) -> Sizes:
         raise UserError(f"{path}: layers: there are more than {MOST_LAYERS}; repeat fewer.")
     if len({shape.name for shape in shapes}) < len(shapes):
         raise UserError(f"{path}: layers: two layers have the same name; names must differ.")
-    try:
+    with naming(f"{path}: bits"):
         bit_map = resolve(found["bits"], shapes)
-    except UserError as error:
-        raise UserError(f"{path}: bits: {error}") from error
     return Sizes(found["name"], shapes, bit_map, found["beam"])
 
 

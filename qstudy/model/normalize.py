@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
+from qstudy.quant.state import LARGEST
 
 RunningMean = tuple[Tensor, Tensor]
 """Sum of the frames so far (B, D) float64, and their number (B,) float32."""
@@ -49,8 +50,11 @@ class Normalize(nn.Module):
         return x - total.float() / count.unsqueeze(2), after
 
 
-def _require_usable(normalize: nn.Module, _: Any) -> None:
+def _require_usable(normalize: Any, _: Any) -> None:
     """Raise UserError if a loaded file would make features infinite."""
-    values = [*normalize.buffers()]
-    if not all(each.isfinite().all() for each in values) or not (values[1] > 0).all():
-        raise UserError("a mean of the features is not finite, or a deviation is not above 0; make the file again.")
+    mean, deviation = normalize.mean.abs(), normalize.deviation
+    usable = (deviation > 0) & (deviation <= LARGEST) & ((mean + 1) / deviation <= LARGEST)  # of NaN, none is true
+    if not usable.all():
+        raise UserError(
+            "a mean of the features is not finite or too large, or a deviation is not above 0; make the file again."
+        )

@@ -2,9 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from qstudy.quant.packed import PackedArithmetic
 
 LSTMState = tuple[Tensor, Tensor]
 """Hidden state h and cell state c of one LSTM layer, each (1, B, H) float32."""
@@ -17,7 +21,7 @@ class Arithmetic(nn.Module, ABC):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
 
         Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, but G
@@ -49,7 +53,31 @@ class Arithmetic(nn.Module, ABC):
         return matrices
 
 
-def grouped_product(x: Tensor, weight: Tensor) -> Tensor:
+class TrainingArithmetic(Arithmetic):
+    """How one layer computes while it trains. The layer owns its parameters and hands them over."""
+
+    @property
+    @abstractmethod
+    def packed(self) -> "type[PackedArithmetic]":
+        """What runs the packed layer; the header names it. A class attribute will do: `packed = MyPacked`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the packed layer must know beside its tensors, as JSON (`StoredLayer.settings`)."""
+        return {}
+
+    def calibrate(self, matrices: Sequence[Tensor]) -> None:
+        """Before the batches of calibration: what can be chosen from the trained matrices alone; nothing by default."""
+
+    def compute_qparams(self, matrices: Sequence[Tensor]) -> None:
+        """After these batches: what depends on the inputs that came; nothing by default."""
+
+    @abstractmethod
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""
+
+
+def block_diagonal_product(x: Tensor, weight: Tensor) -> Tensor:
     """Each of G groups times its own H / G rows: x (..., G, D), weight (H, D), of one float type -> (..., H)."""
     rows = weight.unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
     return torch.einsum("...gd,ghd->...gh", x, rows).flatten(-2)

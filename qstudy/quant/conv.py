@@ -38,7 +38,9 @@ class Conv1d(nn.Conv1d, Quantizable):
         if self.groups == 1:
             y = self.arithmetic.linear(windows.flatten(-2), weight, self.bias)
         else:
-            y = self.arithmetic.grouped_linear(windows.unflatten(-2, (self.groups, -1)).flatten(-2), weight, self.bias)
+            y = self.arithmetic.block_diagonal_linear(
+                windows.unflatten(-2, (self.groups, -1)).flatten(-2), weight, self.bias
+            )
         return y.transpose(-1, -2)
 
     def _windows(self, x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.bits import LayerShape
-from qstudy.quant.arithmetic import Arithmetic, LSTMState
+from qstudy.errors import UserError
+from qstudy.quant.arithmetic import Arithmetic, LSTMState, TrainingArithmetic
 
 
 class Rate(NamedTuple):
@@ -177,3 +178,17 @@ class LSTM(nn.LSTM, Quantizable):
 def quantizable(model: nn.Module) -> dict[str, Quantizable]:
     """The quantizable layers of a model by their dotted names, in the model's order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantizable)}
+
+
+def training_slots(model: nn.Module) -> dict[str, TrainingArithmetic | None]:
+    """What is in the slots of a model that trains, by layer; None: it is empty.
+
+    Raises:
+        UserError: a layer is packed.
+    """
+    slots: dict[str, TrainingArithmetic | None] = {}
+    for name, layer in quantizable(model).items():
+        if layer.arithmetic is not None and not isinstance(layer.arithmetic, TrainingArithmetic):
+            raise UserError(f"{name} is packed already; take the model that was trained.")
+        slots[name] = layer.arithmetic
+    return slots

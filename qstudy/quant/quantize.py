@@ -18,7 +18,7 @@ from qstudy.errors import UserError
 from qstudy.fields import checked, type_hints
 from qstudy.hardware.size import size_bytes as packed_size
 from qstudy.quant.layers import Rate, quantizable
-from qstudy.quant.packed.base import PackedArithmetic
+from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes

@@ -21,6 +21,8 @@ STORABLE = (
     torch.bool,
 )
 """Types that a packed file holds."""
+LARGEST = 1e30
+"""Of any stored number; beyond, products in float32 end in infinity."""
 
 
 def other_state(model: nn.Module) -> dict[str, dict[str, Tensor]]:

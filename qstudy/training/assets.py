@@ -11,6 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from qstudy.data.corpora import CORPORA
 from qstudy.data.corpora.corpus import is_unfinished, require_recipe
 from qstudy.data.feature_set import FeatureSet
 from qstudy.data.manifest import read_manifest
@@ -21,8 +22,6 @@ from qstudy.files import content_hash, read_json, write_json
 from qstudy.locks import locked
 from qstudy.named import build, imported
 from qstudy.training.config import RunConfig
-
-CORPORA = ("commands", "digits", "librispeech", "ljspeech")
 
 
 @dataclass

@@ -21,7 +21,7 @@ from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
 from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
 from qstudy.training.config import RunConfig, TrainerConfig
-from qstudy.training.devices import join, quiet_lightning, used_precision
+from qstudy.training.devices import Used, join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
 
 Report = Callable[[int, float], None]
@@ -153,6 +153,29 @@ class DevReport(L.Callback):
             self.report(trainer.global_step, float(trainer.callback_metrics["dev_wer"]))
 
 
+def _trainer(config: RunConfig, precision: Used, **parts: Any) -> L.Trainer:
+    """Lightning's, as the configuration wants it; `parts` go there as they are."""
+    schedule = config.schedule
+    return L.Trainer(
+        **_devices(config.trainer),
+        max_steps=schedule.steps,
+        precision=precision,
+        gradient_clip_val=schedule.clip,
+        accumulate_grad_batches=schedule.accumulate,
+        val_check_interval=(schedule.evaluate_every or 1) * schedule.accumulate,
+        check_val_every_n_epoch=None,
+        limit_val_batches=None if schedule.evaluate_every else 0,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # what the policies cache while evaluating, they use again in training
+        use_distributed_sampler=False,  # SpeechData deals out the shares
+        log_every_n_steps=LOG_EVERY,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **parts,
+    )
+
+
 def fit(
     module: TransducerModule,
     config: RunConfig,
@@ -176,34 +199,15 @@ def fit(
     Returns:
         What the record says of the training: steps, step_ms, train_seconds, data_wait, loss, precision.
     """
-    schedule = config.schedule
-    precision = used_precision(schedule.precision, config.trainer.accelerator)
+    precision = used_precision(config.schedule.precision, config.trainer.accelerator)
     waiting = Waiting()
-    progress = Progress(name, schedule.steps, waiting)
-    checkpoint = Checkpoint(folder, schedule.checkpoint_every, config, assets.tokenizer)
+    progress = Progress(name, config.schedule.steps, waiting)
+    checkpoint = Checkpoint(folder, config.schedule.checkpoint_every, config, assets.tokenizer)
     callbacks: list[L.Callback] = [progress, checkpoint, *([DevReport(report)] if report else [])]
     callbacks += [LearningRateMonitor("step")] if logger else []
     with quiet_lightning():
-        trainer = L.Trainer(
-            **_devices(config.trainer),
-            max_steps=schedule.steps,
-            precision=precision,
-            gradient_clip_val=schedule.clip,
-            accumulate_grad_batches=schedule.accumulate,
-            val_check_interval=(schedule.evaluate_every or 1) * schedule.accumulate,
-            check_val_every_n_epoch=None,
-            limit_val_batches=None if schedule.evaluate_every else 0,
-            num_sanity_val_steps=0,
-            inference_mode=False,  # what the policies cache while evaluating, they use again in training
-            use_distributed_sampler=False,  # SpeechData deals out the shares
-            profiler=waiting,
-            log_every_n_steps=LOG_EVERY,
-            logger=logger or False,
-            callbacks=callbacks,
-            default_root_dir=folder,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+        trainer = _trainer(
+            config, precision, profiler=waiting, callbacks=callbacks, logger=logger or False, default_root_dir=folder
         )
         resume = checkpoint.path if checkpoint.path.exists() else None
         if resume is not None:

@@ -1,15 +1,119 @@
-"""Fake arithmetic: values are rounded by their quantizers, then computed in float."""
+"""Fake arithmetic: weights and activations are fake-quantized, products are in float."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState, grouped_product
-from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
-from qstudy.quant.packed import PackedArithmetic, PackedGroups
+from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, block_diagonal_product
+from qstudy.quant.packed import PackedArithmetic, PackedFake, PackedGroups, PackedInteger, PackedWeightsOnly
+from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.recurrence.frames import quantized_lstm
+
+T = TypeVar("T")
+
+
+class WeightCache(Generic[T]):
+    """What was made of a matrix of a layer (its quantized values, its integers) is used again until the matrix, or its
+    quantizer, changes."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[tuple[int, ...], T]] = {}
+
+    def get(self, index: int, weight: Tensor, quantizer: nn.Module, make: Callable[[Tensor], T]) -> T:
+        """`make(weight)` of the matrix of this number; anew at every call where a gradient is wanted, which needs its
+        own history."""
+        if torch.is_grad_enabled():
+            return make(weight)
+        state = (weight, *quantizer.parameters(), *quantizer.buffers())
+        version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
+        held = self._held.get(index)
+        if held is None or held[0] != version:
+            held = self._held[index] = (version, make(weight))
+        return held[1]
+
+
+class QuantizedArithmetic(TrainingArithmetic):
+    """A layer whose weights, inputs and hidden state have quantizers; what has none stays in float."""
+
+    def __init__(
+        self,
+        weights: Sequence[WeightQuantizer | None],
+        inputs: ActivationQuantizer | None = None,
+        hidden: ActivationQuantizer | None = None,
+    ) -> None:
+        """Args: one quantizer (or None) per weight matrix; quantizers of the inputs and of an LSTM's hidden state."""
+        super().__init__()
+        self.weights = nn.ModuleList(quantizer if quantizer is not None else nn.Identity() for quantizer in weights)
+        self.inputs = inputs
+        self.hidden = hidden
+        self._fake_quantized: WeightCache[Tensor] = WeightCache()
+        self._input_observers: dict[int, WeightQuantizer] = {}
+
+    @property
+    def packed(self) -> type[PackedArithmetic]:
+        """By what is an integer: weights, activations, or both."""
+        if not self.quantizes_weights:
+            return PackedFake
+        return PackedWeightsOnly if self.inputs is None else PackedInteger
+
+    @property
+    def quantizes_weights(self) -> bool:
+        """Whether a matrix has a quantizer."""
+        return any(isinstance(quantizer, WeightQuantizer) for quantizer in self.weights)
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding(ids, self._weight(0, weight))
+
+    def calibrate(self, matrices: Sequence[Tensor]) -> None:
+        """Fit the weight quantizers to the trained matrices; some observe the inputs until `compute_qparams`."""
+        for index, (quantizer, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
+            if isinstance(quantizer, WeightQuantizer):
+                quantizer.calibrate(matrix)
+                if quantizer.observes_inputs:
+                    self._input_observers[index] = quantizer
+
+    def compute_qparams(self, matrices: Sequence[Tensor]) -> None:
+        """After the batches of calibration: let the weight quantizers that observed inputs choose their integers."""
+        for index, quantizer in self._input_observers.items():
+            quantizer.compute_qparams(matrices[index])
+        self._input_observers.clear()
+
+    def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for index, (quantizer, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
+            if isinstance(quantizer, WeightQuantizer):
+                codes = quantizer.quantize(matrix)
+                tensors |= {f"{index}.codes": codes.integers, f"{index}.scale": codes.scale}
+                if codes.table is not None:
+                    tensors[f"{index}.table"] = codes.table
+            else:
+                tensors[f"{index}.float"] = matrix.detach()
+        quantizers = [quantizer.qparams() for quantizer in (self.inputs, self.hidden) if quantizer is not None]
+        if quantizers:
+            tensors["activation"] = torch.stack(quantizers)
+        return tensors
+
+    def _input(self, x: Tensor) -> Tensor:
+        quantized = x if self.inputs is None else self.inputs(x)
+        if 0 in self._input_observers:
+            self._input_observers[0].observe_inputs(quantized)
+        return quantized
+
+    def _observe_hidden(self, outputs: Tensor, first: Tensor) -> Tensor:
+        """Outputs (B, T, H) of an LSTM, passed through: one frame later, from the first hidden state (1, B, H) on, they
+        are what its hidden weights were multiplied with."""
+        if 1 in self._input_observers:
+            hidden = torch.cat([first.transpose(0, 1), outputs[:, :-1]], 1)
+            self._input_observers[1].observe_inputs(hidden if self.hidden is None else self.hidden(hidden))
+        return outputs
+
+    def _weight(self, index: int, weight: Tensor) -> Tensor:
+        """The matrix as its quantizer has it."""
+        quantizer = self.weights[index]
+        return self._fake_quantized.get(index, weight, quantizer, quantizer)
 
 
 class FakeArithmetic(QuantizedArithmetic):
@@ -18,8 +122,8 @@ class FakeArithmetic(QuantizedArithmetic):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._input(x), self._weight(0, weight), bias)
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = grouped_product(self._input(x), self._weight(0, weight))
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = block_diagonal_product(self._input(x), self._weight(0, weight))
         return y if bias is None else y + bias
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
@@ -28,10 +132,10 @@ class FakeArithmetic(QuantizedArithmetic):
         if self.hidden is None or not self.hidden.fake_quant_enabled:
             flat = [w_input, w_hidden, b_input, b_hidden]
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
-            return self._recurred(y, state[0]), (h, c)
+            return self._observe_hidden(y, state[0]), (h, c)
         quantizer, bias = self.hidden, b_input + b_hidden
         y, after = quantized_lstm(x, state, w_input, w_hidden, bias, quantizer.scale.detach(), quantizer.high)
-        return self._recurred(y, state[0]), after
+        return self._observe_hidden(y, state[0]), after
 
 
 class GroupedArithmetic(FakeArithmetic):

@@ -1,4 +1,4 @@
-"""The slot that computes as a fixed-point accelerator does: integers forward, straight through backward."""
+"""The arithmetic that computes as a fixed-point accelerator does: integers forward, straight through backward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.arithmetics.cache import WeightCache
-from qstudy.quant.arithmetics.fake import FakeArithmetic
+from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.operators import FixedPoint
-from qstudy.quant.integer.accumulator import QParams, record, rescale
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear
+from qstudy.quant.integer.accumulator import QParams, device_qparams, record, rescale
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.packed import PackedFixedPoint
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
@@ -20,14 +19,16 @@ from qstudy.quant.straight_through import straight_through
 
 
 class _FixedPointLinear(torch.autograd.Function):
-    """y = (integer product) * steps; backward that of the float product of the quantized values."""
+    """y = (integer product) * scales; backward that of the float product of the quantized values."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, codes: Tensor, step: Tensor, matrix: QuantizedMatrix) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, codes: Tensor, input_scale: Tensor, matrix: QuantizedMatrix
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         accumulator = integer_matmul(codes, matrix.integers)
         record(accumulator)
-        return rescale(accumulator, step, matrix.scale.flatten())
+        return rescale(accumulator, input_scale, matrix.scale.flatten())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -40,9 +41,9 @@ class _FixedPointLinear(torch.autograd.Function):
 class FixedPointArithmetic(FakeArithmetic):
     """int8 products with int32 accumulators; an LSTM's cell in 16-bit fixed point.
 
-    A linear layer's accumulators go to float at once, times the steps of its codes, plus the bias: what consumes them
-    (a sum, a softmax) is not a quantizable layer. While activations are not yet quantized (calibration, weights
-    first), everything computes in float, as `FakeArithmetic` does.
+    A linear layer's accumulators go to float at once, times the scales of inputs and weights, plus the bias: what
+    consumes them (a sum, a softmax) is not a quantizable layer. While activations are not yet quantized (calibration,
+    weights first), everything computes in float, as `FakeArithmetic` does.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
@@ -76,14 +77,14 @@ class FixedPointArithmetic(FakeArithmetic):
             )
             return y if bias is None else y + bias
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
         if self.inputs is None or not self.inputs.fake_quant_enabled:
             return fake
         with torch.no_grad():
             matrix = self._codes(0, weight)
             whole = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
-            exact = grouped_integer_linear(x, whole, bias, self._qparams())
+            exact = block_diagonal_integer_linear(x, whole, bias, self._qparams())
         return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
@@ -96,7 +97,7 @@ class FixedPointArithmetic(FakeArithmetic):
             matrices = [self._codes(index, matrix) for index, matrix in enumerate((w_input, w_hidden))]
             integers = [codes.integers for codes in matrices]
             operands = lstm_operands(
-                integers, self._requantization(matrices, quantizer.scale), bias, quantizer.bits, self.spec
+                integers, self._requantizations(matrices, quantizer.scale), bias, quantizer.bits, self.spec
             )
             values = (self._weight(0, w_input), self._weight(1, w_hidden), bias)
             h, c = state[0][0].float(), state[1][0].float()
@@ -107,20 +108,20 @@ class FixedPointArithmetic(FakeArithmetic):
         tensors = super().pack(matrices)
         if self.hidden is not None:  # an LSTM: its products end in gates, not in float
             codes = [self._codes(index, matrix) for index, matrix in enumerate(matrices)]
-            words = self._requantization(codes, self._qparams().scale)
-            tensors |= {f"{index}.scale": word for index, word in enumerate(words)}
+            requantizations = self._requantizations(codes, self._qparams().scale)
+            tensors |= {f"{index}.scale": each for index, each in enumerate(requantizations)}
         return tensors
 
     def _qparams(self) -> QParams:
         assert self.inputs is not None
-        step, zero_point = self.inputs.qparams()
-        return QParams(step, zero_point, self.inputs.bits)
+        return device_qparams(self.inputs)
 
-    def _requantization(self, matrices: Sequence[QuantizedMatrix], step: Tensor) -> list[Tensor]:
-        """Requantization of the products with inputs and hidden state, one word per scale."""
+    def _requantizations(self, matrices: Sequence[QuantizedMatrix], input_scale: Tensor) -> list[Tensor]:
+        """For the products with inputs and with hidden states: multipliers and shifts, one for each scale."""
         assert self.inputs is not None
-        steps: list[Tensor | float] = [step, hidden_scale(self.inputs.bits)]
-        return [gate_requantization(codes.scale, each, self.spec) for codes, each in zip(matrices, steps, strict=True)]
+        scales: list[Tensor | float] = [input_scale, hidden_scale(self.inputs.bits)]
+        pairs = zip(matrices, scales, strict=True)
+        return [gate_requantization(codes.scale, scale, self.spec) for codes, scale in pairs]
 
     @torch.no_grad()
     def _codes(self, index: int, weight: Tensor) -> QuantizedMatrix:

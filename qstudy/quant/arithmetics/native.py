@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.arithmetics.cache import WeightCache
-from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.integer.accumulator import QParams
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear, integer_linear, integer_lstm
+from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
+from qstudy.quant.integer.accumulator import device_qparams
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 
@@ -21,7 +20,7 @@ GRADIENTS: dict[Gradient, torch.dtype] = {"float32": torch.float32, "bfloat16": 
 
 
 class NativeArithmetic(FakeArithmetic):
-    """Integer products where weights and activations are both on quantizers; gradients go straight through.
+    """Integer products where weights and activations both have quantizers; gradients go straight through.
 
     Without an activation quantizer, floats are multiplied by integer weights and rescaled after the sum. While an
     activation quantizer only observes (calibration, or before the policy's `activation_start`), it counts as absent.
@@ -40,7 +39,7 @@ class NativeArithmetic(FakeArithmetic):
         hidden: ActivationQuantizer | None = None,
         gradient: Gradient = "float32",
     ) -> None:
-        """Args: quantizers as for every gridded arithmetic; in which type the backward pass multiplies."""
+        """Args: quantizers as for `QuantizedArithmetic`; in which type the backward pass multiplies."""
         super().__init__(weights, inputs, hidden)
         self.gradient = GRADIENTS[gradient]
         self._quantized: WeightCache[QuantizedWeight] = WeightCache()
@@ -54,13 +53,13 @@ class NativeArithmetic(FakeArithmetic):
             return y if bias is None else y + bias
         return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fake = super().grouped_linear(x, weight, bias)  # what the gradient is of
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
         quantizer = self.inputs
         if not isinstance(self.weights[0], WeightQuantizer) or quantizer is None or not quantizer.fake_quant_enabled:
             return fake
         with torch.no_grad():
-            exact = grouped_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer))
+            exact = block_diagonal_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer))
         return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
@@ -98,12 +97,6 @@ def quantize(quantizer: WeightQuantizer, weight: Tensor) -> QuantizedWeight:
     codes = quantizer.quantize(weight)
     values = straight_through(weight, codes.integers * codes.scale)
     return QuantizedWeight(values, codes.integers, codes.scale.flatten())
-
-
-def device_qparams(quantizer: ActivationQuantizer) -> QParams:
-    """An activation quantizer as the device knows it."""
-    step, zero_point = quantizer.qparams()
-    return QParams(step, zero_point, quantizer.bits)
 
 
 class _WeightOnly(torch.autograd.Function):

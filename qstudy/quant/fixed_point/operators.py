@@ -44,12 +44,12 @@ class FixedPoint:
     def __post_init__(self) -> None:
         for field, choices in (("rounding", ROUNDINGS), ("nonlinearity", NONLINEARITIES)):
             if getattr(self, field) not in choices:
-                raise UserError(f"policy.{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
+                raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
         if self.entries not in (2**power for power in range(4, 17)):
-            raise UserError(f"policy.entries: {self.entries!r} is not a power of two from 16 to 65536.")
+            raise UserError(f"entries: {self.entries!r} is not a power of two from 16 to 65536.")
         for field in ("gate_fraction", "cell_fraction"):
             if getattr(self, field) not in range(8, 16):
-                raise UserError(f"policy.{field}: {getattr(self, field)!r} is not from 8 to 15 bits.")
+                raise UserError(f"{field}: {getattr(self, field)!r} is not from 8 to 15 bits.")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
-from qstudy.quant.arithmetic import grouped_product
+from qstudy.quant.arithmetic import block_diagonal_product
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
 from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
-from qstudy.quant.quantizers import bounds, integer_type
+from qstudy.quant.quantizers import ActivationQuantizer, bounds, integer_type
 
 SINGLE = 2**16  # values that one thread converts sooner than two can start
 
@@ -56,6 +56,12 @@ class QParams(NamedTuple):
         return integers, inside
 
 
+def device_qparams(quantizer: ActivationQuantizer) -> QParams:
+    """An activation quantizer as the device knows it."""
+    scale, zero_point = quantizer.qparams()
+    return QParams(scale, zero_point, quantizer.bits)
+
+
 def is_dense(x: Tensor) -> bool:
     """Whether x fills a piece of memory without gaps, in whatever order of its dimensions."""
     return x.is_contiguous() or (x.dim() > 1 and x.transpose(0, 1).is_contiguous())
@@ -80,12 +86,12 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return _shifted(integer_matmul(x, weight), zero_point, weight)
 
 
-def accumulate_groups(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
+def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H)."""
     narrow = x.dtype == weight.dtype == torch.int8
     exact = torch.float32 if narrow and x.shape[-1] <= EXACT_FLOAT32 else torch.float64
     with torch.autocast(x.device.type, enabled=False):
-        product = grouped_product(x.to(exact), weight.to(exact))
+        product = block_diagonal_product(x.to(exact), weight.to(exact))
     return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bfloat16 import gradient_dtype
-from qstudy.quant.integer.accumulator import QParams, accumulate, accumulate_groups, record, rescale
+from qstudy.quant.integer.accumulator import QParams, accumulate, accumulate_block_diagonal, record, rescale
 from qstudy.quant.products import input_gradient, weight_gradient
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
@@ -92,7 +92,7 @@ def integer_lstm(
     return y, (h.unsqueeze(0), c.unsqueeze(0))
 
 
-def grouped_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
+def block_diagonal_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
     """`integer_linear` without gradient, each of G groups of inputs with its own H / G rows.
 
     Args:
@@ -104,7 +104,7 @@ def grouped_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | No
     Returns:
         (..., H) float32.
     """
-    accumulator = accumulate_groups(qparams.quantize(x.float()), qparams.zero_point, weight.codes)
+    accumulator = accumulate_block_diagonal(qparams.quantize(x.float()), qparams.zero_point, weight.codes)
     record(accumulator)
     y = rescale(accumulator, qparams.scale, weight.scale)
     return y if bias is None else y + bias

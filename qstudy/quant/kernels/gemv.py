@@ -178,7 +178,7 @@ ROW_BYTES = 4 * ROWS
 
 
 @compiled()
-def product(bits, x, weights, count, table, sums, blocks):  # type: ignore[no-untyped-def]
+def product(bits, x, weights, count, table, sums, blocks):
     """Add a matrix's product with one row to the sums.
 
     Args, all int64: width of the weights; addresses of x (u8, zero beyond its end) and of the arranged weights; their

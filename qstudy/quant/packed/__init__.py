@@ -1,10 +1,9 @@
 """How the layers of a packed model run: one class per arithmetic, which the header names (`PackedArithmetic.name`)."""
 
-from qstudy.quant.packed.base import PackedArithmetic
-from qstudy.quant.packed.fake import PackedFake
 from qstudy.quant.packed.fixed_point import PackedFixedPoint
-from qstudy.quant.packed.grouped import PackedGroups
 from qstudy.quant.packed.integer import PackedInteger
+from qstudy.quant.packed.layer import PackedArithmetic
+from qstudy.quant.packed.scaled import PackedFake, PackedGroups
 from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
 __all__ = [

@@ -6,7 +6,7 @@ believed before it was checked, and no message passes on more than a sentence.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -79,6 +79,7 @@ def read(path: Path) -> Contents:
         raise UserError(f"{path} is not a whole packed model ({_reason(error)}); export it again.") from error
     if not whole or header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is damaged or of another format version; export it again.")
+    _require_printable(path, [*arrays, *_names(header)])
     layers, widths = _layers(header, path)
     _require_sizes(path, arrays, layers, widths)
     return Contents(header, arrays, layers, widths)
@@ -90,6 +91,26 @@ def describe_layers(shapes: list[LayerShape], bit_map: BitMap) -> dict[str, Any]
         "shapes": [asdict(shape) for shape in shapes],
         "bit_map": {name: bits.to_dict() for name, bits in bit_map.items()},
     }
+
+
+def _names(header: Any) -> Iterator[str]:
+    """All keys in a header, and the names of layers and parts: what messages say of it."""
+    waiting = [header]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield from value
+            yield str(value.get("name", ""))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _require_printable(path: Path, names: Iterable[str]) -> None:
+    """Raise UserError if a name has control characters: a message with it could look like lines of ours."""
+    for name in names:
+        if not name.isprintable():
+            raise UserError(f"{path} holds the name {name[:60]!a}, with control characters; export it again.")
 
 
 def _layers(header: Mapping[str, Any], path: Path) -> tuple[list[LayerShape], BitMap]:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qstudy.bits import LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.fields import fill
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.fixed_point.lstm import final_state, hidden_scale, lstm_operands, run_lstm, weight_scale
 from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
 from qstudy.quant.integer.accumulator import accumulate, record, rescale
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear
-from qstudy.quant.packed.layout import StoredLayer, compare, layer_layout
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
+from qstudy.quant.packed.layer import Layout, StoredLayer
 from qstudy.quant.packed.scaled import PackedScaled
 
 
@@ -20,26 +21,32 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
     """One layer of a packed model: integer products, and an LSTM's cell in 16-bit fixed point.
 
     It runs the functions of `qstudy.quant.fixed_point.lstm`, as the training layer does, on the file's integers. The
-    scales of an LSTM are int32 words that take products to gates (`fixed_point.requantization`).
+    scales of an LSTM are requantizations: multiplier and shift in one int32 (`operators.requantization`).
     """
 
     def __init__(self, layer: StoredLayer) -> None:
         super().__init__(layer)
-        self.spec = fill(FixedPoint, layer.settings, f"settings.{layer.shape.name}")
+        self.spec = _spec(layer)
+
+    @classmethod
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        wide = bits.weight > 8 or (shape.activations and bits.activation > 8)
+        return not wide and bits.quantizer != "codebook" and bits.granularity != "group"
+
+    @classmethod
+    def layout(cls, shape: LayerShape, bits: LayerBits) -> Layout:
+        layout = super().layout(shape, bits)
+        return layout | {key: layout[key]._replace(dtype=torch.int32) for key in _requantizations(shape)}
 
     @classmethod
     def check(cls, layer: StoredLayer) -> None:
-        shape, bits, tensors = layer.shape, layer.bits, layer.tensors
-        wide = bits.weight > 8 or (shape.activations and bits.activation > 8)
-        if wide or bits.quantizer == "codebook" or bits.granularity == "group":
-            raise UserError(f"bit_map.{shape.name}: the arithmetic `fixed_point` does not compute in these widths")
-        layout = layer_layout(shape, bits)
-        words = [f"{i}.scale" for i in range(len(shape.matrices))] if shape.kind == "lstm" else []
-        compare(shape.name, tensors, layout | {key: layout[key]._replace(dtype=torch.int32) for key in words})
+        super().check(layer)
+        _spec(layer)
+        name, tensors = layer.shape.name, layer.tensors
         if "activation" in tensors and tensors["activation"][:, 1].any():
-            raise UserError(f"{shape.name}.activation: the arithmetic `fixed_point` has no zero points")
-        if any((tensors[key] & 0xFF > MAX_SHIFT).any() for key in words):
-            raise UserError(f"{shape.name}: a requantization shifts by more than {MAX_SHIFT} bits")
+            raise UserError(f"{name}.activation: the arithmetic `fixed_point` has no zero points")
+        if any((tensors[key] & 0xFF > MAX_SHIFT).any() for key in _requantizations(layer.shape)):
+            raise UserError(f"{name}: a requantization shifts by more than {MAX_SHIFT} bits")
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         if len(self.sizes) == 1:
@@ -54,15 +61,24 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
         record(accumulator)
         return rescale(accumulator, qparams.scale, self.scale(index))
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         whole = QuantizedWeight(None, self.values(0), self.scale(0))
-        return grouped_integer_linear(x, whole, bias, self.qparams(0))
+        return block_diagonal_integer_linear(x, whole, bias, self.qparams(0))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        matrices, words = ([part(0), part(1)] for part in (self.values, self.scale))
-        operands = lstm_operands(matrices, words, weights[2] + weights[3], self.bits.activation, self.spec)
+        matrices, requantizations = ([part(0), part(1)] for part in (self.values, self.scale))
+        operands = lstm_operands(matrices, requantizations, weights[2] + weights[3], self.bits.activation, self.spec)
         codes = self.qparams(0).quantize(x).transpose(0, 1).contiguous()
         h, c = to_fixed(state[0][0], UNIT), to_fixed(state[1][0], self.spec.cell_fraction)
         trace = run_lstm(codes, h, c, operands)
         last_h, last_c = final_state(h, trace, self.spec)
         return to_float(trace.outputs, UNIT).transpose(0, 1), (last_h.unsqueeze(0), last_c.unsqueeze(0))
+
+
+def _spec(layer: StoredLayer) -> FixedPoint:
+    return fill(FixedPoint, layer.settings, f"settings.{layer.shape.name}")
+
+
+def _requantizations(shape: LayerShape) -> list[str]:
+    """The tensors of a layer that hold multipliers and shifts."""
+    return [f"{index}.scale" for index in range(len(shape.matrices))] if shape.kind == "lstm" else []

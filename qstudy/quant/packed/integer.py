@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qstudy.bits import FLOAT
-from qstudy.errors import UserError
+from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer.layers import QuantizedWeight, grouped_integer_linear, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
-from qstudy.quant.packed.base import PackedArithmetic
-from qstudy.quant.packed.fused import LSTMProgram, PackedLSTM
-from qstudy.quant.packed.layout import StoredLayer
-from qstudy.quant.packed.matrix import ArrangedMatrix, StoredMatrix
-from qstudy.quant.packed.rows import PackedRows
+from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
+from qstudy.quant.packed.matrix import ArrangedMatrix, PlainMatrix
+from qstudy.quant.packed.program import LSTMProgram, PackedLSTM, PackedRows
 
 
 class PackedInteger(PackedArithmetic, name="integer"):
@@ -23,7 +20,7 @@ class PackedInteger(PackedArithmetic, name="integer"):
         """Matrices are arranged for the kernel of one-row products, unless they are wider than it takes."""
         super().__init__(layer)
         arranges = max(layer.bits.weight, layer.bits.activation) <= 8
-        kind = ArrangedMatrix if arranges else StoredMatrix
+        kind = ArrangedMatrix if arranges else PlainMatrix
         self.matrices = [kind(layer, index) for index in range(len(layer.shape.matrices))]
         self.qparams, bias = layer.qparams(), layer.tensors.get("bias")
         arranged = [matrix for matrix in self.matrices if isinstance(matrix, ArrangedMatrix) and usable()]
@@ -33,15 +30,8 @@ class PackedInteger(PackedArithmetic, name="integer"):
             self.program = LSTMProgram([PackedLSTM(arranged[0], arranged[1], (self.qparams[0], self.qparams[1]), bias)])
 
     @classmethod
-    def check(cls, layer: StoredLayer) -> None:
-        shape, bits = layer.shape, layer.bits
-        integers = shape.activations and FLOAT not in (bits.weight, bits.activation)
-        if not integers or bits.granularity == "group":
-            raise UserError(
-                f"bit_map.{shape.name}: the arithmetic `integer` multiplies integer weights by integer activations, "
-                "without groups"
-            )
-        super().check(layer)
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        return shape.activations > 0 and super().takes(shape, bits)  # it has no tables
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]
@@ -51,8 +41,8 @@ class PackedInteger(PackedArithmetic, name="integer"):
             return self.rows(x)
         return integer_linear(x, self._weight(0), None if bias is None else bias.detach(), self.qparams[0])
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return grouped_integer_linear(x, self._weight(0), bias, self.qparams[0])
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return block_diagonal_integer_linear(x, self._weight(0), bias, self.qparams[0])
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.program is not None and self.program.accepts(x):

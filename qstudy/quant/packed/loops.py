@@ -18,8 +18,8 @@ from qstudy.quant.kernels.gemv import product
 
 CODE_OFFSET = np.int32(128)
 """The kernel takes codes as unsigned bytes."""
-BITS, WEIGHTS, STEPS, TABLE, BLOCKS, START, SCALE, GRID = range(8)
-"""Of a matrix in a plan: width, address of the arranged weights, steps, table, blocks; addresses of where sums begin
+BITS, WEIGHTS, DEPTH, TABLE, BLOCKS, START, SCALE, QPARAMS = range(8)
+"""Of a matrix in a plan: width, address of the arranged weights, depth, table, blocks; addresses of where sums begin
 (int32), of what one unit of them stands for, and of its inputs' scale, zero, low, high (float32)."""
 MATRIX = 8
 """Numbers per matrix."""
@@ -36,43 +36,43 @@ def _pointer(context: Any, address: Any) -> Any:
 
 
 @compiled()
-def floats(address, count):  # type: ignore[no-untyped-def]
+def floats(address, count):
     """What lies there: (count,) float32."""
     return carray(_pointer(address), (count,), np.float32)
 
 
 @compiled()
-def words(address, count):  # type: ignore[no-untyped-def]
+def words(address, count):
     """What lies there: (count,) int32."""
     return carray(_pointer(address), (count,), np.int32)
 
 
 @compiled()
-def numbers(address, count):  # type: ignore[no-untyped-def]
+def numbers(address, count):
     """What lies there: (count,) int64."""
     return carray(_pointer(address), (count,), np.int64)
 
 
 @compiled()
-def to_codes(x, qparams, codes):  # type: ignore[no-untyped-def]
-    """Values x (n,) float32 to codes + 128, u8; quantizer: step, zero point, least and greatest code, float32."""
-    step, zero, low, high = qparams[0], qparams[1], qparams[2], qparams[3]
+def to_codes(x, qparams, codes):
+    """Values x (n,) float32 to codes + 128, u8; qparams: scale, zero point, least and greatest code, float32."""
+    scale, zero, low, high = qparams[0], qparams[1], qparams[2], qparams[3]
     for j in range(x.size):
-        code = np.rint(x[j] / step + zero)
+        code = np.rint(x[j] / scale + zero)
         code = high if code > high else (low if code < low else code)
         codes[j] = np.uint8(np.int32(code) + CODE_OFFSET)
 
 
 @compiled()
-def multiply(matrix, codes, sums):  # type: ignore[no-untyped-def]
+def multiply(matrix, codes, sums):
     """One row's accumulators, (padded rows,) int32; matrix: its part of a plan."""
     sums[:] = words(matrix[START], sums.size)
     address = sums.ctypes.data
-    product(matrix[BITS], codes.ctypes.data, matrix[WEIGHTS], matrix[STEPS], matrix[TABLE], address, matrix[BLOCKS])
+    product(matrix[BITS], codes.ctypes.data, matrix[WEIGHTS], matrix[DEPTH], matrix[TABLE], address, matrix[BLOCKS])
 
 
 @compiled()
-def affine(plan, x, y, rows, record):  # type: ignore[no-untyped-def]
+def affine(plan, x, y, rows, record):
     """A linear layer, row by row.
 
     Args:
@@ -85,7 +85,7 @@ def affine(plan, x, y, rows, record):  # type: ignore[no-untyped-def]
     matrix = numbers(plan, MATRIX)
     sizes = numbers(plan + 8 * MATRIX, 5)
     columns, outputs, padded, width, bias_address = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    qparams, scale = floats(matrix[GRID], 4), floats(matrix[SCALE], outputs)
+    qparams, scale = floats(matrix[QPARAMS], 4), floats(matrix[SCALE], outputs)
     codes, sums = np.zeros(width, np.uint8), np.empty(padded, np.int32)
     for row in range(rows):
         to_codes(floats(x + 4 * columns * row, columns), qparams, codes)
@@ -102,7 +102,7 @@ def affine(plan, x, y, rows, record):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def lstm_layers(plan, x, before, after, y, batch, frames, record):  # type: ignore[no-untyped-def]
+def lstm_layers(plan, x, before, after, y, batch, frames, record):
     """LSTM layers, each over all frames before the next.
 
     Args:
@@ -125,7 +125,7 @@ def lstm_layers(plan, x, before, after, y, batch, frames, record):  # type: igno
     for layer in range(layers):
         own = numbers(plan + 8 * (5 + layer * (2 * MATRIX + 1)), 2 * MATRIX + 1)
         left, right = own[:MATRIX], own[MATRIX : 2 * MATRIX]
-        left_quantizer, right_quantizer = floats(left[GRID], 4), floats(right[GRID], 4)
+        left_quantizer, right_quantizer = floats(left[QPARAMS], 4), floats(right[QPARAMS], 4)
         left_scale, right_scale, bias = floats(left[SCALE], gates), floats(right[SCALE], gates), floats(own[-1], gates)
         source, inputs = (x, columns) if layer == 0 else (y, size)
         for row in range(batch):

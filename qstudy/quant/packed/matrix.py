@@ -7,7 +7,7 @@ from torch import Tensor
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.kernels import gemv
 from qstudy.quant.packed.bitpack import unpack
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.quant.packed.layer import StoredLayer
 from qstudy.quant.packed.loops import CODE_OFFSET
 
 
@@ -41,7 +41,7 @@ class ArrangedMatrix:
 
     @property
     def padded_columns(self) -> int:
-        """QuantizedMatrix that the kernel reads."""
+        """Codes of one row that the kernel reads, padding included."""
         return self._weights.shape[1] * 4 * len(gemv.FIELDS[self.bits])
 
     @property
@@ -49,15 +49,15 @@ class ArrangedMatrix:
         """Sums that the kernel writes."""
         return len(self._row_sums)
 
-    def beside(self, qparams: QParams) -> tuple[list[int], list[Tensor]]:
+    def plan(self, qparams: QParams) -> tuple[list[int], list[Tensor]]:
         """A matrix's part of a plan (see `loops`) for inputs quantized so, and what must live as long as the plan."""
         start = self._row_sums * -(int(CODE_OFFSET) + int(qparams.zero_point))  # takes offset and zero point back
         scale = (qparams.scale * self.scale).expand(self.rows).contiguous()
         limits = torch.tensor([float(qparams.scale), float(qparams.zero_point), *qparams.bounds()])
         blocks, count = self._weights.shape[:2]
-        kept = [self._weights, self._tables, start, scale, limits]
-        addresses = [each.data_ptr() for each in kept]
-        return [self.bits, addresses[0], count, addresses[1], blocks, *addresses[2:]], kept
+        alive = [self._weights, self._tables, start, scale, limits]
+        addresses = [each.data_ptr() for each in alive]
+        return [self.bits, addresses[0], count, addresses[1], blocks, *addresses[2:]], alive
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns) int8, made anew at each call."""
@@ -65,7 +65,7 @@ class ArrangedMatrix:
         return indices.view(torch.int8) if self.bits == 8 else self._numbers[indices.int()]
 
 
-class StoredMatrix:
+class PlainMatrix:
     """Integers in rows, int8, or int16 above 8 bits: what has no kernel of its own.
 
     Attributes:

@@ -11,13 +11,21 @@ from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
 from qstudy.named import asked_by
-from qstudy.quant.arithmetics.base import TrainingArithmetic
-from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.arithmetic import TrainingArithmetic
+from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.packed import file as packed_file
-from qstudy.quant.packed.base import PackedArithmetic, find_packed
 from qstudy.quant.packed.bitpack import pack
-from qstudy.quant.packed.fused import fuse
-from qstudy.quant.packed.layout import Stored, StoredLayer, compare, layer_layout, require_bounded, require_tensors
+from qstudy.quant.packed.layer import (
+    PackedArithmetic,
+    StoredLayer,
+    TensorType,
+    compare,
+    find_packed,
+    layer_layout,
+    require_bounded,
+    require_tensors,
+)
+from qstudy.quant.packed.program import fuse
 from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
 
 
@@ -147,7 +155,7 @@ class PackedModel:
 
 
 def _check_constants(name: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    layout = {key: Stored(each.dtype, tuple(each.shape)) for key, each in expected.items()}
+    layout = {key: TensorType(each.dtype, tuple(each.shape)) for key, each in expected.items()}
     require_tensors(name, own, layout)
     require_bounded(name, {key: own[key] for key, each in expected.items() if isinstance(each, nn.Parameter)})
 
@@ -164,11 +172,12 @@ def pack_model(
         header: what else the device must know: features, tokenizer, model configuration, policy.
 
     Raises:
-        UserError: a weight is not finite, or the model stores what no packed file holds.
+        UserError: a weight is not finite, the model stores what no packed file holds, or an own class that would run a
+            layer cannot be imported.
     """
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
-    arithmetics = {name: _training(name, layer) for name, layer in layers.items()}
+    arithmetics = training_slots(model)
     for name, layer in layers.items():
         _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
         own = _pack_layer(layer, arithmetics[name], bit_map[name])
@@ -179,6 +188,8 @@ def pack_model(
     free = free_buffers(model)
     _require_finite("The packed model", {name: tensor for name, tensor in tensors.items() if name not in free})
     used = {name: arithmetic for name, arithmetic in arithmetics.items() if arithmetic}
+    for name, arithmetic in used.items():
+        _require_importable(name, arithmetic.packed)
     chosen = {
         "arithmetic": {name: arithmetic.packed.name for name, arithmetic in used.items()},
         "settings": {name: arithmetic.settings for name, arithmetic in used.items() if arithmetic.settings},
@@ -186,11 +197,12 @@ def pack_model(
     return PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
 
 
-def _training(name: str, layer: Quantizable) -> TrainingArithmetic | None:
-    """What is in the slot of a layer that trains."""
-    if layer.arithmetic is None or isinstance(layer.arithmetic, TrainingArithmetic):
-        return layer.arithmetic
-    raise UserError(f"{name} is packed already; pack the model that was trained.")
+def _require_importable(name: str, packed: type[PackedArithmetic]) -> None:
+    if packed.__module__ == "__main__" or "<locals>" in packed.__qualname__:
+        raise UserError(
+            f"{name}: its packed arithmetic {packed.__qualname__} cannot be imported where the model is loaded; put it "
+            "at the top of a file of your own, such as my_arithmetic.py, and import it from there."
+        )
 
 
 def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What packed layers share whose numbers are looked up or multiplied: matrices, scales, an LSTM's frames."""
+"""Packed layers whose numbers are looked up or multiplied, with their scales: float weights, and groups of columns."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.bits import FLOAT
-from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.integer.accumulator import QParams
-from qstudy.quant.packed.base import PackedArithmetic
-from qstudy.quant.packed.layout import StoredLayer
+from qstudy.bits import FLOAT, LayerBits, LayerShape
+from qstudy.quant.arithmetic import LSTMState, block_diagonal_product
+from qstudy.quant.integer.accumulator import QParams, accumulate, rescale
+from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
+from qstudy.quant.recurrence.frames import quantized_recurrence
 
 
 class PackedScaled(PackedArithmetic):
@@ -80,7 +80,7 @@ class PackedScaled(PackedArithmetic):
         return scale
 
     def qparams(self, index: int) -> QParams:
-        """Of what this matrix is multiplied with: inputs, then the hidden state."""
+        """Of what this matrix is multiplied with: inputs, then the hidden state; `takes` says that there are any."""
         assert self.activation is not None
         scale, zero_point = self.activation[index]
         return QParams(scale, zero_point, self.bits.activation)
@@ -97,3 +97,57 @@ class PackedScaled(PackedArithmetic):
         if scales.shape[-1] == 1:
             return values * scales
         return values * scales.repeat_interleave(self.bits.group, -1)[..., : values.shape[-1]]
+
+
+class PackedFake(PackedScaled, name="float_weights"):
+    """One layer of a packed model that only has activation quantizers: float weights beside fake-quantized activations,
+    computed as in training."""
+
+    @classmethod
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        return bits.weight == FLOAT
+
+    def product(self, index: int, x: Tensor) -> Tensor:
+        return F.linear(self._fake_quantize(index, x), self.values(index))
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(self._fake_quantize(0, x), self.values(0), bias)
+
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = block_diagonal_product(self._fake_quantize(0, x), self.values(0))
+        return y if bias is None else y + bias
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        inputs, hidden = self._fake_quantize(0, x).transpose(0, 1), self.qparams(1)
+        gates = F.linear(inputs, self.values(0), weights[2] + weights[3]).contiguous()
+        levels = (hidden.scale, hidden.bounds()[1])
+        y, h, c = quantized_recurrence(gates, state[0][0], state[1][0], self.values(1), *levels)
+        return y.transpose(0, 1), (h.unsqueeze(0), c.unsqueeze(0))
+
+    def _fake_quantize(self, index: int, x: Tensor) -> Tensor:
+        qparams = self.qparams(index)
+        return (qparams.quantize(x) - qparams.zero_point) * qparams.scale
+
+
+class PackedGroups(PackedScaled, name="grouped"):
+    """One layer of a packed model with a scale for each group of columns: a product per group, summed in float.
+
+    Made to be right, not fast: a device that wants speed has one scale per row.
+    """
+
+    @classmethod
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        return bits.weight != FLOAT and bits.granularity == "group" and bits.quantizer != "codebook"
+
+    def product(self, index: int, x: Tensor) -> Tensor:
+        values = self.values(index)
+        if self.activation is None:  # the matrix becomes float for the length of this call
+            return x @ self.rows(index, torch.arange(len(values))).t()
+        qparams, group = self.qparams(index), self.bits.group
+        scales = self.scale(index).view(len(values), -1)
+        parts = zip(qparams.quantize(x).split(group, -1), values.split(group, -1), scales.t(), strict=True)
+        y = x.new_zeros(*x.shape[:-1], len(values))
+        for part, matrix, scale in parts:
+            sums = accumulate(part.contiguous(), qparams.zero_point, matrix.contiguous())
+            y += rescale(sums, qparams.scale, scale)
+        return y

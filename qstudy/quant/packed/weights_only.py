@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.bits import FLOAT
-from qstudy.errors import UserError
+from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.jit import compiled
-from qstudy.quant.arithmetic import grouped_product
+from qstudy.quant.arithmetic import block_diagonal_product
 from qstudy.quant.kernels import cell, usable
-from qstudy.quant.packed.layout import StoredLayer
 from qstudy.quant.packed.scaled import PackedScaled
 
 
@@ -17,20 +15,15 @@ class PackedWeightsOnly(PackedScaled, name="weights_only"):
     """One layer of a packed model without activation quantizers, tables included."""
 
     @classmethod
-    def check(cls, layer: StoredLayer) -> None:
-        bits, activations = layer.bits, layer.shape.activations and layer.bits.activation != FLOAT
-        if bits.weight == FLOAT or activations or bits.granularity == "group":
-            raise UserError(
-                f"bit_map.{layer.shape.name}: the arithmetic `weights_only` has integer weights without groups, and "
-                "float activations"
-            )
-        super().check(layer)
+    def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
+        floats = not shape.activations or bits.activation == FLOAT
+        return bits.weight != FLOAT and floats and bits.granularity != "group"
 
     def product(self, index: int, x: Tensor) -> Tensor:
         return _multiply(x, self.values(index), self.scale(index))
 
-    def grouped_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = grouped_product(x, self.float_matrices([])[0])
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = block_diagonal_product(x, self.float_matrices([])[0])
         return y if bias is None else y + bias
 
     def frames(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +48,7 @@ def _multiply(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def dot(weights, x):  # type: ignore[no-untyped-def]
+def dot(weights, x):
     """Sum of integers times floats; in the order of the processor's vectors, the same whatever stands around it."""
     total = np.float32(0)
     for k in range(x.size):
@@ -64,7 +57,7 @@ def dot(weights, x):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def multiply(weights, scale, x, y):  # type: ignore[no-untyped-def]
+def multiply(weights, scale, x, y):
     """Integers (H, D) times rows x (N, D), times scale (H,): y (N, H), written; all but the integers float32."""
     for output in range(weights.shape[0]):  # one row of weights at a time stays in the first-level cache
         for row in range(x.shape[0]):
@@ -72,7 +65,7 @@ def multiply(weights, scale, x, y):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def recur(weights, scale, gates, h, c, y):  # type: ignore[no-untyped-def]
+def recur(weights, scale, gates, h, c, y):
     """An LSTM layer after its input product.
 
     Args:

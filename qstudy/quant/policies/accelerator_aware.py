@@ -5,12 +5,13 @@ from typing import Literal
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
+from qstudy.fields import dotted
 from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
 from qstudy.quant.fixed_point.lstm import hidden_scale
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 
@@ -65,7 +66,10 @@ class AcceleratorAware(QuantizedPolicy):
         """
         super().__init__(layers, activation_start, freeze_step)
         self.weight_range = weight_range
-        self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
+        try:
+            self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
+        except UserError as error:  # it knows its fields' names, not its own
+            raise UserError(dotted("policy", str(error))) from error
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
         """
@@ -83,7 +87,7 @@ class AcceleratorAware(QuantizedPolicy):
         return bit_map
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:
-        quantizers = layer.shape("").activations
+        quantizers = activation_quantizer_count(layer, bits)
         weights = [UniformWeights(m, bits.weight, bits.granularity, self.weight_range) for m in layer.matrices()]
         inputs = UniformActivations(bits.activation) if quantizers else None
         high = 2 ** (bits.activation - 1) - 1

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
-from qstudy.quant.arithmetics.base import TrainingArithmetic
+from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.quantizers.base import activation_quantizers
 

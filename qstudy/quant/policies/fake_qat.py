@@ -8,7 +8,7 @@ from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
 from qstudy.quant.quantizers import (
     ActivationRange,
     FixedActivations,
@@ -69,7 +69,7 @@ class FakeQAT(QuantizedPolicy):
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FakeArithmetic:
         weights = [self.weights(m, bits) if bits.weight != FLOAT else None for m in layer.matrices()]
-        quantizers = layer.shape("").activations if bits.activation != FLOAT else 0
+        quantizers = activation_quantizer_count(layer, bits)
         inputs = self.inputs(bits) if quantizers else None
         hidden = FixedActivations(bits.activation) if quantizers > 1 else None
         made = GroupedArithmetic if bits.granularity == "group" else FakeArithmetic

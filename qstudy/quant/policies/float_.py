@@ -1,7 +1,7 @@
 """`float`: nothing is quantized; the baseline, and the control of every fine-tune."""
 
 from qstudy.bits import LayerBits
-from qstudy.quant.arithmetics.base import TrainingArithmetic
+from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import QuantPolicy
 

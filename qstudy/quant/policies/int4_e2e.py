@@ -12,8 +12,8 @@ from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShap
 from qstudy.errors import UserError
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.native_int import NativeInt, activation_quantizer_count
-from qstudy.quant.policies.quantized import Step
+from qstudy.quant.policies.native_int import NativeInt
+from qstudy.quant.policies.quantized import Step, activation_quantizer_count
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import ChosenActivations, ChosenWeights
 from qstudy.quant.quantizers.pact import PactActivations

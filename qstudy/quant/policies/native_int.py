@@ -6,7 +6,7 @@ from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
 from qstudy.quant.quantizers import ActivationQuantizer, FixedActivations, UniformActivations, UniformWeights
 
 
@@ -66,8 +66,3 @@ class NativeInt(QuantizedPolicy):
         inputs: ActivationQuantizer | None = UniformActivations(bits.activation) if count else None
         hidden = FixedActivations(bits.activation) if count > 1 else None
         return NativeArithmetic(weights, inputs, hidden, self.gradient)
-
-
-def activation_quantizer_count(layer: Quantizable, bits: LayerBits) -> int:
-    """Activation quantizers of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
-    return layer.shape("").activations if bits.activation != FLOAT else 0

@@ -6,9 +6,8 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import nn
 
-from qstudy.bits import BitPatterns
-from qstudy.quant.arithmetics.quantized import QuantizedArithmetic
-from qstudy.quant.layers import quantizable
+from qstudy.bits import FLOAT, BitPatterns, LayerBits
+from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.policies.base import QuantPolicy
 from qstudy.quant.quantizers import activation_quantizers
 
@@ -34,18 +33,18 @@ class QuantizedPolicy(QuantPolicy):
         self.freeze_step = freeze_step
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
-        slots = [(layer.arithmetic, layer.matrices()) for layer in quantizable(model).values()]
-        quantized = [(slot, matrices) for slot, matrices in slots if isinstance(slot, QuantizedArithmetic)]
-        for arithmetic, matrices in quantized:
-            arithmetic.calibrate(matrices)
+        layers = quantizable(model)
+        slots = [(slot, layers[name].matrices()) for name, slot in training_slots(model).items() if slot]
+        for slot, matrices in slots:
+            slot.calibrate(matrices)
         for quantizer in activation_quantizers(model):
             quantizer.observer_enabled, quantizer.fake_quant_enabled = True, False
         for _ in passes:
             pass
         for quantizer in activation_quantizers(model):
             quantizer.compute_qparams()
-        for arithmetic, matrices in quantized:
-            arithmetic.compute_qparams(matrices)
+        for slot, matrices in slots:
+            slot.compute_qparams(matrices)
         self.project_(model, 0)
 
     def project_(self, model: nn.Module, step: int) -> None:
@@ -55,3 +54,8 @@ class QuantizedPolicy(QuantPolicy):
             quantizer.observer_enabled = (
                 not (quantizer.trained or quantizer.static_range or frozen) and self.trains and model.training
             )
+
+
+def activation_quantizer_count(layer: Quantizable, bits: LayerBits) -> int:
+    """Activation quantizers of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
+    return layer.shape("").activations if bits.activation != FLOAT else 0

@@ -33,9 +33,8 @@ def to_blocks(matrix: Tensor, per_scale: int) -> Tensor:
 
 
 def from_blocks(blocks: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `to_blocks`: (rows, columns)."""
-    rows = blocks.reshape(shape[0], -1)
-    return rows if rows.shape == shape else rows[:, : shape[1]]
+    """The inverse of `to_blocks`: (rows, columns), contiguous, as cuDNN wants the weights of an LSTM."""
+    return blocks.reshape(shape[0], -1)[:, : shape[1]].contiguous()
 
 
 def spread(scale: Tensor, per_scale: int, shape: torch.Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""Packed LSTM layers that run one after the other, in one compiled call."""
+"""Packed linear and LSTM layers as programs: one compiled call for a few rows, or for layers one after the other."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,10 +8,49 @@ from torch import Tensor, nn
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams, record, recording
-from qstudy.quant.packed.loops import lstm_layers
+from qstudy.quant.packed.loops import affine, lstm_layers
 from qstudy.quant.packed.matrix import ArrangedMatrix
-from qstudy.quant.packed.rows import FEW, loops_accept
 from qstudy.quant.stack import LSTMStack
+
+FEW = 64
+"""Rows (for an LSTM: times frames) up to which one by one beats unpacking the matrix for a product of all."""
+
+
+def loops_accept(x: Tensor) -> bool:
+    """Whether the compiled loops can run on x; `kernels.usable`, once when the model is loaded, says the rest."""
+    return x.is_cpu and x.dtype is torch.float32
+
+
+class PackedRows:
+    """What one packed linear layer computes with."""
+
+    def __init__(self, matrix: ArrangedMatrix, qparams: QParams, bias: Tensor | None) -> None:
+        """Args: the matrix; the inputs' quantizer, at most 8 bits; bias (rows,) float32."""
+        self.parts = (matrix, qparams, bias)
+        self.matrix = matrix
+        plan, alive = matrix.plan(qparams)
+        plan += [matrix.columns, matrix.rows, matrix.padded_rows, matrix.padded_columns]
+        self.plan = torch.tensor([*plan, 0 if bias is None else bias.data_ptr()])
+        self.alive = alive
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies make their own: the plan holds addresses."""
+        return PackedRows, self.parts
+
+    def accepts(self, x: Tensor) -> bool:
+        """Whether x (..., D) is few enough rows, where the compiled loops can run."""
+        return loops_accept(x) and x.numel() <= FEW * self.matrix.columns
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map x (..., D) float32 to (..., H)."""
+        x, matrix = x.contiguous(), self.matrix
+        rows = x.numel() // matrix.columns
+        y = torch.empty(*x.shape[:-1], matrix.rows)
+        sums = torch.empty(rows, matrix.padded_rows, dtype=torch.int32) if recording() else None
+        affine(self.plan.data_ptr(), x.data_ptr(), y.data_ptr(), rows, 0 if sums is None else sums.data_ptr())
+        if sums is not None:
+            record(sums[:, : matrix.rows].view(y.shape))
+        return y
 
 
 class PackedLSTM(NamedTuple):
@@ -58,12 +97,12 @@ class LSTMProgram:
         self.padded_rows = layers[0].hidden.padded_rows
         width = max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden))
         plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows, width]
-        self.kept: list[Tensor] = []
+        self.alive: list[Tensor] = []
         for layer in layers:
             for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
-                part, kept = matrix.beside(qparams)
+                part, alive = matrix.plan(qparams)
                 plan += part
-                self.kept += kept
+                self.alive += alive
             plan.append(layer.bias.data_ptr())
         self.plan = torch.tensor(plan)
 
