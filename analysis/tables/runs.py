@@ -34,6 +34,7 @@ def runs(study: Study) -> Table:
     """The baseline, the settings by size (a row for all seeds of each), then the runs that were not finished."""
     settings = study.settings.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
     found = pd.concat([study.references, settings, study.unfinished.assign(n=1)])
+    widths = _widths(study.layers)
     frame = found.assign(
         policy=found.method,
         title=found.title.mask(found.state != "complete", found.title + " (" + found.state + ")"),
@@ -45,7 +46,7 @@ def runs(study: Study) -> Table:
         wer_spread=found.spread,
         wer_seeds=found.n,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
-        bit_map=found.run.map(_widths(study.layers)).fillna("{}"),
+        bit_map=[widths.get(run, "{}") for run in found.run],
         **{name: found[f"{name}.{study.split}"] for name in SCORES},
     )
     varying = [name for name in found if name.startswith("config.") and found[name].dropna().nunique() > 1]
@@ -66,12 +67,12 @@ def unfinished(study: Study) -> Table | None:
     return Table("unfinished", "Pruned and failed runs", "", frame[[column.key for column in columns]], columns)
 
 
-def _widths(layers: pd.DataFrame) -> pd.Series:
+def _widths(layers: pd.DataFrame) -> dict[str, str]:
     """Run -> its widths as JSON: layer -> weight/activation."""
     known = layers[layers.weight.notna()]
     words = known.weight.map("{:.0f}".format) + "/" + known.activation.map("{:.0f}".format)
     said = words.set_axis(known.layer).groupby(known.run.to_numpy(), sort=False)
-    return pd.Series({run: json.dumps(widths.to_dict()) for run, widths in said}, dtype=object)
+    return {str(run): json.dumps(widths.to_dict()) for run, widths in said}
 
 
 def _caption(study: Study) -> str:
