@@ -83,7 +83,7 @@ def test_passes_divide_a_step_and_change_rounding_only(corpus: Path, shared_fold
     thrice = run_config(corpus, shared_folder, training={**SCHEDULE, "accumulate": 3})
     first, second = (run(config, tmp_path / name, name=name) for name, config in (("one", once), ("three", thrice)))
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "three"), rel=1e-6, abs=1e-4)
-    assert first["steps"] == second["steps"] == 30
+    assert first.steps == second.steps == 30
 
 
 @pytest.mark.parametrize("workers", [2, 4])

@@ -19,7 +19,7 @@ PREDICTORS = pytest.mark.parametrize("predictor", MODELS)
 def plainly(model: RNNT, frames: torch.Tensor) -> list[int]:
     """Transducer decoding as textbooks write it: one utterance (T, .), one label at a time."""
     device = torch.device("cpu")
-    vector, state = model.predictor.step(torch.zeros(1, dtype=torch.int64), model.predictor.start(1, device))
+    vector, state = model.predictor.advance(torch.zeros(1, dtype=torch.int64), model.predictor.start(1, device))
     labels = []
     for frame in frames:
         for _ in range(MAX_LABELS_PER_FRAME):
@@ -27,7 +27,7 @@ def plainly(model: RNNT, frames: torch.Tensor) -> list[int]:
             if best == 0:
                 break
             labels.append(best)
-            vector, state = model.predictor.step(torch.tensor([best]), state)
+            vector, state = model.predictor.advance(torch.tensor([best]), state)
     return labels
 
 

@@ -88,7 +88,7 @@ def test_workers_that_cannot_even_begin_end_the_sweep(working: Path, monkeypatch
     monkeypatch.setattr(pool, "PROGRAM", working / "broken.py")
     queue = open_queue(working, make_config(trials=3, base=BASE))
     with pytest.raises(
-        UserError, match=r"end before they have begun a trial, the last one with exit code 1; see .*log"
+        UserError, match=r"end before they have begun a trial, the last with exit code 1; see .*log"
     ):
         pool.run_pool(queue, 2, None)
 
@@ -106,7 +106,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_its_workers(
             with queue._storage.engine.begin() as connection:
                 connection.exec_driver_sql("ALTER TABLE trials RENAME TO gone")
 
-    monkeypatch.setattr(pool.Pool, "tend", tend)
+    monkeypatch.setattr(pool.Pool, "replace_ended", tend)
     with pytest.raises(UserError, match=r"has not answered for . s \(no such table: trials\); nothing is lost"):
         pool.run_pool(queue, 1, None)
     assert capsys.readouterr().err.count("does not answer") == 1
