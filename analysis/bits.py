@@ -1,9 +1,7 @@
-"""Bit widths in words: the short label of a figure (`W4A8`), the longer text of a table, and what counts as uniform.
+"""Bit widths in words: the short label of a figure (`W4A8`), the longer text of a table, and what counts as uniform."""
 
-All functions take the quantizable layers of one run, each a row of `analysis.frames.Frames.layers`.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 from typing import Any
 
 from analysis.text import DASH
@@ -12,74 +10,56 @@ from qstudy.bits import FLOAT
 SHORT = {"encoder": "enc", "predictor": "pred", "joiner": "join"}
 
 Layers = Sequence[Mapping[str, Any]]
-
-
-def label(layers: Layers) -> str:
-    """Short name of a run's widths: `float`, `W4`, `W4A8`, `W3.4A8` for a mean over layers, `W4 enc` for a part."""
-    quantized = _quantized(layers)
-    weight, activation = _mean_below_float(_weights(quantized)), _mean_below_float(_activations(quantized))
-    text = (f"W{weight}" if weight else "") + (f"A{activation}" if activation else "")
-    return text + _part(layers, quantized) if quantized else "float"
-
-
-def describe(layers: Layers) -> str:
-    """A run's widths for a table: `W4A8`, or `W2–6 (mean 3.4) A8`, and whatever is out of the ordinary."""
-    quantized = _quantized(layers)
-    if not quantized:
-        return "float" if layers else DASH
-    weights, activations = (
-        sorted({bits for bits, _ in some} - {FLOAT}) for some in (_weights(quantized), _activations(quantized))
-    )
-    text = label(layers)
-    if len(weights) > 1:
-        text = f"W{weights[0]}–{weights[-1]} (mean {_mean_below_float(_weights(quantized))})"
-        text += f" A{'–'.join(map(str, dict.fromkeys((activations[0], activations[-1]))))}" if activations else ""
-        text += _part(layers, quantized)
-    return ", ".join([text, *_unusual(quantized)])
-
-
-def uniform(layers: Layers) -> tuple[int, int] | None:
-    """(weight bits, activation bits) if every layer has the same; None for mixed, partial or float maps."""
-    weights, activations = {bits for bits, _ in _weights(layers)}, {bits for bits, _ in _activations(layers)}
-    if len(weights) != 1 or len(activations) > 1 or weights == {FLOAT}:
-        return None
-    return weights.pop(), activations.pop() if activations else FLOAT
-
-
-def means(layers: Layers) -> tuple[float | None, float | None]:
-    """Mean (weight bits over parameters, activation bits over layers); layers in float count as 32 bits."""
-    return _mean(_weights(layers)), _mean(_activations(layers))
-
-
+"""The quantizable layers of one run, rows of `analysis.frames.Frames.layers`."""
 Counted = Sequence[tuple[int, int]]
 """(bits, how often they count)."""
 
 
-def _quantized(layers: Layers) -> Layers:
-    return [layer for layer in layers if min(layer["weight"], layer["activation"]) < FLOAT]
+def widths(layers: Layers) -> dict[str, Any]:
+    """The columns of `analysis.frames` that tell widths: bits, label, uniform, weight_bits and activation_bits."""
+    quantized = [layer for layer in layers if min(layer["weight"], layer["activation"]) < FLOAT]
+    label, bits = _words(layers, quantized) if quantized else ("float", "float" if layers else DASH)
+    weights, activations = _counted(layers)
+    few = [{bits for bits, _ in some} for some in (weights, activations)]
+    uniform = len(few[0]) == 1 and len(few[1]) < 2 and few[0] != {FLOAT}
+    found = {"bits": bits, "label": label, "uniform": uniform}
+    if uniform:
+        return found | {"weight_bits": weights[0][0], "activation_bits": activations[0][0] if activations else FLOAT}
+    return found | {"weight_bits": _mean(weights), "activation_bits": _mean(activations)}
 
 
-def _weights(layers: Layers) -> Counted:
-    """A layer of unknown size counts as one parameter."""
-    return [(layer["weight"], layer.get("parameters", 1) or 0) for layer in layers]
+def _counted(layers: Layers) -> tuple[Counted, Counted]:
+    """Widths of weights and of activations; a layer of unknown size counts once, and a look-up table has no inputs."""
+    weights = [(layer["weight"], layer.get("parameters", 1) or 0) for layer in layers]
+    return weights, [(layer["activation"], 1) for layer in layers if layer.get("kind") != "embedding"]
 
 
-def _activations(layers: Layers) -> Counted:
-    """A look-up table has none."""
-    return [(layer["activation"], 1) for layer in layers if layer.get("kind") != "embedding"]
-
-
-def _mean(values: Counted) -> float | None:
+def _mean(values: Counted, nothing: float = nan) -> float:
     total = sum(count for _, count in values)
-    return sum(bits * count for bits, count in values) / total if total else None
+    return sum(bits * count for bits, count in values) / total if total else nothing
 
 
-def _mean_below_float(values: Counted) -> str:
-    """`4` where all agree, else `3.4`; empty if all are float."""
-    kept = [(bits, count) for bits, count in values if bits != FLOAT]
-    if len({bits for bits, _ in kept}) < 2:
-        return str(kept[0][0]) if kept else ""
-    return f"{_mean(kept) or 0:.1f}"
+def _words(layers: Layers, quantized: Layers) -> tuple[str, str]:
+    """`W4A8` twice, or `W3.4A8` and `W2–6 (mean 3.4) A8`; the longer one also tells what is out of the ordinary."""
+    below = [[(bits, count) for bits, count in some if bits < FLOAT] for some in _counted(quantized)]
+    means, ranges = ([of(some) for some in below if some] for of in (_mean_in_words, _range))
+    letters = [letter for letter, some in zip("WA", below, strict=True) if some]
+    part = _part(layers, quantized)
+    label = text = "".join(map("{}{}".format, letters, means)) + part
+    if "W" in letters and "–" in ranges[0]:
+        ranges[0] += f" (mean {means[0]})"
+        text = " ".join(map("{}{}".format, letters, ranges)) + part
+    return label, ", ".join([text, *_unusual(quantized)])
+
+
+def _mean_in_words(values: Counted) -> str:
+    """`4` where all agree, else `3.4`."""
+    return f"{_mean(values, 0):.1f}" if len({bits for bits, _ in values}) > 1 else str(values[0][0])
+
+
+def _range(values: Counted) -> str:
+    """`4`, or `2–6`."""
+    return "–".join(str(bits) for bits in dict.fromkeys((min(values)[0], max(values)[0])))
 
 
 def _part(layers: Layers, quantized: Layers) -> str:
@@ -90,9 +70,11 @@ def _part(layers: Layers, quantized: Layers) -> str:
     return f" {'+'.join(SHORT.get(part, part) for part in parts)}" if len(parts) < len(whole) else " part"
 
 
-def _unusual(layers: Layers) -> list[str]:
+def _unusual(layers: Layers) -> Iterator[str]:
     quantizers, granularities = (sorted({layer[key] for layer in layers}) for key in ("quantizer", "granularity"))
-    found = ["+".join(quantizers)] if quantizers != ["uniform"] else []
-    found += ["per " + "+".join(granularities)] if granularities != ["channel"] else []
-    on_cpu = sum(layer["placement"] == "cpu" for layer in layers)
-    return found + ([f"{on_cpu} on CPU"] if on_cpu else [])
+    if quantizers != ["uniform"]:
+        yield "+".join(quantizers)
+    if granularities != ["channel"]:
+        yield "per " + "+".join(granularities)
+    if on_cpu := sum(layer["placement"] == "cpu" for layer in layers):
+        yield f"{on_cpu} on CPU"

@@ -43,27 +43,30 @@
 `load` gives a `Frames`: the same `runs`, with three more frames beside it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.bits import describe, label, means, uniform
-from analysis.configs import flat, setting, varying
+from analysis.bits import widths
+from analysis.configs import flat, varying
 from analysis.records import Problem, read_folder
 from analysis.text import slug
 from analysis.variants import variants
 from qstudy.bits import LayerBits
 from qstudy.errors import UserError
+from qstudy.files import content_hash
 from qstudy.training.record import Record
 
 WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name not in ("accumulator", "group")}
 """What is told of a quantizable layer, and what it is where a record does not say."""
-COUNTS = ("substitutions", "insertions", "deletions", "words", "utterances")
+NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model_wer", "train_seconds")
+TEXTS = ("reason", "command", "commit", "created")
+COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
+EDITS = ("errors", "words")
 
 
 @dataclass(frozen=True)
@@ -106,88 +109,83 @@ def load(*folders: str | Path) -> Frames:
     Raises:
         UserError: as `load_runs`.
     """
-    found: list[_Run] = []
+    runs: list[_Run] = []
     problems: list[Problem] = []
     for folder in map(Path, folders):
-        runs, unusable = _folder(folder)
-        problems += unusable
-        if twice := {one.study for one in found} & {one.study for one in runs}:
+        found = _folder(folder, problems)
+        if twice := {run.row["study"] for run in runs} & {run.row["study"] for run in found}:
             raise UserError(f"{folder}: two studies are called {min(twice)}; give each of them once.")
-        found += runs
-    studies = list(dict.fromkeys(run.study for run in found))
-    found.sort(key=lambda run: (studies.index(run.study), *run.place))
-    return Frames(_runs(found), _layers(found), _errors(found), _samples(found), tuple(problems))
+        runs += found
+    studies = list(dict.fromkeys(run.row["study"] for run in runs))
+    runs.sort(key=lambda run: (studies.index(run.row["study"]), *_place(run.row)))
+    layers = _beside(runs, "layers", ("layer", "kind", "parameters", "bytes", *WIDTHS))
+    samples = _beside(runs, "samples", ("reference", "hypothesis"))
+    return Frames(_runs(runs), layers, _errors(runs), samples, tuple(problems))
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """What the frames take from a record: thousands of whole records would not fit into the memory of a laptop."""
 
-    study: str
     row: dict[str, Any]
     config: dict[str, Any]
     """Flat."""
-    options: Mapping[str, Any]
-    """Of its policy."""
     layers: list[dict[str, Any]]
-    errors: list[tuple[str, np.ndarray, np.ndarray]]
+    errors: list[tuple[Any, ...]]
     """(set, errors, words) by utterance."""
     samples: list[tuple[str, str]]
-    content: bytes
-    """Empty: there is no such record, others tell of it."""
-
-    @property
-    def name(self) -> str:
-        return str(self.row["run"])
-
-    @property
-    def place(self) -> tuple[Any, ...]:
-        """In its study: the baseline first, then by trial."""
-        trial = self.row["trial"]
-        return not self.row["is_baseline"], np.isnan(trial), np.nan_to_num(trial), self.name
 
 
-def _folder(folder: Path) -> tuple[list[_Run], list[Problem]]:
-    """The runs of one folder, those without a study in its only one; and what cannot be used.
+def _folder(folder: Path, problems: list[Problem]) -> list[_Run]:
+    """The runs of one folder, those without a study in its only one; what cannot be used becomes a problem.
 
     A baseline without a record of its own is described by the first run that started from it.
     """
-    runs: dict[tuple[str, str], _Run] = {}
-    parents: dict[tuple[str, str], Record] = {}
-    problems: list[Problem] = []
-    for one in read_folder(folder):
-        if isinstance(one, Problem):
-            problems.append(one)
+    runs: dict[tuple[str | None, str], _Run] = {}
+    parents: dict[tuple[str | None, str], Record] = {}
+    for source, record, content in read_folder(folder, problems):
+        if (record.study, record.run) in runs:
+            problems.append(Problem(source, f"there is another run {record.run} in the same study"))
             continue
-        record, study = one.record, one.record.study or ""
-        if (study, record.run) in runs:
-            problems.append(Problem(one.source, f"there is another run {record.run} in the same study"))
-            continue
-        runs[study, record.run] = _run(record, one.content)
-        if record.state == "complete" and record.baseline and (study, _parent(record)) not in parents:
-            parents[study, _parent(record)] = _described(record)
-    described = [replace(_run(parents[key], b""), study=key[0]) for key in parents if key not in runs]
-    studies = dict.fromkeys(study for study, _ in runs if study)
-    default = next(iter(studies)) if len(studies) == 1 else slug(folder.resolve().name)
-    return [replace(run, study=run.study or default) for run in [*runs.values(), *described]], problems
+        runs[record.study, record.run] = _run(record, content)
+        if record.state == "complete" and record.baseline:
+            parents.setdefault((record.study, _parent(record)), _described(record))
+    runs |= {key: _run(record, b"") for key, record in parents.items() if key not in runs}
+    studies = {study for study, _ in runs if study}
+    default = studies.pop() if len(studies) == 1 else slug(folder.resolve().name)
+    for run in runs.values():
+        run.row["study"] = run.row["study"] or default
+    return list(runs.values())
+
+
+def _parent(run: Record) -> str:
+    """The name of the float model that a run started from."""
+    return (run.baseline or {}).get("id") or "float baseline"
+
+
+def _described(run: Record) -> Record:
+    """The record of that model, as far as the run tells it."""
+    told: Any = run.baseline
+    known = {name: told.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
+    known |= {name: getattr(run, name) for name in ("study", "seed", "layers")}
+    known |= {"run": _parent(run), "bit_map": {name: {} for name in run.bit_map or {}}}
+    return Record(policy="float", state="complete", **known)
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Of a run in its study: the baseline first, then by trial."""
+    return not row["is_baseline"], np.isnan(row["trial"]), np.nan_to_num(row["trial"]), row["run"]
 
 
 def _run(record: Record, content: bytes) -> _Run:
-    utterances: Any = record.utterances or {}
-    errors = [(name, _counts(edits["errors"]), _counts(edits["words"])) for name, edits in utterances.items()]
-    samples = [
-        (intern(sample.get("reference", "")), intern(sample.get("hypothesis", ""))) for sample in record.samples or []
-    ]
-    options = (record.config or {}).get("policy") or {}
+    """An empty content: there is no such record, others tell of it."""
+    errors: Any = record.utterances or {}
+    samples = record.samples or []
     return _Run(
-        record.study or "",
         _row(record, content),
         flat(record.config),
-        options,
-        _layers_of(record),
-        errors,
-        samples,
-        content,
+        _layers(record),
+        [(name, *(_counts(edits[key]) for key in EDITS)) for name, edits in errors.items()],
+        [(intern(str(one.get("reference", ""))), intern(str(one.get("hypothesis", "")))) for one in samples],
     )
 
 
@@ -197,106 +195,46 @@ def _counts(text: str) -> np.ndarray:
     return values.astype(np.min_scalar_type(-1 - values.max(initial=0)))
 
 
-def _parent(run: Record) -> str:
-    """The name of the float model that a run started from."""
-    return (run.baseline or {}).get("id") or "float baseline"
-
-
-def _described(run: Record) -> Record:
-    parent: Any = run.baseline
-    widths: Any = {name: {} for name in run.bit_map or {}}
-    known = {name: parent.get(name) for name in ("metrics", "utterances", "size_bytes", "latency")}
-    return Record(
-        run=_parent(run), policy="float", state="complete", seed=run.seed, layers=run.layers, bit_map=widths, **known
-    )
-
-
-def _runs(runs: list[_Run]) -> pd.DataFrame:
-    differing = varying([run.config for run in runs])
-    frame = pd.DataFrame.from_records([{"study": run.study, **run.row} for run in runs])
-    if runs:
-        frame["variant"] = _variants(runs)
-        frame["method"] = (frame.policy + " " + frame.variant).str.strip()
-        floats = frame.is_baseline.map({True: "float baseline", False: "float control"})
-        frame["title"] = frame.method.where(frame.policy != "float", floats)
-    settings = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in differing}
-    records = pd.Series([run.content for run in runs], index=frame.index, dtype=object, name="record")
-    return pd.concat([frame, pd.DataFrame(settings, index=frame.index), records], axis=1)
-
-
-def _variants(runs: list[_Run]) -> list[str]:
-    studies = dict.fromkeys(run.study for run in runs)
-    return [
-        word
-        for study in studies
-        for word in variants([(run.row["policy"], run.options) for run in runs if run.study == study])
-    ]
-
-
 def _row(record: Record, content: bytes) -> dict[str, Any]:
-    layers = _layers_of(record)
+    layers = _layers(record)
     quantizable = [layer for layer in layers if "weight" in layer]
-    step, loss, reason = record.step_ms or {}, record.loss or {}, record.reason or ""
-    weight_bits, activation_bits = uniform(quantizable) or means(quantizable)
+    config = {name: value for name, value in (record.config or {"run": record.run}).items() if name != "seed"}
+    is_baseline, is_float = record.baseline is None, record.policy == "float"
     return {
+        "study": record.study,
         "run": record.run,
-        "trial": _number(record.trial),
         "state": record.state,
-        "reason": reason,
         "policy": record.policy,
-        "is_baseline": record.policy == "float" and record.baseline is None,
+        "is_baseline": is_float and is_baseline,
         "from_trials": not content,
         "baseline": _parent(record) if record.baseline else "",
-        "over_budget": record.state == "pruned" and reason.startswith("over budget"),
-        "setting": setting(record),
-        "seed": _number(record.seed),
-        "steps": _number(record.steps),
-        "bits": "float" if record.policy == "float" and not quantizable else describe(quantizable),
-        "label": label(quantizable),
-        "uniform": uniform(quantizable) is not None,
-        "weight_bits": _number(weight_bits),
-        "activation_bits": _number(activation_bits),
-        "size_bytes": _number(record.size_bytes),
-        "file_bytes": _number(record.file_bytes),
+        "over_budget": record.state == "pruned" and (record.reason or "").startswith("over budget"),
+        "setting": content_hash(record.policy, is_baseline, config, record.bit_map),
         "parameters": sum(layer.get("parameters") or 0 for layer in layers),
-        "training_model_wer": _number(record.training_model_wer),
-        "step_ms": _number(step.get("median")),
-        "step_p95_ms": _number(step.get("p95")),
-        "train_seconds": _number(record.train_seconds),
-        "loss_last": _number(loss.get("last")),
-        "command": record.command or "",
-        "commit": record.commit or "",
-        "created": record.created or "",
-        **_scores(record),
-        **_simulated(record),
-        **_budgets(record),
+        **{name: getattr(record, name) or "" for name in TEXTS},
+        **widths(quantizable) | ({"bits": "float"} if is_float and not quantizable else {}),
+        **{name: _number(value) for name, value in _numbers(record).items()},
         **{f"version.{name}": version for name, version in (record.versions or {}).items()},
+        "options": config.get("policy") or {},
+        "record": content,
     }
 
 
-def _scores(record: Record) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _numbers(record: Record) -> dict[str, Any]:
+    """Those that may be missing."""
+    budgets, step, loss = record.budgets or {}, record.step_ms or {}, record.loss or {}
+    found = {name: getattr(record, name) for name in NUMBERS}
+    found |= {"step_ms": step.get("median"), "step_p95_ms": step.get("p95"), "loss_last": loss.get("last")}
+    found["size_budget"] = budgets.get("size_bytes")
+    if limit := budgets.get("latency_ms"):
+        found[f"budget_ms.{limit.get('accelerator', '')}"] = limit.get("limit")
     for name, scores in (record.metrics or {}).items():
         wer, low, high = (_number(scores.get(key)) for key in ("wer", "wer_low", "wer_high"))
         found |= {f"wer.{name}": wer, f"low.{name}": min(low, wer), f"high.{name}": max(high, wer)}
-        found |= {f"{key}.{name}": _number(scores.get(key)) for key in ("cer", *COUNTS)}
-        found[f"decoding_rtf.{name}"] = _number(scores.get("rtf"))
+        found |= {f"{key}.{name}": scores.get(key) for key in COUNTS} | {f"decoding_rtf.{name}": scores.get("rtf")}
+    for name, simulated in (record.latency or {}).items():
+        found |= {f"{key}.{name}": simulated.get(key) for key in ("latency_ms", "rtf")}
     return found
-
-
-def _simulated(record: Record) -> dict[str, float]:
-    return {
-        f"{key}.{name}": _number(latency.get(key))
-        for name, latency in (record.latency or {}).items()
-        for key in ("latency_ms", "rtf")
-    }
-
-
-def _budgets(record: Record) -> dict[str, float]:
-    budgets = record.budgets or {}
-    latency = budgets.get("latency_ms") or {}
-    limited = {f"budget_ms.{latency.get('accelerator', '')}": _number(latency.get("limit"))} if latency else {}
-    return {"size_budget": _number(budgets.get("size_bytes")), **limited}
 
 
 def _number(value: Any) -> float:
@@ -304,39 +242,39 @@ def _number(value: Any) -> float:
     return np.nan if value is None else float(value)
 
 
-def _layers(runs: list[_Run]) -> pd.DataFrame:
-    found = [{"study": run.study, "run": run.name, **layer} for run in runs for layer in run.layers]
-    return pd.DataFrame(found, columns=["study", "run", "layer", "kind", "parameters", "bytes", *WIDTHS])
+def _layers(record: Record) -> list[dict[str, Any]]:
+    layers, bits = record.layers or {}, record.bit_map or {}
+    told = {name: {key: one.get(key) or usual for key, usual in WIDTHS.items()} for name, one in bits.items()}
+    return [{"layer": intern(name), **layers.get(name, {}), **told.get(name, {})} for name in {**layers, **bits}]
 
 
-def _layers_of(record: Record) -> list[dict[str, Any]]:
-    layers, widths = record.layers or {}, record.bit_map or {}
-    names = map(intern, {**layers, **widths})
-    return [{"layer": name, **layers.get(name, {}), **_widths(widths.get(name))} for name in names]
+def _runs(runs: list[_Run]) -> pd.DataFrame:
+    frame = pd.DataFrame.from_records([run.row for run in runs])
+    if not runs:
+        return frame
+    options, frame["variant"] = frame.pop("options"), ""
+    for _, some in options.groupby([frame.study, frame.policy]):
+        frame.loc[some.index, "variant"] = variants(list(some))
+    frame["method"] = (frame.policy + " " + frame.variant).str.strip()
+    floats = frame.is_baseline.map({True: "float baseline", False: "float control"})
+    frame["title"] = frame.method.where(frame.policy != "float", floats)
+    differing = varying(run.config for run in runs)
+    told = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in differing}
+    return pd.concat([frame, pd.DataFrame(told, index=frame.index)], axis=1)
 
 
-def _widths(bits: Any) -> dict[str, Any]:
-    if bits is None:
-        return {}
-    return {key: bits.get(key) or usual for key, usual in WIDTHS.items()}
+def _beside(runs: list[_Run], part: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The rows that runs have in a frame beside their own."""
+    parts = [getattr(run, part) for run in runs]
+    names = [(run.row["study"], run.row["run"]) for run, rows in zip(runs, parts, strict=True) for _ in rows]
+    found = pd.DataFrame([one for rows in parts for one in rows], columns=columns)
+    return pd.concat([pd.DataFrame(names, columns=["study", "run"]), found], axis=1)
 
 
 def _errors(runs: list[_Run]) -> pd.DataFrame:
-    parts = [(run.study, run.name, *part) for run in runs for part in run.errors]
-    lengths = [len(errors) for *_, errors, _ in parts]
-    names = {
-        key: pd.Categorical([part[place] for part in parts]).repeat(lengths)
-        for place, key in enumerate(("study", "run", "set"))
-    }
-    empty = [np.empty(0, dtype=np.int8)]
-    numbers = {
-        "utterance": [np.arange(length, dtype=np.int32) for length in lengths],
-        "errors": [part[3] for part in parts],
-        "words": [part[4] for part in parts],
-    }
-    return pd.DataFrame({**names, **{key: np.concatenate(some or empty) for key, some in numbers.items()}})
-
-
-def _samples(runs: list[_Run]) -> pd.DataFrame:
-    found = [(run.study, run.name, *sample) for run in runs for sample in run.samples]
-    return pd.DataFrame(found, columns=("study", "run", "reference", "hypothesis"))
+    sets = _beside(runs, "errors", ("set", *EDITS))
+    lengths = [len(words) for words in sets.words]
+    names = {key: pd.Categorical(sets[key]).repeat(lengths) for key in ("study", "run", "set")}
+    counts = {"utterance": [np.arange(length, dtype=np.int32) for length in lengths], **sets[list(EDITS)]}
+    empty = np.empty(0, np.int8)
+    return pd.DataFrame({**names, **{key: np.concatenate([empty, *some]) for key, some in counts.items()}})

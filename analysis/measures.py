@@ -1,13 +1,11 @@
 """What runs are judged by: Pareto front, budgets, compression, hypervolume, and differences between runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.study import Study
-from analysis.text import points
+from analysis.study import Study, first
 from qstudy.pareto import front as pareto_front
 
 DRAWS = 2000
@@ -31,28 +29,21 @@ def hypervolume(runs: pd.DataFrame, cost: str, most: float, worst: float, error:
 
 def within_budget(study: Study, runs: pd.DataFrame) -> pd.Series:
     """Whether each run keeps every budget of the study; what was not measured breaks none."""
-    kept = ~(runs.size_bytes > (np.inf if study.size_budget is None else study.size_budget))
-    for name, limit in study.latency_budgets.items():
-        kept &= ~(runs[f"latency_ms.{name}"] > limit) if f"latency_ms.{name}" in runs else True
-    return kept
+    limits = {"size_bytes": study.size_budget} if study.size_budget is not None else {}
+    limits |= {f"latency_ms.{name}": limit for name, limit in study.latency_budgets.items()}
+    return ~(runs.reindex(columns=list(limits)) > pd.Series(limits, dtype=float)).any(axis=1)
 
 
 def best(study: Study) -> pd.Series | None:
     """The setting with the lowest word error rate on dev within the budgets; of equals the smallest."""
     settings = study.settings[study.settings.policy != "float"]
-    return _least(settings[within_budget(study, settings)], ["choice", "size_bytes"])
+    return first(settings[within_budget(study, settings)].sort_values(["choice", "size_bytes"], kind="stable"))
 
 
 def smallest_lossless(study: Study) -> pd.Series | None:
     """The smallest setting whose word error rate on dev lies within its float baseline's interval there, or below."""
-    settings = study.settings
-    return _least(
-        settings[(settings.choice <= settings.float_choice_high) & (settings.size_bytes > 0)], ["size_bytes", "choice"]
-    )
-
-
-def _least(runs: pd.DataFrame, columns: list[str]) -> pd.Series | None:
-    return None if runs.empty else runs.sort_values(columns, kind="stable").iloc[0]
+    found = study.settings.query("choice <= float_choice_high and size_bytes > 0")
+    return first(found.sort_values(["size_bytes", "choice"], kind="stable"))
 
 
 def compression(runs: pd.DataFrame) -> pd.Series:
@@ -61,30 +52,12 @@ def compression(runs: pd.DataFrame) -> pd.Series:
     return floats / runs.size_bytes.where(runs.size_bytes > 0)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Word error rate of one setting minus that of another, as fractions."""
+class Difference(NamedTuple):
+    """Word error rate of one setting minus that of another, as fractions, and its 95 % interval, NaN if unknown."""
 
     value: float
     low: float = np.nan
-    """Lower end of its 95 % interval; NaN: nothing is known of it."""
     high: float = np.nan
-
-    @property
-    def lower(self) -> bool:
-        """Whether the first is better beyond doubt."""
-        return self.high < 0
-
-    @property
-    def higher(self) -> bool:
-        """Whether it is worse beyond doubt."""
-        return self.low > 0
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """In percentage points: `−0.12`, `[−0.30, 0.05]`."""
-        ends = "" if np.isnan(self.low + self.high) else f"[{points(self.low)}, {points(self.high)}]"
-        return points(self.value), ends
 
 
 def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Difference:
@@ -95,29 +68,17 @@ def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Differ
     which is wider than need be.
     """
     value = runs.wer.mean() - others.wer.mean()
-    mine, theirs = (_errors(study, list(one.run)) for one in (runs, others))
-    if mine and theirs and np.array_equal(mine[1], theirs[1]):
-        return Difference(value, *_paired(mine[0] - theirs[0], mine[1]))
-    return Difference(value, runs.low.mean() - others.high.mean(), runs.high.mean() - others.low.mean())
+    mine, theirs = ([study.errors_of(run) for run in some.run] for some in (runs, others))
+    words = mine[0].words.to_numpy()
+    if not len(words) or not all(np.array_equal(words, one.words) for one in [*mine, *theirs]):
+        return Difference(value, runs.low.mean() - others.high.mean(), runs.high.mean() - others.low.mean())
+    gaps = np.mean([one.errors for one in mine], axis=0) - np.mean([one.errors for one in theirs], axis=0)
+    drawn = np.random.default_rng(0).integers(len(words), size=(DRAWS, len(words)))
+    rates = gaps[drawn].sum(1) / np.maximum(words.astype(np.float64)[drawn].sum(1), 1)
+    return Difference(value, *map(float, np.percentile(rates, [2.5, 97.5])))
 
 
 def same_seeds(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both with the seeds alone that they share; all runs if they share none."""
     shared = set(runs.seed) & set(others.seed)
     return (runs[runs.seed.isin(shared)], others[others.seed.isin(shared)]) if shared else (runs, others)
-
-
-def _errors(study: Study, runs: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """(errors by utterance, a mean over the runs; words); None unless all runs tell of the same utterances."""
-    found = [study.errors_of(run) for run in runs]
-    words = found[0].words.to_numpy()
-    if not len(words) or not all(np.array_equal(words, one.words) for one in found):
-        return None
-    return np.mean([one.errors for one in found], axis=0), words
-
-
-def _paired(gaps: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    drawn = np.random.default_rng(seed).integers(len(words), size=(DRAWS, len(words)))
-    rates = gaps[drawn].sum(1) / np.maximum(words.astype(np.float64)[drawn].sum(1), 1)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)

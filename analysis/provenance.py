@@ -1,6 +1,5 @@
 """Where results come from: commands, seeds, versions, commits; gathered from the runs' records."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,7 +11,7 @@ MAIN = ("qstudy", "torch", "python")
 class Provenance:
     """What made the runs; each entry lists every value that occurs."""
 
-    commands: tuple[str, ...]
+    commands: list[str]
     seeds: str
     versions: dict[str, str]
     commits: str
@@ -22,23 +21,19 @@ class Provenance:
         """What a caption has room for: seed, the main versions, commit."""
         main = ", ".join(f"{name} {self.versions[name]}" for name in MAIN if name in self.versions)
         parts = (f"seed {self.seeds}" * bool(self.seeds), main, f"commit {self.commits}" * bool(self.commits))
-        return " · ".join(part for part in parts if part)
+        return " · ".join(filter(None, parts))
 
 
 def provenance(finished: pd.DataFrame) -> Provenance:
     """Gather what finished runs say of themselves."""
-    names = [column.removeprefix("version.") for column in finished if column.startswith("version.")]
-    versions = {
-        name: _all(finished[f"version.{name}"]) for name in sorted(names, key=lambda name: (name != MAIN[0], name))
-    }
-    commands = tuple(command for command in finished.command.unique() if command)
-    seeds = finished.seed.dropna().astype(int)
-    return Provenance(
-        commands, _all(seeds), {name: said for name, said in versions.items() if said}, _all(finished.commit)
-    )
+    told = {name: _all(values) for name, values in finished.filter(regex="^version[.]").items()}
+    named = {str(name).removeprefix("version."): said for name, said in told.items() if said}
+    versions = dict(sorted(named.items(), key=lambda item: (item[0] != MAIN[0], item[0])))
+    commands = [command for command in finished.command.unique() if command]
+    return Provenance(commands, _all(finished.seed.astype("Int64")), versions, _all(finished.commit))
 
 
-def _all(values: Iterable[object]) -> str:
+def _all(values: pd.Series) -> str:
     """`0`, or `0, 1, 2`: distinct values, sorted, absent ones left out."""
-    found = {value for value in values if value == value and value != ""}
-    return ", ".join(map(str, sorted(found, key=lambda value: (not isinstance(value, int), str(value).zfill(12)))))
+    found = map(str, values.dropna().unique())
+    return ", ".join(sorted(filter(None, found), key=lambda text: text.zfill(12)))

@@ -2,10 +2,11 @@
 
 import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qstudy.errors import UserError
 from qstudy.files import parse_json, read_json
@@ -16,8 +17,7 @@ RECORDS = "records.jsonl"
 """A report keeps a copy of its records under this name, so that it can be rebuilt from itself."""
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """A record that was read."""
 
     source: str
@@ -27,30 +27,36 @@ class Read:
     """All of it, compressed: see `unpacked`."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A record that could not be used."""
 
     source: str
     message: str
 
 
-def read_folder(folder: Path) -> Iterator[Read | Problem]:
+def read_folder(folder: Path, problems: list[Problem]) -> Iterator[Read]:
     """Every record of a study (`runs/*/record.json`) or of a report written earlier (`records.jsonl`), in fixed order.
+
+    Args:
+        folder: of the study or report.
+        problems: those that cannot be used are added to it.
 
     Raises:
         UserError: there is no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a study, such as studies/digits.")
-    for source, values in _values(folder):
+    for source, values in _sources(folder):
         try:
-            if isinstance(values, UserError):
-                raise values
-            yield _read(source, values)
+            yield _read(source, values())
         except UserError as error:
             said = str(error).replace(f"{folder}/", "").removeprefix(f"{source} is ")
-            yield Problem(source, said.rstrip("."))
+            problems.append(Problem(source, said.rstrip(".")))
+
+
+def unpacked(content: bytes) -> str:
+    """A record's JSON, in one line; of thousands only the compressed form stays in memory."""
+    return zlib.decompress(content).decode() if content else "{}"
 
 
 def _read(source: str, values: Any) -> Read:
@@ -61,28 +67,16 @@ def _read(source: str, values: Any) -> Read:
     return Read(source, record, zlib.compress(json.dumps(values, ensure_ascii=False).encode(), 1))
 
 
-def unpacked(content: bytes) -> str:
-    """A record's JSON, in one line; of thousands only the compressed form stays in memory."""
-    return zlib.decompress(content).decode() if content else "{}"
-
-
-def _values(folder: Path) -> Iterator[tuple[str, Any]]:
-    """(source, JSON or the error that reading it gave)."""
+def _sources(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(source, what reads its JSON)."""
     # A fixed depth rather than `**`: studies link folders, and checkpoints lie deeper.
-    paths = {path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{RECORD_FILE}")}
-    for path in sorted(paths):
-        source = str(path.relative_to(folder))
-        try:
-            yield source, read_json(path)
-        except UserError as error:
-            yield source, error
+    paths = sorted({path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{RECORD_FILE}")})
+    for path in paths:
+        yield str(path.relative_to(folder)), partial(read_json, path)
     if paths or not (folder / RECORDS).exists():
         return
     with (folder / RECORDS).open("rb") as file:
         for number, line in enumerate(file, start=1):
-            source = f"{RECORDS}:{number}"
-            try:
-                if line.strip():
-                    yield source, parse_json(line.rstrip(b"\n"), source)
-            except UserError as error:
-                yield source, error
+            if line.strip():
+                source = f"{RECORDS}:{number}"
+                yield source, partial(parse_json, line.rstrip(b"\n"), source)

@@ -1,12 +1,12 @@
-"""From the records of a study to `reports/NAME/`: tables, figures and the page. `python -m analysis.report --help`."""
+"""From the records of a study to `reports/NAME/`: tables, figures and the page."""
 
 import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
-from jsonargparse import auto_cli
-
+from analysis.figures import FIGURES
 from analysis.folder import write_report
 from analysis.latex import to_latex
 from analysis.measures import best
@@ -15,18 +15,25 @@ from analysis.records import RECORDS, unpacked
 from analysis.section import MANY, folder_name, names, sections
 from analysis.study import Study, load_studies
 from analysis.summary import facts, sentence
-from analysis.tables import Table
+from analysis.tables import TABLES, Table
 from analysis.tables.claims import claims
 from analysis.tables.comparison import comparison
 from analysis.text import counted, one_line
 from analysis.write import to_csv, to_markdown
 from qstudy.errors import UserError
+from qstudy.named import imported
 
+T = TypeVar("T")
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 def report(
-    study: Path, out: Path | None = None, also: Path | list[Path] | None = None, split: str | None = None
+    study: Path,
+    out: Path | None = None,
+    also: Path | list[Path] | None = None,
+    split: str | None = None,
+    table: str | list[str] | None = None,
+    figure: str | list[str] | None = None,
 ) -> None:
     """Rebuild tables, figures and the HTML page of one study or several from their run records.
 
@@ -35,12 +42,16 @@ def report(
         out: folder to write to; reports/NAME by default.
         also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
         split: the set whose word error rate is reported; by default test if there is one, else dev.
+        table: a table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
+        figure: a figure of your own, likewise.
     """
-    folders = [study, *(also if isinstance(also, list) else [also] if also else [])]
+    folders = [study, *_several(also)]
+    figures = [*FIGURES, *(imported(name, (), "figure") for name in _several(figure))]
+    makers = [*TABLES, *(imported(name, (), "table") for name in _several(table))]
     studies = load_studies(*folders, split=split)
     out = out or Path("reports") / folder_name(studies)
     _require_whole(out, folders, studies)
-    shown, shared = sections(studies), _shared(studies)
+    shown, shared = sections(studies, figures, makers), _shared(studies)
     tables = [*shared, *(table for section in shown for table in section.tables)]
     contents = {
         f"{table.name}.{ending}": writer(table).encode() for table in tables for ending, writer in WRITERS.items()
@@ -55,6 +66,11 @@ def report(
     print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
 
 
+def _several(given: T | list[T] | None) -> list[T]:
+    """What an option was given, once or several times."""
+    return given if isinstance(given, list) else [] if given is None else [given]
+
+
 def _require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
     """A report that replaces the records it was made from must have understood them all."""
     lost = [problem for one in studies for problem in one.problems if problem.source.startswith(RECORDS)]
@@ -65,9 +81,9 @@ def _require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None
 
 
 def _shared(studies: list[Study]) -> list[Table]:
-    held = claims(list(zip(names(studies), studies, strict=True)))
     across = comparison(studies)
-    return [table for table in (held, across and replace(across, folded=len(across.frame) > MANY)) if table]
+    found = (claims(list(zip(names(studies), studies, strict=True))), across)
+    return [replace(table, folded=table is across and len(table.frame) > MANY) for table in found if table]
 
 
 def _records(studies: list[Study]) -> bytes:
@@ -88,16 +104,3 @@ def _say(study: Study) -> None:
         print("  No trained trial is within the budgets.")
     if study.problems:
         print(f"  {counted(len(study.problems), 'record')} could not be read; the page lists them.")
-
-
-def main() -> None:
-    """Run `report` from the command line; a user's error ends with one line and exit code 2."""
-    try:
-        auto_cli(report)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,12 +7,12 @@ from itertools import takewhile
 from typing import Any
 
 from analysis.configs import flat
-from analysis.figures import pictures
+from analysis.figures import FIGURES, Figures, pictures
 from analysis.figures.interactive import coded, columns
 from analysis.figures.style import Picture
 from analysis.records import unpacked
 from analysis.study import Study
-from analysis.tables import TABLES, Table
+from analysis.tables import TABLES, Table, Tables
 from analysis.tables.runs import unfinished
 
 MANY = 40  # rows: more than this are shown on demand
@@ -33,10 +33,12 @@ class Section:
     """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
 
 
-def sections(studies: Sequence[Study]) -> list[Section]:
-    """One section for each study."""
+def sections(studies: Sequence[Study], figures: Figures = FIGURES, tables: Tables = TABLES) -> list[Section]:
+    """One section for each study, of these figures and tables."""
+    several = len(studies) > 1
     return [
-        _section(study, name if len(studies) > 1 else "") for study, name in zip(studies, names(studies), strict=True)
+        _section(study, name if several else "", figures, tables)
+        for study, name in zip(studies, names(studies), strict=True)
     ]
 
 
@@ -63,12 +65,12 @@ def _common(studies: Sequence[Study]) -> str:
     return "-".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, words))
 
 
-def _section(study: Study, name: str) -> Section:
+def _section(study: Study, name: str, figures: Figures, tables: Tables) -> Section:
     prefix = f"{name}_" if name else ""
-    shown = [replace(one, name=f"{prefix}{one.name}") for one in pictures(study)]
-    tables = [_shown(table, prefix) for make in TABLES if (table := make(study))]
+    shown = [replace(one, name=f"{prefix}{one.name}") for one in pictures(study, figures)]
+    made = [_shown(table, prefix) for make in tables if (table := make(study))]
     stopped = unfinished(study)
-    return Section(name, study, shown, tables, stopped and _shown(stopped, prefix), _data(study, shown))
+    return Section(name, study, shown, made, stopped and _shown(stopped, prefix), _data(study, shown))
 
 
 def _shown(table: Table, prefix: str) -> Table:

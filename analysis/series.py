@@ -2,12 +2,13 @@
 
 import pandas as pd
 
-from analysis.study import Study
+from analysis.study import Study, middle
 from analysis.variants import order
 from qstudy.bits import FLOAT
 
 ALONE = "weights alone"
 SAME = "activations as weights"
+FIXED = "-bit activations"
 PART = "encoder"
 
 
@@ -15,45 +16,33 @@ def series(study: Study) -> pd.DataFrame:
     """The study's uniform settings in series of two widths or more, one row per series and width, weights alone first.
 
     Columns beside those of `Study.settings`: `kind` (`weights alone`, `activations as weights`, `8-bit activations`),
-    `name` (the method), `width` (bits of the weights, int), `runs` (how many share the cell: the one in the middle by
-    word error rate stands for them; no picking of lucky ones).
+    `name` (the method), `width` (bits of the weights, int), `runs` (how many share the cell).
     """
     settings = study.settings[study.settings.uniform]
-    widths = list(zip(settings.weight_bits.astype(int), settings.activation_bits.astype(int), strict=True))
-    kinds = _kinds(set(widths))
-    found = settings.assign(
-        width=[width for width, _ in widths], kind=[kinds[pair] for pair in widths], name=settings.method
-    ).explode("kind")
+    weights, activations = settings.weight_bits.astype(int), settings.activation_bits.astype(int)
+    kind = (activations.astype(str) + FIXED).mask(weights == activations, SAME).mask(activations == FLOAT, ALONE)
+    found = settings.assign(width=weights, kind=kind, name=settings.method)
+    eight = found[(weights == 8) & (activations == 8)]
+    if ((activations == 8) & (weights != 8)).any():  # 8/8 ends both the series of equal widths and that of 8 bits
+        alike = found if ((weights == activations) & (weights != 8)).any() else found.drop(eight.index)
+        found = pd.concat([alike, eight.assign(kind=f"8{FIXED}")])
     found = found[found.groupby(["kind", "name"]).width.transform("nunique") > 1]  # one width is no series
-    places = {method: place for place, method in enumerate(order(found.name))}
-    found = found.assign(
-        place=[
-            (kind != ALONE, kind == SAME, kind, places[name]) for kind, name in zip(found.kind, found.name, strict=True)
-        ]
-    )
-    return _middle(found.sort_values("place", kind="stable").drop(columns="place"))
+    kinds = sorted(set(found.kind), key=lambda kind: (kind != ALONE, kind == SAME, kind))
+    ranks = [*kinds, *order(found.name)]
+    return _cells(found.sort_values(["kind", "name"], key=lambda column: column.map(ranks.index), kind="stable"))
 
 
 def rows(study: Study) -> pd.DataFrame:
     """The rows of a table by width: float runs for reference, the series, and runs with few bits in the encoder."""
-    floats = study.settings[study.settings.policy == "float"]
-    floats = pd.concat([study.references, floats])
-    floats = _middle(floats.assign(kind="float", name=floats.title, width=FLOAT))
-    return pd.concat([floats, series(study), _middle(_encoders(study))], ignore_index=True)
+    floats = pd.concat([study.references, study.settings[study.settings.policy == "float"]])
+    floats = _cells(floats.assign(kind="float", name=floats.title, width=FLOAT))
+    return pd.concat([floats, series(study), _cells(_encoders(study))], ignore_index=True)
 
 
-def _middle(found: pd.DataFrame) -> pd.DataFrame:
-    """Of the settings in each cell the one in the middle (of an even number, the better), most bits first."""
-    if found.empty:
-        return found.assign(runs=0)
-    keys = ["kind", "name", "width"]
-    ordered = found.assign(series=found.groupby(keys[:2], sort=False).ngroup()).sort_values(
-        ["series", "width", "wer"], ascending=[True, False, True], kind="stable"
-    )
-    grouped = ordered.groupby(keys, sort=False)
-    runs, place = grouped.n.transform("sum"), grouped.cumcount()
-    size = grouped.n.transform("size")
-    return ordered.assign(runs=runs)[place == (size - 1) // 2].drop(columns="series")
+def _cells(found: pd.DataFrame) -> pd.DataFrame:
+    """One setting per cell (`analysis.study.middle`): the series as they come, most bits first."""
+    found = found.assign(place=found.groupby(["kind", "name"], sort=False).ngroup())
+    return middle(found, ["kind", "name", "width"]).sort_values(["place", "width"], ascending=[True, False])
 
 
 def _encoders(study: Study) -> pd.DataFrame:
@@ -71,19 +60,3 @@ def _only(layers: pd.DataFrame) -> pd.Series:
     """Run -> the weight width of its layers, where they have only one."""
     found = layers.groupby("run").weight.agg(["min", "max"])
     return found["min"][found["min"] == found["max"]]
-
-
-def _kinds(widths: set[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
-    """What each (weight, activation) pair belongs to; 8/8 ends both the series of equal widths and that of 8 bits."""
-    same = any(weight == activation != 8 for weight, activation in widths)
-    kinds: dict[tuple[int, int], list[str]] = {}
-    for weight, activation in widths:
-        fixed = f"{activation}-bit activations"
-        others = any(other != activation == act for other, act in widths)
-        if activation == FLOAT:
-            kinds[weight, activation] = [ALONE]
-        elif weight != activation:
-            kinds[weight, activation] = [fixed]
-        else:
-            kinds[weight, activation] = [SAME] * (same or not others) + [fixed] * (others and weight == 8)
-    return kinds

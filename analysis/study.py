@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ class Study:
 
     wer, low, high  error rate and interval on the reported set
     choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
+    choice_high     upper end of its interval
     latency_ms, rtf on the first of `accelerators`
     float_run, float_wer, float_bytes, float_low, float_high, float_choice_high
                     of the float baseline that it started from, else of the study's first
@@ -67,7 +67,7 @@ class Study:
     @property
     def reference(self) -> pd.Series | None:
         """The only row of `references`."""
-        return None if self.references.empty else self.references.iloc[0]
+        return first(self.references)
 
     def runs_of(self, setting: pd.Series) -> pd.DataFrame:
         """The finished runs that a row of `settings` is the mean of."""
@@ -80,18 +80,13 @@ class Study:
     @cached_property
     def size_budget(self) -> float | None:
         """Bytes that a model may have."""
-        return _first(self.runs.size_budget)
+        return next(iter(self.runs.size_budget.dropna()), None)
 
     @cached_property
     def latency_budgets(self) -> dict[str, float]:
         """Accelerator -> milliseconds that a model may take."""
-        found = {name: _first(self.runs[f"budget_ms.{name}"]) for name in _suffixes(self.runs, "budget_ms")}
-        return {name: limit for name, limit in found.items() if limit is not None}
-
-    @property
-    def limited(self) -> bool:
-        """Whether the study has any budget."""
-        return self.size_budget is not None or bool(self.latency_budgets)
+        limits = {name: self.runs[f"budget_ms.{name}"].dropna() for name in _suffixes(self.runs, "budget_ms")}
+        return {name: float(found.iloc[0]) for name, found in limits.items() if len(found)}
 
     @cached_property
     def accelerators(self) -> list[str]:
@@ -107,24 +102,15 @@ class Study:
     @property
     def described_split(self) -> str:
         """The set with its counts: `test (300 utterances, 1,500 words)`."""
-        known = self.finished[self.finished[f"words.{self.split}"] > 0]
-        if known.empty:
+        known = first(self.finished[self.finished[f"words.{self.split}"] > 0])
+        if known is None:
             return self.split
-        counts = [(known.iloc[0][f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
+        counts = [(known[f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
         return f"{self.split} ({', '.join(counted(int(count), noun) for count, noun in counts if count > 0)})"
 
     def errors_of(self, run: str) -> pd.DataFrame:
         """Errors and words of a run on the reported set, by utterance; empty if its record has none."""
-        found = self._errors.get(run)
-        return self.errors.iloc[:0] if found is None else self.errors.iloc[found]
-
-    @cached_property
-    def _errors(self) -> dict[str, np.ndarray]:
-        """Run -> rows of `errors` on the reported set."""
-        places = np.flatnonzero(self.errors.set == self.split)
-        codes = self.errors.run.cat.codes.to_numpy()[places]
-        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))  # a run's rows follow each other
-        return {self.errors.run.iloc[places[start]]: places[start:end] for start, end in pairwise(edges)}
+        return self.errors[(self.errors.run == run) & (self.errors.set == self.split)]
 
 
 def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
@@ -140,8 +126,8 @@ def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
     frames = load(*folders)
     where = " and ".join(map(str, folders))
     if frames.runs.empty:
-        first = frames.problems[0].message if frames.problems else ""
-        broken = f" (and {len(frames.problems)} that cannot be read: {first})" if first else ""
+        lost = frames.problems
+        broken = f" (and {len(lost)} that cannot be read: {lost[0].message})" if lost else ""
         raise UserError(f"{where} holds no run records{broken}; run `qstudy sweep` first, or name another folder.")
     names = list(frames.runs.study.unique())
     return [_study(frames, name, split, () if index else frames.problems, where) for index, name in enumerate(names)]
@@ -154,23 +140,24 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
     spreads = {f"spread.{name}": grouped[f"wer.{name}"].std() for name in _suffixes(runs, "wer")}
     found = found.assign(n=grouped.size(), spread=grouped.wer.std(), **spreads)
     if len(found) < len(runs):
-        numbers = [name for name in runs.select_dtypes("number").columns if name not in PER_RUN]
+        numbers = runs.select_dtypes("number").columns.difference(PER_RUN)
         found[numbers] = grouped[numbers].mean()
     return found.reset_index(drop=True)
+
+
+def middle(settings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Of the settings that agree in `keys` the one in the middle by word error rate (of an even number, the better),
+    lowest rate first; no picking of lucky ones. `runs` says for how many it stands."""
+    ordered = settings.sort_values("wer", kind="stable", ignore_index=True)
+    grouped = ordered.groupby(keys, sort=False)
+    chosen = grouped.cumcount() == (grouped.n.transform("size") - 1) // 2
+    return ordered.assign(runs=grouped.n.transform("sum"))[chosen]
 
 
 def _study(frames: Frames, name: str, split: str | None, problems: tuple[Problem, ...], where: str) -> Study:
     several = frames.runs.study.nunique() > 1  # copies cost memory
     parts = (frames.runs, frames.layers, frames.errors, frames.samples)
     runs, layers, errors, samples = (part[part.study == name] if several else part for part in parts)
-    reported = _split(runs, split, where)
-    complete = runs[(runs.state == "complete") & runs[f"wer.{reported}"].notna()]
-    on_dev = "wer.dev" in runs and complete.loc[~complete.is_baseline, "wer.dev"].notna().all()
-    chosen_on = "dev" if on_dev else reported
-    return Study(name, reported, chosen_on, _extended(runs, reported, chosen_on), layers, errors, samples, problems)
-
-
-def _split(runs: pd.DataFrame, split: str | None, where: str) -> str:
     complete = runs[runs.state == "complete"]
     found = [name for name in _suffixes(runs, "wer") if complete[f"wer.{name}"].notna().any()]
     splits = sorted(found, key=lambda name: {"test": 0, "dev": 2}.get(name, 1))
@@ -181,33 +168,23 @@ def _split(runs: pd.DataFrame, split: str | None, where: str) -> str:
         )
     if split is not None and split not in splits:
         raise UserError(f"split: no finished run in {where} was scored on {split!r}; there are {', '.join(splits)}.")
-    return split or splits[0]
+    split = split or splits[0]
+    trials = complete[~complete.is_baseline & complete[f"wer.{split}"].notna()]
+    chosen_on = "dev" if "wer.dev" in runs and trials["wer.dev"].notna().all() else split
+    return Study(name, split, chosen_on, _extended(runs, split, chosen_on), layers, errors, samples, problems)
 
 
 def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     """With the columns that `Study` documents."""
-    first, *_ = [*_accelerators(runs), ""]
-    own = {
-        "wer": f"wer.{split}",
-        "low": f"low.{split}",
-        "high": f"high.{split}",
-        "choice": f"wer.{chosen_on}",
-        "latency_ms": f"latency_ms.{first}",
-        "rtf": f"rtf.{first}",
-    }
+    accelerator = next(iter(_accelerators(runs)), "")
+    own = {"wer": f"wer.{split}", "low": f"low.{split}", "high": f"high.{split}", "choice": f"wer.{chosen_on}"}
+    own |= {"choice_high": f"high.{chosen_on}", "latency_ms": f"latency_ms.{accelerator}", "rtf": f"rtf.{accelerator}"}
     runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
-    floats = {
-        "float_wer": "wer",
-        "float_bytes": "size_bytes",
-        "float_low": "low",
-        "float_high": "high",
-        "float_choice_high": f"high.{chosen_on}",
-    }
     baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
     names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
-    told = {name: names.map(baselines[column]).astype(float) for name, column in floats.items()}
-    return runs.assign(float_run=names, **told)
+    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "low", "high", "bytes", "choice_high"]]
+    return runs.assign(float_run=names).join(of_float.astype(float).add_prefix("float_"), on="float_run")
 
 
 def _accelerators(runs: pd.DataFrame) -> list[str]:
@@ -220,6 +197,6 @@ def _suffixes(frame: pd.DataFrame, prefix: str) -> list[str]:
     return [name.removeprefix(f"{prefix}.") for name in frame.columns if name.startswith(f"{prefix}.")]
 
 
-def _first(values: pd.Series) -> float | None:
-    known = values.dropna()
-    return None if known.empty else float(known.iloc[0])
+def first(runs: pd.DataFrame) -> pd.Series | None:
+    """The first row, if there is one."""
+    return None if runs.empty else runs.iloc[0]

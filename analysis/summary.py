@@ -1,16 +1,16 @@
 """What a study comes to, in two or three figures and a sentence."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
 from analysis.measures import best, compression, smallest_lossless
 from analysis.study import Study
+from analysis.tables.table import interval
 from analysis.text import counted, listed, number, percent, size
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """One figure that the page shows large."""
 
     name: str
@@ -21,34 +21,29 @@ class Fact:
 def facts(study: Study) -> list[Fact]:
     """The baseline, the best setting within the budgets, the smallest one that loses nothing measurable."""
     found = []
+    chosen = "" if study.chosen_on == study.split else f", chosen on {study.chosen_on}"
     if (one := study.reference) is not None:
         found.append(Fact("Float baseline", _rate(one), _joined(_ends(one), _size(one))))
     if (one := best(study)) is not None:
-        name = "Lowest WER within the budgets" if study.limited else "Lowest WER"
-        found.append(Fact(name + _choice(study), _rate(one), _joined(_name(one), _ends(one), _size(one), _costs(one))))
+        limited = study.size_budget is not None or study.latency_budgets
+        name = "Lowest WER within the budgets" if limited else "Lowest WER"
+        found.append(Fact(name + chosen, _rate(one), _joined(_name(one), _ends(one), _size(one), *_costs(one))))
     if (one := smallest_lossless(study)) is not None:
-        name = "Smallest within the float baseline’s interval"
-        note = _joined(_name(one), f"{_rate(one)} {_ends(one)}", _costs(one))
-        found.append(Fact(name + _choice(study), _size(one), note))
+        name = f"Smallest within the float baseline’s interval{chosen}"
+        found.append(Fact(name, _size(one), _joined(_name(one), f"{_rate(one)} {_ends(one)}", *_costs(one))))
     return found
 
 
 def sentence(study: Study) -> str:
     """How many runs came to what end."""
-    trials = study.runs[~study.runs.is_baseline]
-    pruned, failed = ((trials.state == state).sum() for state in ("pruned", "failed"))
+    states = study.runs.state[~study.runs.is_baseline].value_counts()
     parts = [counted(len(study.trials), "trained trial")]
-    parts += [f"{counted(len(study.settings), 'setting')}"] * (len(study.settings) < len(study.trials))
-    parts += [f"{pruned} pruned"] * bool(pruned) + [f"{failed} failed"] * bool(failed)
-    budgets = [size(study.size_budget)] * (study.size_budget is not None)
+    parts += [counted(len(study.settings), "setting")] * (len(study.settings) < len(study.trials))
+    parts += [f"{states[state]} {state}" for state in ("pruned", "failed") if state in states]
+    budgets = [size(study.size_budget)] if study.size_budget is not None else []
     budgets += [f"{number(limit)} ms on {name}" for name, limit in study.latency_budgets.items()]
     limited = f", under a budget of {listed(budgets)}" if budgets else ""
     return f"{listed(parts)}{limited}. Word error rates (WER) are on {study.described_split}."
-
-
-def _choice(study: Study) -> str:
-    """Where the winner was chosen, if not on what is reported."""
-    return "" if study.chosen_on == study.split else f", chosen on {study.chosen_on}"
 
 
 def _name(one: pd.Series) -> str:
@@ -59,10 +54,10 @@ def _size(one: pd.Series) -> str:
     return size(one.size_bytes) if one.size_bytes > 0 else ""
 
 
-def _costs(one: pd.Series) -> str:
+def _costs(one: pd.Series) -> tuple[str, str]:
     smaller = compression(one.to_frame().T).iloc[0]
     latency = f"{number(one.latency_ms)} ms" if one.latency_ms > 0 else ""
-    return _joined(f"{smaller:.1f}× smaller" if smaller > 0 else "", latency)
+    return f"{smaller:.1f}× smaller" if smaller > 0 else "", latency
 
 
 def _rate(one: pd.Series) -> str:
@@ -70,11 +65,8 @@ def _rate(one: pd.Series) -> str:
 
 
 def _ends(one: pd.Series) -> str:
-    """The interval over utterances; of several seeds their spread."""
-    if one.n > 1:
-        return f"± {percent(one.spread)} over {one.n} seeds"
-    return "" if pd.isna(one.low) or pd.isna(one.high) else f"[{percent(one.low)}, {percent(one.high)}]"
+    return interval(one.low, one.high, one.spread, one.n)
 
 
 def _joined(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, parts))

@@ -14,11 +14,9 @@ def percent(fraction: float | None) -> str:
     return f"{100 * fraction:.2f}" if abs(fraction) < 0.09995 else f"{100 * fraction:.1f}"
 
 
-def change(value: float | None, reference: float | None) -> str:
-    """A relative change in per cent, with its sign: `+12`, `−3`; a dash if there is nothing to compare with."""
-    if value is None or not reference or math.isnan(value) or math.isnan(reference):
-        return DASH
-    rounded = round(100 * (value / reference - 1))
+def change(ratio: float) -> str:
+    """A relative change in per cent, with its sign: `+12`, `−3`."""
+    rounded = round(100 * ratio)
     return f"{rounded:+d}".replace("-", "−") if rounded else "0"
 
 
@@ -30,18 +28,16 @@ def points(fraction: float) -> str:
     return "0" if float(text) == 0 else text.replace("-", "−")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A positive number with so many significant digits, never in exponent notation."""
-    if value is None or math.isnan(value):
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, never in exponent notation."""
+    if math.isnan(value):
         return DASH
-    if value == 0:
-        return "0"
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}" if value else "0"
 
 
-def size(value: float | None) -> str:
+def size(value: float) -> str:
     """A size in words: `489 KiB`, `1.95 MiB`."""
-    if value is None or math.isnan(value):
+    if math.isnan(value):
         return DASH
     return f"{number(value / MIB)} MiB" if value >= MIB else f"{number(value / 1024)} KiB"
 

@@ -1,7 +1,7 @@
 """Sample transcripts of the most telling runs, sentence by sentence."""
 
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import jiwer
 import numpy as np
@@ -18,8 +18,7 @@ Piece = tuple[str, str]
 """(`same`, `deleted` or `inserted`, neighbouring words); a substitution is a deleted piece and an inserted one."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """What one run heard."""
 
     run: str
@@ -27,41 +26,28 @@ class Line:
     """Policy and widths."""
     pieces: list[Piece]
 
-    @property
-    def correct(self) -> bool:
-        """Whether not a word differs."""
-        return all(kind == "same" for kind, _ in self.pieces)
 
-
-@dataclass(frozen=True)
-class Sentence:
-    """One reference with what the runs heard, largest model first."""
+class Sentence(NamedTuple):
+    """One reference with the runs that heard another, largest model first, and the titles of those that heard it."""
 
     reference: str
-    lines: list[Line]
-
-    @property
-    def right(self) -> list[Line]:
-        """Runs that heard every word."""
-        return [line for line in self.lines if line.correct]
-
-    @property
-    def wrong(self) -> list[Line]:
-        """Runs that did not."""
-        return [line for line in self.lines if not line.correct]
+    wrong: list[Line]
+    right: list[str]
 
 
 def sentences(study: Study) -> list[Sentence]:
     """Up to 8 sentences: those that the runs disagree on first, each in the order of the records."""
-    shown = _runs(study)
-    spoken = study.samples[["run"]].join(study.samples[["reference", "hypothesis"]].map(_kept))
-    heard = shown.merge(spoken, on="run")
-    found = [
-        Sentence(str(reference), [_line(one) for _, one in lines.iterrows()])
-        for reference, lines in heard.groupby("reference", sort=False)
-    ]
+    spoken = study.samples.assign(**study.samples[["reference", "hypothesis"]].map(_kept))
+    heard = _runs(study).merge(spoken[["run", "reference", "hypothesis"]], on="run")
+    found = [_sentence(str(reference), lines) for reference, lines in heard.groupby("reference", sort=False)]
     telling = sorted(range(len(found)), key=lambda place: -len(found[place].wrong))[:SENTENCES]
     return [found[place] for place in sorted(telling)]
+
+
+def _sentence(reference: str, heard: pd.DataFrame) -> Sentence:
+    lines = [Line(one.run, one.title, differences(reference, one.hypothesis)) for one in heard.itertuples()]
+    wrong = [line for line in lines if any(kind != "same" for kind, _ in line.pieces)]
+    return Sentence(reference, wrong, [line.title for line in lines if line not in wrong])
 
 
 def differences(reference: str, hypothesis: str) -> list[Piece]:
@@ -71,11 +57,10 @@ def differences(reference: str, hypothesis: str) -> list[Piece]:
         return [(kind, " ".join(some)) for kind, some in (("deleted", words), ("inserted", heard)) if some]
     pieces: list[Piece] = []
     for chunk in jiwer.process_words(" ".join(words), " ".join(heard)).alignments[0]:
-        old = " ".join(words[chunk.ref_start_idx : chunk.ref_end_idx])
-        new = " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx])
-        pieces += [("same", old)] if chunk.type == "equal" else [("deleted", old), ("inserted", new)]
-    kept = groupby([piece for piece in pieces if piece[1]], key=lambda piece: piece[0])
-    return [(kind, " ".join(text for _, text in some)) for kind, some in kept]
+        same = chunk.type == "equal"
+        pieces += [("same" if same else "deleted", word) for word in words[chunk.ref_start_idx : chunk.ref_end_idx]]
+        pieces += [("inserted", word) for word in heard[chunk.hyp_start_idx : chunk.hyp_end_idx] if not same]
+    return [(kind, " ".join(text for _, text in some)) for kind, some in groupby(pieces, key=lambda piece: piece[0])]
 
 
 def _kept(text: str) -> str:
@@ -90,9 +75,5 @@ def _runs(study: Study) -> pd.DataFrame:
     best = trials[trials.run.isin(front(study.settings).run)]
     chosen = (best if len(best) else trials).sort_values("size_bytes", ascending=False, kind="stable")
     places = np.linspace(0, len(chosen) - 1, min(RUNS, len(chosen))).round().astype(int)
-    return pd.concat([finished[finished.is_baseline], chosen.iloc[places]])[["run", "policy", "title", "label"]]
-
-
-def _line(one: pd.Series) -> Line:
-    title = one.title if one.policy == "float" else f"{one.title} {one.label}"
-    return Line(one.run, title, differences(one.reference, one.hypothesis))
+    shown = pd.concat([finished[finished.is_baseline], chosen.iloc[places]])
+    return shown[["run"]].assign(title=shown.title.where(shown.policy == "float", shown.title + " " + shown.label))

@@ -124,7 +124,8 @@ def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
     Raises:
         UserError: it is none, cannot be imported, or only a model file asks for it.
     """
-    choices = f"give one of {', '.join(known)}, or an import path (file.Class)"
+    short = ", ".join(known)
+    choices = f"give one of {short}, or an import path (file.Class)" if short else "give an import path (file.name)"
     if not isinstance(name, str) or "." not in name:
         raise UserError(f"{what}: {name!r} is not known; {choices}.")
     module, _, attribute = name.rpartition(".")

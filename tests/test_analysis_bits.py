@@ -1,11 +1,12 @@
 """Widths in words."""
 
+import math
 from typing import Any
 
 import analysis_study as made
 import pytest
 
-from analysis.bits import describe, label, means, uniform
+from analysis.bits import widths as told
 
 LAYERS = {name: {"kind": kind, "parameters": count} for name, (kind, count) in made.LAYERS.items()}
 USUAL = {"quantizer": "uniform", "granularity": "channel", "placement": "accelerator"}
@@ -34,20 +35,22 @@ def layers(widths: dict[str, tuple[int, int]], **more: Any) -> list[dict[str, An
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_widths_in_words(widths: Any, short: str, text: str, same: tuple[int, int] | None) -> None:
-    assert label(layers(widths)) == short
-    assert describe(layers(widths)) == text
-    assert uniform(layers(widths)) == same
+    found = told(layers(widths))
+    assert (found["label"], found["bits"], found["uniform"]) == (short, text, same is not None)
+    if same:
+        assert (found["weight_bits"], found["activation_bits"]) == same
 
 
 def test_what_is_out_of_the_ordinary_is_told() -> None:
     widths = dict.fromkeys(LAYERS, (4, 8))
     codebook = layers(widths, quantizer="codebook", granularity="tensor")
-    assert describe(codebook) == "W4A8, codebook, per tensor"
-    assert describe(layers(widths, placement="cpu")) == "W4A8, 8 on CPU"
-    assert describe([]) == "–"
+    assert told(codebook)["bits"] == "W4A8, codebook, per tensor"
+    assert told(layers(widths, placement="cpu"))["bits"] == "W4A8, 8 on CPU"
+    assert told([])["bits"] == "–"
 
 
 def test_means_weigh_layers_by_their_parameters() -> None:
-    first, table = {"parameters": 300}, {"kind": "embedding", "parameters": 100}
-    assert means([{"weight": 4, "activation": 8, **first}, {"weight": 32, "activation": 32, **table}]) == (11, 8)
-    assert means([]) == (None, None)
+    first, table = layers({"encoder": (4, 8), "table": (32, 32)})
+    found = told([first | {"parameters": 300}, table | {"kind": "embedding", "parameters": 100}])
+    assert (found["weight_bits"], found["activation_bits"]) == (11, 8)
+    assert math.isnan(told([])["weight_bits"])

@@ -31,7 +31,7 @@ def test_it_writes_tables_figures_page_and_records(written: Path):
 
 def test_the_same_records_give_the_same_bytes(written: Path, tmp_path: Path):
     """Elsewhere, in another process with another hash seed, from the copy of the records that the report keeps."""
-    command = [sys.executable, "-m", "analysis.report", str(written), "--out", str(tmp_path / "again")]
+    command = [sys.executable, "-m", "qstudy", "report", str(written), "--out", str(tmp_path / "again")]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Lowest WER within the budgets, chosen on dev: 1.40 % (fake_qat W5" in done.stdout
@@ -103,9 +103,9 @@ def test_several_studies_share_a_table(tmp_path: Path):
 
 
 def test_a_users_mistake_ends_in_one_line(tmp_path: Path):
-    command = [sys.executable, "-m", "analysis.report", str(tmp_path)]
+    command = [sys.executable, "-m", "qstudy", "report", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("qstudy: ")
     assert done.stderr.count("\n") == 1
     assert "holds no run records" in done.stderr

@@ -1,5 +1,6 @@
 """The contributor's page: every part that it prints is written to a file and used by the command below it."""
 
+import csv
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import analysis_study as made
 import pytest
 import torch
 import yaml
@@ -70,7 +72,7 @@ def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_is_one_screen_of_parts() -> None:
-    assert {"my_encoder.py", "my_shifts.py", "my_chip.yaml", "my_corpus.py"} <= set(FILES)
+    assert {"my_encoder.py", "my_shifts.py", "my_chip.yaml", "my_corpus.py", "my_tables.py"} <= set(FILES)
     assert max(len(code.splitlines()) for code in FILES.values()) < 60
 
 
@@ -131,3 +133,26 @@ def test_an_own_corpus_is_made_and_trained_on(folder: Path, corpus: Path) -> Non
     made = read_manifest(folder / "my" / "train.jsonl")
     assert {each.text for each in made} == {each.text for each in read_manifest(corpus / "train.jsonl")}
     assert read_json(folder / "own" / "record.json")["metrics"]["dev"]["utterances"] > 1
+
+
+def test_an_own_table_and_figure_are_in_the_report(folder: Path) -> None:
+    study = made.write(folder / "study", made.records())
+    command = [str(study) if word == "studies/quickstart" else word for word in words("report", "my_tables")]
+    main(command)
+    out = folder / "reports" / "quickstart"
+    rows = list(csv.DictReader((out / "smallest.csv").open()))
+    assert [int(row["size_bytes"]) for row in rows] == sorted(one["size_bytes"] for one in made.records()[1:26])[:3]
+    page = (out / "index.html").read_text()
+    assert {"latency_by_size.pdf", "smallest.tex"} <= {path.name for path in out.iterdir()}
+    assert "The smallest models</h2>" in page
+    assert 'id="latency_by_size"' in page
+
+
+@pytest.mark.parametrize(("option", "given"), [("table", "smallest"), ("figure", "my_tables.nothing")])
+def test_one_that_is_not_there_is_named(
+    folder: Path, option: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(folder), f"--{option}", given])
+    assert stopped.value.code == 2
+    assert f"{option}: '{given}'" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """The figures of a study. A new one is a function of a study in a file of its own, named in `FIGURES`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from matplotlib import rc_context
 
@@ -10,11 +10,13 @@ from analysis.figures.style import SETTINGS, Picture
 from analysis.figures.tradeoff import tradeoff
 from analysis.study import Study
 
-FIGURES: tuple[Callable[[Study], Iterator[Picture]], ...] = (by_width, tradeoff, allocation)
-"""In the order of the page; each yields as many pictures as the study has something to show for."""
+Figures = Sequence[Callable[[Study], Iterator[Picture]]]
+"""Each yields as many pictures as the study has something to show for."""
+FIGURES: Figures = (by_width, tradeoff, allocation)
+"""In the order of the page."""
 
 
-def pictures(study: Study) -> list[Picture]:
+def pictures(study: Study, figures: Figures = FIGURES) -> list[Picture]:
     """Everything that there is to show of a study, drawn in one style."""
     with rc_context(fname=SETTINGS):
-        return [picture for figure in FIGURES for picture in figure(study)]
+        return [picture for figure in figures for picture in figure(study)]

@@ -4,7 +4,7 @@ It takes a `Study` and gives a `Table`, or None where there is nothing to show; 
 studies of a report.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from analysis.study import Study
 from analysis.tables.by_width import cost_by_width, wer_by_width
@@ -12,5 +12,6 @@ from analysis.tables.quantizers import quantizers
 from analysis.tables.runs import runs
 from analysis.tables.table import Table
 
-TABLES: tuple[Callable[[Study], Table | None], ...] = (wer_by_width, cost_by_width, quantizers, runs)
+Tables = Sequence[Callable[[Study], Table | None]]
+TABLES: Tables = (wer_by_width, cost_by_width, quantizers, runs)
 """In the order of the page."""

@@ -6,29 +6,23 @@ import pandas as pd
 
 from analysis.series import rows, series
 from analysis.study import Study
-from analysis.tables.table import Column, Table, rate
+from analysis.tables.table import Column, Row, Table, interval, rate
 from analysis.text import MIB, number, percent
 from qstudy.bits import FLOAT
 
 NAMES = (Column("kind", "Quantized"), Column("policy", "Policy"))
+KEYS = ["kind", "name"]
+RATES = {"": "wer"} | {f"_{name}": name for name in ("low", "high", "within", "spread", "seeds", "runs")}
+COSTS = {"": "mib", "_step_ms": "step_ms"}
 
 
 def wer_by_width(study: Study) -> Table | None:
     """Word error rates: a row per series, a column per weight width; None without series."""
     if series(study).empty:
         return None
-    found = rows(study)
-    within = (found.policy != "float") & (found.wer <= found.float_high)
-    parts = {
-        "": "wer",
-        "_low": "low",
-        "_high": "high",
-        "_within": "within",
-        "_spread": "spread",
-        "_seeds": "n",
-        "_runs": "runs",
-    }
-    frame, widths = _wide(found.assign(within=within.astype(float)), "wer", parts)
+    found = rows(study).rename(columns={"n": "seeds"})
+    found["within"] = ((found.policy != "float") & (found.wer <= found.float_high)).astype(float)
+    frame, widths = _wide(found, "wer", RATES)
     columns = [rate(f"wer_{width}", _header(width), f"wer_{width}_within") for width in widths]
     caption = (
         f"WER (%) on {study.described_split} by weight width, every layer alike, with 95 % bootstrap intervals over "
@@ -41,8 +35,7 @@ def cost_by_width(study: Study) -> Table | None:
     """Packed size and time of a training step, in the same rows and columns."""
     if series(study).empty:
         return None
-    found = rows(study)
-    frame, widths = _wide(found.assign(mib=found.size_bytes / MIB), "size_mib", {"": "mib", "_step_ms": "step_ms"})
+    frame, widths = _wide(rows(study).eval(f"mib = size_bytes / {MIB}"), "size_mib", COSTS)
     columns = [_cost(f"size_mib_{width}", _header(width)) for width in widths]
     caption = (
         "Packed size (MiB), and behind it the median time of a training step (ms) as it was in the study, its workers "
@@ -54,15 +47,13 @@ def cost_by_width(study: Study) -> Table | None:
 def _wide(found: pd.DataFrame, key: str, parts: Mapping[str, str]) -> tuple[pd.DataFrame, list[int]]:
     """A row per series, for every width the columns `KEY_WIDTH` + part; and the widths, most bits first."""
     widths = sorted({int(width) for width in found.width}, reverse=True)
-    names = pd.MultiIndex.from_frame(found[["kind", "name"]].drop_duplicates())
-    values = {
-        f"{key}_{width}{part}": found[found.width == width].set_index(["kind", "name"])[column].reindex(names)
-        for width in widths
-        for part, column in parts.items()
-    }
-    frame = pd.DataFrame(values, index=names).reset_index(names=["kind", "policy"])
+    wide = found.pivot(index=KEYS, columns="width", values=list(parts.values()))
+    wide = wide.reindex(pd.MultiIndex.from_frame(found[KEYS].drop_duplicates()))
+    frame = pd.DataFrame(
+        {f"{key}_{width}{part}": wide[column, width] for width in widths for part, column in parts.items()}
+    )
     whole = [name for name in frame if name.endswith(("_runs", "_seeds", "_within"))]
-    return frame.astype(dict.fromkeys(whole, "Int64")), widths
+    return frame.astype(dict.fromkeys(whole, "Int64")).reset_index(names=["kind", "policy"]), widths
 
 
 def _header(width: int) -> str:
@@ -70,13 +61,15 @@ def _header(width: int) -> str:
 
 
 def _cost(key: str, header: str) -> Column:
-    return Column(
-        key, header, "r", number, lambda row: f"{number(row[f'{key}_step_ms'])} ms" if row[f"{key}_step_ms"] > 0 else ""
-    )
+    def step(row: Row) -> str:
+        milliseconds = row[f"{key}_step_ms"]
+        return f"{number(milliseconds)} ms" if milliseconds > 0 else ""
+
+    return Column(key, header, "r", number, step)
 
 
 def _seeds(found: pd.DataFrame) -> str:
-    most = int(found.n.max())
+    most = int(found.seeds.max())
     return "" if most == 1 else f", or the standard deviation over up to {most} seeds where there are several"
 
 
@@ -84,5 +77,5 @@ def _bold(study: Study) -> str:
     one = study.reference
     if one is None or pd.isna(one.high):
         return ""
-    interval = f"[{percent(one.low)}, {percent(one.high)}]"
-    return f" Bold: not above the float baseline's interval, {percent(one.wer)} {interval}."
+    ends = interval(one.low, one.high, one.spread, 1)
+    return f" Bold: not above the float baseline's interval, {percent(one.wer)} {ends}."

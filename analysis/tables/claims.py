@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,75 +10,78 @@ import pandas as pd
 from analysis.measures import Difference, difference, same_seeds
 from analysis.records import unpacked
 from analysis.series import series
-from analysis.study import Study
+from analysis.study import Study, middle
 from analysis.tables.table import Column, Row, Table
 from analysis.text import DASH, counted, listed, points
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 FEW = (4, 3, 2)  # weight bits at which training is held against rounding
+CAPTION = (
+    "Δ: WER minus that of what it is held against, in percentage points (of the packed against the training model: the "
+    "largest over all widths), with the 95 % interval of a bootstrap over utterances in which both runs get the same "
+    "draw (where records lack errors by utterance: made of both runs' intervals, hence wider). A difference counts if "
+    "its interval leaves zero out; no correction for the number of rows: of twenty rows without any difference one is "
+    "expected to look like one."
+)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One claim about one method in one study."""
 
     claim: str
     method: str
     """And how its activations are treated."""
-    gap: Difference
+    difference: float
+    low: float
+    high: float
     verdict: str
 
 
-def findings(study: Study) -> list[Finding]:
-    """Every claim about every series of the study."""
+def findings(study: Study) -> pd.DataFrame:
+    """Every claim about every series of the study: a row per `Finding`."""
     found = series(study)
-    return [finding for check in CHECKS for finding in check(study, found)]
+    found = found.assign(method=found["name"] + ", " + found.kind, rounds=[*map(_rounds_to_max, found.record)])
+    grouped = found.groupby("method")
+    found = found.assign(trained=grouped.steps.transform("max") > 0, rounds=grouped.rounds.transform("all"))
+    return pd.DataFrame([one for check in CHECKS for one in check(study, found)], columns=Finding._fields)
 
 
 def _lossless(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """8 bits lose nothing: the rate is within the float baseline's interval."""
-    if study.reference is None:
-        return
-    for one in _at(found, 8):
+    for one in _at(found, 8) if study.reference is not None else ():
         runs = study.runs_of(one)
         gap = difference(study, runs, study.floats_of(runs))
-        verdict = HOLDS if one.wer <= one.float_high else FAILS if gap.higher else OPEN
-        yield Finding("8 bits: WER within the float baseline's interval, or below", _name(one), gap, verdict)
+        claim = "8 bits: WER within the float baseline's interval, or below"
+        yield Finding(claim, one.method, *gap, _verdict(gap, one.wer <= one.float_high))
 
 
 def _no_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """8 bits trained lose nothing against float weights trained as long."""
-    control = study.settings[study.settings.policy == "float"].sort_values("wer", kind="stable")
-    if control.empty:
-        return
-    middle = control.iloc[(len(control) - 1) // 2]
-    for one in _at(found[_trained(found)], 8):
-        gap = _difference(study, one, middle)
-        yield Finding(
-            "8 bits: no worse than the float control, trained as long", _name(one), gap, FAILS if gap.higher else HOLDS
-        )
+    for _, control in middle(study.settings[study.settings.policy == "float"], ["policy"]).iterrows():
+        for one in _at(found[found.trained], 8):
+            gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(control)))
+            claim = "8 bits: no worse than the float control, trained as long"
+            yield Finding(claim, one.method, *gap, _verdict(gap, not gap.low > 0))
 
 
 def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """Trained policies beat rounding to the largest magnitude, the activations being equally wide."""
-    rivals = found[_rounds_to_max(found)]
     for width in FEW:
-        for one in _at(found[_trained(found)], width):
-            rival = rivals[(rivals.kind == one.kind) & (rivals.width == width)]
-            if not rival.empty:
-                gap = _difference(study, one, rival.iloc[-1])
-                verdict = HOLDS if gap.lower else FAILS if gap.higher else OPEN
-                yield Finding(f"{width} bits: lower WER than ptq max", _name(one), gap, verdict)
+        for one in _at(found[found.trained], width):
+            rivals = found[found.rounds & (found.kind == one.kind) & (found.width == width)]
+            for _, rival in rivals.tail(1).iterrows():
+                gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(rival)))
+                claim = f"{width} bits: lower WER than ptq max"
+                yield Finding(claim, one.method, *gap, _verdict(gap, gap.high < 0))
 
 
 def _packed(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """The packed model recognizes what the training model does; told by their rates on the dev set."""
-    rates = found["wer.dev"] if "wer.dev" in found else pd.Series(np.nan, index=found.index)
-    known = found.assign(gap=rates - found.training_model_wer).dropna(subset="gap")
-    for _, mine in known.groupby(["kind", "name"], sort=False):
+    known = found.assign(gap=found.get("wer.dev", np.nan) - found.training_model_wer).dropna(subset="gap")
+    for method, mine in known.groupby("method", sort=False):
         widest = mine.gap.iloc[int(mine.gap.abs().argmax())]
-        said = "all widths: the packed model's WER on dev is the training model's"
-        yield Finding(said, _name(mine.iloc[0]), Difference(widest), HOLDS if widest == 0 else FAILS)
+        said, verdict = "all widths: the packed model's WER on dev is the training model's", FAILS if widest else HOLDS
+        yield Finding(said, str(method), *Difference(widest), verdict)
 
 
 Check = Callable[[Study, pd.DataFrame], Iterator[Finding]]
@@ -89,75 +92,50 @@ CHECKS: tuple[Check, ...] = (_lossless, _no_worse, _beats_rounding, _packed)
 def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
     """A row per claim and method, for every (name, study) its difference and its verdict; None without findings."""
     prefixes = [f"{name} " if len(studies) > 1 else "" for name, _ in studies]
-    parts = [_part(study, prefix) for prefix, (_, study) in zip(prefixes, studies, strict=True)]
+    keys = ["claim", "method"]
+    parts = [
+        findings(study).set_index(keys).add_prefix(prefix.replace(" ", "_"))
+        for prefix, (_, study) in zip(prefixes, studies, strict=True)
+    ]
     frame = pd.concat(parts, axis=1, sort=False).reset_index()
     if frame.empty:
         return None
-    order = {claim: place for place, claim in enumerate(frame.claim.unique())}
-    frame = frame.sort_values("claim", key=lambda found: found.map(order), kind="stable")
+    frame = frame.sort_values("claim", key=lambda found: found.map(list(found.unique()).index), kind="stable")
     columns = [column for prefix in prefixes for column in _columns(prefix)]
     return Table("claims", "Claims", CAPTION, frame, (Column("claim", "Claim"), Column("method", "Method"), *columns))
 
 
-def _part(study: Study, prefix: str) -> pd.DataFrame:
-    """(claim, method) -> what was found."""
-    rows = [(one.claim, one.method, one.gap.value, one.gap.low, one.gap.high, one.verdict) for one in findings(study)]
-    found = pd.DataFrame(rows, columns=["claim", "method", "difference", "low", "high", "verdict"])
-    return found.set_index(["claim", "method"]).add_prefix(prefix.replace(" ", "_"))
-
-
 def _columns(prefix: str) -> list[Column]:
-    name, said = prefix.replace(" ", "_"), f"{prefix}Δ (points) [95 %]"
+    name = prefix.replace(" ", "_")
 
     def interval(row: Row) -> str:
-        return Difference(0, row[f"{name}low"], row[f"{name}high"]).words[1]
+        low, high = row[f"{name}low"], row[f"{name}high"]
+        return "" if np.isnan(low + high) else f"[{points(low)}, {points(high)}]"
 
+    gap = Column(f"{name}difference", f"{prefix}Δ (points) [95 %]", "r", points, interval, missing=DASH)
     verdict = Column(f"{name}verdict", f"{prefix}verdict", bold=lambda row: row[f"{name}verdict"] == FAILS)
-    return [Column(f"{name}difference", said, "r", points, interval, missing=DASH), verdict]
+    return [gap, verdict]
 
 
-CAPTION = (
-    "Δ: WER minus that of what it is held against, in percentage points (of the packed against the training model: the "
-    "largest over all widths), with the 95 % interval of a bootstrap over utterances in which both runs get the same "
-    "draw (where records lack errors by utterance: made of both runs' intervals, hence wider). A difference counts if "
-    "its interval leaves zero out; no correction for the number of rows: of twenty rows without any difference one is "
-    "expected to look like one."
-)
+def summaries(studies: Sequence[tuple[str, Study]]) -> dict[str, list[str]]:
+    """Claim -> for every (name, study) how often it holds."""
+    found = {name: findings(study) for name, study in studies}
+    claims = pd.concat(found.values()).claim.unique()
+    return {claim: [f"{name}: {_tally(mine[mine.claim == claim])}" for name, mine in found.items()] for claim in claims}
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A claim in a few words."""
-
-    claim: str
-    lines: list[str]
-    """One per study: how often it holds."""
-
-
-def summaries(studies: Sequence[tuple[str, Study]]) -> list[Summary]:
-    """Every claim with its tally in every (name, study)."""
-    found = [(name, findings(study)) for name, study in studies]
-    claims = dict.fromkeys(one.claim for _, mine in found for one in mine)
-    return [Summary(claim, [_line(name, mine, claim) for name, mine in found]) for claim in claims]
-
-
-def _line(name: str, found: Sequence[Finding], claim: str) -> str:
-    return f"{name}: {_tally([one for one in found if one.claim == claim]) or 'no such runs'}"
-
-
-def _tally(found: Sequence[Finding]) -> str:
+def _tally(found: pd.DataFrame) -> str:
     parts = []
     for verdict in (HOLDS, FAILS, OPEN):
-        mine = [one.method for one in found if one.verdict == verdict]
-        if mine:
+        mine = found.method[found.verdict == verdict]
+        if len(mine):
             names = "" if verdict == HOLDS or len(mine) == len(found) else f" ({'; '.join(mine)})"
             parts.append(f"{verdict} for {len(mine)} of {counted(len(found), 'method')}{names}")
-    return listed(parts)
+    return listed(parts) or "no such runs"
 
 
-def _difference(study: Study, one: pd.Series, other: pd.Series) -> Difference:
-    """Seed by seed."""
-    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(other)))
+def _verdict(gap: Difference, holds: bool) -> str:
+    return HOLDS if holds else FAILS if gap.low > 0 else OPEN
 
 
 def _at(found: pd.DataFrame, width: int) -> Iterator[pd.Series]:
@@ -166,20 +144,8 @@ def _at(found: pd.DataFrame, width: int) -> Iterator[pd.Series]:
         yield one
 
 
-def _name(one: pd.Series) -> str:
-    return f"{one['name']}, {one.kind}"  # `one.name` is pandas' own
-
-
-def _trained(found: pd.DataFrame) -> pd.Series:
-    """Whether training steps went into any run of the row's series."""
-    return found.groupby(["kind", "name"]).steps.transform("max") > 0
-
-
-def _rounds_to_max(found: pd.DataFrame) -> pd.Series:
-    """Whether all runs of the row's series are `ptq` whose widest weight is the last level."""
-    policies = [(json.loads(unpacked(record)).get("config") or {}).get("policy") or {} for record in found.record]
-    rounds = [
-        (p.get("name"), p.get("weight_range"), p.get("rounding", "nearest")) == ("ptq", "max", "nearest")
-        for p in policies
-    ]
-    return found.assign(rounds=rounds).groupby(["kind", "name"]).rounds.transform("all")
+def _rounds_to_max(record: bytes) -> bool:
+    """Whether the run is `ptq` whose widest weight is the last level."""
+    policy = (json.loads(unpacked(record)).get("config") or {}).get("policy") or {}
+    given = (policy.get("name"), policy.get("weight_range"), policy.get("rounding", "nearest"))
+    return given == ("ptq", "max", "nearest")

@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from analysis.measures import compression
-from analysis.study import Study
+from analysis.study import Study, middle
 from analysis.tables.table import Column, Table, rate
 from analysis.text import DASH, number
 
@@ -16,45 +16,33 @@ KEYS = ["policy", "bits"]
 
 def comparison(studies: Sequence[Study]) -> Table | None:
     """Word error rates of every setting on every set of every study; None if there is only one such column."""
-    several = len(studies) > 1
     if sum(len(study.splits) for study in studies) < 2:
         return None
     several = len(studies) > 1
-    parts = [_middle(study) for study in studies]
-    prefixes = [f"{study.name} " if several else "" for study in studies]
-    sizes = pd.concat([part.size_bytes for part in parts], axis=1).max(axis=1).rename("size")
-    values = [_values(study, part, prefix) for study, part, prefix in zip(studies, parts, prefixes, strict=True)]
-    frame = pd.concat([*values, -sizes], axis=1).reset_index()
+    columns, parts, sizes = [Column("policy", "Policy"), Column("bits", "Bits")], [], []
+    for study in studies:
+        prefix = f"{study.name} " if several else ""
+        found = pd.concat([study.references, study.settings]).assign(policy=lambda one: one.title)
+        found = middle(found, KEYS).set_index(KEYS)
+        columns += _columns(study, prefix)
+        parts.append(_values(study, found, prefix.replace(" ", "_")))
+        sizes.append(found.size_bytes)
+    frame = pd.concat([*parts, -pd.concat(sizes, axis=1).max(axis=1).rename("size")], axis=1).reset_index()
     frame = frame.assign(later=frame.policy != "float baseline").sort_values(["later", "size", *KEYS], kind="stable")
-    columns = [column for study, prefix in zip(studies, prefixes, strict=True) for column in _columns(study, prefix)]
     caption = (
         f"Word error rates (%) with 95 % intervals on {'each study and set' if several else 'each set'}. "
         "Where several settings share a row, the one in the middle is shown."
     )
-    return Table(
-        "comparison",
-        "Across data sets",
-        caption,
-        frame.drop(columns=["later", "size"]),
-        (Column("policy", "Policy"), Column("bits", "Bits"), *columns),
-    )
-
-
-def _middle(study: Study) -> pd.DataFrame:
-    """(method, widths) -> the setting in the middle by word error rate."""
-    found = pd.concat([study.references, study.settings]).sort_values("wer", kind="stable")
-    grouped = found.groupby(["title", "bits"], sort=False).wer
-    chosen = found[grouped.cumcount() == (grouped.transform("size") - 1) // 2]
-    return chosen.set_index(["title", "bits"]).rename_axis(KEYS)
+    return Table("comparison", "Across data sets", caption, frame.drop(columns=["later", "size"]), tuple(columns))
 
 
 def _values(study: Study, found: pd.DataFrame, prefix: str) -> pd.DataFrame:
     values = {f"{prefix}compression": compression(found)}
     for split in study.splits:
         parts = {"": "wer", "_low": "low", "_high": "high", "_spread": "spread"}
-        values |= {f"{prefix}{split} wer{part}": found[f"{column}.{split}"] for part, column in parts.items()}
-        values[f"{prefix}{split} wer_seeds"] = found.n
-    return pd.DataFrame(values).rename(columns=lambda name: name.replace(" ", "_"))
+        values |= {f"{prefix}{split}_wer{part}": found[f"{column}.{split}"] for part, column in parts.items()}
+        values[f"{prefix}{split}_wer_seeds"] = found.n
+    return pd.DataFrame(values)
 
 
 def _columns(study: Study, prefix: str) -> list[Column]:

@@ -1,7 +1,7 @@
 """Which quantizer a policy chose for every tensor, where it chose at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -11,52 +11,43 @@ from analysis.study import Study
 from analysis.tables.table import Column, Row, Table
 from analysis.text import DASH, number
 
-Choices = Mapping[str, Mapping[str, Any]]
-"""Tensor -> `quantizer`, and `errors` by candidate."""
+CAPTION = (
+    "The quantizer that calibration chose for each tensor, and behind it its squared error relative to the power "
+    "of the tensor; without a number there was nothing to choose. The errors of all candidates are in the CSV file."
+)
 
 
 def quantizers(study: Study) -> Table | None:
     """A row per tensor, a column per run that chose, most bits first; None if none did."""
     trials = study.trials.sort_values("size_bytes", ascending=False, kind="stable")
-    runs = {run.run: (run, choices) for run in trials.itertuples() if (choices := _choices(run.record))}
-    if not runs:
-        return None
-    found = [choices for _, choices in runs.values()]
-    tensors = list(dict.fromkeys(tensor for choices in found for tensor in choices))
-    candidates = list(dict.fromkeys(name for choices in found for one in choices.values() for name in _errors(one)))
-    values: dict[str, list[Any]] = {"tensor": tensors}
-    for name, (_, choices) in runs.items():
-        values[name] = [choices.get(tensor, {}).get("quantizer") for tensor in tensors]
-        for candidate in candidates:
-            values[f"{name}_{candidate}"] = [_errors(choices.get(tensor, {})).get(candidate) for tensor in tensors]
-    columns = [
-        Column(name, f"{run.method} {run.label}", small=_error_of(name), missing=DASH)
-        for name, (run, _) in runs.items()
+    rows = [
+        {"run": run, "tensor": tensor, "": told.get("quantizer"), **(told.get("errors") or {})}
+        for run, record in zip(trials.run, trials.record, strict=True)
+        for tensor, told in _choices(record).items()
     ]
-    caption = (
-        "The quantizer that calibration chose for each tensor, and behind it its squared error relative to the power "
-        "of the tensor; without a number there was nothing to choose. The errors of all candidates are in the CSV file."
-    )
-    return Table(
-        "quantizers", "Quantizer by tensor", caption, pd.DataFrame(values), (Column("tensor", "Tensor"), *columns)
-    )
+    if not rows:
+        return None
+    found = pd.DataFrame(rows)
+    names = pd.MultiIndex.from_product([found.run.unique(), found.columns[2:]])
+    wide = found.pivot(index="tensor", columns="run").swaplevel(axis=1).reindex(found.tensor.unique(), columns=names)
+    frame = wide.set_axis([f"{run}_{candidate}" if candidate else run for run, candidate in names], axis=1)
+    headers = dict(zip(trials.run, trials.method + " " + trials.label, strict=True))
+    columns = [Column(run, headers[run], small=_error_of(run), missing=DASH) for run in found.run.unique()]
+    tensor = Column("tensor", "Tensor")
+    return Table("quantizers", "Quantizer by tensor", CAPTION, frame.reset_index(names="tensor"), (tensor, *columns))
 
 
-def _choices(record: bytes) -> Choices:
-    if '"choices"' not in (text := unpacked(record)):
-        return {}
-    return (json.loads(text).get("notes") or {}).get("choices") or {}
+def _choices(record: bytes) -> dict[str, dict[str, Any]]:
+    """Tensor -> `quantizer`, and `errors` by candidate."""
+    text = unpacked(record)
+    return (json.loads(text).get("notes") or {}).get("choices") or {} if '"choices"' in text else {}
 
 
-def _errors(choice: Mapping[str, Any]) -> Mapping[str, float]:
-    return choice.get("errors") or {}
-
-
-def _error_of(name: str) -> Any:
+def _error_of(name: str) -> Callable[[Row], str]:
     """The error of the quantizer that was chosen, in words."""
 
     def error(row: Row) -> str:
-        found = row.get(f"{name}_{row[name]}")
-        return "" if found is None or pd.isna(found) else number(found, 2)
+        found: Any = row.get(f"{name}_{row[name]}")
+        return "" if pd.isna(found) else number(found, 2)
 
     return error

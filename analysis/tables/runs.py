@@ -11,32 +11,23 @@ from analysis.study import Study
 from analysis.tables.table import Column, Table, rate
 from analysis.text import DASH, MIB, change, number
 
+LATENCY = Column("latency_ms", "Latency (ms)", "r", number, missing=DASH)
 PRINTED = (
     Column("run", "Run"),
     Column("title", "Policy"),
-    Column("bits", "Bits", bold=lambda row: row["on_front"] == 1),
+    Column("bits", "Bits", bold=lambda row: row.get("on_front") == 1),
     Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
     Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
     rate("wer", "WER (%) [95 %]", "on_front", missing=DASH),
-    Column("wer_change", "ΔWER (%)", "r", lambda ratio: change(1 + ratio, 1.0), missing=DASH),
-    Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+    Column("wer_change", "ΔWER (%)", "r", change, missing=DASH),
+    LATENCY,
     Column("rtf", "RTF", "r", partial(number, digits=2), missing=DASH),
     Column("step_ms", "Step (ms)", "r", number, missing=DASH),
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
-RAW: tuple[str, ...] = (
-    "policy",
-    "trial",
-    "state",
-    "reason",
-    "on_front",
-    "size_bytes",
-    "file_bytes",
-    "wer_low",
-    "wer_high",
-)
-RAW += ("wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms", "train_seconds", "steps", "loss_last")
-RAW += ("seed", "commit", "bit_map")
+RAW = ["policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes"]
+RAW += ["wer_low", "wer_high", "wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms"]
+RAW += ["train_seconds", "steps", "loss_last", "seed", "commit", "bit_map"]
 
 
 def runs(study: Study) -> Table:
@@ -46,7 +37,7 @@ def runs(study: Study) -> Table:
     widths = _widths(study.layers)
     frame = found.assign(
         policy=found.method,
-        title=found.title.where(found.state == "complete", found.title + " (" + found.state + ")"),
+        title=found.title.mask(found.state != "complete", found.title + " (" + found.state + ")"),
         on_front=(found.setting.isin(front(study.settings).setting) & ~found.is_baseline).astype(int),
         size_mib=found.size_bytes / MIB,
         compression=compression(found),
@@ -70,15 +61,9 @@ def unfinished(study: Study) -> Table | None:
         return None
     missing = np.where(found.state == "complete", f"no word error rate on {study.split}", "no reason recorded")
     frame = found.assign(size_mib=found.size_bytes / MIB, reason=found.reason.where(found.reason != "", missing))
-    columns = (
-        Column("run", "Run"),
-        Column("method", "Policy"),
-        Column("bits", "Bits"),
-        Column("size_mib", "Size (MiB)", "r", number, missing=DASH),
-        Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
-        Column("state", "State"),
-        Column("reason", "Reason"),
-    )
+    run, _, bits, size, *_ = PRINTED
+    latency, state, reason = LATENCY, Column("state", "State"), Column("reason", "Reason")
+    columns = (run, Column("method", "Policy"), bits, size, latency, state, reason)
     return Table("unfinished", "Pruned and failed runs", "", frame[[column.key for column in columns]], columns)
 
 
@@ -86,10 +71,8 @@ def _widths(layers: pd.DataFrame) -> dict[str, str]:
     """Run -> its widths as JSON: layer -> weight/activation."""
     known = layers[layers.weight.notna()]
     words = known.weight.map("{:.0f}".format) + "/" + known.activation.map("{:.0f}".format)
-    found: dict[str, dict[str, str]] = {}
-    for run, layer, said in zip(known.run, known.layer, words, strict=True):
-        found.setdefault(run, {})[layer] = said
-    return {run: json.dumps(widths) for run, widths in found.items()}
+    said = words.set_axis(known.layer).groupby(known.run.to_numpy(), sort=False)
+    return {str(run): json.dumps(widths.to_dict()) for run, widths in said}
 
 
 def _caption(study: Study) -> str:

@@ -21,8 +21,7 @@ class Cell(NamedTuple):
     bold: bool = False
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One printed column."""
 
     key: str
@@ -39,9 +38,7 @@ class Column:
     def cell(self, row: Row) -> Cell:
         """This column's cell of a row."""
         value = row[self.key]
-        if pd.isna(value):
-            return Cell(self.missing)
-        return Cell(self.text(value), self.small(row), bool(self.bold(row)))
+        return Cell(self.missing) if pd.isna(value) else Cell(self.text(value), self.small(row), bool(self.bold(row)))
 
 
 @dataclass(frozen=True)
@@ -61,25 +58,23 @@ class Table:
     @property
     def cells(self) -> list[list[Cell]]:
         """The printed cells, row by row."""
-        rows = self.frame.to_dict("records")
-        return [[column.cell(row) for column in self.columns] for row in rows]
+        return [[column.cell(row) for column in self.columns] for row in self.frame.to_dict("records")]
 
 
 def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
-    """A column of error rates in per cent, behind them the interval that `KEY_low` and `KEY_high` tell,
-    or over several `KEY_seeds` their `KEY_spread`.
+    """A column of error rates in per cent; bold where the frame's column `bold` says so.
 
-    Args:
-        key: of the frame's fractions.
-        header: of the column.
-        bold: the frame's column that says which are printed bold.
-        missing: printed where there is no rate.
+    Behind them the interval that `KEY_low` and `KEY_high` tell, or over several `KEY_seeds` their `KEY_spread`.
     """
 
-    def interval(row: Row) -> str:
-        if row.get(f"{key}_seeds", 1) > 1:
-            return f"± {percent(row[f'{key}_spread'])} ({row[f'{key}_seeds']:.0f} seeds)"
-        low, high = row[f"{key}_low"], row[f"{key}_high"]
-        return "" if pd.isna(low) or pd.isna(high) else f"[{percent(low)}, {percent(high)}]"
+    def small(row: Row) -> str:
+        return interval(*(row.get(f"{key}_{part}", 1) for part in ("low", "high", "spread", "seeds")))
 
-    return Column(key, header, "r", percent, interval, lambda row: bool(bold) and row[bold] == 1, missing)
+    return Column(key, header, "r", percent, small, lambda row: bool(bold) and row[bold] == 1, missing)
+
+
+def interval(low: float, high: float, spread: float, seeds: float) -> str:
+    """The interval of a rate over utterances; of several seeds their spread."""
+    if seeds > 1:
+        return f"± {percent(spread)} ({seeds:.0f} seeds)"
+    return "" if pd.isna(low) or pd.isna(high) else f"[{percent(low)}, {percent(high)}]"
