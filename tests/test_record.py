@@ -99,7 +99,7 @@ def test_unknown_fields_are_ignored() -> None:
         ({"seed": 1.5}, "seed: 1.5 should be a valid integer"),
         ({"size_bytes": -5}, "size_bytes: -5 should be greater than or equal to 0"),
         ({"size_bytes": True}, "size_bytes: True should be a valid integer"),
-        ({"train_seconds": 1e300}, "train_seconds: 1e+300 should be 0, or between 1e-09 and 1e+15"),
+        ({"training_model_wer": 1e300}, "training_model_wer: 1e+300 should be 0, or between 1e-09 and 1e+15"),
         ({"metrics": {"test": {"wer": float("nan")}}}, "metrics.test.wer: nan is not a finite number"),
         ({"latency": {"edge_nna": {"latency_ms": float("inf")}}}, "latency.edge_nna.latency_ms: inf"),
         ({"metrics": {"test": {"wer": 0.1, "words": -2}}}, "metrics.test.words: -2"),
