@@ -1,56 +1,35 @@
-"""From the records of a study to `reports/NAME/`: tables, figures and the page."""
+"""What a report consists of: tables, figures, the page, and the records that all of it was made from."""
 
-import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from analysis.figures import FIGURES
-from analysis.folder import write_report
 from analysis.latex import to_latex
-from analysis.measures import best
 from analysis.page import page
 from analysis.records import RECORDS, unpacked
-from analysis.section import MANY, folder_name, names, sections
-from analysis.study import Study, load_studies
-from analysis.summary import facts, sentence
-from analysis.tables import TABLES, Table
+from analysis.section import MANY, names, sections
+from analysis.study import Study
+from analysis.tables import Table
 from analysis.tables.claims import claims
 from analysis.tables.comparison import comparison
-from analysis.text import counted, one_line
 from analysis.write import to_csv, to_markdown
 from qstudy.errors import UserError
-from qstudy.named import imported
 
-T = TypeVar("T")
 WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
-def report(
-    study: Path,
-    out: Path | None = None,
-    also: Path | list[Path] | None = None,
-    split: str | None = None,
-    table: str | list[str] | None = None,
-    figure: str | list[str] | None = None,
-) -> None:
-    """Rebuild tables, figures and the HTML page of one study or several from their run records.
+def contents_of(
+    studies: list[Study], figures: Sequence[Callable[..., Any]], makers: Sequence[Callable[..., Any]]
+) -> dict[str, bytes]:
+    """The files of a report, by name.
 
     Args:
-        study: folder of the study, such as studies/digits, or a report written earlier.
-        out: folder to write to; reports/NAME by default.
-        also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
-        split: the set whose word error rate is reported; by default test if there is one, else dev.
-        table: a table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
-        figure: a figure of your own, likewise.
+        studies: what it tells of.
+        figures: functions from a study to figures (`analysis.figures.FIGURES`).
+        makers: functions from a study to a table (`analysis.tables.TABLES`).
     """
-    folders = [study, *_several(also)]
-    figures = [*FIGURES, *(imported(name, (), "figure") for name in _several(figure))]
-    makers = [*TABLES, *(imported(name, (), "table") for name in _several(table))]
-    studies = load_studies(*folders, split=split)
-    out = out or Path("reports") / folder_name(studies)
-    _require_whole(out, folders, studies)
     shown, shared = sections(studies, figures, makers), _shared(studies)
     tables = [*shared, *(table for section in shown for table in section.tables)]
     contents = {
@@ -60,18 +39,10 @@ def report(
         contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
     contents["index.html"] = page(shown, shared, contents).encode()
     contents[RECORDS] = _records(studies)
-    write_report(out, contents)
-    for one in studies:
-        _say(one)
-    print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
+    return contents
 
 
-def _several(given: T | list[T] | None) -> list[T]:
-    """What an option was given, once or several times."""
-    return given if isinstance(given, list) else [] if given is None else [given]
-
-
-def _require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
+def require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
     """A report that replaces the records it was made from must have understood them all."""
     lost = [problem for one in studies for problem in one.problems if problem.source.startswith(RECORDS)]
     if lost and out.resolve() in {source.resolve() for source in sources}:
@@ -92,15 +63,3 @@ def _records(studies: list[Study]) -> bytes:
     for record in (record for study in studies for record in study.runs.record if record):
         file.write(f"{unpacked(record).replace(here, '')}\n".encode())
     return file.getvalue()
-
-
-def _say(study: Study) -> None:
-    for problem in study.problems:
-        print(one_line(f"warning: left out {problem.source}: {problem.message}"), file=sys.stderr)
-    print(f"{study.name}: {sentence(study)}")
-    for fact in facts(study):
-        print(f"  {fact.name}: {fact.value} ({fact.note})")
-    if best(study) is None:
-        print("  No trained trial is within the budgets.")
-    if study.problems:
-        print(f"  {counted(len(study.problems), 'record')} could not be read; the page lists them.")

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import RECORDS
-from analysis.report import report
 from benchmarks.row import Row
+from qstudy.commands.report import report
 
 RUNS = 5_000
 SOURCE = Path(__file__).parents[1] / "reports" / "policies" / RECORDS

@@ -47,7 +47,7 @@ COMMANDS = {
     "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
     "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),
-    "report": Command("analysis.report:report", "rebuild tables and plots from a study's records", ("study",)),
+    "report": Command("qstudy.commands.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import analysis_study as made
 import pytest
 
-from analysis.report import report
+from qstudy.commands.report import report
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ("wer_vs_size", "wer_vs_latency", "wer_by_width", "bit_allocation")

@@ -15,9 +15,9 @@ from matplotlib.image import imread
 from pages import CHROMIUM, Resources, browser, told
 
 from analysis.page import rebuild
-from analysis.report import report
 from analysis.study import load_studies
 from analysis.transcripts import differences
+from qstudy.commands.report import report
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 EVIL = "</script><script>document.title='evil'</script><img src=x onerror=document.title='evil'>"

@@ -49,7 +49,7 @@ SPACE = 4 << 30  # bytes of address space beyond what the imports took
 SHOWN = 20_000  # characters of output that are kept
 
 IMPORTS = (
-    "analysis.report",
+    "qstudy.commands.report",
     "qstudy.commands.evaluate",
     "qstudy.commands.export",
     "qstudy.commands.simulate",

@@ -1,0 +1,65 @@
+"""The command `qstudy report`."""
+
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from analysis.figures import FIGURES
+from analysis.folder import write_report
+from analysis.measures import best
+from analysis.report import contents_of, require_whole
+from analysis.section import folder_name
+from analysis.study import Study, load_studies
+from analysis.summary import facts, sentence
+from analysis.tables import TABLES
+from analysis.text import counted, one_line
+from qstudy.named import imported
+
+T = TypeVar("T")
+
+
+def report(
+    study: Path,
+    out: Path | None = None,
+    also: Path | list[Path] | None = None,
+    split: str | None = None,
+    table: str | list[str] | None = None,
+    figure: str | list[str] | None = None,
+) -> None:
+    """Rebuild tables, figures and the HTML page of one study or several from their run records.
+
+    Args:
+        study: folder of the study, such as studies/digits, or a report written earlier.
+        out: folder to write to; reports/NAME by default.
+        also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
+        split: the set whose word error rate is reported; by default test if there is one, else dev.
+        table: a table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
+        figure: a figure of your own, likewise.
+    """
+    folders = [study, *_several(also)]
+    figures = [*FIGURES, *(imported(name, (), "figure") for name in _several(figure))]
+    makers = [*TABLES, *(imported(name, (), "table") for name in _several(table))]
+    studies = load_studies(*folders, split=split)
+    out = out or Path("reports") / folder_name(studies)
+    require_whole(out, folders, studies)
+    write_report(out, contents_of(studies, figures, makers))
+    for one in studies:
+        _print(one)
+    print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
+
+
+def _several(given: T | list[T] | None) -> list[T]:
+    """What an option was given, once or several times."""
+    return given if isinstance(given, list) else [] if given is None else [given]
+
+
+def _print(study: Study) -> None:
+    for problem in study.problems:
+        print(one_line(f"warning: left out {problem.source}: {problem.message}"), file=sys.stderr)
+    print(f"{study.name}: {sentence(study)}")
+    for fact in facts(study):
+        print(f"  {fact.name}: {fact.value} ({fact.note})")
+    if best(study) is None:
+        print("  No trained trial is within the budgets.")
+    if study.problems:
+        print(f"  {counted(len(study.problems), 'record')} could not be read; the page lists them.")
