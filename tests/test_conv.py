@@ -123,10 +123,16 @@ WIDTHS = {"weight": 4, "activation": 8}
 
 @pytest.mark.parametrize(
     ("policy", "widths"),
-    [("native_int", WIDTHS), ("accelerator_aware", WIDTHS), ("fake_qat", WIDTHS), ("native_int", {"weight": 4}),
-     ("fake_qat", {"activation": 8}), ("fake_qat", {**WIDTHS, "granularity": "group", "group": 4})],
+    [
+        ("native_int", WIDTHS),
+        ("accelerator_aware", WIDTHS),
+        ("fake_qat", WIDTHS),
+        ("native_int", {"weight": 4}),
+        ("fake_qat", {"activation": 8}),
+        ("fake_qat", {**WIDTHS, "granularity": "group", "group": 4}),
+    ],
     ids=str,
-)  # fmt: skip
+)
 @torch.no_grad()
 def test_groups_are_computed_as_if_each_had_all_rows(policy: str, widths: dict[str, Any], tmp_path: Path) -> None:
     """Integers to the bit, in training and packed; the simple way, which every arithmetic has, is the oracle."""
