@@ -178,14 +178,18 @@ def test_nothing_of_a_study_has_the_password(corpus: Path, tmp_path: Path) -> No
 
 
 def arguments_below(pid: int) -> set[str]:
-    """Of all that a process has started, and what that has; a fork that runs no program of its own yet shows what the
-    user typed, as the process itself does."""
-    found, typed = set[str](), ""
-    with suppress(OSError):
-        typed = Path(f"/proc/{pid}/cmdline").read_text()
+    """Of all that a process has started, and what that has."""
+    found = set[str]()
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # it has just ended
             for child in path.read_text().split():
-                given = Path(f"/proc/{child}/cmdline").read_text()
-                found |= set(given.split("\0") if given != typed else ()) | arguments_below(int(child))
+                found |= set(command_line(child, str(pid)).split("\0")) | arguments_below(int(child))
     return found
+
+
+def command_line(pid: str, parent: str) -> str:
+    """Of a process; between its fork and the start of its program, for less than a millisecond, it is its parent's."""
+    line = Path(f"/proc/{pid}/cmdline")
+    if line.read_text() == Path(f"/proc/{parent}/cmdline").read_text():
+        time.sleep(0.02)
+    return line.read_text()
