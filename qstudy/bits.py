@@ -26,6 +26,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 WHOLE_ROW = 2**31 - 1  # more columns than any matrix has
 
 
+WITHOUT_MATRICES = ("constant", "matmul", "softmax", "layer_norm")
+"""Kinds of layers that multiply by no weight."""
+WITHOUT_PRODUCTS = ("softmax", "layer_norm")
+"""Kinds of layers that compute in float, unless a policy has the accelerator's own operators for them."""
+
+
 Amount = Annotated[float, Ge(0), AllowInfNan(False)]
 
 
@@ -36,13 +42,16 @@ class LayerShape:
     name: str
     """Dotted name in the model: `encoder.lstm.0`."""
     kind: str
-    """`linear`, `conv1d`, `depthwise`, `lstm`, `attention`, `embedding`, or `constant` (in float, never quantized)."""
+    """`linear`, `conv1d`, `depthwise`, `lstm`, `embedding`, `tied` (a table that also is an output layer), `attention`
+    (projections and products in one); without matrices `matmul` (of activations), `softmax`, `layer_norm`, and
+    `constant` (in float, never quantized)."""
     matrices: tuple[tuple[Size, Size], ...] = ()
     """Weight matrices (rows = output channels, columns = inputs): an LSTM has (4H, D) and (4H, H)."""
     vectors: Count = 0
     """Float32 numbers stored beside the matrices: biases, normalization."""
     activations: Count = 0
-    """Activation quantizers: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state), 0 for a table."""
+    """Activation quantizers: 1 for a linear layer (its input), 2 for an LSTM (input, hidden state) and for a product of
+    activations, 0 for a table."""
     every_ms: Annotated[float, Gt(0), AllowInfNan(False)] | None = None
     """The layer runs once per this many milliseconds of audio; None: not driven by frames."""
     per_label: Amount = 0.0
@@ -59,12 +68,23 @@ class LayerShape:
     """Heads of attention."""
     other_bytes: Count = 0
     """Bytes of what is stored in other types than float32: counters, masks, indices."""
+    inputs: Count = 0
+    """Of a product of activations, per frame and over all heads: inputs of an output (K)."""
+    outputs: Count = 0
+    """Likewise: outputs (N); of a softmax or a normalization, its values."""
 
     def __post_init__(self) -> None:
         if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
             raise UserError(f"{self.name}: matrices: an LSTM has two per direction, not {len(self.matrices)}.")
-        if (self.kind == "constant") == bool(self.matrices):
-            raise UserError(f"{self.name}: matrices: a constant has none, every other layer has some.")
+        if (self.kind in WITHOUT_MATRICES) == bool(self.matrices):
+            raise UserError(
+                f"{self.name}: matrices: {', '.join(WITHOUT_MATRICES)} have none, every other layer has some."
+            )
+
+    @property
+    def quantizable(self) -> bool:
+        """Whether it has a slot, and a place in bit maps."""
+        return self.kind != "constant"
 
     @property
     def stored(self) -> tuple[Any, ...]:
@@ -135,13 +155,13 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
     Args:
         patterns: e.g. `{"encoder.*": {"weight": 4, "activation": 8}, "joiner.*": {"weight": 8}}`; later patterns
             override the fields that they name.
-        shapes: the model's layers; those without matrices are left out.
+        shapes: the model's layers; constants are left out.
         default: the widths of layers that no pattern matches; float if None.
 
     Raises:
         UserError: a pattern matches no layer, or names an unknown field or width.
     """
-    names = [shape.name for shape in shapes if shape.matrices]
+    names = [shape.name for shape in shapes if shape.quantizable]
     bit_map = dict.fromkeys(names, default or LayerBits())
     known = {field.name for field in fields(LayerBits)}
     for pattern, values in patterns.items():

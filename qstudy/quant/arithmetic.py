@@ -1,7 +1,7 @@
 """The slot of every quantizable layer: an arithmetic says how the layer computes; an empty slot is plain `torch.nn`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +15,14 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Arithmetic(nn.Module, ABC):
-    """How one layer computes, in training (`TrainingArithmetic`) or on the device (`PackedArithmetic`)."""
+    """How one layer computes, in training (`TrainingArithmetic`) or on the device (`PackedArithmetic`).
 
-    @abstractmethod
+    One method for each operation of a quantizable layer; those that it lacks, its layers may not need.
+    """
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
+        raise self._has_no("affine map")
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
@@ -30,7 +33,22 @@ class Arithmetic(nn.Module, ABC):
         every = self.linear(x, weight, bias).unflatten(-1, (x.shape[-2], -1))  # (..., G, G, H / G)
         return every.diagonal(dim1=-3, dim2=-2).transpose(-1, -2).flatten(-2)
 
-    @abstractmethod
+    def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """`linear` as a function of x, for many calls with these very tensors: what can be done once is done now."""
+        return lambda x: self.linear(x, weight, bias)
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """The product of two activations: x (..., M, K) by y (..., K, N) -> (..., M, N) float32."""
+        raise self._has_no("product of activations")
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Over the last dimension of x (..., N), in which minus infinity stands for nothing: (..., N) float32."""
+        raise self._has_no("softmax")
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        """Normalization of the last dimension of x (..., D), by weight and bias (D): (..., D) float32."""
+        raise self._has_no("normalization")
+
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         """One unidirectional LSTM layer over x (B, T, D).
 
@@ -43,14 +61,18 @@ class Arithmetic(nn.Module, ABC):
         Returns:
             Outputs (B, T, H) float32 and the state after the last frame.
         """
+        raise self._has_no("recurrence")
 
-    @abstractmethod
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         """Rows of weight (V, D) at ids (...): (..., D) float32."""
+        raise self._has_no("table")
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         """The layer's weights in float, (rows, columns) each: its own `matrices`, if it has them."""
         return matrices
+
+    def _has_no(self, operation: str) -> NotImplementedError:
+        return NotImplementedError(f"the arithmetic {type(self).__name__} has no {operation}")
 
 
 class TrainingArithmetic(Arithmetic):

@@ -16,6 +16,8 @@ from qstudy.quant.layers import UNKNOWN, Quantizable, Rate
 class LSTMDirection(Quantizable):
     """One layer of a `DeepLSTM` in one direction; the parameters are the owner's, under torch's names for them."""
 
+    bounded = (False, True)  # inputs, hidden state
+
     def __init__(self, owner: nn.LSTM, suffix: str, rate: Rate) -> None:
         """Args: the LSTM; the end of its parameters' names, `l0` or `l0_reverse`; how often it runs."""
         super().__init__()
@@ -71,7 +73,8 @@ class LSTMDirection(Quantizable):
         inputs = owner.input_size if self.suffix.startswith("l0") else directions * owner.hidden_size
         matrices = ((gates, inputs), (gates, owner.hidden_size))
         biases = gates * bool(owner.bias)
-        return LayerShape(name, "lstm", matrices, biases, 2, *self.rate, after_end=owner.bidirectional)
+        rate = self.rate._replace(after_end=self.rate.after_end or owner.bidirectional)
+        return LayerShape(name, "lstm", matrices, biases, 2, *rate)
 
 
 class DeepLSTM(nn.LSTM):

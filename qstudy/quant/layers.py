@@ -1,7 +1,7 @@
 """Quantizable layers: each is its `torch.nn` twin plus one slot, `arithmetic`; with an empty slot it is the twin."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,12 @@ class Rate(NamedTuple):
     """Once per this many milliseconds of audio; None: not driven by frames."""
     per_label: float = 0.0
     """Times per emitted label."""
+    share: float = 1.0
+    """On this share of its frames (a branch of an amortized network)."""
+    frames: int = 1
+    """Frames that come in one go: the utterance, where the layer looks into the future."""
+    after_end: bool = False
+    """Waits for the end of the utterance."""
 
 
 UNKNOWN = Rate()
@@ -31,6 +37,8 @@ class Quantizable(nn.Module):
     rate: Rate
     twin_state: tuple[str, ...] = ("weight", "bias")
     """Parameters that `matrices` and `bias_vector` are made of."""
+    bounded: tuple[bool, ...] = (False,)
+    """One entry per activation that is quantized: whether it is known to lie in [-1, 1]."""
 
     @abstractmethod
     def matrices(self) -> list[Tensor]:
@@ -67,6 +75,12 @@ class Linear(nn.Linear, Quantizable):
             return super().forward(x)
         return self.arithmetic.linear(x, self.weight, self.bias)
 
+    def repeated(self) -> Callable[[Tensor], Tensor]:
+        """This layer as a function for many calls in a row: weights are quantized once for all of them."""
+        if self.arithmetic is None:
+            return super().forward
+        return self.arithmetic.repeated_linear(self.weight, self.bias)
+
     def matrices(self) -> list[Tensor]:
         return [self.weight]
 
@@ -89,6 +103,8 @@ class Linear(nn.Linear, Quantizable):
 
 class Embedding(nn.Embedding, Quantizable):
     """`nn.Embedding` with a slot."""
+
+    bounded = ()
 
     def __init__(self, count: int, size: int, rate: Rate = UNKNOWN) -> None:
         super().__init__(count, size)
@@ -128,6 +144,7 @@ class LSTM(nn.LSTM, Quantizable):
     """
 
     twin_state = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    bounded = (False, True)  # inputs, hidden state
     weight_ih_l0: nn.Parameter
     weight_hh_l0: nn.Parameter
     bias_ih_l0: nn.Parameter

@@ -42,15 +42,25 @@ class TransducerModule(L.LightningModule):
         progress = self.global_step / self.schedule.steps
         # so that a resumed run goes on as if nothing had happened, and devices draw numbers of their own
         torch.manual_seed(_seed(self.seed, self.global_step, index % self.schedule.accumulate, self.global_rank))
-        encoded, lengths, _ = self.model.encoder(batch.features, batch.feature_lengths)
+        encoder = self.model.encoder
+        encoder.begin_step(progress)
+        passes, lengths = encoder.passes(batch.features, batch.feature_lengths)
+        pairs = zip(encoder.pass_weights, passes, strict=True)
+        losses = [weight * self._loss(batch, encoded, lengths, progress) for weight, encoded in pairs if weight]
+        loss = batch.weight * torch.stack(losses).sum() + self.policy.penalty(self.model, self.global_step)
+        if (penalty := encoder.penalty()) is not None:
+            loss = loss + batch.weight * penalty
+        self.log("loss", loss.detach(), sync_dist=True, batch_size=len(batch.texts))
+        return loss
+
+    def _loss(self, batch: Batch, encoded: Tensor, lengths: Tensor, progress: float) -> Tensor:
+        """Of the encoder's frames (B, T, .): RNN-T and CTC as the schedule weighs them, () float32."""
         loss = encoded.new_zeros((), dtype=torch.float32)
         if progress >= self.schedule.ctc_only:
             logits = self.model.joiner(encoded, self.model.predictor(batch.targets))
             loss = loss + rnnt_loss(logits.float(), batch.targets, lengths, batch.target_lengths, blank=BLANK)
         if (weight := self._ctc_weight(progress)) and self.ctc is not None:
             loss = loss + weight * self._ctc_loss(self.ctc, batch, encoded, lengths)
-        loss = batch.weight * loss + self.policy.penalty(self.model, self.global_step)
-        self.log("loss", loss.detach(), sync_dist=True, batch_size=len(batch.texts))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

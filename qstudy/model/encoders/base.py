@@ -28,6 +28,10 @@ class Encoder(nn.Module, ABC):
     whole."""
     reduction = 1
     """Frames laid side by side in each output frame: the auxiliary CTC head looks at them one by one."""
+    pass_weights: tuple[float, ...] = (1.0,)
+    """Weight of the loss from each of `passes`."""
+    first_pass: "Encoder | None" = None
+    """An encoder that streams, whose frames can be decoded as well, and from which `refine` goes on."""
     normalize: Normalize
     """For `forward` to begin with: training sets its statistics, and hides features behind its mean."""
 
@@ -49,3 +53,19 @@ class Encoder(nn.Module, ABC):
             Output frames (B, T, output_size), their valid lengths (B,) int64, and the state after the last frame
             (None where there is none).
         """
+
+    def passes(self, features: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """All that can be decoded, in the order of `pass_weights`: frames (B, T, output_size) each; valid lengths."""
+        encoded, lengths, _ = self(features, lengths)
+        return [encoded], lengths
+
+    def refine(self, encoded: Tensor, lengths: Tensor) -> Tensor:
+        """From all frames (B, T, .) of `first_pass` to this encoder's, (B, T, output_size)."""
+        raise NotImplementedError("this encoder has one pass")
+
+    def begin_step(self, progress: float) -> None:
+        """Before each training step; progress: share of the run that is done."""
+
+    def penalty(self) -> Tensor | None:
+        """What the last forward pass adds to the loss while training, () float32; None: nothing."""
+        return None

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, block_diagonal_product
-from qstudy.quant.packed import PackedArithmetic, PackedFake, PackedGroups, PackedInteger, PackedWeightsOnly
+from qstudy.quant.packed import (
+    PackedArithmetic,
+    PackedFake,
+    PackedGroups,
+    PackedInteger,
+    PackedProduct,
+    PackedWeightsOnly,
+)
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.recurrence.frames import quantized_lstm
 
@@ -44,7 +51,12 @@ class QuantizedArithmetic(TrainingArithmetic):
         inputs: ActivationQuantizer | None = None,
         hidden: ActivationQuantizer | None = None,
     ) -> None:
-        """Args: one quantizer (or None) per weight matrix; quantizers of the inputs and of an LSTM's hidden state."""
+        """
+        Args:
+            weights: one quantizer (or None) per weight matrix.
+            inputs: quantizer of the inputs.
+            hidden: of an LSTM's hidden state; of a product of activations, its second operand.
+        """
         super().__init__()
         self.weights = nn.ModuleList(quantizer if quantizer is not None else nn.Identity() for quantizer in weights)
         self.inputs = inputs
@@ -55,6 +67,8 @@ class QuantizedArithmetic(TrainingArithmetic):
     @property
     def packed(self) -> type[PackedArithmetic]:
         """By what is an integer: weights, activations, or both."""
+        if not self.weights:
+            return PackedProduct
         if not self.quantizes_weights:
             return PackedFake
         return PackedWeightsOnly if self.inputs is None else PackedInteger
@@ -122,9 +136,16 @@ class FakeArithmetic(QuantizedArithmetic):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(self._input(x), self._weight(0, weight), bias)
 
+    def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        values = self._weight(0, weight)
+        return lambda x: F.linear(self._input(x), values, bias)
+
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = block_diagonal_product(self._input(x), self._weight(0, weight))
         return y if bias is None else y + bias
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.matmul(self._input(x), y if self.hidden is None else self.hidden(y))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights

@@ -53,8 +53,9 @@ class FixedPointArithmetic(FakeArithmetic):
     def __init__(
         self,
         weights: Sequence[WeightQuantizer],
-        inputs: ActivationQuantizer | None,
-        hidden: ActivationQuantizer | None,
+        inputs: ActivationQuantizer | None = None,
+        hidden: ActivationQuantizer | None = None,
+        *,
         spec: FixedPoint,
     ) -> None:
         """Args: one quantizer per matrix; quantizers of inputs and hidden state; the accelerator's formats."""

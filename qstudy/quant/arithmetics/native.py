@@ -1,6 +1,6 @@
 """Native arithmetic: training's forward pass in the integers that the packed model computes in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -10,7 +10,13 @@ from torch import Tensor
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.integer.accumulator import device_qparams
-from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import (
+    QuantizedWeight,
+    block_diagonal_integer_linear,
+    integer_linear,
+    integer_lstm,
+    integer_product,
+)
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 
@@ -37,6 +43,7 @@ class NativeArithmetic(FakeArithmetic):
         weights: Sequence[WeightQuantizer | None],
         inputs: ActivationQuantizer | None = None,
         hidden: ActivationQuantizer | None = None,
+        *,
         gradient: Gradient = "float32",
     ) -> None:
         """Args: quantizers as for `QuantizedArithmetic`; in which type the backward pass multiplies."""
@@ -47,11 +54,22 @@ class NativeArithmetic(FakeArithmetic):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not isinstance(self.weights[0], WeightQuantizer):
             return super().linear(x, weight, bias)
+        return self._product(x, self._codes(0, weight), bias)
+
+    def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        if not isinstance(self.weights[0], WeightQuantizer):
+            return super().repeated_linear(weight, bias)
         matrix = self._codes(0, weight)
-        if self.inputs is None or not self.inputs.fake_quant_enabled:
-            y = weight_only_product(self._input(x), matrix)
-            return y if bias is None else y + bias
-        return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
+        return lambda x: self._product(x, matrix, bias)
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        fake = super().matmul(x, y)  # what the gradient is of
+        quantizers = self.inputs, self.hidden
+        if not all(quantizer is not None and quantizer.fake_quant_enabled for quantizer in quantizers):
+            return fake
+        with torch.no_grad():
+            exact = integer_product(x, y, *(device_qparams(each) for each in quantizers if each is not None))
+        return straight_through(fake.float(), exact)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
@@ -72,6 +90,12 @@ class NativeArithmetic(FakeArithmetic):
         x, bias = self._observed(x), weights[2] + weights[3]
         qparams = [device_qparams(quantizer) for quantizer in quantizers if quantizer is not None]
         return integer_lstm(x, state, w_input, w_hidden, bias, qparams[0], qparams[1], self.gradient)
+
+    def _product(self, x: Tensor, matrix: QuantizedWeight, bias: Tensor | None) -> Tensor:
+        if self.inputs is None or not self.inputs.fake_quant_enabled:
+            y = weight_only_product(self._input(x), matrix)
+            return y if bias is None else y + bias
+        return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
 
     def _observed(self, x: Tensor) -> Tensor:
         """x as the integer product takes it, after its quantizer has observed it.

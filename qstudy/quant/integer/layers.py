@@ -13,7 +13,14 @@ from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bfloat16 import gradient_dtype
-from qstudy.quant.integer.accumulator import QParams, accumulate, accumulate_block_diagonal, record, rescale
+from qstudy.quant.integer.accumulator import (
+    QParams,
+    accumulate,
+    accumulate_block_diagonal,
+    accumulate_product,
+    record,
+    rescale,
+)
 from qstudy.quant.products import input_gradient, weight_gradient
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
@@ -108,6 +115,24 @@ def block_diagonal_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tens
     record(accumulator)
     y = rescale(accumulator, qparams.scale, weight.scale)
     return y if bias is None else y + bias
+
+
+def integer_product(x: Tensor, y: Tensor, x_qparams: QParams, y_qparams: QParams) -> Tensor:
+    """The product of two activations without gradient: codes of both, exact accumulators, rescaled to float32.
+
+    Args:
+        x: (..., M, K) float.
+        y: (..., K, N) float.
+        x_qparams: of x.
+        y_qparams: of y.
+
+    Returns:
+        (..., M, N) float32.
+    """
+    codes = x_qparams.quantize(x.float()), y_qparams.quantize(y.float())
+    accumulator = accumulate_product(*codes, x_qparams.zero_point, y_qparams.zero_point)
+    record(accumulator)
+    return rescale(accumulator, x_qparams.scale, y_qparams.scale)
 
 
 def wants_gradient(operands: Sequence[Tensor | None]) -> bool:

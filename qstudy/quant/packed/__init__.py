@@ -3,6 +3,7 @@
 from qstudy.quant.packed.fixed_point import PackedFixedPoint
 from qstudy.quant.packed.integer import PackedInteger
 from qstudy.quant.packed.layer import PackedArithmetic
+from qstudy.quant.packed.product import PackedProduct
 from qstudy.quant.packed.scaled import PackedFake, PackedGroups
 from qstudy.quant.packed.weights_only import PackedWeightsOnly
 
@@ -12,5 +13,6 @@ __all__ = [
     "PackedFixedPoint",
     "PackedGroups",
     "PackedInteger",
+    "PackedProduct",
     "PackedWeightsOnly",
 ]

@@ -123,7 +123,7 @@ def _layers(header: Mapping[str, Any], path: Path) -> tuple[list[LayerShape], Bi
         bit_map = checked(dict[str, dict[str, Any]], header.get("bit_map"), "bit_map")
     layers = [fill(LayerShape, shape, f"{path}: shapes.{index}") for index, shape in enumerate(shapes)]
     widths = {name: fill(LayerBits, bits, f"{path}: bit_map.{name}") for name, bits in bit_map.items()}
-    names = [layer.name for layer in layers if layer.matrices]
+    names = [layer.name for layer in layers if layer.quantizable]
     if sorted(widths) != sorted(names):
         raise UserError(f"{path}: `bit_map` does not name the layers of `shapes`, each once; export it again.")
     return layers, {name: widths[name] for name in names}

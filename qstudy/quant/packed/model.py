@@ -98,7 +98,7 @@ class PackedModel:
         """The quantizable layers by name, as they lie in the file."""
         with naming(self.source, "export it again."):
             settings = checked(dict[str, dict[str, Any]], self.header.get("settings", {}), "settings")
-        layers = [shape for shape in self.shapes if shape.matrices]
+        layers = [shape for shape in self.shapes if shape.quantizable]
         own, _ = packed_file.by_layer(self.tensors, [layer.name for layer in layers])
         return {
             layer.name: StoredLayer(layer, self.bit_map[layer.name], own[layer.name], settings.get(layer.name, {}))
@@ -121,9 +121,9 @@ class PackedModel:
         with naming(self.source, "export it again."):
             checked(dict[str, str], self.header.get("arithmetic", {}), "arithmetic")  # of a float model, too
             for shape in self.shapes:
-                if arithmetic := shape.matrices and self.arithmetic_of(shape.name):
+                if arithmetic := shape.quantizable and self.arithmetic_of(shape.name):
                     arithmetic.check(stored[shape.name])
-                elif shape.matrices:
+                elif shape.quantizable:
                     compare(shape.name, grouped[shape.name], layer_layout(shape, self.bit_map[shape.name]))
             for name, own in other_state(model).items():
                 _check_constants(name, own, grouped[name])

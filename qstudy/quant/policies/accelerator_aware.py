@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
+from qstudy.bits import WITHOUT_PRODUCTS, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.fields import dotted
 from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
@@ -11,7 +11,7 @@ from qstudy.quant.fixed_point.lstm import hidden_scale
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 
@@ -71,6 +71,12 @@ class AcceleratorAware(QuantizedPolicy):
         except UserError as error:  # it knows its fields' names, not its own
             raise UserError(dotted("policy", str(error))) from error
 
+    def widths(self, shape: LayerShape, bits: LayerBits) -> LayerBits:
+        """Where anything is quantized, softmax and normalization are the accelerator's, of 16 bits."""
+        if bits.quantized and shape.kind in WITHOUT_PRODUCTS:
+            return LayerBits(activation=16, placement=bits.placement)
+        return super().widths(shape, bits)
+
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
         """
         Raises:
@@ -80,16 +86,21 @@ class AcceleratorAware(QuantizedPolicy):
         bit_map = super().bit_map(listed)
         for shape in listed:
             bits = bit_map.get(shape.name)
-            if bits and bits.quantized and (bits.weight > 8 or (shape.activations and bits.activation > 8)):
+            wide = (
+                (shape.matrices and bits.weight > 8) or (shape.activations and bits.activation > 8) if bits else False
+            )
+            if bits and bits.quantized and wide:
                 raise UserError(
                     f"layers: {shape.name}: accelerator_aware needs weights and activations of 2 to 8 bits."
                 )
         return bit_map
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:
-        quantizers = activation_quantizer_count(layer, bits)
         weights = [UniformWeights(m, bits.weight, bits.granularity, self.weight_range) for m in layer.matrices()]
-        inputs = UniformActivations(bits.activation) if quantizers else None
-        high = 2 ** (bits.activation - 1) - 1
-        hidden = FixedActivations(bits.activation, high * hidden_scale(bits.activation)) if quantizers > 1 else None
-        return FixedPointArithmetic(weights, inputs, hidden, self.spec)
+        activations = activation_quantizers_of(layer, bits, UniformActivations, _fraction)
+        return FixedPointArithmetic(weights, *activations, spec=self.spec)
+
+
+def _fraction(bits: int) -> FixedActivations:
+    """Hidden states and probabilities are fractions of a power of two: Q0.7 at 8 bits."""
+    return FixedActivations(bits, (2 ** (bits - 1) - 1) * hidden_scale(bits))

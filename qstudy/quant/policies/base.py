@@ -1,13 +1,13 @@
 """A policy decides, for every named layer, in which arithmetic it computes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape, resolve
+from qstudy.bits import FLOAT, WITHOUT_PRODUCTS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
@@ -42,7 +42,20 @@ class QuantPolicy(ABC):
         Raises:
             UserError: a pattern that matches no layer, or asks for what this policy refuses.
         """
-        return self.checked(resolve(self.layers, shapes, LayerBits(placement=self.placement)))
+        return self.checked(self.resolved(list(shapes), LayerBits(placement=self.placement)))
+
+    def resolved(self, shapes: Sequence[LayerShape], default: LayerBits) -> BitMap:
+        """What `layers` says of each layer, in the widths that this layer has."""
+        bit_map = resolve(self.layers, shapes, default)
+        return {shape.name: self.widths(shape, bit_map[shape.name]) for shape in shapes if shape.quantizable}
+
+    def widths(self, shape: LayerShape, bits: LayerBits) -> LayerBits:
+        """What these widths mean for a layer: without matrices it has no width of weights, and what is no product
+        stays in float."""
+        if shape.matrices:
+            return bits
+        activation = FLOAT if shape.kind in WITHOUT_PRODUCTS else bits.activation
+        return LayerBits(activation=activation, placement=bits.placement)
 
     def checked(self, bit_map: BitMap) -> BitMap:
         """The same map, if there is nothing in it that this policy refuses; raises as `bit_map`."""
@@ -67,12 +80,12 @@ class QuantPolicy(ABC):
         Raises:
             UserError: a layer's widths are none of this policy's, or its weights are not finite.
         """
-        layers = quantizable(model)
+        layers, anywhere = quantizable(model), next(model.parameters())
         if bit_map is None:
             bit_map = self.bit_map(layer.shape(name) for name, layer in layers.items())
         for name, layer in layers.items():
             bits = bit_map[name]
-            device = layer.matrices()[0].device
+            device = next(layer.parameters(), anywhere).device
             require_finite(layer.matrices(), name)
             layer.arithmetic = self.arithmetic(layer, bits).to(device) if bits.quantized else None
             for quantizer in activation_quantizers(layer):

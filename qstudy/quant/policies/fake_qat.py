@@ -8,10 +8,9 @@ from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
 from qstudy.quant.quantizers import (
     ActivationRange,
-    FixedActivations,
     UniformActivations,
     UniformWeights,
     WeightRange,
@@ -69,16 +68,13 @@ class FakeQAT(QuantizedPolicy):
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FakeArithmetic:
         weights = [self.weights(m, bits) if bits.weight != FLOAT else None for m in layer.matrices()]
-        quantizers = activation_quantizer_count(layer, bits)
-        inputs = self.inputs(bits) if quantizers else None
-        hidden = FixedActivations(bits.activation) if quantizers > 1 else None
         made = GroupedArithmetic if bits.granularity == "group" else FakeArithmetic
-        return made(weights, inputs, hidden)
+        return made(weights, *activation_quantizers_of(layer, bits, self.inputs))
 
     def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
         """The quantizer of one matrix (rows, columns)."""
         return UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group)
 
-    def inputs(self, bits: LayerBits) -> UniformActivations:
+    def inputs(self, bits: int) -> UniformActivations:
         """The quantizer of a layer's inputs."""
-        return UniformActivations(bits.activation, self.symmetric, self.activation_range)
+        return UniformActivations(bits, self.symmetric, self.activation_range)

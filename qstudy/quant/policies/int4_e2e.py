@@ -8,12 +8,12 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
+from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.policies.native_int import NativeInt
-from qstudy.quant.policies.quantized import Step, activation_quantizer_count
+from qstudy.quant.policies.quantized import Step, activation_quantizers_of
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import ChosenActivations, ChosenWeights
 from qstudy.quant.quantizers.pact import PactActivations
@@ -91,8 +91,10 @@ class Int4E2E(NativeInt):
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
         """Widths by layer, one scale per tensor by default; the edges' widths override those of `layers`."""
         shapes = list(shapes)
-        bit_map = resolve(self.layers, shapes, LayerBits(granularity="tensor"))
-        driven = [shape.name for shape in shapes if shape.activations and bit_map[shape.name].quantized]
+        bit_map = self.resolved(shapes, LayerBits(granularity="tensor"))
+        driven = [
+            shape.name for shape in shapes if shape.matrices and shape.activations and bit_map[shape.name].quantized
+        ]
         if self.edges is not None:
             for name in {*driven[:1], *driven[-1:]}:
                 bit_map[name] = replace(bit_map[name], weight=self.edges, activation=self.edges)
@@ -103,10 +105,8 @@ class Int4E2E(NativeInt):
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
         weights = [self._weights(matrix, bits) if bits.weight != FLOAT else None for matrix in layer.matrices()]
-        count = activation_quantizer_count(layer, bits)
-        inputs = self._inputs(bits.activation) if count else None
-        hidden = FixedActivations(bits.activation) if count > 1 else None
-        return NativeArithmetic(weights, inputs, hidden, self.gradient)
+        activations = activation_quantizers_of(layer, bits, self._inputs)
+        return NativeArithmetic(weights, *activations, gradient=self.gradient)
 
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
         super().calibrate(model, passes)

@@ -6,8 +6,8 @@ from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
-from qstudy.quant.quantizers import ActivationQuantizer, FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
+from qstudy.quant.quantizers import UniformActivations, UniformWeights
 
 
 class NativeInt(QuantizedPolicy):
@@ -62,7 +62,5 @@ class NativeInt(QuantizedPolicy):
             UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range) if bits.weight != FLOAT else None
             for matrix in layer.matrices()
         ]
-        count = activation_quantizer_count(layer, bits)
-        inputs: ActivationQuantizer | None = UniformActivations(bits.activation) if count else None
-        hidden = FixedActivations(bits.activation) if count > 1 else None
-        return NativeArithmetic(weights, inputs, hidden, self.gradient)
+        activations = activation_quantizers_of(layer, bits, UniformActivations)
+        return NativeArithmetic(weights, *activations, gradient=self.gradient)

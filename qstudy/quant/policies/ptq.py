@@ -59,5 +59,5 @@ class PTQ(FakeQAT):
         options = (bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group, self.percentile)
         return ROUNDINGS[self.rounding](matrix, *options)
 
-    def inputs(self, bits: LayerBits) -> UniformActivations:
-        return UniformActivations(bits.activation, self.symmetric, self.activation_range, percentile=self.percentile)
+    def inputs(self, bits: int) -> UniformActivations:
+        return UniformActivations(bits, self.symmetric, self.activation_range, percentile=self.percentile)

@@ -1,6 +1,6 @@
 """What policies over quantizers share: calibration, and the schedule of activation observers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -9,7 +9,7 @@ from torch import nn
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.policies.base import QuantPolicy
-from qstudy.quant.quantizers import activation_quantizers
+from qstudy.quant.quantizers import ActivationQuantizer, FixedActivations, activation_quantizers
 
 Step = Annotated[int, Ge(0), Le(10**9)]
 """Optimizer steps, counted from 0."""
@@ -56,6 +56,20 @@ class QuantizedPolicy(QuantPolicy):
             )
 
 
-def activation_quantizer_count(layer: Quantizable, bits: LayerBits) -> int:
-    """Activation quantizers of a layer at these widths: 1 for its input, 2 with an LSTM's hidden state, 0 in float."""
-    return layer.shape("").activations if bits.activation != FLOAT else 0
+def activation_quantizers_of(
+    layer: Quantizable,
+    bits: LayerBits,
+    make: Callable[[int], ActivationQuantizer],
+    make_bounded: Callable[[int], ActivationQuantizer] = FixedActivations,
+) -> list[ActivationQuantizer]:
+    """One for each activation of a layer at these widths, made for its number of bits; none where they are float.
+
+    Args:
+        layer: whose activations.
+        bits: its widths.
+        make: by default.
+        make_bounded: for what is known to lie in [-1, 1].
+    """
+    if bits.activation == FLOAT:
+        return []
+    return [(make_bounded if bounded else make)(bits.activation) for bounded in layer.bounded]

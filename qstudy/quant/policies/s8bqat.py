@@ -12,8 +12,8 @@ from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.fields import Share
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizer_count
-from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
+from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
+from qstudy.quant.quantizers import UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS, CodebookWeights
 from qstudy.quant.quantizers.mracos import mracos, steepness
 
@@ -87,10 +87,8 @@ class S8BQAT(QuantizedPolicy):
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> SoftArithmetic:
         weights = [_weights(matrix, bits) for matrix in layer.matrices()]
-        quantizers = activation_quantizer_count(layer, bits)
-        inputs = UniformActivations(bits.activation) if quantizers else None
-        hidden = FixedActivations(bits.activation) if quantizers > 1 else None
-        return SoftArithmetic(weights, inputs, hidden)
+        activations = activation_quantizers_of(layer, bits, UniformActivations)
+        return SoftArithmetic(weights, *activations)
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
         """lambda * mean r(w) over all weights with a codebook."""

@@ -1,0 +1,102 @@
+"""Quantizable operators without matrices: the product of two activations, softmax, layer normalization."""
+
+import torch
+from torch import Tensor, nn
+
+from qstudy.bits import LayerShape
+from qstudy.quant.layers import UNKNOWN, Quantizable, Rate
+
+
+class WithoutMatrices(Quantizable):
+    """A layer that multiplies by no weight."""
+
+    twin_state: tuple[str, ...] = ()
+
+    def matrices(self) -> list[Tensor]:
+        return []
+
+    def bias_vector(self) -> Tensor | None:
+        return None
+
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        """There is nothing to load."""
+
+    def drop_matrices(self) -> None:
+        """There is nothing to forget."""
+
+
+class MatMul(WithoutMatrices):
+    """`torch.matmul` with a slot: queries times keys, probabilities times values. Both operands have quantizers."""
+
+    def __init__(self, inputs: int, outputs: int, unit: bool = False, rate: Rate = UNKNOWN) -> None:
+        """
+        Args:
+            inputs: K of one frame over all heads, for the simulator.
+            outputs: N likewise.
+            unit: the first operand is known to lie in [-1, 1], as probabilities do.
+            rate: how often it runs.
+        """
+        super().__init__()
+        self.arithmetic = None
+        self.inputs, self.outputs = inputs, outputs
+        self.bounded = (unit, False)
+        self.rate = rate
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x (..., M, K) times y (..., K, N): (..., M, N)."""
+        return torch.matmul(x, y) if self.arithmetic is None else self.arithmetic.matmul(x, y)
+
+    def shape(self, name: str) -> LayerShape:
+        return LayerShape(
+            name, "matmul", activations=2, inputs=self.inputs, outputs=self.outputs, **self.rate._asdict()
+        )
+
+
+class Softmax(WithoutMatrices):
+    """`nn.Softmax` over the last dimension with a slot: the fixed-point accelerator has its own."""
+
+    bounded: tuple[bool, ...] = ()
+
+    def __init__(self, values: int, rate: Rate = UNKNOWN) -> None:
+        """Args: values of one frame, for the simulator; how often it runs."""
+        super().__init__()
+        self.arithmetic = None
+        self.values = values
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., N), minus infinity where there is nothing to see: probabilities (..., N)."""
+        return torch.softmax(x, -1) if self.arithmetic is None else self.arithmetic.softmax(x)
+
+    def shape(self, name: str) -> LayerShape:
+        return LayerShape(name, "softmax", outputs=self.values, **self.rate._asdict())
+
+
+class LayerNorm(nn.LayerNorm, WithoutMatrices):
+    """`nn.LayerNorm` of the last dimension with a slot: the fixed-point accelerator has its own."""
+
+    twin_state = ("weight", "bias")
+    bounded: tuple[bool, ...] = ()
+
+    def __init__(self, size: int, rate: Rate = UNKNOWN) -> None:
+        super().__init__(size)
+        self.arithmetic = None
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D): (..., D)."""
+        if self.arithmetic is None:
+            return super().forward(x)
+        return self.arithmetic.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def bias_vector(self) -> Tensor | None:
+        return torch.cat([self.weight, self.bias]).detach()
+
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        if bias is not None:
+            self.weight.data.copy_(bias[: len(self.weight)])
+            self.bias.data.copy_(bias[len(self.weight) :])
+
+    def shape(self, name: str) -> LayerShape:
+        size = len(self.weight)
+        return LayerShape(name, "layer_norm", vectors=2 * size, outputs=size, **self.rate._asdict())
