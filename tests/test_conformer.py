@@ -34,6 +34,7 @@ INTEGER: list[dict[str, Any]] = [
     {"name": "native_int", "layers": {"*": EIGHT}},
     {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 4}, "joiner.*": EIGHT}},
     {"name": "int4_e2e"},
+    {"name": "accelerator_aware", "layers": {"*": EIGHT}},
 ]
 POLICIES: list[dict[str, Any]] = [
     *INTEGER,
@@ -225,10 +226,9 @@ def test_it_is_priced_without_being_made() -> None:
         model = RNNT(config(LOOKING_AHEAD), FEATURES, TOKENIZER.size)
     shapes = {shape.name: shape for shape in model.shapes()}
     frame_ms = FEATURES.hop_ms * 2
-    made = talkative(config(LOOKING_AHEAD))
-    assert sum(shape.parameters for shape in shapes.values()) == sum(
-        each.numel() for each in [*made.parameters(), *made.buffers()]
-    )
+    made = talkative(config(LOOKING_AHEAD)).encoder.state_dict().values()
+    priced = sum(shape.parameters for name, shape in shapes.items() if name.startswith("encoder."))
+    assert priced == sum(each.numel() for each in made)
     scores, position = shapes["encoder.blocks.1.attention.scores"], shapes["encoder.blocks.0.attention.position"]
     assert (scores.inputs, scores.outputs, scores.every_ms, scores.after_end) == (16, 10, frame_ms, True)
     assert scores.frames == 4000 / frame_ms
@@ -255,20 +255,21 @@ def test_every_policy_fills_every_slot_and_the_file_says_the_same(policy: dict[s
     if policy in INTEGER:
         assert torch.equal(model.encoder(x, lengths)[0], loaded.encoder(x, lengths)[0])
         assert said == heard
-    assert min(map(len, heard)) > 2
+    assert len(heard[0]) > 4
+    assert len({*map(tuple, heard)}) == 3
     whole = loaded.encoder(x, lengths)[0]
     chunks = in_chunks(loaded, x, range(1, 20))
     assert greedy(loaded, chunks, lengths // 4).hypotheses == greedy(loaded, whole, lengths // 4).hypotheses == heard
 
 
-def test_copies_are_independent() -> None:
+def test_a_state_can_be_used_twice() -> None:
     model = FORMS["packed"]
     x, lengths = speech(1, 8), torch.tensor([8])
-    first, _, state = model.encoder(x, lengths)
+    state = model.encoder(x, lengths)[2]
     kept = copy.deepcopy(state)
     model.encoder(x, lengths, state)
     for one, other in zip(state.blocks, kept.blocks, strict=True):
-        assert torch.equal(one.inputs, other.inputs)  # a state can be used twice: nothing is written into it
+        assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.attention[0], other.attention[0])
 
 
