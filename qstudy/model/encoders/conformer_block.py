@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -167,6 +167,16 @@ class ConformerBlock(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
+class BlocksProgram(Protocol):
+    """All blocks in one call."""
+
+    def accepts(self, x: Tensor) -> bool:
+        """Whether it can run x (B, T, D)."""
+
+    def __call__(self, x: Tensor, states: Sequence[BlockState] | None) -> tuple[Tensor, Sequence[BlockState]]:
+        """What `ConformerBlocks.forward` gives."""
+
+
 class ConformerBlocks(nn.ModuleList):
     """Conformer blocks, one feeding the next."""
 
@@ -175,11 +185,20 @@ class ConformerBlocks(nn.ModuleList):
         rate = settings.rate(every_ms)
         super().__init__(ConformerBlock(settings, rate) for _ in range(settings.blocks))
         self.streams = settings.streams
+        self.program: BlocksProgram | None = None
+
+    def fuse(self) -> None:
+        """Let packed blocks that stream run in one call."""
+        from qstudy.model.encoders.conformer_program import conformer_program  # which knows the blocks
+
+        self.program = conformer_program(self) if self.streams else None
 
     def forward(
         self, x: Tensor, lengths: Tensor, states: Sequence[BlockState] | None = None
-    ) -> tuple[Tensor, list[BlockState]]:
+    ) -> tuple[Tensor, Sequence[BlockState]]:
         """Run over x (B, T, D) float32 with valid lengths (B,) int64: (B, T, D) and the states after the last frame."""
+        if self.program is not None and self.program.accepts(x):
+            return self.program(x, states)
         padding = None if self.streams else padding_of(x, lengths)  # what comes after the end changes nothing before it
         after = []
         for index, block in enumerate(self):
