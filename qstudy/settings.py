@@ -84,9 +84,10 @@ class ModelConfig:
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
     """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout)."""
     predictor: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
-    """Predictor: `lstm` (embedding, hidden) or `stateless` (embedding, hidden, context)."""
+    """Predictor: `lstm` (embedding, hidden, tied), `stateless` (embedding, hidden, context, tied) or `weighted`
+    (embedding, hidden, context, heads, tied)."""
     joiner: dict[str, Any] = field(default_factory=dict)
-    """Joiner: `additive` (hidden); the name may be left out."""
+    """Joiner: `additive` (hidden) or `multiplicative` (hidden); without a name it is additive."""
 
     def __post_init__(self) -> None:
         check_fields(self)

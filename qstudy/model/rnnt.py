@@ -26,7 +26,7 @@ class RNNT(nn.Module):
             labels: V, labels with blank.
 
         Raises:
-            UserError: an unknown part or option.
+            UserError: an unknown part or option, or a tied table of another size than the joiner's.
         """
         super().__init__()
         self.encoder: Encoder = build(config.encoder, ENCODERS, "model.encoder", features, kind=Encoder)
@@ -34,6 +34,8 @@ class RNNT(nn.Module):
         sizes = (self.encoder.output_size, self.predictor.output_size, labels, self.encoder.output_ms)
         joiner = {"name": "additive", **config.joiner}
         self.joiner: Joiner = build(joiner, JOINERS, "model.joiner", *sizes, kind=Joiner)
+        if (table := self.predictor.tied_table()) is not None:
+            self.joiner.tie(table)
 
     def forward(self, features: Tensor, feature_lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score every alignment.
