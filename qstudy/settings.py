@@ -82,7 +82,7 @@ class ModelConfig:
     """Which parts the model is made of; each is `{name: ..., **options}`, or an import path of the user's own class."""
 
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
-    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout)."""
+    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout) or `bilstm` (the same, and deltas)."""
     predictor: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
     """Predictor: `lstm` (embedding, hidden, tied), `stateless` (embedding, hidden, context, tied) or `weighted`
     (embedding, hidden, context, heads, tied)."""

@@ -1,5 +1,6 @@
 """The recurrent neural network transducer: encoder, predictor, joiner (Graves 2012, arXiv 1211.3711)."""
 
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -60,7 +61,12 @@ class RNNT(nn.Module):
             """Of what is in no layer; the first step, normalization, is too little to be priced."""
             return UNKNOWN if name == "encoder.normalize" else rates[name.partition(".")[0]]
 
-        return layer_shapes(self, rate)
+        return [self._after_encoder(shape) for shape in layer_shapes(self, rate)]
+
+    def _after_encoder(self, shape: LayerShape) -> LayerShape:
+        """An encoder that wants the whole utterance lets predictor and joiner wait, too."""
+        waits = not self.encoder.streams and not shape.name.startswith("encoder.")
+        return replace(shape, after_end=True) if waits else shape
 
     @property
     def device(self) -> torch.device:

@@ -1,8 +1,9 @@
 """Encoders by the name that they have in a configuration, one file each."""
 
 from qstudy.model.encoders.base import Encoder
+from qstudy.model.encoders.bilstm import BiLSTMEncoder
 from qstudy.model.encoders.lstm import LSTMEncoder
 
-ENCODERS: dict[str, type[Encoder]] = {"lstm": LSTMEncoder}
+ENCODERS: dict[str, type[Encoder]] = {"lstm": LSTMEncoder, "bilstm": BiLSTMEncoder}
 
 __all__ = ["ENCODERS", "Encoder"]
