@@ -150,7 +150,7 @@ def options_of(name: str, function: Callable[..., None], positional: tuple[str, 
         if is_dataclass(kind):
             parser.add_argument(CONFIG, help=_described(function).get(parameter))
             parser.add_class_arguments(kind, as_group=False)
-            inner = {field: hint for field, hint in type_hints(cast(Any, kind)).items() if is_dataclass(hint)}
+            inner: dict[str, Any] = {f: hint for f, hint in type_hints(cast(Any, kind)).items() if is_dataclass(hint)}
             hints |= {f"{field}.{name}": hint for field in inner for name, hint in type_hints(inner[field]).items()}
             sections |= set(inner)
     for action in parser._actions:  # help names types, without their limits

@@ -89,15 +89,17 @@ class ModelConfig:
     """
 
     encoder: dict[str, Any] = field(default_factory=dict)
-    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout) or `bilstm` (the same, and deltas)."""
+    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout), `bilstm` (the same, and deltas) or
+    `conformer` (size, blocks, heads, expansion, kernel, left, right, causal, position, conv_norm, stack, reduction,
+    running_mean, dropout)."""
     predictor: dict[str, Any] = field(default_factory=dict)
     """Predictor: `lstm` (embedding, hidden, tied), `stateless` (embedding, hidden, context, tied) or `weighted`
     (embedding, hidden, context, heads, tied)."""
     joiner: dict[str, Any] = field(default_factory=dict)
     """Joiner: `additive` (hidden) or `multiplicative` (hidden); without a name it is additive."""
     preset: InitVar[Text | None] = None
-    """A model by its name, in place of what was configured before: bilstm, bilstm-int4, lstm, lstm-small. `qstudy
-    presets` describes them."""
+    """A model by its name, in place of what was configured before: bilstm, bilstm-int4, conformer-s, lstm, lstm-small.
+    `qstudy presets` describes them."""
 
     def __post_init__(self, preset: str | None) -> None:
         checked(Text | None, preset, "preset")

@@ -108,11 +108,12 @@ def _cells(priced: PricedPreset) -> list[str]:
 
 
 def _print(priced: list[PricedPreset]) -> None:
-    table = Table(header_style="bold")
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number < 2 else "right")
+    console, table = Console(), Table(header_style="bold")
+    for heading in (HEADINGS[0], *HEADINGS[2:]):
+        table.add_column(heading, justify="left" if heading == "preset" else "right", no_wrap=True)
     for each in priced:
-        table.add_row(*(cell.strip("`") for cell in _cells(each)))
-    console = Console()
+        console.print(f"[bold]{each.name}[/bold]: {each.about}")
+        _, _, *numbers = _cells(each)
+        table.add_row(each.name, *numbers)
     console.print(table)
     console.print(f"[dim]{NOTE}[/dim]")
