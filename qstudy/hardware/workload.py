@@ -226,6 +226,13 @@ def _embedding(shape: LayerShape) -> Iterable[Operator]:
         yield Operator(shape.name, shape.name, rows, columns, form="lookup", constants=shape.vectors)
 
 
+def _tied(shape: LayerShape) -> Iterable[Operator]:
+    """A table that scores labels, too: at each run one row is read, and all of them are multiplied."""
+    for rows, columns in shape.matrices:
+        yield Operator(f"{shape.name}/row", shape.name, rows, columns, form="lookup")
+        yield Operator(f"{shape.name}/scores", shape.name, columns, rows, constants=shape.vectors, elementwise=2 * rows)
+
+
 def _constant(shape: LayerShape) -> Iterable[Operator]:
     """Normalization and its kind: a product and a sum with every stored number."""
     words = shape.vectors + -(-shape.other_bytes // 4)
@@ -242,5 +249,6 @@ KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
     "softmax": _softmax,
     "layer_norm": _layer_norm,
     "embedding": _embedding,
+    "tied": _tied,
     "constant": _constant,
 }
