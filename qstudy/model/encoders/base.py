@@ -69,3 +69,13 @@ class Encoder(nn.Module, ABC):
     def penalty(self) -> Tensor | None:
         """What the last forward pass adds to the loss while training, () float32; None: nothing."""
         return None
+
+    def update_rates(self) -> None:
+        """Before the shapes of the layers are asked: where it depends on what was learned how often one runs."""
+
+    def usage(self) -> dict[str, Any] | None:
+        """What was counted while evaluating since `reset_usage`, JSON-able; None: nothing is."""
+        return None
+
+    def reset_usage(self) -> None:
+        """Begin to count."""
