@@ -63,6 +63,8 @@ class Record:
     notes: Notes | None = None
     metrics: dict[Label, Scores] | None = None
     """Set -> errors of the packed model."""
+    first_pass: dict[Label, Scores] | None = None
+    """The same of a cascaded encoder's first pass alone."""
     utterances: Edits | None = None
     training_model_wer: Amount | None = None
     """Word error rate of the model that was trained, on dev."""
