@@ -51,7 +51,7 @@ class Conv1d(nn.Conv1d, Quantizable):
         return padded.unfold(-1, span, self.stride[0])[..., :: self.dilation[0]].transpose(-3, -2)
 
     def matrices(self) -> list[Tensor]:
-        return [self.weight.flatten(1)]
+        return [] if self.weight is None else [self.weight.flatten(1)]
 
     def bias_vector(self) -> Tensor | None:
         return None if self.bias is None else self.bias.detach()
