@@ -31,6 +31,7 @@ from qstudy.training.sections import (
     Scores,
     StepTime,
     StudyName,
+    Usage,
 )
 
 SCHEMA = 2
@@ -64,6 +65,8 @@ class Record:
     metrics: dict[Label, Scores] | None = None
     """Set -> errors of the packed model."""
     utterances: Edits | None = None
+    usage: dict[Label, Usage] | None = None
+    """Set -> what an amortized encoder computed."""
     training_model_wer: Amount | None = None
     """Word error rate of the model that was trained, on dev."""
     samples: list[Sample] | None = None
