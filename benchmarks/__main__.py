@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import data, gpu, loss, memory, qat, report, simulator, streaming, table
+from benchmarks import conformer, data, gpu, loss, memory, qat, report, simulator, streaming, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -17,6 +17,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "qat": qat.rows,
     "gpu": gpu.rows,
     "streaming": streaming.rows,
+    "conformer": conformer.rows,
     "memory": memory.rows,
     "simulator": simulator.rows,
     "data": data.rows,

@@ -38,6 +38,7 @@ class Command(NamedTuple):
 COMMANDS = {
     **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
+    "presets": Command("qstudy.commands.presets:presets", "models to train by their names, and what they cost"),
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
@@ -144,16 +145,18 @@ def _once(arguments: Sequence[str]) -> None:
 def options_of(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
     """All options: those of the signature, and for a dataclass `--config` and one option per field."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a configuration's fields
-    parser, sections = _options(name, function, positional), set[str]()
+    parser, sections, hints = _options(name, function, positional), set[str](), dict[str, Any]()
     for parameter, kind in get_type_hints(function).items():
         if is_dataclass(kind):
             parser.add_argument(CONFIG, help=_described(function).get(parameter))
             parser.add_class_arguments(kind, as_group=False)
-            sections |= {field for field, hint in type_hints(cast(Any, kind)).items() if is_dataclass(hint)}
+            inner: dict[str, Any] = {f: hint for f, hint in type_hints(cast(Any, kind)).items() if is_dataclass(hint)}
+            hints |= {f"{field}.{name}": hint for field in inner for name, hint in type_hints(inner[field]).items()}
+            sections |= set(inner)
     for action in parser._actions:  # help names types, without their limits
         if action.dest in sections:
             action.metavar, action.help = "{FIELD: VALUE, ...}", "All fields of this section, as YAML."
-        if hint := vars(action).get("_typehint"):
+        if hint := hints.get(action.dest, vars(action).get("_typehint")):
             vars(action)["_typehint"] = get_type_hints(type("", (), {"__annotations__": {"field": hint}}))["field"]
     return parser
 

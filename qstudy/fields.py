@@ -8,7 +8,7 @@ import json
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, InitVar, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -78,10 +78,11 @@ def check_fields(instance: Any) -> None:
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`, as a later file or option changes an earlier one: mappings key by key, all else replaced.
 
-    A part (`{name: ..., **options}`) that gets another name is replaced as a whole: the options were the old one's.
+    A part (`{name: ..., **options}`) that gets another name is replaced as a whole: the options were the old one's. So
+    are parts that a preset takes the place of.
     """
     old, new = base.get("name"), changes.get("name")
-    if None not in (old, new) and old != new:
+    if (None not in (old, new) and old != new) or changes.get("preset") is not None:
         return dict(changes)
     found = dict(base)
     for key, value in changes.items():
@@ -93,7 +94,8 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 @cache
 def type_hints(cls: Any) -> dict[str, Any]:
     """Field -> its type, limits included."""
-    return typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: hint.type if isinstance(hint, InitVar) else hint for name, hint in hints.items()}
 
 
 def dotted(where: str, name: str) -> str:

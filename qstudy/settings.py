@@ -1,12 +1,13 @@
 """What a model hears, what it is made of, how its training data are changed: plain data that imports without torch."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, fields
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
-from qstudy.fields import Share, Text, check_fields, checked
+from qstudy.fields import Share, Text, check_fields, checked, merged
+from qstudy.presets import load_preset
 
 Hertz = Annotated[float, Ge(0), Le(96_000)]
 Frame = Annotated[float, Ge(1), Le(250)]
@@ -77,19 +78,36 @@ class FeatureSettings:
         return self.tail // self.hop
 
 
+DEFAULT_PARTS: dict[str, dict[str, Any]] = {"encoder": {"name": "lstm"}, "predictor": {"name": "lstm"}, "joiner": {}}
+
+
 @dataclass
 class ModelConfig:
-    """Which parts the model is made of; each is `{name: ..., **options}`, or an import path of the user's own class."""
+    """Which parts the model is made of; each is `{name: ..., **options}`, or an import path of the user's own class.
 
-    encoder: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
-    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout)."""
-    predictor: dict[str, Any] = field(default_factory=lambda: {"name": "lstm"})
-    """Predictor: `lstm` (embedding, hidden) or `stateless` (embedding, hidden, context)."""
+    With a preset, what is given of a part changes the preset's; without one, encoder and predictor are `lstm`.
+    """
+
+    encoder: dict[str, Any] = field(default_factory=dict)
+    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout), `bilstm` (the same, and deltas) or
+    `conformer` (size, blocks, heads, expansion, kernel, left, right, causal, position, conv_norm, stack, reduction,
+    running_mean, dropout)."""
+    predictor: dict[str, Any] = field(default_factory=dict)
+    """Predictor: `lstm` (embedding, hidden, tied), `stateless` (embedding, hidden, context, tied) or `weighted`
+    (embedding, hidden, context, heads, tied)."""
     joiner: dict[str, Any] = field(default_factory=dict)
-    """Joiner: `additive` (hidden); the name may be left out."""
+    """Joiner: `additive` (hidden) or `multiplicative` (hidden); without a name it is additive."""
+    preset: InitVar[Text | None] = None
+    """A model by its name, in place of what was configured before: bilstm, bilstm-int4, conformer-s, lstm, lstm-small.
+    `qstudy presets` describes them."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, preset: str | None) -> None:
+        checked(Text | None, preset, "preset")
         check_fields(self)
+        base = load_preset(preset).parts if preset else DEFAULT_PARTS
+        self.encoder = merged(base["encoder"], self.encoder)
+        self.predictor = merged(base["predictor"], self.predictor)
+        self.joiner = merged(base["joiner"], self.joiner)
         named_part("encoder", self.encoder)
         named_part("predictor", self.predictor)
         named_part("joiner", {"name": "additive", **self.joiner})

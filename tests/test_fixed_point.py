@@ -82,31 +82,32 @@ def test_sixteen_bits_travel_through_float_unchanged(value: int, fraction: int) 
     assert to_fixed(there, fraction).tolist() == [value]
 
 
-# Sigmoid and tanh
+# Sigmoid, tanh and the exponential
 
 
 @pytest.mark.parametrize(
     ("spec", "allowed"),
     [
-        (FixedPoint(), 4e-4),
-        (FixedPoint(entries=256), 1.6e-3),
-        (FixedPoint("truncate"), 4.2e-4),
-        (FixedPoint(nonlinearity="linear"), 0.0379),
+        (FixedPoint(), 4.8e-4),
+        (FixedPoint(entries=256), 1.85e-3),
+        (FixedPoint("truncate"), 4.8e-4),
+        (FixedPoint(nonlinearity="linear"), 0.0432),
     ],
     ids=["512 entries", "256 entries", "truncated", "segments"],
 )
 def test_responses_are_near_the_functions(spec: FixedPoint, allowed: float) -> None:
     x = torch.arange(-OFFSET, OFFSET, dtype=torch.float64) * 2.0**-spec.gate_fraction
     for name, response in responses(spec)._asdict().items():
-        error = (response.double() * 2.0**-15 - getattr(torch, name)(x)).abs().max().item()
+        function = getattr(torch, name)(x.clamp(max=0) if name == "exp" else x)
+        error = (response.double() * 2.0**-15 - function).abs().max().item()
         assert error <= allowed
-        assert error > allowed / 8  # the bound says something
+        assert error > allowed / 10  # the bound says something
 
 
 @spec_ids
 def test_responses_rise(spec: FixedPoint) -> None:
     """The segments but for one step of theirs down: 1/256 at 2.375, and twice that for tanh."""
-    falls = (0, 0) if spec.nonlinearity == "table" else (128, 256)
+    falls = (0, 0, 0) if spec.nonlinearity == "table" else (128, 256, 0)
     for response, fall in zip(responses(spec), falls, strict=True):
         assert response.long().diff().min() >= -fall
 
@@ -138,7 +139,7 @@ def reference_step(x: np.ndarray, h: np.ndarray, c: np.ndarray, constants: CellC
         saturated(product(a, p) + product(b, q) + r)
         for a, b, p, q, r in zip(x.tolist(), h.tolist(), *words, strict=True)
     ]
-    sigmoid, tanh = (part.tolist() for part in responses(spec))
+    sigmoid, tanh, _ = (part.tolist() for part in responses(spec))
     size = len(gates) // 4
     after = [(tanh if j // size == 2 else sigmoid)[gate + OFFSET] for j, gate in enumerate(gates)]
     cells, outputs = [], []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from digits_shapes import DIGITS
 
-from qstudy.bits import LayerBits, LayerShape
+from qstudy.bits import WITHOUT_MATRICES, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
@@ -66,8 +66,8 @@ def test_attention_and_depthwise_convolution() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [LayerBits(), LayerBits(8, 8), LayerBits(4, 8)], ids=["float", "w8a8", "w4a8"])
 def test_every_kind_costs_time(kind: str, bits: LayerBits) -> None:
-    matrices = {"lstm": ((64, 16), (64, 16)), "constant": ()}.get(kind, ((64, 16),))
-    shape = LayerShape("layer", kind, matrices, 64, 1, 10.0, context=8)
+    matrices = {"lstm": ((64, 16), (64, 16))}.get(kind, () if kind in WITHOUT_MATRICES else ((64, 16),))
+    shape = LayerShape("layer", kind, matrices, 64, 1, 10.0, context=8, inputs=16, outputs=64)
     report = simulate(workload([shape], {"layer": bits}), load_accelerator("edge_nna"))
     assert 0 < report.rtf < 1
     assert 0 < report.latency_ms < 1000

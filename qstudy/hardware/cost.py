@@ -66,7 +66,8 @@ def _mode_costs(
     pace = np.maximum(np.maximum(compute, memory_s), np.maximum(elementwise, expansion))
     wait = np.where(moved.dram_bytes > 0, memory.dram_latency_us * 1e-6, 0.0)
     total = wait + pace + np.minimum(compute, memory_s) / np.maximum(count, 1)
-    holds = (bits.weight <= mode.weight) & (bits.activation <= mode.activation)
+    second = np.where(columns.stored > 0, bits.weight, bits.activation)
+    holds = (second <= mode.weight) & (bits.activation <= mode.activation)
     macs = columns.product * columns.vectors * columns.inputs * columns.outputs
     possible = total * hertz * processor.rows * processor.columns * processor.cores * mode.macs
     operations = columns.vectors * (columns.elementwise + columns.nonlinear)

@@ -62,6 +62,22 @@ def _spilled_bytes(columns: Columns, bits: Widths, memory: Memory) -> np.ndarray
     return np.where(columns.product > 0, tiled, passed)
 
 
+def weights_read_per_second(columns: Columns, bits: Widths, rates: np.ndarray) -> np.ndarray:
+    """Bytes of weights that a model reads per second (C,), if none stay on chip between runs.
+
+    Runs in a row that use the same weights (a recurrent layer's over a chunk) read them once.
+
+    Args:
+        columns: the operators.
+        bits: their widths.
+        rates: runs per second of each operator (N,).
+    """
+    rows = np.where(columns.lookup > 0, np.minimum(columns.vectors / np.maximum(columns.inputs, 1), 1.0), 1.0)
+    each = weight_bytes(columns, bits) * columns.stored * rows / columns.reuse
+    total: np.ndarray = each @ rates
+    return total
+
+
 def weight_bytes(columns: Columns, bits: Widths) -> np.ndarray:
     """Bytes of each operator's second operand and constants (C, N): packed weights, or kept activations."""
     packed = packed_bytes(columns.outputs, columns.inputs, bits.weight, bits.codebook, bits.per_scale)

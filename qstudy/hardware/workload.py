@@ -189,9 +189,48 @@ def _depthwise(shape: LayerShape) -> Iterable[Operator]:
         )
 
 
+def _matmul(shape: LayerShape) -> Iterable[Operator]:
+    """Against activations that are kept: keys, values."""
+    yield Operator(shape.name, shape.name, shape.inputs, shape.outputs, stored=False, elementwise=2 * shape.outputs)
+
+
+def _softmax(shape: LayerShape) -> Iterable[Operator]:
+    """Per value the largest taken away, an exponential, a sum and a quotient."""
+    yield Operator(
+        shape.name,
+        shape.name,
+        outputs=shape.outputs,
+        stored=False,
+        elementwise=3 * shape.outputs,
+        nonlinear=shape.outputs,
+        error_prone=True,
+    )
+
+
+def _layer_norm(shape: LayerShape) -> Iterable[Operator]:
+    """Per value two sums (mean, variance), a difference, a square, a quotient, a product and a sum; one root."""
+    yield Operator(
+        shape.name,
+        shape.name,
+        outputs=shape.outputs,
+        stored=False,
+        constants=shape.vectors,
+        elementwise=7 * shape.outputs,
+        nonlinear=1,
+        error_prone=True,
+    )
+
+
 def _embedding(shape: LayerShape) -> Iterable[Operator]:
     for rows, columns in shape.matrices:
         yield Operator(shape.name, shape.name, rows, columns, form="lookup", constants=shape.vectors)
+
+
+def _tied(shape: LayerShape) -> Iterable[Operator]:
+    """A table that scores labels, too: at each run one row is read, and all of them are multiplied."""
+    for rows, columns in shape.matrices:
+        yield Operator(f"{shape.name}/row", shape.name, rows, columns, form="lookup")
+        yield Operator(f"{shape.name}/scores", shape.name, columns, rows, constants=shape.vectors, elementwise=2 * rows)
 
 
 def _constant(shape: LayerShape) -> Iterable[Operator]:
@@ -206,6 +245,10 @@ KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
     "depthwise": _depthwise,
     "lstm": _lstm,
     "attention": _attention,
+    "matmul": _matmul,
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
     "embedding": _embedding,
+    "tied": _tied,
     "constant": _constant,
 }

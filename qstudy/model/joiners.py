@@ -5,8 +5,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from qstudy.errors import UserError
 from qstudy.fields import Units
-from qstudy.quant.layers import Linear, Rate
+from qstudy.quant.layers import Linear, Rate, TiedEmbedding
 
 
 class Joiner(nn.Module, ABC):
@@ -29,9 +30,33 @@ class Joiner(nn.Module, ABC):
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Already projected sides, broadcastable: logits (..., V)."""
 
+    def tie(self, table: TiedEmbedding) -> None:
+        """Let the predictor's table be the output layer.
 
-class AdditiveJoiner(Joiner):
-    """Project both sides, add, tanh, project to labels (Graves 2012, arXiv 1211.3711)."""
+        Raises:
+            UserError: the sizes differ, or this joiner has no such layer.
+        """
+        raise UserError(f"model.predictor.tied: {type(self).__name__} ties no output layer; leave tied out.")
+
+
+class Scores(nn.Module):
+    """The output layer that is the predictor's table: it has no weights of its own."""
+
+    def __init__(self, table: TiedEmbedding) -> None:
+        super().__init__()
+        self._table = (table,)  # in a tuple, so that it is not registered a second time
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) to scores (..., V)."""
+        return self._table[0].scores(x)
+
+
+class ProjectingJoiner(Joiner):
+    """Project both sides into a common space, combine them there, tanh, project to labels."""
+
+    predictor: Linear
+    predictor_bias = False
+    """Whether the projection of predictor vectors has a bias; the encoder's has one."""
 
     def __init__(self, encoder: int, predictor: int, labels: int, frame_ms: float, hidden: Units = 128) -> None:
         """
@@ -44,12 +69,50 @@ class AdditiveJoiner(Joiner):
         """
         super().__init__()
         self.encoder = Linear(encoder, hidden, rate=Rate(every_ms=frame_ms))
-        self.predictor = Linear(predictor, hidden, bias=False, rate=Rate(per_label=1))
-        self.output = Linear(hidden, labels, rate=Rate(every_ms=frame_ms, per_label=1))
+        self.predictor = Linear(predictor, hidden, self.predictor_bias, Rate(per_label=1))
+        self.hidden, self.rate = hidden, Rate(every_ms=frame_ms, per_label=1)
+        self.output: nn.Module = Linear(hidden, labels, rate=self.rate)
+
+    @abstractmethod
+    def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """Projected sides, broadcastable: (..., hidden)."""
 
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        logits: Tensor = self.output(torch.tanh(encoded + predicted))
+        logits: Tensor = self.output(torch.tanh(self.combine(encoded, predicted)))
         return logits
 
+    def tie(self, table: TiedEmbedding) -> None:
+        if table.embedding_dim != self.hidden:
+            raise UserError(
+                f"model.predictor.tied: joiner.hidden ({self.hidden}) must equal predictor.embedding "
+                f"({table.embedding_dim}), because one matrix serves both."
+            )
+        table.rate = self.rate
+        self.output = Scores(table)
 
-JOINERS: dict[str, type[Joiner]] = {"additive": AdditiveJoiner}
+
+class AdditiveJoiner(ProjectingJoiner):
+    """The sides are added (Graves 2012, arXiv 1211.3711)."""
+
+    def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        return encoded + predicted
+
+
+class MultiplicativeJoiner(ProjectingJoiner):
+    """The sides are multiplied, element by element (Saon et al. 2021, arXiv 2103.09935).
+
+    The bias of the predictor's side starts at one: products of two small numbers would vanish, and their gradients with
+    them; so at first the joiner lets the encoder's side through.
+    """
+
+    predictor_bias = True
+
+    def __init__(self, encoder: int, predictor: int, labels: int, frame_ms: float, hidden: Units = 128) -> None:
+        super().__init__(encoder, predictor, labels, frame_ms, hidden)
+        nn.init.ones_(self.predictor.bias)
+
+    def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        return encoded * predicted
+
+
+JOINERS: dict[str, type[Joiner]] = {"additive": AdditiveJoiner, "multiplicative": MultiplicativeJoiner}

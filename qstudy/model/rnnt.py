@@ -1,5 +1,6 @@
 """The recurrent neural network transducer: encoder, predictor, joiner (Graves 2012, arXiv 1211.3711)."""
 
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -26,7 +27,7 @@ class RNNT(nn.Module):
             labels: V, labels with blank.
 
         Raises:
-            UserError: an unknown part or option.
+            UserError: an unknown part or option, or a tied table of another size than the joiner's.
         """
         super().__init__()
         self.encoder: Encoder = build(config.encoder, ENCODERS, "model.encoder", features, kind=Encoder)
@@ -34,6 +35,8 @@ class RNNT(nn.Module):
         sizes = (self.encoder.output_size, self.predictor.output_size, labels, self.encoder.output_ms)
         joiner = {"name": "additive", **config.joiner}
         self.joiner: Joiner = build(joiner, JOINERS, "model.joiner", *sizes, kind=Joiner)
+        if (table := self.predictor.tied_table()) is not None:
+            self.joiner.tie(table)
 
     def forward(self, features: Tensor, feature_lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score every alignment.
@@ -59,7 +62,12 @@ class RNNT(nn.Module):
             """Of what is in no layer; the first step, normalization, is too little to be priced."""
             return UNKNOWN if name == "encoder.normalize" else rates[name.partition(".")[0]]
 
-        return layer_shapes(self, rate)
+        return [self._after_encoder(shape) for shape in layer_shapes(self, rate)]
+
+    def _after_encoder(self, shape: LayerShape) -> LayerShape:
+        """An encoder that wants the whole utterance lets predictor and joiner wait, too."""
+        waits = not self.encoder.streams and not shape.name.startswith("encoder.")
+        return replace(shape, after_end=True) if waits else shape
 
     @property
     def device(self) -> torch.device:

@@ -104,7 +104,7 @@ class Linear(nn.Linear, Quantizable):
 class Embedding(nn.Embedding, Quantizable):
     """`nn.Embedding` with a slot."""
 
-    bounded = ()
+    bounded: tuple[bool, ...] = ()
 
     def __init__(self, count: int, size: int, rate: Rate = UNKNOWN) -> None:
         super().__init__(count, size)
@@ -135,6 +135,47 @@ class Embedding(nn.Embedding, Quantizable):
 
     def shape(self, name: str) -> LayerShape:
         return LayerShape(name, "embedding", ((self.num_embeddings, self.embedding_dim),), 0, 0, *self.rate)
+
+
+class TiedEmbedding(Embedding):
+    """A table that is the matrix of an affine map as well: rows are looked up by labels, and score labels.
+
+    One matrix, one bias and one quantizer, of the scores' inputs. Its entries start as small as a map's; a row that is
+    looked up is scaled by the square root of its size, so that it is as large as another table's.
+
+    Source: Press & Wolf 2017, arXiv 1608.05859; the factor: Vaswani et al. 2017, arXiv 1706.03762, section 3.4.
+    """
+
+    bounded = (False,)
+
+    def __init__(self, count: int, size: int, rate: Rate = UNKNOWN) -> None:
+        super().__init__(count, size, rate)
+        self.bias = nn.Parameter(torch.zeros(count))
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up ids (...) int64: (..., size)."""
+        return super().forward(ids) * self.embedding_dim**0.5
+
+    def scores(self, x: Tensor) -> Tensor:
+        """x (..., size) times every row, plus the bias: (..., count)."""
+        if self.arithmetic is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        return self.arithmetic.linear(x, self.weight, self.bias)
+
+    def bias_vector(self) -> Tensor | None:
+        return self.bias.detach()
+
+    def set_float(self, matrices: list[Tensor], bias: Tensor | None) -> None:
+        super().set_float(matrices, bias)
+        if bias is not None:
+            self.bias.data.copy_(bias)
+
+    def shape(self, name: str) -> LayerShape:
+        size = (self.num_embeddings, self.embedding_dim)
+        return LayerShape(name, "tied", (size,), self.num_embeddings, 1, *self.rate)
 
 
 class LSTM(nn.LSTM, Quantizable):

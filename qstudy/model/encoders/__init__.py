@@ -2,8 +2,15 @@
 
 from qstudy.model.encoders.amortized import AmortizedEncoder
 from qstudy.model.encoders.base import Encoder
+from qstudy.model.encoders.bilstm import BiLSTMEncoder
+from qstudy.model.encoders.conformer import ConformerEncoder
 from qstudy.model.encoders.lstm import LSTMEncoder
 
-ENCODERS: dict[str, type[Encoder]] = {"amortized": AmortizedEncoder, "lstm": LSTMEncoder}
+ENCODERS: dict[str, type[Encoder]] = {
+    "lstm": LSTMEncoder,
+    "bilstm": BiLSTMEncoder,
+    "conformer": ConformerEncoder,
+    "amortized": AmortizedEncoder,
+}
 
 __all__ = ["ENCODERS", "Encoder"]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, block_diagonal_product
+from qstudy.quant.integer.accumulator import device_qparams
+from qstudy.quant.integer.layers import integer_product
 from qstudy.quant.packed import (
     PackedArithmetic,
     PackedFake,
@@ -18,6 +20,7 @@ from qstudy.quant.packed import (
 )
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.recurrence.frames import quantized_lstm
+from qstudy.quant.straight_through import straight_through
 
 T = TypeVar("T")
 
@@ -109,6 +112,16 @@ class QuantizedArithmetic(TrainingArithmetic):
         if quantizers:
             tensors["activation"] = torch.stack(quantizers)
         return tensors
+
+    def _product_in_integers(self, x: Tensor, y: Tensor, fake: Tensor) -> Tensor:
+        """The product of two activations x (..., M, K) and y (..., K, N) in integers, with the gradient of `fake`, the
+        float product; that one itself while they are only observed."""
+        quantizers = [each for each in (self.inputs, self.hidden) if each is not None and each.fake_quant_enabled]
+        if len(quantizers) < 2:
+            return fake
+        with torch.no_grad():
+            exact = integer_product(x, y, *map(device_qparams, quantizers))
+        return straight_through(fake.float(), exact)
 
     def _input(self, x: Tensor) -> Tensor:
         quantized = x if self.inputs is None else self.inputs(x)

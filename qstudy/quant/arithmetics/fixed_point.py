@@ -5,15 +5,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
+from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
 from qstudy.quant.fixed_point.operators import FixedPoint
+from qstudy.quant.fixed_point.softmax import fixed_point_softmax
 from qstudy.quant.integer.accumulator import QParams, device_qparams, record, rescale
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
 from qstudy.quant.integer.matmul import integer_matmul
-from qstudy.quant.packed import PackedFixedPoint
+from qstudy.quant.packed import PackedArithmetic, PackedFixedPoint, PackedProduct
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 
@@ -41,14 +44,14 @@ class _FixedPointLinear(torch.autograd.Function):
 class FixedPointArithmetic(FakeArithmetic):
     """int8 products with int32 accumulators; an LSTM's cell in 16-bit fixed point.
 
+    Softmax and layer normalization are 16-bit fixed point as well; what goes in and out of them is float.
+
     A linear layer's accumulators go to float at once, times the scales of inputs and weights, plus the bias: what
     consumes them (a sum, a softmax) is not a quantizable layer. While activations are not yet quantized (calibration,
     weights first), everything computes in float, as `FakeArithmetic` does.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
-
-    packed = PackedFixedPoint
 
     def __init__(
         self,
@@ -64,8 +67,12 @@ class FixedPointArithmetic(FakeArithmetic):
         self._integers: WeightCache[QuantizedMatrix] = WeightCache()
 
     @property
+    def packed(self) -> type[PackedArithmetic]:
+        return PackedProduct if self.hidden is not None and not self.weights else PackedFixedPoint
+
+    @property
     def settings(self) -> dict[str, Any]:
-        return self.spec.to_dict()
+        return {} if self.packed is PackedProduct else self.spec.to_dict()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self.repeated_linear(weight, bias)(x)
@@ -95,6 +102,17 @@ class FixedPointArithmetic(FakeArithmetic):
             exact = block_diagonal_integer_linear(x, whole, bias, self._qparams())
         return straight_through(fake, exact)
 
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._product_in_integers(x, y, super().matmul(x, y))
+
+    def softmax(self, x: Tensor) -> Tensor:
+        return fixed_point_softmax(x, self.spec)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            float_norm = F.layer_norm(x.float(), weight.shape, weight, bias, eps)
+        return straight_through(float_norm, fixed_point_layer_norm(x, weight, bias, eps, self.spec))
+
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.inputs is None or not self.inputs.fake_quant_enabled:
             return super().lstm(x, state, weights)
@@ -114,7 +132,7 @@ class FixedPointArithmetic(FakeArithmetic):
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         tensors = super().pack(matrices)
-        if self.hidden is not None:  # an LSTM: its products end in gates, not in float
+        if self.hidden is not None and matrices:  # an LSTM: its products end in gates, not in float
             codes = [self._codes(index, matrix) for index, matrix in enumerate(matrices)]
             requantizations = self._requantizations(codes, self._qparams().scale)
             tensors |= {f"{index}.scale": each for index, each in enumerate(requantizations)}

@@ -15,7 +15,6 @@ from qstudy.quant.integer.layers import (
     block_diagonal_integer_linear,
     integer_linear,
     integer_lstm,
-    integer_product,
 )
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
@@ -63,13 +62,7 @@ class NativeArithmetic(FakeArithmetic):
         return lambda x: self._product(x, matrix, bias)
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
-        fake = super().matmul(x, y)  # what the gradient is of
-        quantizers = self.inputs, self.hidden
-        if not all(quantizer is not None and quantizer.fake_quant_enabled for quantizer in quantizers):
-            return fake
-        with torch.no_grad():
-            exact = integer_product(x, y, *(device_qparams(each) for each in quantizers if each is not None))
-        return straight_through(fake.float(), exact)
+        return self._product_in_integers(x, y, super().matmul(x, y))
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of

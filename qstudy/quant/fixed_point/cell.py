@@ -64,7 +64,7 @@ def run_frame(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, 
 def run_frame_in_torch(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, trace: CellTrace) -> None:
     """`run_frame` in torch, on any device."""
     spec, rounding = constants.spec, constants.spec.rounding
-    sigmoid, tanh = responses(spec, inputs.device)
+    sigmoid, tanh, _ = responses(spec, inputs.device)
     products = (
         requantize(inputs, constants.input_requantization, rounding),
         requantize(hidden, constants.hidden_requantization, rounding),
@@ -88,7 +88,7 @@ def _compiled(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, 
         constants.hidden_requantization.numpy(),
         constants.bias.numpy(),
     )
-    tables = (table.numpy() for table in responses(spec))
+    tables = (table.numpy() for table in responses(spec)[:2])
     shifts = (2 * UNIT - spec.cell_fraction, spec.gate_fraction - spec.cell_fraction, constants.bits)
     rows = (part.numpy() for part in (trace.gates, trace.cells, trace.outputs, trace.codes))
     _cell(t, inputs.numpy(), hidden.numpy(), *requantization, *tables, *shifts, spec.rounding == "half_away", *rows)

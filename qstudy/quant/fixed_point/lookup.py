@@ -1,4 +1,4 @@
-"""Sigmoid and tanh of 16-bit fixed-point numbers, from a small table or from straight segments.
+"""Sigmoid, tanh and the exponential of 16-bit fixed-point numbers, from a small table or from straight segments.
 
 A function of 16 bits has 65536 results: both kinds are computed once for all of them, in the integers that the
 accelerator computes in, and looked up from then on. What the device stores is the small table or the segments.
@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, saturate, shift_right
+from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, divide, saturate, shift_right
 
+LOG2_E = 47274  # 1 / ln 2 in Q1.15
 OFFSET = 2**15
 """Index of the result for 0 in a response."""
 
@@ -26,22 +27,24 @@ class Responses(NamedTuple):
 
     sigmoid: Tensor
     tanh: Tensor
+    exp: Tensor
+    """Of what is at most 0, as a softmax needs it; 1 above."""
 
 
 @cache
 def responses(spec: FixedPoint, device: torch.device = CPU) -> Responses:
-    """The two functions as the accelerator of `spec` computes them, on a device of torch's."""
+    """The functions as the accelerator of `spec` computes them, on a device of torch's."""
     x = torch.arange(-OFFSET, OFFSET)
     if spec.nonlinearity == "table":
-        sigmoid, tanh = (_interpolated(x, table(name, spec).long(), spec) for name in ("sigmoid", "tanh"))
+        sigmoid, tanh, exp = (_interpolated(x, table(name, spec).long(), spec) for name in Responses._fields)
     else:
-        sigmoid = _segments(x, spec)
+        sigmoid, exp = _segments(x, spec), _powers(x, spec)
         tanh = 2 * _segments(2 * x, spec) - 2**UNIT  # tanh(x) = 2 sigmoid(2 x) - 1
-    return Responses(*(saturate(each).to(torch.int16).to(device) for each in (sigmoid, tanh)))
+    return Responses(*(saturate(each).to(torch.int16).to(device) for each in (sigmoid, tanh, exp)))
 
 
 def table(name: str, spec: FixedPoint) -> Tensor:
-    """What the device stores for the function `sigmoid` or `tanh`: (entries + 1,) int16, Q0.15.
+    """What the device stores for the function `sigmoid`, `tanh` or `exp`: (entries + 1,) int16, Q0.15.
 
     Values at equal distances over the range of a gate; the last one is the right end of the last interval.
     """
@@ -66,3 +69,10 @@ def _segments(x: Tensor, spec: FixedPoint) -> Tensor:
         rise = 0 if slope is None else shift_right(magnitude, slope, spec.rounding)
         y = torch.where(magnitude >= int(bound * 2**UNIT), rise + int(height * 2**UNIT), y)
     return torch.where(x < 0, 2**UNIT - y, y)
+
+
+def _powers(x: Tensor, spec: FixedPoint) -> Tensor:
+    """exp(x) of x (N,) int64 in Q0.15: 2 to the power of x / ln 2, straight between whole powers; 1 above 0."""
+    power = divide(-x.clamp(max=0) * LOG2_E, 1 << UNIT)  # in the gates' format
+    whole, rest = power >> spec.gate_fraction, power & ((1 << spec.gate_fraction) - 1)
+    return shift_right(2**UNIT - shift_right(rest << UNIT, spec.gate_fraction + 1, spec.rounding), whole, spec.rounding)

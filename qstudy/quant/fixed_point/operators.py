@@ -25,7 +25,7 @@ NONLINEARITIES = ("table", "linear")
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """How an accelerator's LSTM operators compute."""
+    """How an accelerator's operators compute: LSTM cells, softmax, layer normalization."""
 
     rounding: str = "half_away"
     """Of shifts to the right: `half_away` (to nearest, ties away from zero) or `truncate` (bits are dropped, that is,
@@ -40,6 +40,8 @@ class FixedPoint:
     mean error was ten times as large."""
     cell_fraction: int = 11
     """Fractional bits of the cell state: Q4.11 holds [-16, 16)."""
+    norm_fraction: int = 10
+    """Fractional bits of what a layer normalization takes: Q5.10 holds [-32, 32)."""
 
     def __post_init__(self) -> None:
         for field, choices in (("rounding", ROUNDINGS), ("nonlinearity", NONLINEARITIES)):
@@ -47,7 +49,7 @@ class FixedPoint:
                 raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
         if self.entries not in (2**power for power in range(4, 17)):
             raise UserError(f"entries: {self.entries!r} is not a power of two from 16 to 65536.")
-        for field in ("gate_fraction", "cell_fraction"):
+        for field in ("gate_fraction", "cell_fraction", "norm_fraction"):
             if getattr(self, field) not in range(8, 16):
                 raise UserError(f"{field}: {getattr(self, field)!r} is not from 8 to 15 bits.")
 
@@ -75,6 +77,11 @@ def shift_right(x: Tensor, shift: Tensor | int, rounding: str) -> Tensor:
     half = (torch.ones_like(shift) << shift) >> 1
     towards_zero = (x >> 63) * shift.clamp(max=1)  # a tie below zero must not be rounded up
     return (x + half + towards_zero) >> shift
+
+
+def divide(x: Tensor, by: Tensor | int) -> Tensor:
+    """x / by, to nearest, ties up: (...) int64; `by` above 0, twice x within 64 bits."""
+    return torch.div(2 * x + by, 2 * by, rounding_mode="floor")
 
 
 def requantize(accumulator: Tensor, requantization: Tensor, rounding: str) -> Tensor:

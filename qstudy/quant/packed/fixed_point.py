@@ -10,7 +10,9 @@ from qstudy.errors import UserError
 from qstudy.fields import fill
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.fixed_point.lstm import final_state, hidden_scale, lstm_operands, run_lstm, weight_scale
+from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
 from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
+from qstudy.quant.fixed_point.softmax import fixed_point_probabilities
 from qstudy.quant.integer.accumulator import accumulate, record, rescale
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
 from qstudy.quant.packed.layer import Layout, StoredLayer
@@ -30,8 +32,9 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
 
     @classmethod
     def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
-        wide = bits.weight > 8 or (shape.activations and bits.activation > 8)
-        return not wide and bits.quantizer != "codebook" and bits.granularity != "group"
+        wide = (shape.matrices and bits.weight > 8) or (shape.activations and bits.activation > 8)
+        known = bits.quantizer != "codebook" and bits.granularity != "group"
+        return not wide and known and shape.kind != "matmul"
 
     @classmethod
     def layout(cls, shape: LayerShape, bits: LayerBits) -> Layout:
@@ -49,7 +52,7 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
             raise UserError(f"{name}: a requantization shifts by more than {MAX_SHIFT} bits")
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
-        if len(self.sizes) == 1:
+        if len(self.sizes) != 2:
             return super().float_matrices(matrices)
         inputs: list[Tensor | float] = [self.qparams(0).scale, hidden_scale(self.bits.activation)]
         scales = [weight_scale(self.scale(index), each, self.spec) for index, each in enumerate(inputs)]
@@ -64,6 +67,12 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         whole = QuantizedWeight(None, self.values(0), self.scale(0))
         return block_diagonal_integer_linear(x, whole, bias, self.qparams(0))
+
+    def softmax(self, x: Tensor) -> Tensor:
+        return fixed_point_probabilities(x, self.spec)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return fixed_point_layer_norm(x, weight, bias, eps, self.spec)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         matrices, requantizations = ([part(0), part(1)] for part in (self.values, self.scale))

@@ -31,7 +31,7 @@ class PackedInteger(PackedArithmetic, name="integer"):
 
     @classmethod
     def takes(cls, shape: LayerShape, bits: LayerBits) -> bool:
-        return shape.activations > 0 and super().takes(shape, bits)  # it has no tables
+        return shape.activations > 0 and super().takes(shape, bits)  # a table alone multiplies nothing
 
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
         return [matrix.integers() * matrix.scale.view(-1, 1) for matrix in self.matrices]
@@ -52,7 +52,9 @@ class PackedInteger(PackedArithmetic, name="integer"):
         return integer_lstm(x, state, self._weight(0), self._weight(1), bias, self.qparams[0], self.qparams[1])
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
-        raise NotImplementedError("a table has no activations")
+        matrix, rows = self.matrices[0], ids.flatten()
+        scale = matrix.scale if len(matrix.scale) == 1 else matrix.scale[rows]
+        return (matrix.some(rows) * scale.unsqueeze(1)).view(*ids.shape, -1)
 
     def _weight(self, index: int) -> QuantizedWeight:
         matrix = self.matrices[index]

@@ -61,7 +61,16 @@ class ArrangedMatrix:
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns) int8, made anew at each call."""
-        indices = torch.from_numpy(gemv.restore(self._weights.numpy(), self.bits, self.rows, self.columns))
+        return self._restored(self._weights, self.rows)
+
+    def some(self, rows: Tensor) -> Tensor:
+        """Some of the rows, by their numbers (N,) int64: (N, columns) int8; only their blocks are unpacked."""
+        blocks = self._weights[rows // gemv.ROWS]
+        places = torch.arange(len(rows)) * gemv.ROWS + rows % gemv.ROWS
+        return self._restored(blocks, len(blocks) * gemv.ROWS)[places]
+
+    def _restored(self, blocks: Tensor, rows: int) -> Tensor:
+        indices = torch.from_numpy(gemv.restore(blocks.numpy(), self.bits, rows, self.columns))
         return indices.view(torch.int8) if self.bits == 8 else self._numbers[indices.int()]
 
 
@@ -80,6 +89,10 @@ class PlainMatrix:
     def integers(self) -> Tensor:
         """The matrix (rows, columns)."""
         return self.values
+
+    def some(self, rows: Tensor) -> Tensor:
+        """Some of the rows, by their numbers (N,) int64: (N, columns)."""
+        return self.values[rows]
 
 
 def _signed(bits: int) -> Tensor:

@@ -133,8 +133,10 @@ class LSTMProgram:
 
 
 def fuse(model: nn.Module) -> None:
-    """Give every stack of packed layers of one size its program."""
+    """Give every stack of packed layers of one size its program; modules with a `fuse` of their own see to it."""
     for stack in model.modules():
+        if callable(own := getattr(stack, "fuse", None)):
+            own()
         if isinstance(stack, LSTMStack):
             programs = [getattr(layer.arithmetic, "program", None) for layer in stack]
             layers = [layer for program in programs if program for layer in program.layers]

@@ -19,7 +19,8 @@ class AcceleratorAware(QuantizedPolicy):
     """The accelerator's operators in the forward pass of training, so that none of them has to run on the CPU.
 
     int8 products with int32 accumulators; requantization by multiplier and shift, with saturation; LSTM cells in 16
-    bits, their sigmoids and tanhs by table or straight segments, their products in fixed point. Backward: gradients of
+    bits, their sigmoids and tanhs by table or straight segments, their products in fixed point; softmax and layer
+    normalization in 16 bits likewise. Backward: gradients of
     the float operators at the quantized values, straight through.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (like
@@ -45,6 +46,7 @@ class AcceleratorAware(QuantizedPolicy):
         entries: int = 512,
         gate_fraction: int = 11,
         cell_fraction: int = 11,
+        norm_fraction: int = 10,
         weight_range: Literal["max", "mse", "learned"] = "learned",
         activation_start: Step = 0,
         freeze_step: Step | None = None,
@@ -57,6 +59,7 @@ class AcceleratorAware(QuantizedPolicy):
             entries: of a table, a power of two.
             gate_fraction: fractional bits of a gate before its non-linearity (11: [-16, 16)).
             cell_fraction: fractional bits of the cell state (11: [-16, 16)).
+            norm_fraction: fractional bits of what a layer normalization takes (10: [-32, 32)).
             weight_range: range of the weights: `max`, `mse` or `learned`.
             activation_start: activations stay in float, only observed, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
@@ -67,14 +70,14 @@ class AcceleratorAware(QuantizedPolicy):
         super().__init__(layers, activation_start, freeze_step)
         self.weight_range = weight_range
         try:
-            self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction)
+            self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction, norm_fraction)
         except UserError as error:  # it knows its fields' names, not its own
             raise UserError(dotted("policy", str(error))) from error
 
     def widths(self, shape: LayerShape, bits: LayerBits) -> LayerBits:
-        """Where anything is quantized, softmax and normalization are the accelerator's, of 16 bits."""
-        if bits.quantized and shape.kind in WITHOUT_PRODUCTS:
-            return LayerBits(activation=16, placement=bits.placement)
+        """Where activations are quantized, softmax and normalization are the accelerator's own, in 16 bits within."""
+        if shape.kind in WITHOUT_PRODUCTS:
+            return LayerBits(activation=bits.activation, placement=bits.placement)
         return super().widths(shape, bits)
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:

@@ -95,6 +95,7 @@ class Int4E2E(NativeInt):
         driven = [
             shape.name for shape in shapes if shape.matrices and shape.activations and bit_map[shape.name].quantized
         ]
+        driven.sort(key=[shape.name for shape in shapes if shape.kind == "tied"].__contains__)  # it computes last
         if self.edges is not None:
             for name in {*driven[:1], *driven[-1:]}:
                 bit_map[name] = replace(bit_map[name], weight=self.edges, activation=self.edges)

@@ -1,0 +1,215 @@
+"""Conformer blocks: feed-forward, attention, convolution, feed-forward."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qstudy.errors import UserError
+from qstudy.fields import Count, Dropout, Few, Units, check_fields
+from qstudy.model.encoders.attention import AttentionState, BandAttention
+from qstudy.quant.conv import Conv1d
+from qstudy.quant.layers import Linear, Rate
+from qstudy.quant.operators import LayerNorm
+
+UTTERANCE_MS = 4000.0
+"""Milliseconds of the utterance by which a block that looks into the future is priced."""
+
+
+@dataclass(frozen=True)
+class ConformerSettings:
+    """The sizes of Conformer blocks, and how far they look."""
+
+    size: Units = 144
+    """D, size of a frame."""
+    blocks: Few = 4
+    """Number of blocks."""
+    heads: Few = 4
+    """Heads of attention; they share D."""
+    expansion: Few = 4
+    """Size inside a feed-forward module, in multiples of D."""
+    kernel: Few = 15
+    """Frames of the depthwise convolution."""
+    left: Count = 16
+    """Frames of attention before each frame."""
+    right: Count = 0
+    """Frames of attention after each frame; 0: it does not look ahead."""
+    causal: bool = True
+    """Whether convolutions look back only."""
+    position: Literal["relative", "none"] = "relative"
+    """Whether attention knows how far frames are apart."""
+    conv_norm: Literal["layer", "batch"] = "layer"
+    """Normalization after the depthwise convolution; `batch` is the paper's, over padded frames too while training."""
+    dropout: Dropout = 0.0
+    """Of what each module adds, and inside the feed-forward ones, while training."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.size % self.heads:
+            raise UserError(f"heads: {self.heads} heads cannot share {self.size} units; take a divisor of them.")
+        if not (self.causal or self.kernel % 2):
+            raise UserError(f"kernel: {self.kernel} frames have no middle; take an odd number, or causal: true.")
+
+    @property
+    def streams(self) -> bool:
+        """Whether no frame looks ahead."""
+        return self.causal and not self.right
+
+    def rate(self, every_ms: float) -> Rate:
+        """Of layers over frames of so many milliseconds."""
+        if self.streams:
+            return Rate(every_ms=every_ms)
+        return Rate(every_ms=every_ms, frames=max(round(UTTERANCE_MS / every_ms), 1), after_end=True)
+
+
+class Padding(NamedTuple):
+    """Frames after the ends of a batch's shorter utterances: no other frame may see them."""
+
+    frames: Tensor
+    """(B, T, 1) bool."""
+    keys: Tensor
+    """Likewise for each query, which may see itself: a row without any key has no softmax. (B, 1, T, T) bool."""
+
+
+class BlockState(NamedTuple):
+    """What a stream carries from chunk to chunk in one block."""
+
+    attention: AttentionState
+    inputs: Tensor
+    """Last inputs of the depthwise convolution, (B, D, kernel - 1)."""
+
+
+class FeedForward(nn.Module):
+    """Two affine maps with SiLU between."""
+
+    def __init__(self, size: int, inner: int, dropout: float, rate: Rate) -> None:
+        super().__init__()
+        self.norm = LayerNorm(size, rate)
+        self.expand = Linear(size, inner, rate=rate)
+        self.contract = Linear(inner, size, rate=rate)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.dropout(F.silu(self.expand(self.norm(x))), self.dropout, self.training)
+        y: Tensor = self.contract(inner)
+        return y
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d` over frames (B, T, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+NORMS: dict[str, Callable[[int, Rate], nn.Module]] = {"layer": LayerNorm, "batch": lambda size, rate: BatchNorm(size)}
+"""`conv_norm` -> what makes it."""
+
+
+class Convolution(nn.Module):
+    """Gated affine map, depthwise convolution over time, affine map."""
+
+    def __init__(self, settings: ConformerSettings, rate: Rate) -> None:
+        super().__init__()
+        size, kernel = settings.size, settings.kernel
+        self.after = 0 if settings.causal else kernel // 2  # frames that it looks ahead
+        self.before = kernel - 1 - self.after
+        self.norm = LayerNorm(size, rate)
+        self.expand = Linear(size, 2 * size, rate=rate)
+        self.depthwise = Conv1d(size, size, kernel, groups=size, rate=rate)
+        self.conv_norm = NORMS[settings.conv_norm](size, rate)
+        self.contract = Linear(size, size, rate=rate)
+
+    def forward(self, x: Tensor, padded: Tensor | None, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x (B, T, D), padded frames (B, T, 1) bool, the state: (B, T, D) and the state after the last frame."""
+        x = F.glu(self.expand(self.norm(x)))
+        if padded is not None:
+            x = x.masked_fill(padded, 0.0)
+        x = x.transpose(1, 2)  # (B, D, T)
+        if before is None:
+            before = x.new_zeros(*x.shape[:2], self.before)
+        x = torch.cat([before, x], 2)
+        state = x[..., x.shape[2] - self.before :]
+        y = self.depthwise(F.pad(x, (0, self.after)) if self.after else x)
+        y = self.contract(F.silu(self.conv_norm(y.transpose(1, 2))))
+        return y, state
+
+
+class ConformerBlock(nn.Module):
+    """One block (Gulati et al. 2020, arXiv 2005.08100)."""
+
+    def __init__(self, settings: ConformerSettings, rate: Rate) -> None:
+        super().__init__()
+        size, inner, dropout = settings.size, settings.size * settings.expansion, settings.dropout
+        self.first = FeedForward(size, inner, dropout, rate)
+        self.norm = LayerNorm(size, rate)
+        relative = settings.position == "relative"
+        self.attention = BandAttention(size, settings.heads, settings.left, settings.right, relative, rate)
+        self.convolution = Convolution(settings, rate)
+        self.second = FeedForward(size, inner, dropout, rate)
+        self.final_norm = LayerNorm(size, rate)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, padding: Padding | None, state: BlockState | None) -> tuple[Tensor, BlockState]:
+        """x (B, T, D): (B, T, D) and the state after the last frame."""
+        x = x + 0.5 * self._dropped(self.first(x))
+        attended, seen = self.attention(self.norm(x), padding and padding.keys, state and state.attention)
+        x = x + self._dropped(attended)
+        convolved, inputs = self.convolution(x, padding and padding.frames, None if state is None else state.inputs)
+        x = x + self._dropped(convolved)
+        x = x + 0.5 * self._dropped(self.second(x))
+        return self.final_norm(x), BlockState(seen, inputs)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class BlocksProgram(Protocol):
+    """All blocks in one call."""
+
+    def accepts(self, x: Tensor) -> bool:
+        """Whether it can run x (B, T, D)."""
+
+    def __call__(self, x: Tensor, states: Sequence[BlockState] | None) -> tuple[Tensor, Sequence[BlockState]]:
+        """What `ConformerBlocks.forward` gives."""
+
+
+class ConformerBlocks(nn.ModuleList):
+    """Conformer blocks, one feeding the next."""
+
+    def __init__(self, settings: ConformerSettings, every_ms: float) -> None:
+        """Args: sizes; milliseconds of audio per frame."""
+        rate = settings.rate(every_ms)
+        super().__init__(ConformerBlock(settings, rate) for _ in range(settings.blocks))
+        self.streams = settings.streams
+        self.program: BlocksProgram | None = None
+
+    def fuse(self) -> None:
+        """Let packed blocks that stream run in one call."""
+        from qstudy.model.encoders.conformer_program import conformer_program  # which knows the blocks
+
+        self.program = conformer_program(self) if self.streams else None
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, states: Sequence[BlockState] | None = None
+    ) -> tuple[Tensor, Sequence[BlockState]]:
+        """Run over x (B, T, D) float32 with valid lengths (B,) int64: (B, T, D) and the states after the last frame."""
+        if self.program is not None and self.program.accepts(x):
+            return self.program(x, states)
+        padding = None if self.streams else padding_of(x, lengths)  # what comes after the end changes nothing before it
+        after = []
+        for index, block in enumerate(self):
+            x, state = block(x, padding, states[index] if states else None)
+            after.append(state)
+        return x, after
+
+
+def padding_of(x: Tensor, lengths: Tensor) -> Padding:
+    """Which of the frames x (B, T, D) are after the ends, by their lengths (B,) int64."""
+    frames = torch.arange(x.shape[1], device=x.device)
+    padded = frames >= lengths.unsqueeze(1)  # (B, T)
+    others = frames != frames.unsqueeze(1)  # (T, T)
+    return Padding(padded.unsqueeze(2), padded[:, None, None] & others)

@@ -1,0 +1,165 @@
+"""Packed causal Conformer blocks as a program: one compiled call for a chunk of a stream."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qstudy.model.encoders.conformer_block import BlockState
+from qstudy.quant.integer.accumulator import QParams, recording
+from qstudy.quant.layers import Quantizable
+from qstudy.quant.operators import LayerNorm
+from qstudy.quant.packed import PackedInteger, PackedProduct
+from qstudy.quant.packed.conformer_loops import conformer_blocks
+from qstudy.quant.packed.program import PackedRows, loops_accept
+
+MOST_FRAMES = 16
+"""Frames in a chunk up to which one after the other beats products of all."""
+
+
+class StreamStates(Sequence[BlockState]):
+    """The states of all blocks in one tensor; taking it apart for every frame would cost more than using it."""
+
+    def __init__(self, tensor: Tensor, seen: int, sizes: tuple[int, int, int, int]) -> None:
+        """Args: (blocks, numbers of one) float32; frames in keys and values; D, heads, left, kernel."""
+        self.tensor, self.seen, self.sizes = tensor, seen, sizes
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, block: Any) -> Any:
+        size, heads, left, kernel = self.sizes
+        rows = self.tensor[block].view(-1, size)
+        keys, values = (
+            rows[first : first + self.seen].view(1, self.seen, heads, -1).transpose(1, 2) for first in (0, left + 1)
+        )
+        return BlockState((keys, values), rows[2 * left + 2 :][: kernel - 1].t().unsqueeze(0))
+
+    @classmethod
+    def of(cls, states: Sequence[BlockState] | None, blocks: int, sizes: tuple[int, int, int, int]) -> "StreamStates":
+        """A copy of any states of one stream; None: of its start."""
+        size, _, left, kernel = sizes
+        if isinstance(states, cls):
+            return cls(states.tensor.clone(), states.seen, sizes)
+        made = cls(torch.zeros(blocks, (2 * left + 2 + kernel) * size), 0, sizes)
+        for rows, state in zip(made.tensor.view(blocks, -1, size), states or (), strict=False):
+            made.seen = state.attention[0].shape[2]
+            for first, kept in zip((0, left + 1), state.attention, strict=True):
+                rows[first : first + made.seen] = kept[0].transpose(0, 1).flatten(1)
+            rows[2 * left + 2 :][: kernel - 1] = state.inputs[0].t()
+        return made
+
+
+class ConformerProgram:
+    """Blocks of one size whose products are all in integers of at most 8 bits."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        """
+        Raises:
+            Unfit: a block has a layer that the loops do not run.
+        """
+        self.blocks: list[Any] = list(blocks)  # ConformerBlock
+        attention, convolution = self.blocks[0].attention, self.blocks[0].convolution
+        size, kernel = convolution.depthwise.out_channels, convolution.depthwise.kernel_size[0]
+        inner, left = self.blocks[0].first.expand.out_features, attention.left
+        self.sizes = (size, attention.heads, left, kernel)
+        numbers = [len(self.blocks), size, inner, attention.heads, left, kernel, (2 * left + 2 + kernel) * size]
+        self.alive: list[Any] = []
+        for block in self.blocks:
+            numbers += self._parts(block)
+        self.plan = torch.tensor(numbers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies make their own: the plan holds addresses."""
+        return ConformerProgram, (self.blocks,)
+
+    def accepts(self, x: Tensor) -> bool:
+        """Whether it can run x (B, T, D): a chunk of one stream, where nobody looks at accumulators."""
+        return x.shape[0] == 1 and 0 < x.shape[1] <= MOST_FRAMES and loops_accept(x) and not recording()
+
+    def __call__(self, x: Tensor, states: Sequence[BlockState] | None) -> tuple[Tensor, StreamStates]:
+        """What `ConformerBlocks.forward` gives."""
+        y = x.detach().clone(memory_format=torch.contiguous_format)
+        after = StreamStates.of(states, len(self.blocks), self.sizes)
+        frames = x.shape[1]
+        conformer_blocks(self.plan.data_ptr(), y.data_ptr(), after.tensor.data_ptr(), after.seen, frames)
+        after.seen = min(after.seen + frames, self.sizes[2])
+        return y, after
+
+    def _parts(self, block: Any) -> list[int]:
+        """A block's part of the plan: see `conformer_loops`."""
+        attention, convolution = block.attention, block.convolution
+        positions, depthwise = attention.position, convolution.depthwise
+        scores, mixture = (_of(layer, PackedProduct) for layer in (attention.scores, attention.mixture))
+        table, filters = (_of(layer, PackedInteger) for layer in (positions, depthwise))
+        known = [*scores.qparams, table.qparams[0], *mixture.qparams, filters.qparams[0]]
+        return [
+            *self._feed_forward(block.first),
+            self._norm(block.norm),
+            self._affine(attention.qkv),
+            *self._grouped(positions, table, table.matrices[0].integers()),
+            self._keep(torch.tensor([*_symmetric(known), attention.scale])),
+            self._affine(attention.output),
+            self._norm(convolution.norm),
+            self._affine(convolution.expand),
+            *self._grouped(depthwise, filters, filters.matrices[0].integers().t()),
+            self._norm(convolution.conv_norm),
+            self._affine(convolution.contract),
+            *self._feed_forward(block.second),
+            self._norm(block.final_norm),
+        ]
+
+    def _feed_forward(self, module: Any) -> list[int]:
+        return [self._norm(module.norm), self._affine(module.expand), self._affine(module.contract)]
+
+    def _norm(self, norm: Any) -> int:
+        if not isinstance(norm, LayerNorm) or norm.arithmetic is not None:
+            raise Unfit
+        return self._keep(torch.cat([norm.weight, norm.bias, torch.tensor([norm.eps])]).detach())
+
+    def _affine(self, layer: Quantizable) -> int:
+        rows = _of(layer, PackedInteger).rows
+        if not isinstance(rows, PackedRows):
+            raise Unfit
+        self.alive.append(rows)
+        return rows.plan.data_ptr()
+
+    def _grouped(self, layer: Any, packed: PackedInteger, weights: Tensor) -> list[int]:
+        """Addresses of int8 weights, of what a unit of each sum stands for, and of biases."""
+        if weights.dtype != torch.int8 or layer.bias is None:
+            raise Unfit
+        scale = (packed.qparams[0].scale * packed.matrices[0].scale).expand(layer.out_channels)
+        padded = F.pad(weights.reshape(-1), (0, 3))  # read in words of four
+        return [self._keep(each) for each in (padded, scale, layer.bias.detach())]
+
+    def _keep(self, tensor: Tensor) -> int:
+        self.alive.append(tensor.contiguous().clone())
+        address: int = self.alive[-1].data_ptr()
+        return address
+
+
+class Unfit(Exception):
+    """The loops do not run this."""
+
+
+def _of(layer: Any, kind: type) -> Any:
+    arithmetic = getattr(layer, "arithmetic", None)
+    if type(arithmetic) is not kind:
+        raise Unfit
+    return arithmetic
+
+
+def _symmetric(known: Sequence[QParams]) -> list[float]:
+    if any(qparams.zero_point or qparams.bits > 8 for qparams in known):
+        raise Unfit
+    return [float(each) for qparams in known for each in (qparams.scale, qparams.bounds()[1])]
+
+
+def conformer_program(blocks: Iterable[nn.Module]) -> ConformerProgram | None:
+    """The program of packed blocks; None where a layer is not what it runs."""
+    try:
+        return ConformerProgram(blocks)
+    except Unfit:
+        return None

@@ -1,0 +1,299 @@
+"""The Conformer: torchaudio's where they agree, the same in chunks as in one piece, and in every policy's widths."""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import BINS, FEATURES, LSTM, TOKENIZER, filled, packed, run_config, speech, talkative
+from torch import Tensor, nn
+from torchaudio.models import Conformer
+
+from qstudy.errors import UserError
+from qstudy.model import RNNT, ModelConfig
+from qstudy.model.encoders.attention import by_distance, by_key
+from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
+from qstudy.quant.layers import quantizable, training_slots
+from qstudy.quant.packed.model import PackedModel
+from qstudy.recognize.greedy import greedy, greedy_labels
+from qstudy.recognize.recognizer import recognizer_from_packed
+from qstudy.training.run import run
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # small tensors
+
+FRAMES = 80
+CAUSAL = {"size": 16, "blocks": 2, "heads": 2, "kernel": 5, "left": 6, "stack": 2, "reduction": 2}
+LOOKING_AHEAD = {**CAUSAL, "right": 3, "causal": False}
+EIGHT = {"weight": 8, "activation": 8}
+INTEGER: list[dict[str, Any]] = [
+    {"name": "native_int", "layers": {"*": EIGHT}},
+    {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 4}, "joiner.*": EIGHT}},
+    {"name": "int4_e2e"},
+    {"name": "accelerator_aware", "layers": {"*": EIGHT}},
+]
+POLICIES: list[dict[str, Any]] = [
+    *INTEGER,
+    {"name": "fake_qat", "layers": {"*": EIGHT}},
+    {"name": "s8bqat", "layers": {"*": {"weight": 4, "activation": 8}}},
+    {"name": "ptq", "layers": {"*": {"weight": 4}}},
+]
+
+
+def config(options: dict[str, Any]) -> ModelConfig:
+    return ModelConfig({"name": "conformer", **options}, dict(LSTM), {"hidden": 12})
+
+
+def policy_id(policy: dict[str, Any]) -> str:
+    layers = policy.get("layers", {"*": {}})["*"]
+    return f"{policy['name']} {'/'.join(map(str, layers.values()))}".strip()
+
+
+def device(model: RNNT, policy: dict[str, Any], options: dict[str, Any]) -> PackedModel:
+    return packed(model, filled(model, policy), config(options))
+
+
+def in_chunks(model: RNNT, x: Tensor, cuts: Sequence[int]) -> Tensor:
+    """Encoder frames of features x that arrive in pieces which end at `cuts` (joiner frames)."""
+    size = model.encoder.chunk_frames
+    state, parts = None, []
+    for begin, end in itertools.pairwise(sorted({0, *cuts, x.shape[1] // size})):
+        piece = x[:, begin * size : end * size]
+        encoded, _, state = model.encoder(piece, torch.full((len(x),), piece.shape[1]), state)
+        parts.append(encoded)
+    return torch.cat(parts, 1)
+
+
+def torchaudios(blocks: ConformerBlocks, options: ConformerSettings) -> Conformer:
+    """torchaudio's Conformer with the weights of ours, and statistics of batch normalization that matter."""
+    inner = options.size * options.expansion
+    theirs = Conformer(options.size, options.heads, inner, options.blocks, options.kernel).eval()
+    for norm in (each for each in blocks.modules() if isinstance(each, nn.BatchNorm1d)):
+        norm.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
+        norm.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    for ours, layer in zip(blocks, theirs.conformer_layers, strict=True):
+        convolution, attention = layer.conv_module.sequential, layer.self_attn
+        pairs = {
+            layer.ffn1: ours.first,
+            layer.self_attn_layer_norm: ours.norm,
+            attention.out_proj: ours.attention.output,
+            layer.conv_module.layer_norm: ours.convolution.norm,
+            convolution[0]: ours.convolution.expand,
+            convolution[2]: ours.convolution.depthwise,
+            convolution[3]: ours.convolution.conv_norm,
+            convolution[5]: ours.convolution.contract,
+            layer.ffn2: ours.second,
+            layer.final_layer_norm: ours.final_norm,
+        }
+        for their_part, our_part in pairs.items():
+            state = their_part.state_dict()
+            own = our_part.state_dict().values()
+            their_part.load_state_dict({key: value.view_as(state[key]) for key, value in zip(state, own, strict=True)})
+        attention.in_proj_weight.data.copy_(ours.attention.qkv.weight)
+        attention.in_proj_bias.data.copy_(ours.attention.qkv.bias)
+    return theirs
+
+
+@torch.no_grad()
+def test_it_is_torchaudios() -> None:
+    torch.manual_seed(0)
+    options = ConformerSettings(
+        16, 3, 4, kernel=7, left=1000, right=1000, causal=False, position="none", conv_norm="batch"
+    )
+    blocks = ConformerBlocks(options, 40.0).eval()
+    theirs = torchaudios(blocks, options)
+    x, lengths = torch.randn(4, 30, 16), torch.tensor([30, 21, 30, 8])
+    ours = blocks(x, lengths)[0]
+    for index, length in enumerate(lengths.tolist()):
+        alone = theirs(x[index : index + 1, :length], torch.tensor([length]))[0]
+        torch.testing.assert_close(ours[index, :length], alone[0], atol=1e-5, rtol=1e-5)
+    # their convolutions hear what comes after the end, so only utterances without padding are right in a batch
+    batch = theirs(x, lengths)[0]
+    torch.testing.assert_close(ours[[0, 2]], batch[[0, 2]], atol=1e-5, rtol=1e-5)
+
+
+@given(
+    frames=st.integers(1, 9),
+    before=st.integers(0, 4),
+    left=st.integers(0, 6),
+    right=st.integers(0, 6),
+)
+def test_by_distance_by_hand(frames: int, before: int, left: int, right: int) -> None:
+    before = min(before, left)  # a stream keeps no more
+    keys = frames + before
+    scores = torch.arange(1.0, frames * keys + 1).view(1, frames, keys)
+    expected = torch.full((1, frames, left + right + 1), -torch.inf)
+    back = torch.zeros(1, frames, keys)
+    for t, s in itertools.product(range(frames), range(left + right + 1)):
+        key = before + t + s - left
+        if 0 <= key < keys:
+            expected[0, t, s] = back[0, t, key] = scores[0, t, key]
+    banded = by_distance(scores, left, right)
+    assert torch.equal(banded, expected)
+    assert torch.equal(by_key(banded.masked_fill(banded.isinf(), 0), left, right, keys), back)
+
+
+@torch.no_grad()
+def test_relative_positions_by_hand() -> None:
+    """(q + u) k + (q + v) r over the band, and nothing else, in the first block's attention."""
+    torch.manual_seed(0)
+    attention = ConformerBlocks(ConformerSettings(8, 1, 2, left=2, right=1), 40.0)[0].attention
+    x = torch.randn(1, 5, 8)
+    heads, size, distances = 2, 4, 4
+    weight, bias = attention.qkv.weight.view(3, heads, size, 8), attention.qkv.bias.view(3, heads, size)
+    q, k, v = (torch.einsum("td,hsd->hts", x[0], w) + b[:, None] for w, b in zip(weight, bias, strict=True))
+    relative, v_r = attention.position.weight.view(heads, distances, size), attention.position.bias.view(heads, -1)
+    mixed = torch.zeros(heads, 5, size)
+    for head, t in itertools.product(range(heads), range(5)):
+        seen = [j for j in range(5) if -2 <= j - t <= 1]
+        query = q[head, t] / size**0.5
+        scores = [query @ k[head, j] + query @ relative[head, j - t + 2] + v_r[head, j - t + 2] for j in seen]
+        mixed[head, t] = torch.softmax(torch.stack(scores), 0) @ v[head, seen]
+    expected = attention.output(mixed.transpose(0, 1).flatten(1))
+    torch.testing.assert_close(attention(x)[0][0], expected, atol=1e-5, rtol=1e-5)
+
+
+FORMS = {
+    "float": talkative(config({**CAUSAL, "running_mean": 20})),
+    "float, batch norm": talkative(config({**CAUSAL, "conv_norm": "batch", "position": "none", "kernel": 4})),
+    "little context": talkative(config({**CAUSAL, "left": 0, "kernel": 1})),
+    "packed": recognizer_from_packed(device(talkative(config(CAUSAL)), INTEGER[1], CAUSAL)).model,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=10)
+@given(cuts=st.lists(st.integers(1, FRAMES // 4 - 1), max_size=20))
+@torch.no_grad()
+def test_streaming_is_the_whole(form: str, cuts: list[int]) -> None:
+    model, x = FORMS[form], speech(2, FRAMES)
+    assert model.encoder.streams
+    whole = model.encoder(x, torch.tensor([FRAMES, FRAMES]))[0]
+    chunks = in_chunks(model, x, cuts)
+    if form == "packed":  # what is quantized is the same to the bit, so that all is
+        assert torch.equal(chunks, whole)
+    else:
+        torch.testing.assert_close(chunks, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_future_is_never_heard_unless_it_looks_ahead() -> None:
+    x = speech(1, FRAMES)
+    other = x.clone()
+    other[:, 40:] += 5
+    lengths = torch.tensor([FRAMES])
+    for model in FORMS.values():
+        first, second = (model.encoder(each, lengths)[0] for each in (x, other))
+        assert torch.equal(first[:, :10], second[:, :10])
+        assert not torch.equal(first[:, 10:], second[:, 10:])
+    ahead = talkative(config(LOOKING_AHEAD))
+    assert not ahead.encoder.streams
+    assert not torch.equal(ahead.encoder(x, lengths)[0][:, :10], ahead.encoder(other, lengths)[0][:, :10])
+
+
+@pytest.mark.parametrize("options", [CAUSAL, LOOKING_AHEAD], ids=["causal", "looking ahead"])
+@torch.no_grad()
+def test_padding_does_not_matter(options: dict[str, Any]) -> None:
+    model, x = talkative(config(options)), speech(3, FRAMES)
+    lengths = [FRAMES, 41, 7]
+    batch, valid, _ = model.encoder(x, torch.tensor(lengths))
+    assert valid.tolist() == [length // 4 for length in lengths]
+    assert batch.isfinite().all()
+    for index, length in enumerate(lengths):
+        alone = model.encoder(x[index : index + 1, :length], torch.tensor([length]))[0]
+        torch.testing.assert_close(batch[index, : length // 4], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [CAUSAL, {**LOOKING_AHEAD, "conv_norm": "batch"}], ids=["causal", "looking ahead"])
+def test_every_parameter_learns(options: dict[str, Any]) -> None:
+    model = talkative(config({**options, "dropout": 0.1})).train()
+    for parameter in model.parameters():
+        parameter.grad = None
+    logits, _, _ = model(speech(3, FRAMES), torch.tensor([FRAMES, 41, 7]), torch.ones(3, 5, dtype=torch.int64))
+    logits[:, 0].logsumexp(-1).sum().backward()
+    for name, parameter in model.encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_it_is_priced_without_being_made() -> None:
+    with torch.device("meta"):
+        model = RNNT(config(LOOKING_AHEAD), FEATURES, TOKENIZER.size)
+    shapes = {shape.name: shape for shape in model.shapes()}
+    frame_ms = FEATURES.hop_ms * 2
+    made = talkative(config(LOOKING_AHEAD)).encoder.state_dict().values()
+    priced = sum(shape.parameters for name, shape in shapes.items() if name.startswith("encoder."))
+    assert priced == sum(each.numel() for each in made)
+    scores, position = shapes["encoder.blocks.1.attention.scores"], shapes["encoder.blocks.0.attention.position"]
+    assert (scores.inputs, scores.outputs, scores.every_ms, scores.after_end) == (16, 10, frame_ms, True)
+    assert scores.frames == 4000 / frame_ms
+    assert position.matrices == ((2 * 10, 8),)
+    assert shapes["encoder.blocks.0.convolution.depthwise"].kind == "depthwise"
+    assert not shapes["encoder.input"].after_end
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=policy_id)
+@torch.no_grad()
+def test_every_policy_fills_every_slot_and_the_file_says_the_same(policy: dict[str, Any], tmp_path: Path) -> None:
+    model = talkative(config(CAUSAL))
+    built = filled(model, policy)
+    bit_map = built.bit_map(model.shapes())
+    assert set(bit_map) == set(quantizable(model))
+    assert {name for name, slot in training_slots(model).items() if slot} == {
+        name for name, bits in bit_map.items() if bits.quantized
+    }
+    packed(model, built, config(CAUSAL)).save(tmp_path / "model.qst")
+    loaded = recognizer_from_packed(PackedModel.load(tmp_path / "model.qst")).model
+    x, lengths = speech(3, FRAMES, seed=5), torch.tensor([FRAMES, 60, 33])
+    said = greedy_labels(model, x, lengths)
+    heard = greedy_labels(loaded, x, lengths)
+    if policy in INTEGER:
+        assert torch.equal(model.encoder(x, lengths)[0], loaded.encoder(x, lengths)[0])
+        assert said == heard
+    assert len(heard[0]) > 4
+    assert len({*map(tuple, heard)}) == 3
+    whole = loaded.encoder(x, lengths)[0]
+    chunks = in_chunks(loaded, x, range(1, 20))
+    assert greedy(loaded, chunks, lengths // 4).hypotheses == greedy(loaded, whole, lengths // 4).hypotheses == heard
+
+
+def test_a_state_can_be_used_twice() -> None:
+    model = FORMS["packed"]
+    x, lengths = speech(1, 8), torch.tensor([8])
+    state = model.encoder(x, lengths)[2]
+    kept = copy.deepcopy(state)
+    model.encoder(x, lengths, state)
+    for one, other in zip(state.blocks, kept.blocks, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.attention[0], other.attention[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 16, "heads": 3}, "heads: 3 heads cannot share 16"),
+        ({"causal": False, "kernel": 4}, "kernel: 4 frames"),
+    ],
+    ids=["heads", "kernel"],
+)
+def test_sizes_that_do_not_fit(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said), torch.device("meta"):
+        RNNT(config(options), FEATURES, TOKENIZER.size)
+
+
+def test_it_trains(corpus: Path, tmp_path: Path) -> None:
+    encoder = {"name": "conformer", **CAUSAL, "size": 24, "stack": 3, "reduction": 3, "dropout": 0.1}
+    schedule = {"steps": 40, "learning_rate": 5e-3, "ctc_only": 0.2}
+    policy = {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}}
+    changes = {"model": {"encoder": encoder}, "training": schedule, "features": {"bins": BINS}}
+    record = run(run_config(corpus, tmp_path, **changes), tmp_path / "float", name="float")
+    assert record.loss["last"] < 0.8 * record.loss["first"]
+    tuned = run(run_config(corpus, tmp_path, **changes, policy=policy), tmp_path / "qat", name="qat")
+    assert (tuned.steps, tuned.state) == (12, "complete")
+    assert tuned.metrics["dev"]["wer"] == tuned.training_model_wer
+    assert tuned.size_bytes < 0.5 * record.size_bytes
