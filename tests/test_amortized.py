@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
-from qstudy.fields import fill
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders import AmortizedEncoder
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM
@@ -27,7 +26,6 @@ from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import RecognizerStream, recognizer_from_packed
 from qstudy.training.price import price
 from qstudy.training.run import run
-from qstudy.training.start import read_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -378,7 +376,7 @@ def test_packed_streams_hear_what_the_whole_says(policy: str, branch: dict[str, 
     features, lengths = speech(batch=1), torch.tensor([80])
     with torch.no_grad():
         encoded = [each.eval().encoder(features, lengths)[0] for each in (model, recognizer.model)]
-    first, second = (greedy(each, out, lengths // 4) for each, out in zip((model, recognizer.model), encoded))
+    first, second = (greedy(each, out, lengths // 4) for each, out in zip((model, recognizer.model), encoded, strict=True))
     assert first.hypotheses == second.hypotheses
 
 
