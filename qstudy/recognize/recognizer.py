@@ -1,6 +1,6 @@
 """From audio to text: a model with the filterbank and the tokenizer that it was trained with."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +137,7 @@ def _built(packed: PackedModel) -> Recognizer:
     with asked_by(Path(packed.source)):
         build = partial(RNNT, config, features, tokenizer.size)
         with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
-            packed.require_layers(build().shapes())
+            packed.require_layers(build().shapes(), lambda shape: replace(shape, share=1.0))  # which training measures
         model = build()
     fill_packed(model, packed)
     return Recognizer(model, features, tokenizer)

@@ -18,7 +18,7 @@ from qstudy.recognize.recognizer import Recognizer, describe, recognizer_from_pa
 from qstudy.training.assets import Assets
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
-from qstudy.training.price import Price, describe_price
+from qstudy.training.price import Price, describe_price, price_layers
 from qstudy.training.record import MODEL_FILE, Record, write_record
 
 SAMPLES = 12  # transcripts kept in a record
@@ -83,10 +83,13 @@ def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]
     them, to tell whether the two agree."""
     recognizer = recognizer_from_packed(packed)
     loaded = recognizer.model
-    metrics, edits, samples = {}, {}, {}
+    metrics, edits, samples, counted = {}, {}, {}, {}
     for name, features in assets.evaluated.items():
+        loaded.encoder.reset_usage()
         texts, seconds = recognize(loaded, features, assets.tokenizer, name)
         metrics[name] = score(features, texts, seconds)
+        if (usage := loaded.encoder.usage()) is not None:
+            counted[name] = usage
         edits[name] = by_utterance(features, texts)
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
         samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
@@ -95,6 +98,7 @@ def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]
         "metrics": metrics,
         "first_pass": score_first_pass(recognizer, assets),
         "utterances": edits,
+        "usage": counted or None,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
@@ -118,11 +122,12 @@ def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder
     Args:
         model: on the CPU, in evaluation mode, its slots as they are to be packed.
         config: the run.
-        cost: what it was known to cost.
+        cost: what it was known to cost before it was trained.
         assets: the sets that it is scored on.
         folder: receives `model.qst` and `record.json`.
         entries: of the record, beside those that follow from the above.
     """
+    cost = price_layers(model.shapes(), cost.bit_map, config)
     header = describe(config.model, config.features, assets.tokenizer, config.policy)
     packed = pack_model(model, cost.bit_map, cost.shapes, header)
     packed.save(folder / MODEL_FILE)

@@ -46,7 +46,11 @@ def price(config: RunConfig) -> Price:
             f"model: {count:.3g} parameters ({count * 4 / 1e9:,.3g} GB in float32) are more than the "
             f"{MOST_PARAMETERS:,} that are possible; make its layers smaller."
         )
-    bit_map = build_policy(config.policy).bit_map(shapes)
+    return price_layers(shapes, build_policy(config.policy).bit_map(shapes), config)
+
+
+def price_layers(shapes: list[LayerShape], bit_map: BitMap, config: RunConfig) -> Price:
+    """The same of layers that are known: those of a trained model, which may know better how often each runs."""
     latency = {
         name: simulate(workload(shapes, bit_map), load_accelerator(name)).summary() for name in config.accelerator
     }

@@ -31,6 +31,7 @@ from qstudy.training.sections import (
     Scores,
     StepTime,
     StudyName,
+    Usage,
 )
 
 SCHEMA = 2
@@ -66,6 +67,8 @@ class Record:
     first_pass: dict[Label, Scores] | None = None
     """The same of a cascaded encoder's first pass alone."""
     utterances: Edits | None = None
+    usage: dict[Label, Usage] | None = None
+    """Set -> what an amortized encoder computed."""
     training_model_wer: Amount | None = None
     """Word error rate of the model that was trained, on dev."""
     samples: list[Sample] | None = None

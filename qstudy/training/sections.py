@@ -131,6 +131,20 @@ class Utterances(TypedDict, total=False):
 Edits = dict[Label, Annotated[Utterances, AfterValidator(_utterances)]]
 
 
+class Usage(TypedDict, total=False):
+    """What an amortized encoder computed on a set, counted while it ran."""
+
+    audio_s: Measure | None
+    macs_per_s: Amount | None
+    """Multiply-accumulates per second of audio."""
+    full_macs_per_s: Amount | None
+    """Those that the full branch alone would take."""
+    saved: float | None
+    """Share of them that was not computed; below 0 where the arbitrator costs more than it saves."""
+    full_share: list[Measure] | None
+    """Share of the frames that took the full branch, by layer."""
+
+
 class Sample(TypedDict, total=False):
     """A sentence, and what the model heard."""
 

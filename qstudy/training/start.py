@@ -21,7 +21,18 @@ PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "predictor": PREDICTORS,
     "joiner": JOINERS,
 }
-FREE = ("model.encoder.dropout",)  # matters while training only
+FREE = tuple(
+    f"model.encoder.{option}"
+    for option in (
+        "dropout",
+        "strength",
+        "branch_from",
+        "hard_from",
+        "temperature",
+        "last_temperature",
+        "expected_share",
+    )
+)  # matter while training only
 
 
 class ModelFile(NamedTuple):

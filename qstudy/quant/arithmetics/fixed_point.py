@@ -1,6 +1,6 @@
 """The arithmetic that computes as a fixed-point accelerator does: integers forward, straight through backward."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,14 +75,21 @@ class FixedPointArithmetic(FakeArithmetic):
         return {} if self.packed is PackedProduct else self.spec.to_dict()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.repeated_linear(weight, bias)(x)
+
+    def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         if self.inputs is None or not self.inputs.fake_quant_enabled:
-            return super().linear(x, weight, bias)
+            return super().repeated_linear(weight, bias)
+        values, codes = self._weight(0, weight), self._codes(0, weight)
+        return lambda x: self._product(x, values, codes, bias)
+
+    def _product(self, x: Tensor, values: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
+        """x by the integers of a matrix; its float values are what the gradient is of."""
+        assert self.inputs is not None
         with torch.autocast(x.device.type, enabled=False):
             quantized, quantizer = self.inputs(x).float(), self._qparams()
             codes = quantizer.quantize(x.detach().float())
-            y = _FixedPointLinear.apply(
-                quantized, self._weight(0, weight), codes, quantizer.scale, self._codes(0, weight)
-            )
+            y = _FixedPointLinear.apply(quantized, values, codes, quantizer.scale, matrix)
             return y if bias is None else y + bias
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
