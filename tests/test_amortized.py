@@ -376,7 +376,9 @@ def test_packed_streams_hear_what_the_whole_says(policy: str, branch: dict[str, 
     features, lengths = speech(batch=1), torch.tensor([80])
     with torch.no_grad():
         encoded = [each.eval().encoder(features, lengths)[0] for each in (model, recognizer.model)]
-    first, second = (greedy(each, out, lengths // 4) for each, out in zip((model, recognizer.model), encoded, strict=True))
+    first, second = (
+        greedy(each, out, lengths // 4) for each, out in zip((model, recognizer.model), encoded, strict=True)
+    )
     assert first.hypotheses == second.hypotheses
 
 
