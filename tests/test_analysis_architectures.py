@@ -64,8 +64,8 @@ def test_the_table(made: Study) -> None:
     assert table is not None
     rows = [[cell.text for cell in row] for row in table.cells]
     assert [row[0] for row in rows] == ["lstm"] * 3 + ["conformer-s"] * 3
-    assert [row[5] for row in rows] == ["", "", "50.00"] * 2
-    assert [row[9] for row in rows] == ["", "", "40.00"] * 2
+    assert [row[5] for row in rows] == ["", "", "50.0"] * 2
+    assert [row[9] for row in rows] == ["", "", "40.0"] * 2
     assert [row[8] for row in rows[1:3]] == ["1.0", "5.0"]
 
 
