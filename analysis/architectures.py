@@ -154,14 +154,14 @@ def amortized(study: Study) -> Iterator[Picture]:
 
 
 def settings(study: Study) -> pd.DataFrame:
-    """The study's settings and float baselines with their architecture, in the order of the baselines."""
+    """The study's settings and float baselines with their architecture, in the order of the trials."""
     baselines = study.finished[study.finished.is_baseline]
     found = pd.concat([by_setting(baselines), study.settings], ignore_index=True)
     if found.empty:
         return found.assign(architecture=[], gap=[], gap_low=[], gap_high=[], saved=[])
     told = [_told(one, study.split) for one in found.record]
     found = pd.concat([found, pd.DataFrame(told, index=found.index)], axis=1)
-    order = list(dict.fromkeys(found.architecture))
+    order = list(dict.fromkeys([*found.architecture[~found.is_baseline], *found.architecture]))
     found = found.sort_values("architecture", key=lambda names: names.map(order.index), kind="stable")
     gaps = [_gap(study, one) for _, one in found.iterrows()]
     return pd.concat([found, pd.DataFrame(gaps, index=found.index)], axis=1).reset_index(drop=True)
