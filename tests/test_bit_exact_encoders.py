@@ -13,7 +13,15 @@ from tiny import FEATURES, LSTM, TOKENIZER, filled, packed, talkative
 from qstudy.model import RNNT, ModelConfig
 from qstudy.recognize.recognizer import Recognizer, RecognizerStream
 
-CONFORMER: dict[str, Any] = {"name": "conformer", "size": 16, "blocks": 2, "heads": 2, "kernel": 5, "left": 6, "stack": 2}
+CONFORMER: dict[str, Any] = {
+    "name": "conformer",
+    "size": 16,
+    "blocks": 2,
+    "heads": 2,
+    "kernel": 5,
+    "left": 6,
+    "stack": 2,
+}
 AHEAD = {"right": 3, "causal": False}
 CASCADED: dict[str, Any] = {
     "name": "cascaded",
