@@ -1,5 +1,6 @@
 """The amortized encoder: two branches per layer, one state; what is not chosen is not computed."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -329,13 +330,11 @@ def chosen_of(trained: list[Tensor], encoder: AmortizedEncoder, choices: list[Te
 def mismatches(model: RNNT, loaded: RNNT, features: Tensor) -> int:
     """Accumulators of the encoder's training forward pass that the packed one does not reproduce."""
     lengths = torch.full((len(features),), features.shape[1])
-    choices: list[Tensor] = []
-    for each in loaded.encoder.amortized:
-        each.arbitrator.register_forward_hook(lambda _a, _b, logits: choices.append(logits[..., 0].t() > 0))
     with recorded_accumulators() as trained:
         encoded, *_ = frozen(model).encoder(features, lengths)
     with recorded_accumulators() as evaluated, torch.no_grad():
         again, *_ = loaded.encoder(features, lengths)
+    choices = [each.t() for each in loaded.encoder.decided]
     assert encoded.requires_grad
     assert torch.equal(again, encoded)
     assert all(choice.any() and not choice.all() for choice in choices)
@@ -359,6 +358,31 @@ def test_what_is_trained_is_what_is_packed(policy: str, branch: dict[str, Any], 
     device = packed(model, filled(model, POLICIES[policy]), config(**branch))
     loaded = loaded_from(device, config(**branch))
     assert mismatches(model, loaded, speech(batch=batch)) == 0
+
+
+@every_branch
+@pytest.mark.parametrize("stage", [0, 2], ids=["full alone", "arbitrated"])
+def test_the_program_computes_what_the_layers_do(branch: dict[str, Any], stage: int) -> None:
+    model = arbitrated(**branch)
+    device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**branch))
+    encoder = copy.deepcopy(loaded_from(device, config(**branch)).encoder)
+    encoder.stage.fill_(stage)
+    found, features = [], speech(batch=1)
+    for program in (encoder.program, None):
+        encoder.program, state = program, None
+        encoder.reset_usage()
+        with recorded_accumulators() as sums, torch.no_grad():
+            for chunk in features.split([28, 52], 1):
+                encoded, _, state = encoder(chunk, torch.tensor([chunk.shape[1]]), state)
+        assert (program is None) == isinstance(state.layers, list)
+        found.append((encoded, torch.stack([torch.cat(each) for each in state.layers]), sums, encoder.usage()))
+    (first, *_, counted), (second, *_, by_layers) = found
+    assert torch.equal(first, second)
+    assert torch.equal(found[0][1], found[1][1])
+    assert len(found[0][2]) == len(found[1][2]) > 80
+    assert all(torch.equal(a, b) for a, b in zip(found[0][2], found[1][2], strict=True))
+    assert counted == by_layers
+    assert (counted["saved"] == 0) == (stage == 0)
 
 
 @every_branch

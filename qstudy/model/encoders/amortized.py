@@ -3,7 +3,7 @@
 Source: Macoskey, Strimel, Su, Rastrow 2021, *Amortized Neural Networks*, arXiv 2108.01553.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from qstudy.errors import UserError
 from qstudy.fields import Count, Dropout, Few, Share, Units
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
+from qstudy.model.encoders.amortized_program import AmortizedProgram
 from qstudy.model.encoders.base import Encoder
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
 from qstudy.model.encoders.lstm import EncoderState
@@ -40,6 +41,9 @@ class AmortizedEncoder(Encoder):
     """
 
     stage: Tensor
+    decided: list[Tensor]
+    """Of each layer, which frames took the full branch when it was last evaluated, (B, T) bool."""
+    program: AmortizedProgram | None
 
     def __init__(
         self,
@@ -107,6 +111,7 @@ class AmortizedEncoder(Encoder):
         sizes = [features.bins * stack] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(layer(size) for size in sizes)
         self.register_buffer("stage", torch.tensor(FULL))
+        self.decided, self.program = [], None
         self._costs: list[Tensor] = []
 
     @property
@@ -121,14 +126,26 @@ class AmortizedEncoder(Encoder):
         x, mean = self.normalize(features[:, : frames * self.chunk_frames], state.running_mean if state else None)
         x = x.reshape(len(x), x.shape[1] // self.stack, x.shape[2] * self.stack)  # (B, T, stack * D)
         valid = torch.arange(x.shape[1], device=x.device) < (lengths // self.stack).unsqueeze(1)
-        run, stage, after = self._trained if self.training else self._evaluated, int(self.stage), []
-        self._costs = []
+        x, after = self._run(x, state.layers if state else None, valid)
+        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk_frames, EncoderState(mean, after)
+
+    def _run(self, x: Tensor, states: Sequence[LSTMState] | None, valid: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
+        """All layers over x (B, T, D): outputs (B, T, H) and each layer's state after the last frame."""
+        stage = int(self.stage)
+        self.decided, self._costs = [], []
+        if not self.training and self.program is not None and self.program.accepts(x):
+            x, packed_states, full = self.program(x, states, forced=stage == FULL)
+            for layer, taken in zip(self.amortized, full, strict=True):
+                self._count(layer, taken.unsqueeze(0), valid, stage)
+            return x, packed_states
+        after = []
         for index, layer in enumerate(self.amortized):
             zeros = x.new_zeros(1, len(x), layer.hidden_size)
-            x, last = run(layer, x, state.layers[index] if state else (zeros, zeros), valid, stage)
+            state = states[index] if states else (zeros, zeros)
+            x, last = (self._trained if self.training else self._evaluated)(layer, x, state, valid, stage)
             x = F.dropout(x, self.dropout, self.training)
             after.append(last)
-        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk_frames, EncoderState(mean, after)
+        return x, after
 
     def begin_step(self, progress: float) -> None:
         stage = FULL if progress < self.branch_from else SOFT if progress < self.hard_from else HARD
@@ -149,18 +166,14 @@ class AmortizedEncoder(Encoder):
     @torch.no_grad()
     def decisions(self, features: Tensor) -> Tensor:
         """Which frames of one utterance's features (F, D) take the full branch: (T, layers) bool."""
-        found: list[Tensor] = []
-        hooks = [
-            layer.arbitrator.register_forward_hook(lambda _layer, _inputs, logits: found.append(logits[0, :, 0] > 0))
-            for layer in self.amortized
-        ]
         training = self.training
         self.eval()(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
         self.train(training)
-        for hook in hooks:
-            hook.remove()
-        frames = len(features) // self.chunk_frames * self.reduction
-        return torch.stack(found, 1) if found else torch.ones(frames, len(self.layers), dtype=torch.bool)
+        return torch.cat(self.decided).t()
+
+    def fuse(self) -> None:
+        """Run packed integer layers as one program."""
+        self.program = AmortizedProgram(self.amortized) if AmortizedProgram.can_run(self.amortized) else None
 
     def usage(self) -> dict[str, Any] | None:
         """Counted while evaluating since `reset_usage`: multiply-accumulates per second of audio, those that the full
@@ -195,8 +208,12 @@ class AmortizedEncoder(Encoder):
     ) -> tuple[Tensor, LSTMState]:
         """One branch for each frame, counted."""
         full = layer.logits(x) > 0 if stage else torch.ones_like(valid)
-        layer.count(full, valid, bool(stage))
+        self._count(layer, full, valid, stage)
         return layer.chosen(x, full, state) if stage else layer.full_alone(x, state)
+
+    def _count(self, layer: AmortizedLSTM, full: Tensor, valid: Tensor, stage: int) -> None:
+        layer.count(full, valid, arbitrated=stage != FULL)
+        self.decided.append(full)
 
     def _trained(
         self, layer: AmortizedLSTM, x: Tensor, state: LSTMState, valid: Tensor, stage: int

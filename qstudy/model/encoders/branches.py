@@ -31,6 +31,10 @@ class Branch(nn.Module, ABC):
         """Its layers."""
         return [each for each in self.children() if isinstance(each, Linear)]
 
+    def kept(self) -> list[Tensor]:
+        """The columns (int64) that it reads of the inputs and of the hidden state; none: all of both."""
+        return []
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates of a frame."""
@@ -125,6 +129,9 @@ class SparseBranch(CheapBranch):
     def recurrent(self) -> Recurrent:
         hidden, kept = self.hidden.repeated(), self.kept_hidden
         return lambda projected, h: projected + hidden(h[:, kept])
+
+    def kept(self) -> list[Tensor]:
+        return [self.kept_inputs, self.kept_hidden]
 
     @torch.no_grad()
     def compress(self, full: FullBranch) -> None:
