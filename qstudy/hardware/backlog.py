@@ -68,7 +68,7 @@ def backlog(
         matching(pattern, names, "taken")
     frames_of = [_runs(operator, taken) for operator in workload.operators]
     pairs = list(zip(workload.operators, frames_of, strict=True))
-    priced = tuple(op if ran is None else replace(op, share=float(ran.mean()) if ran.size else 0.0) for op, ran in pairs)
+    priced = tuple(op if ran is None else replace(op, share=ran.sum() / max(ran.size, 1)) for op, ran in pairs)
     speech = Speech((duration_s,), (labels,), tail_ms)
     report = simulate(replace(workload, operators=priced), accelerator, speech)
     seconds = {operator.name: 1e-6 * operator.us for operator in report.operators}
