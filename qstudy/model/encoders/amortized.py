@@ -6,8 +6,10 @@ Source: Macoskey, Strimel, Su, Rastrow 2021, *Amortized Neural Networks*, arXiv 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -170,6 +172,17 @@ class AmortizedEncoder(Encoder):
         self.eval()(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
         self.train(training)
         return torch.cat(self.decided).t()
+
+    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
+        """The same by patterns of layers, each (T,) bool: what `qstudy.hardware.backlog` takes; `name`: the encoder's
+        in its model."""
+        full = self.decisions(features).cpu().numpy()
+        pairs = {"full": full, "cheap": ~full}
+        return {
+            f"{name}.layers.{layer}.{branch}.*": frames[:, layer]
+            for layer in range(full.shape[1])
+            for branch, frames in pairs.items()
+        }
 
     def fuse(self) -> None:
         """Run packed integer layers as one program."""
