@@ -43,6 +43,9 @@ COMMANDS = {
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
+    "branches": Command(
+        "qstudy.commands.branches:branches", "where an amortized encoder spends its computing", ("model", "audio")
+    ),
     "simulate": Command(
         "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
     ),
