@@ -3,13 +3,14 @@
 # make fuzz      2,000 bad files and options through the real commands
 # make bench     speed, side by side with peers
 # make policies  every policy at every width on two corpora, into reports/policies/
+# make architectures  Conformer, cascaded, bidirectional and amortized encoders, into reports/architectures/
 # make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz bench policies
+.PHONY: setup demo test fuzz bench policies architectures
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -56,3 +57,15 @@ policies: setup
 	$(BIN)/qstudy sweep sweeps/policies-digits.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/policies-commands.yaml --workers 2
 	$(BIN)/qstudy report studies/policies-digits --also studies/policies-commands --out reports/policies
+
+architectures: setup
+	$(BIN)/qstudy train --config sweeps/base/digits.yaml --model.preset amnet-lowrank --training.steps 2000 \
+	  --out runs/arch/amnet-lowrank
+	$(BIN)/qstudy sweep sweeps/architectures-digits.yaml --workers 2
+	$(BIN)/qstudy sweep sweeps/architectures-amortized.yaml --workers 2
+	$(BIN)/qstudy report studies/architectures-digits --also studies/architectures-amortized \
+	  --out reports/architectures --table analysis.architectures.architectures \
+	  --figure+ analysis.architectures.word_errors --figure+ analysis.architectures.against_control \
+	  --figure+ analysis.architectures.amortized
+	$(BIN)/qstudy branches runs/arch/amnet-lowrank/model.qst corpora/digits/test/*0.flac \
+	  --out reports/architectures/branches.png
