@@ -61,12 +61,16 @@ class Study:
 
     @cached_property
     def references(self) -> pd.DataFrame:
-        """One row: the float baseline that trials started from, a mean over seeds; none if nobody knows one."""
-        return by_setting(self.finished[self.finished.is_baseline].assign(setting="baseline"))
+        """The float baseline that trials started from, a mean over seeds, one row for each architecture; none if nobody
+        knows one."""
+        baselines = self.finished[self.finished.is_baseline]
+        models = [name for name in baselines if name.startswith("config.model.")]
+        known = baselines[models].astype(str).agg(" ".join, axis=1) if models else ""
+        return by_setting(baselines.assign(setting=known))
 
     @property
     def reference(self) -> pd.Series | None:
-        """The only row of `references`."""
+        """The first row of `references`."""
         return first(self.references)
 
     def runs_of(self, setting: pd.Series) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from itertools import takewhile
+from keyword import iskeyword
 from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 
 import docstring_parser
@@ -42,6 +43,9 @@ COMMANDS = {
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
+    "branches": Command(
+        "qstudy.commands.branches:branches", "where an amortized encoder spends its computing", ("model", "audio")
+    ),
     "simulate": Command(
         "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
     ),
@@ -125,7 +129,7 @@ def _call(name: str, command: Command, arguments: list[str]) -> None:
         configured, rest = read_configurations(get_type_hints(function), arguments)
         parser = _options(name, function, command.positional)
         values = vars(parser.instantiate(parser.parse_args(rest)))
-        function(**configured, **values)
+        function(**configured, **{f"{key}_" if iskeyword(key) else key: value for key, value in values.items()})
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("qstudy", "analysis"):
             raise
@@ -179,6 +183,10 @@ def _options(name: str, function: Callable[..., None], positional: tuple[str, ..
             skipped.add(parameter)
         elif kind is bool:  # a switch: `--json`, not `--json true`
             parser.add_argument(f"--{parameter}", action="store_true", help=described.get(parameter))
+            skipped.add(parameter)
+        elif parameter.endswith("_"):  # Python's `pass_` is `--pass`
+            default = inspect.signature(function).parameters[parameter].default
+            parser.add_argument(f"--{parameter[:-1]}", type=kind, default=default, help=described.get(parameter))
             skipped.add(parameter)
     parser.add_function_arguments(function, as_group=False, skip=skipped)
     return parser

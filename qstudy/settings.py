@@ -89,17 +89,18 @@ class ModelConfig:
     """
 
     encoder: dict[str, Any] = field(default_factory=dict)
-    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout), `bilstm` (the same, and deltas) or
+    """Encoder: `lstm` (hidden, layers, stack, reduction, running_mean, dropout), `bilstm` (the same, and deltas),
     `conformer` (size, blocks, heads, expansion, kernel, left, right, causal, position, conv_norm, stack, reduction,
-    running_mean, dropout)."""
+    running_mean, dropout), `cascaded` (first, second, first_weight) or `amortized` (those of `lstm`, and branch, rank,
+    keep, strength, branch_from, hard_from, temperature, last_temperature, expected_share)."""
     predictor: dict[str, Any] = field(default_factory=dict)
     """Predictor: `lstm` (embedding, hidden, tied), `stateless` (embedding, hidden, context, tied) or `weighted`
     (embedding, hidden, context, heads, tied)."""
     joiner: dict[str, Any] = field(default_factory=dict)
     """Joiner: `additive` (hidden) or `multiplicative` (hidden); without a name it is additive."""
     preset: InitVar[Text | None] = None
-    """A model by its name, in place of what was configured before: bilstm, bilstm-int4, conformer-s, lstm, lstm-small.
-    `qstudy presets` describes them."""
+    """A model by its name, in place of what was configured before: amnet-lowrank, amnet-sparse, bilstm, bilstm-int4,
+    cascaded, conformer-s, lstm, lstm-small. `qstudy presets` describes them."""
 
     def __post_init__(self, preset: str | None) -> None:
         checked(Text | None, preset, "preset")

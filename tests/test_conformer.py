@@ -18,7 +18,7 @@ from qstudy.errors import UserError
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders.attention import by_distance, by_key
 from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
-from qstudy.quant.layers import quantizable, training_slots
+from qstudy.quant.layers import UNKNOWN, quantizable, training_slots
 from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.greedy import greedy, greedy_labels
 from qstudy.recognize.recognizer import recognizer_from_packed
@@ -104,7 +104,7 @@ def test_it_is_torchaudios() -> None:
     options = ConformerSettings(
         16, 3, 4, kernel=7, left=1000, right=1000, causal=False, position="none", conv_norm="batch"
     )
-    blocks = ConformerBlocks(options, 40.0).eval()
+    blocks = ConformerBlocks(options, UNKNOWN).eval()
     theirs = torchaudios(blocks, options)
     x, lengths = torch.randn(4, 30, 16), torch.tensor([30, 21, 30, 8])
     ours = blocks(x, lengths)[0]
@@ -141,7 +141,7 @@ def test_by_distance_by_hand(frames: int, before: int, left: int, right: int) ->
 def test_relative_positions_by_hand() -> None:
     """(q + u) k + (q + v) r over the band, and nothing else, in the first block's attention."""
     torch.manual_seed(0)
-    attention = ConformerBlocks(ConformerSettings(8, 1, 2, left=2, right=1), 40.0)[0].attention
+    attention = ConformerBlocks(ConformerSettings(8, 1, 2, left=2, right=1), UNKNOWN)[0].attention
     x = torch.randn(1, 5, 8)
     heads, size, distances = 2, 4, 4
     weight, bias = attention.qkv.weight.view(3, heads, size, 8), attention.qkv.bias.view(3, heads, size)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from qstudy.quant.layers import LSTM, Embedding, Linear, Rate, quantizable
+from qstudy.quant.layers import LSTM, Embedding, Linear, Rate, TiedEmbedding, quantizable
 
 SIZE = st.integers(1, 17)
 SEED = st.integers(0, 10_000)
@@ -74,6 +74,7 @@ LAYERS = {
     "linear": lambda: Linear(3, 5, rate=Rate(every_ms=30.0)),
     "without bias": lambda: Linear(3, 5, bias=False),
     "embedding": lambda: Embedding(7, 3, Rate(per_label=1)),
+    "tied": lambda: TiedEmbedding(7, 3, Rate(every_ms=40.0, per_label=1)),
     "lstm": lambda: LSTM(3, 5),
 }
 
@@ -85,7 +86,7 @@ def test_shape_counts_what_is_stored(kind: str) -> None:
     bias = layer.bias_vector()
     assert shape.matrices == tuple(tuple(matrix.shape) for matrix in layer.matrices())
     assert shape.vectors == (0 if bias is None else bias.numel())
-    assert (shape.every_ms, shape.per_label) == layer.rate
+    assert Rate(shape.every_ms, shape.per_label, shape.share, shape.frames, shape.after_end) == layer.rate
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -93,7 +94,7 @@ def test_set_float_is_the_inverse(kind: str) -> None:
     layer = LAYERS[kind]()
     other = LAYERS[kind]()
     other.set_float([matrix.detach() for matrix in layer.matrices()], layer.bias_vector())
-    x = torch.tensor([[1, 2]]) if kind == "embedding" else torch.randn(2, 4, 3)
+    x = torch.tensor([[1, 2]]) if kind in ("embedding", "tied") else torch.randn(2, 4, 3)
     first, second = layer(x), other(x)
     torch.testing.assert_close(first, second)  # an LSTM's two biases became one
 

@@ -90,7 +90,8 @@ def test_an_unknown_preset_is_one_sentence(wrong: Any) -> None:
 
 def test_the_help_of_train_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     helped = {action.dest: action.help or "" for action in options_of("train", train_command, ())._actions}
-    named = helped["model.preset"].partition(": ")[2].partition(".")[0].split(", ")
+    said = " ".join(helped["model.preset"].split())
+    named = said.partition(": ")[2].partition(".")[0].split(", ")
     assert named == preset_names()
     with pytest.raises(SystemExit):
         main(["train", "--help"])
@@ -113,7 +114,8 @@ def test_costs_are_those_of_the_model(name: str) -> None:
     buffers = sum(shape.vectors for shape in shapes if shape.kind == "constant") - normalization
     learned = parameters_to_vector(model.parameters()).numel()
     assert abs(priced.parameters - (learned - lstms + normalization)) <= buffers
-    assert priced.float32.size_bytes == 4 * priced.parameters
+    counters = sum(shape.other_bytes for shape in shapes)
+    assert priced.float32.size_bytes == 4 * priced.parameters + counters
     assert priced.float32.size_bytes / 8 < priced.w4a8.size_bytes < priced.float32.size_bytes / 6
     assert 6 < priced.float32.read_bytes_per_s / priced.w4a8.read_bytes_per_s < 8
 
@@ -121,6 +123,7 @@ def test_costs_are_those_of_the_model(name: str) -> None:
 @small
 def test_every_weight_of_a_preset_learns(name: str) -> None:
     model = RNNT(ModelConfig(preset=name), FEATURES, TOKENIZER.size)
+    model.encoder.begin_step(0.5)  # halfway through a training, an amortized encoder mixes its branches
     loss, _ = train(model, 0)
     assert loss > 0
     for weight, parameter in model.named_parameters():

@@ -14,6 +14,7 @@ def evaluate(
     model: Path,
     manifest: Path,
     decode: Literal["greedy"] = "greedy",
+    pass_: Literal["first", "last"] = "last",
     json: bool = False,
     hypotheses: Path | None = None,
     cache: Path = Path("cache"),
@@ -26,6 +27,7 @@ def evaluate(
         model: A packed model (.qst) or a checkpoint (.ckpt).
         manifest: JSON lines with audio_filepath, duration, text.
         decode: How labels are searched.
+        pass_: Which pass of a cascaded encoder is decoded.
         json: Print one JSON object instead of a line of text.
         hypotheses: File to write the recognized texts to, one JSON line per utterance.
         cache: Folder of the feature cache.
@@ -41,6 +43,7 @@ def evaluate(
         require_other(hypotheses, "--hypotheses", model, manifest, *([trust] if trust else []), *_sounds(manifest))
     with trusting(trust):
         recognizer = load_recognizer(model)
+    recognizer.decode_from(pass_)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")
@@ -51,7 +54,11 @@ def evaluate(
         lines = [json_format.dumps({"reference": r, "hypothesis": h}, ensure_ascii=False) for r, h in pairs]
         write_text(hypotheses, "\n".join(lines) + "\n")
     if json:
-        print(json_format.dumps({"model": str(model), "manifest": str(manifest), "decode": decode, **scores}))
+        print(
+            json_format.dumps(
+                {"model": str(model), "manifest": str(manifest), "decode": decode, "pass": pass_, **scores}
+            )
+        )
         return
     print(
         f"WER {100 * scores['wer']:.2f} % (95 %: {100 * scores['wer_low']:.2f}-{100 * scores['wer_high']:.2f}), "

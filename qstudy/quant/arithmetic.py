@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 LSTMState = tuple[Tensor, Tensor]
 """Hidden state h and cell state c of one LSTM layer, each (1, B, H) float32."""
 
+Windows = Callable[[Tensor], Tensor]
+"""What each output of a convolution sees of a signal: its numbers as they are, some several times."""
+
+
+def whole(x: Tensor) -> Tensor:
+    """No windows."""
+    return x
+
 
 class Arithmetic(nn.Module, ABC):
     """How one layer computes, in training (`TrainingArithmetic`) or on the device (`PackedArithmetic`).
@@ -24,12 +32,15 @@ class Arithmetic(nn.Module, ABC):
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
         raise self._has_no("affine map")
 
-    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         """Affine map of each of G groups by its own H / G rows of weight: x (..., G, D), weight (H, D) -> (..., H).
+
+        Where x is a signal, `windows` makes that of it. They overlap, so that x is to be quantized before.
 
         Here every group is multiplied with all rows and the others' results are dropped: right in any arithmetic, but G
         times the work, so that most override it.
         """
+        x = windows(x)
         every = self.linear(x, weight, bias).unflatten(-1, (x.shape[-2], -1))  # (..., G, G, H / G)
         return every.diagonal(dim1=-3, dim2=-2).transpose(-1, -2).flatten(-2)
 
@@ -103,6 +114,9 @@ class TrainingArithmetic(Arithmetic):
 
 
 def block_diagonal_product(x: Tensor, weight: Tensor) -> Tensor:
-    """Each of G groups times its own H / G rows: x (..., G, D), weight (H, D), of one float type -> (..., H)."""
+    """Each of G groups times its own H / G rows: x (..., G, D), also of integers, weight (H, D) float -> (..., H)."""
     rows = weight.unflatten(0, (x.shape[-2], -1))  # (G, H / G, D)
-    return torch.einsum("...gd,ghd->...gh", x, rows).flatten(-2)
+    if rows.shape[1] > 1:
+        return torch.einsum("...gd,ghd->...gh", x.to(weight.dtype), rows).flatten(-2)
+    first, *others = zip(x.unbind(-1), weight.unbind(-1), strict=True)  # depthwise: windows are not worth a copy
+    return sum((column * factor for column, factor in others), first[0] * first[1])

@@ -34,24 +34,22 @@ class Conv1d(nn.Conv1d, Quantizable):
         if self.arithmetic is None:
             return super().forward(x)
         weight = None if self.weight is None else self.weight.flatten(1)
-        windows = self._windows(x)
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded = F.pad(x, self._reversed_padding_repeated_twice, mode)
         if self.groups == 1:
-            y = self.arithmetic.linear(windows.flatten(-2), weight, self.bias)
+            y = self.arithmetic.linear(self._windows(padded).flatten(-2), weight, self.bias)
         else:
-            y = self.arithmetic.block_diagonal_linear(
-                windows.unflatten(-2, (self.groups, -1)).flatten(-2), weight, self.bias
-            )
+            y = self.arithmetic.block_diagonal_linear(padded, weight, self.bias, self._windows)
         return y.transpose(-1, -2)
 
     def _windows(self, x: Tensor) -> Tensor:
-        """What each output sees: (..., T', inputs, kernel)."""
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = F.pad(x, self._reversed_padding_repeated_twice, mode)
+        """What each output sees of the padded signal, by group: (..., T', groups, inputs / groups * kernel)."""
         span = self.dilation[0] * (self.kernel_size[0] - 1) + 1
-        return padded.unfold(-1, span, self.stride[0])[..., :: self.dilation[0]].transpose(-3, -2)
+        windows = x.unfold(-1, span, self.stride[0])[..., :: self.dilation[0]].transpose(-3, -2)
+        return windows.unflatten(-2, (self.groups, -1)).flatten(-2)
 
     def matrices(self) -> list[Tensor]:
-        return [self.weight.flatten(1)]
+        return [] if self.weight is None else [self.weight.flatten(1)]
 
     def bias_vector(self) -> Tensor | None:
         return None if self.bias is None else self.bias.detach()

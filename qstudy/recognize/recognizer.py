@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.recognize.greedy import GreedyState, greedy, greedy_labels
 from qstudy.settings import FeatureSettings, ModelConfig
 
+Pass = Literal["first", "last"]
+"""Of an encoder that has several."""
+
 
 class Recognizer:
     """A model and what it needs to hear and to write."""
@@ -28,17 +31,32 @@ class Recognizer:
         self.tokenizer = tokenizer
         self.filterbank = Filterbank(features)
 
-    @torch.no_grad()
     def transcribe(self, samples: Tensor) -> str:
         """Recognize a whole utterance: samples (N,) float32 in [-1, 1] at the features' sample rate."""
-        frames = extract(self.filterbank, samples).unsqueeze(0)
-        return self.tokenizer.decode(greedy_labels(self.model, frames, torch.tensor([frames.shape[1]]))[0])
+        return self.recognize(extract(self.filterbank, samples))
+
+    @torch.no_grad()
+    def recognize(self, frames: Tensor) -> str:
+        """Recognize a whole utterance by its features (F, D) float32."""
+        return self.tokenizer.decode(greedy_labels(self.model, frames.unsqueeze(0), torch.tensor([len(frames)]))[0])
+
+    def decode_from(self, which: Pass) -> None:
+        """Choose the pass of the encoder that is decoded; at first it is the last.
+
+        Raises:
+            UserError: the first is asked of a model that has one.
+        """
+        if which == "last":
+            return
+        if self.model.encoder.first_pass is None:
+            raise UserError("pass: the model has one pass only; leave --pass out.")
+        self.model.encoder = self.model.encoder.first_pass
 
 
 class RecognizerStream:
-    """One utterance that arrives in pieces; the text is the same as for the whole.
+    """One utterance that arrives in pieces; the text in the end is the same as for the whole.
 
-    An encoder that does not stream sees it at its end.
+    An encoder that does not stream sees it at its end. If it has a first pass, the text of that one grows until then.
     """
 
     def __init__(self, recognizer: Recognizer) -> None:
@@ -47,31 +65,44 @@ class RecognizerStream:
         self._waiting = torch.empty(0, recognizer.features.bins)
         self._encoder: Any = None
         self._decoder: GreedyState | None = None
+        whole = recognizer.model.encoder
+        self._live = whole if whole.streams else whole.first_pass
+        self._heard: list[Tensor] = []  # frames of the first pass, for the second
 
     def accept(self, samples: Tensor) -> str:
         """Take the next samples (N,) float32; returns the text so far."""
-        return self._decode(self._filterbank.accept(samples), ended=False)
-
-    def finish(self) -> str:
-        """Flush the last frames; returns the whole text."""
-        return self._decode(self._filterbank.finish(), ended=True)
+        return self._hear(self._filterbank.accept(samples))
 
     @torch.no_grad()
-    def _decode(self, frames: Tensor, ended: bool) -> str:
+    def finish(self) -> str:
+        """Flush the last frames; returns the whole text."""
+        text = self._hear(self._filterbank.finish())
         model = self.recognizer.model
-        self._waiting = torch.cat([self._waiting, frames])
-        if ready := self._ready(ended):
-            chunk, self._waiting = self._waiting[:ready].unsqueeze(0), self._waiting[ready:]
-            encoded, lengths, self._encoder = model.encoder(chunk, torch.tensor([ready]), self._encoder)
-            self._decoder = greedy(model, encoded, lengths, self._decoder)
-        return self.recognizer.tokenizer.decode(self._decoder.hypotheses[0] if self._decoder else [])
+        if self._live is model.encoder:
+            return text
+        if self._live is None:
+            return self.recognizer.recognize(self._waiting)
+        if not self._heard:
+            return ""
+        encoded = torch.cat(self._heard, 1)
+        lengths = torch.tensor([encoded.shape[1]])
+        return self._text(greedy(model, model.encoder.refine(encoded, lengths), lengths))
 
-    def _ready(self, ended: bool) -> int:
-        """Feature frames that the encoder can use now."""
-        encoder, count = self.recognizer.model.encoder, len(self._waiting)
-        if encoder.streams:
-            return count // encoder.chunk_frames * encoder.chunk_frames
-        return count if ended and count >= encoder.chunk_frames else 0
+    @torch.no_grad()
+    def _hear(self, frames: Tensor) -> str:
+        """Decode as many frames (F, D) as the encoder that streams can use now; returns its text so far."""
+        self._waiting = torch.cat([self._waiting, frames])
+        live = self._live
+        if live is not None and (ready := len(self._waiting) // live.chunk_frames * live.chunk_frames):
+            chunk, self._waiting = self._waiting[:ready].unsqueeze(0), self._waiting[ready:]
+            encoded, lengths, self._encoder = live(chunk, torch.tensor([ready]), self._encoder)
+            self._decoder = greedy(self.recognizer.model, encoded, lengths, self._decoder)
+            if live is not self.recognizer.model.encoder:
+                self._heard.append(encoded)
+        return self._text(self._decoder)
+
+    def _text(self, decoder: GreedyState | None) -> str:
+        return self.recognizer.tokenizer.decode(decoder.hypotheses[0] if decoder else [])
 
 
 def describe(

@@ -14,7 +14,7 @@ from qstudy.data.tokenizer import Tokenizer
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, pack_model
 from qstudy.recognize.greedy import greedy_labels
-from qstudy.recognize.recognizer import describe, recognizer_from_packed
+from qstudy.recognize.recognizer import Recognizer, describe, recognizer_from_packed
 from qstudy.training.assets import Assets
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
@@ -81,7 +81,8 @@ def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
 def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
     """What a record says of a finished model: the packed one's scores on every set, the training model's on dev beside
     them, to tell whether the two agree."""
-    loaded = recognizer_from_packed(packed).model
+    recognizer = recognizer_from_packed(packed)
+    loaded = recognizer.model
     metrics, edits, samples, counted = {}, {}, {}, {}
     for name, features in assets.evaluated.items():
         loaded.encoder.reset_usage()
@@ -95,10 +96,23 @@ def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]
     texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
     return {
         "metrics": metrics,
+        "first_pass": score_first_pass(recognizer, assets),
         "utterances": edits,
         "usage": counted or None,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
+    }
+
+
+def score_first_pass(recognizer: Recognizer, assets: Assets) -> dict[str, Any] | None:
+    """What the first pass of a cascaded encoder alone scores on every set, and decodes from then on; None: there is
+    none."""
+    if recognizer.model.encoder.first_pass is None:
+        return None
+    recognizer.decode_from("first")
+    return {
+        name: score(features, *recognize(recognizer.model, features, assets.tokenizer, f"{name}, first pass"))
+        for name, features in assets.evaluated.items()
     }
 
 

@@ -64,6 +64,8 @@ class Record:
     notes: Notes | None = None
     metrics: dict[Label, Scores] | None = None
     """Set -> errors of the packed model."""
+    first_pass: dict[Label, Scores] | None = None
+    """The same of a cascaded encoder's first pass alone."""
     utterances: Edits | None = None
     usage: dict[Label, Usage] | None = None
     """Set -> what an amortized encoder computed."""

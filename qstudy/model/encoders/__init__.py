@@ -3,6 +3,7 @@
 from qstudy.model.encoders.amortized import AmortizedEncoder
 from qstudy.model.encoders.base import Encoder
 from qstudy.model.encoders.bilstm import BiLSTMEncoder
+from qstudy.model.encoders.cascaded import CascadedEncoder
 from qstudy.model.encoders.conformer import ConformerEncoder
 from qstudy.model.encoders.lstm import LSTMEncoder
 
@@ -10,6 +11,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "lstm": LSTMEncoder,
     "bilstm": BiLSTMEncoder,
     "conformer": ConformerEncoder,
+    "cascaded": CascadedEncoder,
     "amortized": AmortizedEncoder,
 }
 

@@ -30,8 +30,6 @@ class Encoder(nn.Module, ABC):
     """Frames laid side by side in each output frame: the auxiliary CTC head looks at them one by one."""
     pass_weights: tuple[float, ...] = (1.0,)
     """Weight of the loss from each of `passes`."""
-    first_pass: "Encoder | None" = None
-    """An encoder that streams, whose frames can be decoded as well, and from which `refine` goes on."""
     normalize: Normalize
     """For `forward` to begin with: training sets its statistics, and hides features behind its mean."""
 
@@ -53,6 +51,12 @@ class Encoder(nn.Module, ABC):
             Output frames (B, T, output_size), their valid lengths (B,) int64, and the state after the last frame
             (None where there is none).
         """
+
+    @property
+    def first_pass(self) -> "Encoder | None":
+        """An encoder that streams, whose frames can be decoded as well, and from which `refine` goes on; None: there is
+        none."""
+        return None
 
     def passes(self, features: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """All that can be decoded, in the order of `pass_weights`: frames (B, T, output_size) each; valid lengths."""

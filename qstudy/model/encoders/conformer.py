@@ -81,7 +81,7 @@ class ConformerEncoder(Encoder):
         self.streams = settings.streams
         every_ms = features.hop_ms * stack
         self.input = Linear(features.bins * stack, size, rate=Rate(every_ms=every_ms))
-        self.blocks = ConformerBlocks(settings, every_ms)
+        self.blocks = ConformerBlocks(settings, settings.rate(every_ms))
 
     def forward(
         self, features: Tensor, lengths: Tensor, state: EncoderState | None = None

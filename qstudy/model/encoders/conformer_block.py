@@ -60,9 +60,12 @@ class ConformerSettings:
 
     def rate(self, every_ms: float) -> Rate:
         """Of layers over frames of so many milliseconds."""
-        if self.streams:
-            return Rate(every_ms=every_ms)
-        return Rate(every_ms=every_ms, frames=max(round(UTTERANCE_MS / every_ms), 1), after_end=True)
+        return Rate(every_ms=every_ms) if self.streams else after_end(every_ms)
+
+
+def after_end(every_ms: float) -> Rate:
+    """Of layers that take all frames of so many milliseconds at the end of the utterance."""
+    return Rate(every_ms=every_ms, frames=max(round(UTTERANCE_MS / every_ms), 1), after_end=True)
 
 
 class Padding(NamedTuple):
@@ -180,9 +183,8 @@ class BlocksProgram(Protocol):
 class ConformerBlocks(nn.ModuleList):
     """Conformer blocks, one feeding the next."""
 
-    def __init__(self, settings: ConformerSettings, every_ms: float) -> None:
-        """Args: sizes; milliseconds of audio per frame."""
-        rate = settings.rate(every_ms)
+    def __init__(self, settings: ConformerSettings, rate: Rate) -> None:
+        """Args: sizes; how often a frame comes."""
         super().__init__(ConformerBlock(settings, rate) for _ in range(settings.blocks))
         self.streams = settings.streams
         self.program: BlocksProgram | None = None

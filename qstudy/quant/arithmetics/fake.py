@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, block_diagonal_product
+from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, Windows, block_diagonal_product, whole
 from qstudy.quant.integer.accumulator import device_qparams
 from qstudy.quant.integer.layers import integer_product
 from qstudy.quant.packed import (
@@ -128,8 +128,8 @@ class QuantizedArithmetic(TrainingArithmetic):
             exact = integer_product(x, y, *map(device_qparams, quantizers))
         return straight_through(fake.float(), exact)
 
-    def _input(self, x: Tensor) -> Tensor:
-        quantized = x if self.inputs is None else self.inputs(x)
+    def _input(self, x: Tensor, windows: Windows = whole) -> Tensor:
+        quantized = windows(x if self.inputs is None else self.inputs(x))
         if 0 in self._input_observers:
             self._input_observers[0].observe_inputs(quantized)
         return quantized
@@ -158,8 +158,8 @@ class FakeArithmetic(QuantizedArithmetic):
         values = self._weight(0, weight)
         return lambda x: F.linear(self._input(x), values, bias)
 
-    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = block_diagonal_product(self._input(x), self._weight(0, weight))
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
+        y = block_diagonal_product(self._input(x, windows), self._weight(0, weight))
         return y if bias is None else y + bias
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:

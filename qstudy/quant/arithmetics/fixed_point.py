@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
@@ -92,14 +92,14 @@ class FixedPointArithmetic(FakeArithmetic):
             y = _FixedPointLinear.apply(quantized, values, codes, quantizer.scale, matrix)
             return y if bias is None else y + bias
 
-    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
+        fake = super().block_diagonal_linear(x, weight, bias, windows)  # what the gradient is of
         if self.inputs is None or not self.inputs.fake_quant_enabled:
             return fake
         with torch.no_grad():
             matrix = self._codes(0, weight)
-            whole = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
-            exact = block_diagonal_integer_linear(x, whole, bias, self._qparams())
+            weights = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
+            exact = block_diagonal_integer_linear(x, weights, bias, self._qparams(), windows)
         return straight_through(fake, exact)
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.integer.accumulator import device_qparams
 from qstudy.quant.integer.layers import (
@@ -64,13 +64,13 @@ class NativeArithmetic(FakeArithmetic):
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return self._product_in_integers(x, y, super().matmul(x, y))
 
-    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        fake = super().block_diagonal_linear(x, weight, bias)  # what the gradient is of
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
+        fake = super().block_diagonal_linear(x, weight, bias, windows)  # what the gradient is of
         quantizer = self.inputs
         if not isinstance(self.weights[0], WeightQuantizer) or quantizer is None or not quantizer.fake_quant_enabled:
             return fake
         with torch.no_grad():
-            exact = block_diagonal_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer))
+            exact = block_diagonal_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer), windows)
         return straight_through(fake, exact)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:

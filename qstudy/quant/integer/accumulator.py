@@ -91,7 +91,7 @@ def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor) -> 
     narrow = x.dtype == weight.dtype == torch.int8
     exact = torch.float32 if narrow and x.shape[-1] <= EXACT_FLOAT32 else torch.float64
     with torch.autocast(x.device.type, enabled=False):
-        product = block_diagonal_product(x.to(exact), weight.to(exact))
+        product = block_diagonal_product(x, weight.to(exact))
     return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import (
     QParams,
@@ -99,7 +99,9 @@ def integer_lstm(
     return y, (h.unsqueeze(0), c.unsqueeze(0))
 
 
-def block_diagonal_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
+def block_diagonal_integer_linear(
+    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams, windows: Windows = whole
+) -> Tensor:
     """`integer_linear` without gradient, each of G groups of inputs with its own H / G rows.
 
     Args:
@@ -107,11 +109,12 @@ def block_diagonal_integer_linear(x: Tensor, weight: QuantizedWeight, bias: Tens
         weight: (H, D).
         bias: (H,) float32 or None.
         qparams: of x.
+        windows: makes that of x, where it is a signal.
 
     Returns:
         (..., H) float32.
     """
-    accumulator = accumulate_block_diagonal(qparams.quantize(x.float()), qparams.zero_point, weight.codes)
+    accumulator = accumulate_block_diagonal(windows(qparams.quantize(x.float())), qparams.zero_point, weight.codes)
     record(accumulator)
     y = rescale(accumulator, qparams.scale, weight.scale)
     return y if bias is None else y + bias

@@ -10,7 +10,9 @@ import math
 import numpy as np
 
 from qstudy.jit import compiled
+from qstudy.quant.kernels import cell, gemv
 from qstudy.quant.kernels.cell import sigmoid
+from qstudy.quant.packed import loops
 from qstudy.quant.packed.loops import affine, floats, numbers
 
 HEADER = 7
@@ -44,9 +46,10 @@ scale and largest code of: queries and keys of the scores, queries of the positi
 mixture, inputs of the depthwise convolution, float32; and the factor of the queries."""
 PARTS = 21
 HALF = np.float32(0.5)
+USES = (cell, gemv, loops)
 
 
-@compiled()
+@compiled(uses=USES)
 def normalize(part, x, y):
     """Layer normalization of x (D,) to y (D,)."""
     size = x.size
@@ -64,14 +67,14 @@ def normalize(part, x, y):
         y[j] = (x[j] - center) * factor * constants[j] + constants[size + j]
 
 
-@compiled()
+@compiled(uses=USES)
 def silu(x):
     """x (N,) becomes x * sigmoid(x)."""
     for j in range(x.size):
         x[j] = x[j] * sigmoid(x[j])
 
 
-@compiled()
+@compiled(uses=USES)
 def quantize(x, scale, high, codes):
     """x (N,) to codes (N,) int8, symmetric."""
     for j in range(x.size):
@@ -79,7 +82,7 @@ def quantize(x, scale, high, codes):
         codes[j] = np.int8(high if code > high else (-high if code < -high else code))
 
 
-@compiled()
+@compiled(uses=USES)
 def dot(a, b):
     """Sum of products of int8 (N,), int32."""
     total = np.int32(0)
@@ -88,13 +91,13 @@ def dot(a, b):
     return total
 
 
-@compiled()
+@compiled(uses=USES)
 def integers(address, count):
     """What lies there: (count,) int8."""
     return floats(address, (count + 3) // 4).view(np.int8)[:count]
 
 
-@compiled()
+@compiled(uses=USES)
 def feed_forward(norm, expand, contract, x, inner, y):
     """x (D,) becomes x + half of the module's result; inner, y: room for (inner,) and (D,)."""
     normalize(norm, x, y)
@@ -105,21 +108,21 @@ def feed_forward(norm, expand, contract, x, inner, y):
         x[j] += HALF * y[j]
 
 
-@compiled()
+@compiled(uses=USES)
 def push(window, seen, new):
     """Put new (D,) behind the `seen` frames of window (most + 1, D); returns how many there are."""
     window[seen] = new
     return seen + 1
 
 
-@compiled()
+@compiled(uses=USES)
 def drop_first(window, count):
     """Move the frames 1..count-1 of window (N, D) one to the front."""
     for t in range(count - 1):
         window[t] = window[t + 1]
 
 
-@compiled()
+@compiled(uses=USES)
 def attend(part, heads, left, x, keys, values, seen, y):
     """x (D,) becomes x + the attention over `seen` frames before and itself; keys, values: (left + 1, D), pushed to."""
     size = x.size
@@ -170,7 +173,7 @@ def attend(part, heads, left, x, keys, values, seen, y):
         drop_first(values, count)
 
 
-@compiled()
+@compiled(uses=USES)
 def softmax(x):
     """x (N,) becomes its softmax."""
     largest = x[0]
@@ -184,7 +187,7 @@ def softmax(x):
         x[j] = x[j] / total
 
 
-@compiled()
+@compiled(uses=USES)
 def convolve(part, kernel, x, window, y):
     """x (D,) becomes x + the convolution module; window (kernel, D): the inputs before, pushed to."""
     size = x.size
@@ -213,7 +216,7 @@ def convolve(part, kernel, x, window, y):
     drop_first(window, kernel)
 
 
-@compiled()
+@compiled(uses=USES)
 def conformer_blocks(plan, x, state, seen, frames):
     """Causal Conformer blocks over frames of one stream.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.fields import fill
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.fixed_point.lstm import final_state, hidden_scale, lstm_operands, run_lstm, weight_scale
 from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
 from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
@@ -64,9 +64,9 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
         record(accumulator)
         return rescale(accumulator, qparams.scale, self.scale(index))
 
-    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        whole = QuantizedWeight(None, self.values(0), self.scale(0))
-        return block_diagonal_integer_linear(x, whole, bias, self.qparams(0))
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
+        weights = QuantizedWeight(None, self.values(0), self.scale(0))
+        return block_diagonal_integer_linear(x, weights, bias, self.qparams(0), windows)
 
     def softmax(self, x: Tensor) -> Tensor:
         return fixed_point_probabilities(x, self.spec)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from qstudy.bits import LayerBits, LayerShape
-from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
 from qstudy.quant.kernels import usable
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
@@ -41,8 +41,8 @@ class PackedInteger(PackedArithmetic, name="integer"):
             return self.rows(x)
         return integer_linear(x, self._weight(0), None if bias is None else bias.detach(), self.qparams[0])
 
-    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return block_diagonal_integer_linear(x, self._weight(0), bias, self.qparams[0])
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
+        return block_diagonal_integer_linear(x, self._weight(0), bias, self.qparams[0], windows)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.program is not None and self.program.accepts(x):

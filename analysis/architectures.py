@@ -1,0 +1,209 @@
+"""A table and figures of a study over architectures: what each costs, how well it recognizes, what amortizing saves.
+
+    qstudy report studies/architectures-digits --table analysis.architectures.architectures \
+        --figure+ analysis.architectures.word_errors --figure+ analysis.architectures.amortized
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures.style import INK, MARKS, MUTED, SHADE, WIDTH, Picture, handle
+from analysis.measures import compression, difference, same_seeds
+from analysis.records import unpacked
+from analysis.study import Study, by_setting
+from analysis.tables.table import Column, Row, Table, rate
+from analysis.text import DASH, MIB, number, percent, points
+from qstudy.presets import preset_names
+from qstudy.settings import ModelConfig
+
+TOLERATED = 1.3
+"""Of the first architecture's error rate: what others may have after a training of the same length."""
+COLUMNS = (
+    Column("architecture", "Architecture"),
+    Column("title", "Policy"),
+    Column("bits", "Bits"),
+    Column("parameters", "Parameters", "r", "{:,.0f}".format),
+    rate("wer", "WER (%) [95 %]"),
+    Column("first_wer", "first pass (%)", "r", percent, missing=""),
+    Column("gap", "Δ to float control (points)", "r", points, lambda row: _interval(row), missing=""),
+    Column("size_mib", "MiB", "r", number),
+    Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
+    Column("saved", "MACs saved (%)", "r", percent, missing=""),
+    Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+    Column("train_s", "Training (s)", "r", "{:,.0f}".format, missing=DASH),
+)
+
+
+def architectures(study: Study) -> Table | None:
+    """A row per architecture and setting: float models, then what was quantized."""
+    found = settings(study)
+    if found.empty:
+        return None
+    frame = found.assign(
+        size_mib=found.size_bytes / MIB,
+        compression=compression(found).mask(found.is_baseline),
+        train_s=found.train_seconds,
+        wer_low=found.low,
+        wer_high=found.high,
+        wer_spread=found.spread,
+        wer_seeds=found.n,
+    )
+    caption = (
+        f"Architectures on {study.described_split}. Δ: against the float control of the same architecture, trained as "
+        "long, with the 95 % interval of a paired bootstrap over utterances. MACs saved: of the encoder, counted while "
+        "the packed model recognized this set. Training: seconds of the steps, on machines that did other work too. "
+        f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}, with the measured shares."
+    )
+    names = [*(column.key for column in COLUMNS), "run", "gap_low", "gap_high", "wer_low", "wer_high"]
+    names += ["wer_spread", "wer_seeds"]
+    return Table("architectures", "Architectures", caption, frame[names].reset_index(drop=True), COLUMNS)
+
+
+def word_errors(study: Study) -> Iterator[Picture]:
+    """Error rates of all architectures, float and quantized, and how much worse than the first they may be."""
+    found = settings(study)
+    names = list(found.architecture.unique())
+    if len(names) < 2:
+        return
+    figure = Figure(figsize=(WIDTH, 0.6 + 0.42 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    limit = TOLERATED * found[found.is_baseline].wer.iloc[0]
+    axes.axvspan(0, 100 * limit, color=SHADE, zorder=0)
+    policies = list(dict.fromkeys(found.policy))
+    for place, policy in enumerate(policies):
+        mine, mark = found[found.policy == policy], MARKS[policy]
+        y = mine.architecture.map(names.index) + 0.5 * (place - (len(policies) - 1) / 2) / len(policies)
+        axes.hlines(y, 100 * mine.low, 100 * mine.high, color=mark.color, lw=0.9)
+        axes.plot(100 * mine.wer, y, mark.marker, color=mark.color, ms=mark.size)
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel=f"Word error rate on {study.split} (%)")
+    axes.set_xlim(left=0)
+    axes.invert_yaxis()
+    axes.legend(handles=[handle(policy, MARKS[policy]) for policy in policies], loc="best")
+    caption = (
+        f"Word error rates on {study.described_split}, with 95 % bootstrap intervals over utterances. Shaded: up to "
+        f"{TOLERATED:g} times the rate of {names[0]} in float, whose training took as long."
+    )
+    yield Picture("architectures", "Word error rate by architecture", caption, figure)
+
+
+def against_control(study: Study) -> Iterator[Picture]:
+    """Quantized settings minus the float control of their architecture: not worse by more than a tenth of its rate?"""
+    found = settings(study).dropna(subset="gap_low")
+    if found.empty:
+        return
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    for y, (_, one) in enumerate(found.iterrows()):
+        mark = MARKS[one.policy]
+        axes.barh(y, 10 * one.control_wer, height=0.8, color=SHADE, zorder=0)
+        axes.hlines(y, 100 * one.gap_low, 100 * one.gap_high, color=mark.color, lw=1.2)
+        axes.plot(100 * one.gap, y, mark.marker, color=mark.color, ms=mark.size)
+    ratios = compression(found)
+    labels = [
+        f"{one.architecture}, {one.title} {one.bits} ({ratio:.1f}×)"
+        for (_, one), ratio in zip(found.iterrows(), ratios, strict=True)
+    ]
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set(yticks=range(len(found)), yticklabels=labels, xlabel="WER minus that of the float control (points)")
+    axes.invert_yaxis()
+    caption = (
+        f"Word error rate on {study.split} minus that of the float control of the same architecture, fine-tuned as "
+        "long, with the 95 % interval of a paired bootstrap over utterances; in brackets how many times smaller than "
+        "float. Shaded: a tenth of the control's rate; not worse is what ends within it."
+    )
+    yield Picture("against_control", "Quantized against the float control", caption, figure)
+
+
+def amortized(study: Study) -> Iterator[Picture]:
+    """What amortized encoders save against their error rate: the curve that the penalty's strength traces."""
+    found = settings(study).dropna(subset="saved")
+    found = found[found.architecture.str.startswith("amnet")]
+    if found.empty:
+        return
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, mine) in enumerate(found.groupby("architecture", sort=False)):
+        color = list(MARKS.values())[2 + 2 * place].color
+        axes.errorbar(
+            100 * mine.saved,
+            100 * mine.wer,
+            yerr=100 * np.stack([mine.wer - mine.low, mine.high - mine.wer]),
+            fmt="o",
+            color=color,
+            lw=0.9,
+            label=name,
+        )
+        for _, one in mine.iterrows():
+            text = f"λ {one.strength:g}" + ("" if one.policy == "float" else f", {one.bits}")
+            axes.annotate(
+                text, (100 * one.saved, 100 * one.wer), xytext=(4, 4), textcoords="offset points", color=MUTED
+            )
+    axes.set(xlabel="Multiply-accumulates of the encoder that were saved (%)", ylabel=f"WER on {study.split} (%)")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    caption = (
+        "Amortized encoders: multiply-accumulates that were not computed, counted while the packed model recognized "
+        f"{study.split}, against the word error rate, by the strength λ of the penalty. At 0: the full branch alone."
+    )
+    yield Picture("amortized", "What amortizing saves", caption, figure)
+
+
+def settings(study: Study) -> pd.DataFrame:
+    """The study's settings and float baselines with their architecture, in the order of the trials."""
+    baselines = study.finished[study.finished.is_baseline]
+    found = pd.concat([by_setting(baselines), study.settings], ignore_index=True)
+    if found.empty:
+        return found.assign(architecture=[], gap=[], gap_low=[], gap_high=[], saved=[])
+    told = [_told(one, study.split) for one in found.record]
+    found = pd.concat([found, pd.DataFrame(told, index=found.index)], axis=1)
+    order = list(dict.fromkeys([*found.architecture[~found.is_baseline], *found.architecture]))
+    found = found.sort_values("architecture", key=lambda names: names.map(order.index), kind="stable")
+    gaps = [_gap(study, one) for _, one in found.iterrows()]
+    return pd.concat([found, pd.DataFrame(gaps, index=found.index)], axis=1).reset_index(drop=True)
+
+
+def _told(record: bytes, split: str) -> dict[str, Any]:
+    """What only the record knows."""
+    read = json.loads(unpacked(record)) if record else {}
+    model = (read.get("config") or {}).get("model") or {}
+    usage = ((read.get("usage") or {}).get(split) or {}) if read else {}
+    first = ((read.get("first_pass") or {}).get(split) or {}) if read else {}
+    return {
+        "architecture": architecture(model),
+        "saved": usage.get("saved", np.nan),
+        "strength": (model.get("encoder") or {}).get("strength", np.nan),
+        "first_wer": first.get("wer", np.nan),
+    }
+
+
+def architecture(model: dict[str, Any]) -> str:
+    """The preset that a configuration's model is, whatever only matters while it trains; else its encoder's name."""
+    for name in preset_names():
+        known = ModelConfig(preset=name)
+        if _sizes(known.encoder) == _sizes(model.get("encoder") or {}):
+            return name
+    return str((model.get("encoder") or {}).get("name", "unknown"))
+
+
+def _sizes(encoder: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in encoder.items() if name not in ("strength", "branch_from", "hard_from")}
+
+
+def _gap(study: Study, one: pd.Series) -> dict[str, float]:
+    """A quantized setting minus the float control that started from the same baseline."""
+    controls = study.settings[(study.settings.policy == "float") & (study.settings.float_run == one.float_run)]
+    if one.is_baseline or one.policy == "float" or controls.empty:
+        return {"gap": np.nan, "gap_low": np.nan, "gap_high": np.nan, "control_wer": np.nan}
+    pair = same_seeds(study.runs_of(one), study.runs_of(controls.iloc[0]))
+    gap = difference(study, *pair)
+    return {"gap": gap.value, "gap_low": gap.low, "gap_high": gap.high, "control_wer": float(controls.iloc[0].wer)}
+
+
+def _interval(row: Row) -> str:
+    low, high = row["gap_low"], row["gap_high"]
+    return "" if np.isnan(low + high) else f"[{points(low)}, {points(high)}]"

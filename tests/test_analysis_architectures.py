@@ -1,0 +1,91 @@
+"""A study over architectures: its table and its figures, from records as runs write them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analysis_study import study
+
+from analysis.architectures import against_control, amortized, architecture, architectures, settings, word_errors
+from analysis.study import Study
+from qstudy.presets import load_preset
+
+ERRORS = {"lstm": "0 1 0 2", "conformer-s": "1 1 0 1"}
+
+
+def record(name: str, run: str, policy: str, errors: str, **more: Any) -> dict[str, Any]:
+    counts = [int(count) for count in errors.split()]
+    rate = sum(counts) / 20
+    scores = {"wer": rate, "wer_low": 0.5 * rate, "wer_high": 2 * rate, "words": 20, "utterances": 4}
+    return {
+        "schema": 2,
+        "run": run,
+        "study": "architectures",
+        "state": "complete",
+        "policy": policy,
+        "size_bytes": 1_000_000 if policy == "float" else 200_000,
+        "layers": {"encoder": {"kind": "linear", "parameters": 250_000, "bytes": 1_000_000}},
+        "config": {"model": load_preset(name).parts, "policy": {"name": policy}},
+        "metrics": {"test": scores, "dev": scores},
+        "utterances": {"test": {"errors": errors, "words": "5 5 5 5"}},
+        **more,
+    }
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Study:
+    """Two architectures: each a baseline, a control and a quantized run."""
+    records, trial = [], 0
+    for name, errors in ERRORS.items():
+        baseline = f"float-{name}"
+        records.append(record(name, baseline, "float", errors, baseline=None))
+        start = {"baseline": {"id": baseline, "wer": 0.15, "size_bytes": 1_000_000}}
+        records.append(record(name, f"control-{name}", "float", errors, trial=trial, **start))
+        usage = {"usage": {"test": {"saved": 0.4}}, "first_pass": {"test": {"wer": 0.5}}}
+        records.append(record(name, f"int-{name}", "native_int", "1 1 1 2", trial=trial + 1, **start, **usage))
+        trial += 2
+    return study(tmp_path, records)
+
+
+def test_every_architecture_has_its_own_baseline(made: Study) -> None:
+    found = settings(made)
+    assert list(found.architecture) == ["lstm"] * 3 + ["conformer-s"] * 3
+    assert sorted(made.references.run) == ["float-conformer-s", "float-lstm"]
+    quantized = found[found.policy == "native_int"]
+    assert list(quantized.float_run) == ["float-lstm", "float-conformer-s"]
+    assert list((20 * quantized.gap).round().astype(int)) == [2, 2]
+    assert (quantized.gap_low <= quantized.gap).all()
+    assert (quantized.gap_high >= quantized.gap).all()
+    assert found[found.policy == "float"].gap.isna().all()
+
+
+def test_the_table(made: Study) -> None:
+    table = architectures(made)
+    assert table is not None
+    rows = [[cell.text for cell in row] for row in table.cells]
+    assert [row[0] for row in rows] == ["lstm"] * 3 + ["conformer-s"] * 3
+    assert [row[5] for row in rows] == ["", "", "50.0"] * 2
+    assert [row[9] for row in rows] == ["", "", "40.0"] * 2
+    assert [row[8] for row in rows[1:3]] == ["1.0", "5.0"]
+
+
+def test_the_figures(made: Study) -> None:
+    (rates,), (gaps,) = list(word_errors(made)), list(against_control(made))
+    assert "lstm" in rates.caption
+    (axes,) = rates.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["lstm", "conformer-s"]
+    assert ["5.0×" in label.get_text() for label in gaps.figure.axes[0].get_yticklabels()] == [True, True]
+    assert all(rates.drawn().values())
+    assert list(amortized(made)) == []  # no such encoder here
+
+
+def test_what_a_model_is_called() -> None:
+    assert architecture(load_preset("lstm-small").parts) == "lstm-small"
+    assert architecture({"encoder": {"name": "lstm", "hidden": 7}}) == "lstm"
+    assert architecture({}) == "unknown"
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    alone = study(tmp_path, [record("lstm", "int-lstm", "native_int", "0 0 0 1", trial=0)])
+    assert list(word_errors(alone)) == []
+    assert list(against_control(alone)) == []
