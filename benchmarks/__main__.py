@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import conformer, data, gpu, loss, memory, qat, report, simulator, streaming, table
+from benchmarks import amortized, conformer, data, gpu, loss, memory, qat, report, simulator, streaming, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -18,6 +18,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "gpu": gpu.rows,
     "streaming": streaming.rows,
     "conformer": conformer.rows,
+    "amortized": amortized.rows,
     "memory": memory.rows,
     "simulator": simulator.rows,
     "data": data.rows,

@@ -406,6 +406,35 @@ def test_packed_streams_hear_what_the_whole_says(policy: str, branch: dict[str, 
     assert first.hypotheses == second.hypotheses
 
 
+class Watching(Arithmetic):
+    """Float, and the extremes of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extremes = torch.zeros(2)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        least, greatest = torch.minimum(self.extremes[0], x.min()), torch.maximum(self.extremes[1], x.max())
+        self.extremes = torch.stack([least, greatest])
+        return F.linear(x, weight, bias)
+
+
+def test_ranges_are_those_of_all_frames() -> None:
+    """A moving average from frame to frame would know the end of the utterances alone."""
+    model = arbitrated(**BRANCHES[0])
+    outputs = [each.cheap.output for each in model.encoder.amortized]
+    for each in outputs:
+        each.arithmetic = Watching()
+    with torch.no_grad():
+        model.train().encoder(speech(), torch.full((3,), 80))
+    wanted = [each.arithmetic.extremes for each in outputs]
+    filled(model, {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}}, batches=1)
+    for each, extremes in zip(outputs, wanted, strict=True):
+        torch.testing.assert_close(
+            each.arithmetic.inputs.extremes, extremes, rtol=0.01, atol=0.05
+        )  # weights are rounded
+
+
 def test_a_file_keeps_stage_and_columns(tmp_path: Path) -> None:
     model = arbitrated(**BRANCHES[1])
     device = packed(model, filled(model, {"name": "float"}), config(**BRANCHES[1]))

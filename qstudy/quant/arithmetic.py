@@ -48,6 +48,9 @@ class Arithmetic(nn.Module, ABC):
         """`linear` as a function of x, for many calls with these very tensors: what can be done once is done now."""
         return lambda x: self.linear(x, weight, bias)
 
+    def observe(self, x: Tensor) -> None:
+        """Let the quantizer of the inputs, if it watches, see x (..., D) without a product; nothing by default."""
+
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         """The product of two activations: x (..., M, K) by y (..., K, N) -> (..., M, N) float32."""
         raise self._has_no("product of activations")

@@ -71,11 +71,11 @@ class AmortizedLSTM(nn.Module):
         """
         x = x.transpose(0, 1)
         (h, c), outputs = (each[0].float() for each in state), []
-        full, cheap = self.full.recurrent(), self.cheap.recurrent()
         frames = zip(self.full.project(x), self.cheap.project(x), p.t(), strict=True)
-        for of_full, of_cheap, share in frames:
-            h, c = mixed_cell(full(of_full, h), cheap(of_cheap, h), share, c)
-            outputs.append(h)
+        with self.full.running() as full, self.cheap.running() as cheap:
+            for of_full, of_cheap, share in frames:
+                h, c = mixed_cell(full(of_full, h), cheap(of_cheap, h), share, c)
+                outputs.append(h)
         return torch.stack(outputs, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
     def chosen(self, x: Tensor, full: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
@@ -94,18 +94,18 @@ class AmortizedLSTM(nn.Module):
         chosen, batch = full.sum(1).tolist(), len(h)
         of_full = self.full.project(x[full]).split(chosen)
         of_cheap = self.cheap.project(x[~full]).split([batch - count for count in chosen])
-        run_full, run_cheap = self.full.recurrent(), self.cheap.recurrent()
-        for t, count in enumerate(chosen):
-            if count == batch:
-                gates = run_full(of_full[t], h)
-            elif count == 0:
-                gates = run_cheap(of_cheap[t], h)
-            else:
-                rows, gates = full[t], h.new_empty(batch, 4 * self.hidden_size)
-                gates[rows] = run_full(of_full[t], h[rows]).float()
-                gates[~rows] = run_cheap(of_cheap[t], h[~rows]).float()
-            h, c = lstm_cell(gates, c)
-            outputs.append(h)
+        with self.full.running() as run_full, self.cheap.running() as run_cheap:
+            for t, count in enumerate(chosen):
+                if count == batch:
+                    gates = run_full(of_full[t], h)
+                elif count == 0:
+                    gates = run_cheap(of_cheap[t], h)
+                else:
+                    rows, gates = full[t], h.new_empty(batch, 4 * self.hidden_size)
+                    gates[rows] = run_full(of_full[t], h[rows]).float()
+                    gates[~rows] = run_cheap(of_cheap[t], h[~rows]).float()
+                h, c = lstm_cell(gates, c)
+                outputs.append(h)
         return torch.stack(outputs, 1), (h.unsqueeze(0), c.unsqueeze(0))
 
     def full_alone(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:

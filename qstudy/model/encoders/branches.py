@@ -5,7 +5,8 @@ as a compressed copy of the full one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,22 @@ class Branch(nn.Module, ABC):
     @abstractmethod
     def recurrent(self) -> Recurrent:
         """The rest of a frame, for many calls in a row: weights are quantized once for all of them."""
+
+    @contextmanager
+    def running(self) -> Iterator[Recurrent]:
+        """`recurrent`, while quantizers see nothing: one frame says little of a range. Then they see all frames."""
+        run = self.recurrent()
+        slots = [layer.arithmetic for layer in self.linears() if layer.arithmetic is not None]
+        modes = [slot.training for slot in slots]
+        for slot in slots:
+            slot.eval()
+        yield run
+        for slot, training in zip(slots, modes, strict=True):
+            slot.train(training)
+        self.observe()
+
+    def observe(self) -> None:
+        """Let quantizers see what came between its layers since `recurrent`."""
 
     def linears(self) -> list[Linear]:
         """Its layers."""
@@ -84,13 +101,25 @@ class LowRankBranch(CheapBranch):
         self.input = Linear(inputs, rank, bias=False, rate=rate)
         self.hidden = hidden_linear(hidden, rank, rate)
         self.output = Linear(rank, 4 * hidden, rate=rate)
+        self._between: list[Tensor] = []
 
     def project(self, x: Tensor) -> Tensor:
         return self.input(x)
 
     def recurrent(self) -> Recurrent:
-        hidden, output = self.hidden.repeated(), self.output.repeated()
-        return lambda projected, h: output(projected + hidden(h))
+        hidden, output, self._between = self.hidden.repeated(), self.output.repeated(), []
+
+        def gates(projected: Tensor, h: Tensor) -> Tensor:
+            between = projected + hidden(h)
+            self._between.append(between.detach())
+            return output(between)
+
+        return gates
+
+    def observe(self) -> None:
+        if self.output.arithmetic is not None and self._between:
+            self.output.arithmetic.observe(torch.cat(self._between))
+        self._between = []
 
     @torch.no_grad()
     def compress(self, full: FullBranch) -> None:

@@ -84,6 +84,11 @@ class QuantizedArithmetic(TrainingArithmetic):
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, self._weight(0, weight))
 
+    def observe(self, x: Tensor) -> None:
+        if self.inputs is not None and self.inputs.training:
+            with torch.no_grad():
+                self._input(x)
+
     def calibrate(self, matrices: Sequence[Tensor]) -> None:
         """Fit the weight quantizers to the trained matrices; some observe the inputs until `compute_qparams`."""
         for index, (quantizer, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
