@@ -76,10 +76,10 @@ def silu(x):
 
 @compiled(uses=USES)
 def quantize(x, scale, high, codes):
-    """x (N,) to codes (N,) int8, symmetric."""
+    """x (N,) to codes (N,) int8, symmetric; NaN becomes the least, as everywhere."""
     for j in range(x.size):
         code = np.rint(x[j] / scale)
-        codes[j] = np.int8(high if code > high else (-high if code < -high else code))
+        codes[j] = np.int8(high if code > high else (code if code >= -high else -high))
 
 
 @compiled(uses=USES)
