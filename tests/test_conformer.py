@@ -39,8 +39,10 @@ INTEGER: list[dict[str, Any]] = [
 POLICIES: list[dict[str, Any]] = [
     *INTEGER,
     {"name": "fake_qat", "layers": {"*": EIGHT}},
+    {"name": "fake_qat", "layers": {"*": EIGHT}, "symmetric": False},
     {"name": "s8bqat", "layers": {"*": {"weight": 4, "activation": 8}}},
     {"name": "ptq", "layers": {"*": {"weight": 4}}},
+    {"name": "ptq", "layers": {"*": EIGHT}, "symmetric": False},
 ]
 
 
@@ -50,7 +52,8 @@ def config(options: dict[str, Any]) -> ModelConfig:
 
 def policy_id(policy: dict[str, Any]) -> str:
     layers = policy.get("layers", {"*": {}})["*"]
-    return f"{policy['name']} {'/'.join(map(str, layers.values()))}".strip()
+    kind = "" if policy.get("symmetric", True) else " asymmetric"
+    return f"{policy['name']} {'/'.join(map(str, layers.values()))}{kind}".strip()
 
 
 def device(model: RNNT, policy: dict[str, Any], options: dict[str, Any]) -> PackedModel:
