@@ -160,6 +160,16 @@ def test_relative_positions_by_hand() -> None:
     torch.testing.assert_close(attention(x)[0][0], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("right", [0, 4096])
+def test_a_whole_utterance_has_no_more_keys_than_frames(right: int) -> None:
+    options = ConformerSettings(8, 1, 2, left=4096, right=right, causal=False, position="none")
+    widths = []
+    blocks = ConformerBlocks(options, UNKNOWN)
+    blocks[0].attention.softmax.register_forward_hook(lambda module, inputs, output: widths.append(output.shape[-1]))
+    blocks(torch.randn(1, 6, 8), torch.tensor([6]))
+    assert widths == [6 if not right else 11]
+
+
 FORMS = {
     "float": talkative(config({**CAUSAL, "running_mean": 20})),
     "float, batch norm": talkative(config({**CAUSAL, "conv_norm": "batch", "position": "none", "kernel": 4})),
@@ -281,8 +291,11 @@ def test_a_state_can_be_used_twice() -> None:
     [
         ({"size": 16, "heads": 3}, "heads: 3 heads cannot share 16"),
         ({"causal": False, "kernel": 4}, "kernel: 4 frames"),
+        ({"position": "none", "left": 2**31 - 1}, "model.encoder.left: 2147483647 should be less than or equal to"),
+        ({"position": "none", "right": 4097, "causal": False}, "model.encoder.right: 4097 should be less than"),
+        ({"kernel": 4097}, "model.encoder.kernel: 4097 should be less than"),
     ],
-    ids=["heads", "kernel"],
+    ids=["heads", "kernel", "left", "right", "a long kernel"],
 )
 def test_sizes_that_do_not_fit(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said), torch.device("meta"):

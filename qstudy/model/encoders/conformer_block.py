@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
-from qstudy.fields import Count, Dropout, Few, Units, check_fields
+from qstudy.fields import Dropout, Few, Frames, Units, check_fields
 from qstudy.model.encoders.attention import AttentionState, BandAttention
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import Linear, Rate
@@ -33,9 +33,9 @@ class ConformerSettings:
     """Size inside a feed-forward module, in multiples of D."""
     kernel: Few = 15
     """Frames of the depthwise convolution."""
-    left: Count = 16
+    left: Frames = 16
     """Frames of attention before each frame."""
-    right: Count = 0
+    right: Frames = 0
     """Frames of attention after each frame; 0: it does not look ahead."""
     causal: bool = True
     """Whether convolutions look back only."""
