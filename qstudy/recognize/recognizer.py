@@ -27,6 +27,7 @@ class Recognizer:
 
     def __init__(self, model: RNNT, features: FeatureSettings, tokenizer: Tokenizer) -> None:
         self.model = model.eval()
+        self._encoder = model.encoder  # with all of its passes
         self.features = features
         self.tokenizer = tokenizer
         self.filterbank = Filterbank(features)
@@ -46,11 +47,10 @@ class Recognizer:
         Raises:
             UserError: the first is asked of a model that has one.
         """
-        if which == "last":
-            return
-        if self.model.encoder.first_pass is None:
+        chosen = self._encoder if which == "last" else self._encoder.first_pass
+        if chosen is None:
             raise UserError("pass: the model has one pass only; leave --pass out.")
-        self.model.encoder = self.model.encoder.first_pass
+        self.model.encoder = chosen
 
 
 class RecognizerStream:
