@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import AllowInfNan
 
 from qstudy.errors import UserError
@@ -72,6 +72,9 @@ class LayerShape:
     """Of a product of activations, per frame and over all heads: inputs of an output (K)."""
     outputs: Count = 0
     """Likewise: outputs (N); of a softmax or a normalization, its values."""
+    lookups: Annotated[int, Ge(0), Le(1000)] = 0
+    """Rows of a tied table that are read per emitted label; the other rates are of its scores. 0: one at each of their
+    runs, as in older files."""
 
     def __post_init__(self) -> None:
         if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
@@ -80,6 +83,8 @@ class LayerShape:
             raise UserError(
                 f"{self.name}: matrices: {', '.join(WITHOUT_MATRICES)} have none, every other layer has some."
             )
+        if self.lookups and self.kind != "tied":
+            raise UserError(f"{self.name}: lookups: they are of tied tables; a layer of kind {self.kind!r} has none.")
 
     @property
     def quantizable(self) -> bool:

@@ -127,6 +127,8 @@ def layer_operators(shape: LayerShape) -> list[Operator]:
 def _timed(part: Operator, shape: LayerShape) -> Operator:
     """`part` with the layer's rates: a chunk of frames goes through it as that many vectors at once, unless it is
     recurrent, when it takes them one after the other with the same weights."""
+    if shape.lookups and part.form == "lookup":
+        return replace(part, per_label=float(shape.lookups), after_end=shape.after_end)
     period = shape.every_ms
     if part.reuse == 1 and period is not None:
         part, period = replace(part, vectors=shape.frames), period * shape.frames
@@ -227,7 +229,7 @@ def _embedding(shape: LayerShape) -> Iterable[Operator]:
 
 
 def _tied(shape: LayerShape) -> Iterable[Operator]:
-    """A table that scores labels, too: at each run one row is read, and all of them are multiplied."""
+    """A table that scores labels, too: rows are read at a rate of their own, and all of them are multiplied."""
     for rows, columns in shape.matrices:
         yield Operator(f"{shape.name}/row", shape.name, rows, columns, form="lookup")
         yield Operator(f"{shape.name}/scores", shape.name, columns, rows, constants=shape.vectors, elementwise=2 * rows)

@@ -148,8 +148,10 @@ class TiedEmbedding(Embedding):
 
     bounded = (False,)
 
-    def __init__(self, count: int, size: int, rate: Rate = UNKNOWN) -> None:
-        super().__init__(count, size, rate)
+    def __init__(self, count: int, size: int, lookups: int = 0) -> None:
+        """Args: rows; size of one; how many are looked up per label. Its `rate` is that of the scores."""
+        super().__init__(count, size)
+        self.lookups = lookups
         self.bias = nn.Parameter(torch.zeros(count))
 
     def reset_parameters(self) -> None:
@@ -175,7 +177,7 @@ class TiedEmbedding(Embedding):
 
     def shape(self, name: str) -> LayerShape:
         size = (self.num_embeddings, self.embedding_dim)
-        return LayerShape(name, "tied", (size,), self.num_embeddings, 1, *self.rate)
+        return LayerShape(name, "tied", (size,), self.num_embeddings, 1, *self.rate, lookups=self.lookups)
 
 
 class LSTM(nn.LSTM, Quantizable):
