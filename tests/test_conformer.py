@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchaudio.models import Conformer
 
 from qstudy.errors import UserError
+from qstudy.hardware.workload import layer_operators
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders.attention import by_distance, by_key
 from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
@@ -248,6 +249,40 @@ def test_it_is_priced_without_being_made() -> None:
     assert position.matrices == ((2 * 10, 8),)
     assert shapes["encoder.blocks.0.convolution.depthwise"].kind == "depthwise"
     assert not shapes["encoder.input"].after_end
+
+
+def test_work_between_the_layers_is_priced() -> None:
+    """Two SiLUs and a gate, four residual connections: per frame and block; the third SiLU is the convolution's."""
+    with torch.device("meta"):
+        shapes = RNNT(config(LOOKING_AHEAD), FEATURES, TOKENIZER.size).shapes()
+    inner, size = 64, 16
+    totals = []
+    for block in ([each for each in shapes if f".blocks.{index}." in each.name] for index in range(2)):
+        linear = [part for shape in block if shape.kind == "linear" for part in layer_operators(shape)]
+        plain = 2 * sum(part.outputs for part in linear)  # biases, requantization
+        totals.append((sum(part.elementwise for part in linear) - plain, sum(part.nonlinear for part in linear)))
+        (depthwise,) = (part for shape in block if shape.kind == "depthwise" for part in layer_operators(shape))
+        assert depthwise.nonlinear == size
+    assert totals == [(2 * inner + size + (2 + 1 + 1 + 2) * size, 2 * inner + size)] * 2
+
+
+@pytest.mark.parametrize("options", [CAUSAL, LOOKING_AHEAD], ids=["causal", "looking ahead"])
+def test_batch_normalization_runs_as_often_as_its_block(options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        model = RNNT(config({**options, "conv_norm": "batch"}), FEATURES, TOKENIZER.size)
+    shapes = {shape.name: shape for shape in model.shapes()}
+    norm, depthwise = (shapes[f"encoder.blocks.0.convolution.{part}"] for part in ("conv_norm", "depthwise"))
+    assert norm.kind == "constant"
+    rates = {(each.every_ms, each.per_label, each.frames, each.after_end) for each in (norm, depthwise)}
+    assert len(rates) == 1
+
+
+def test_files_from_before_this_was_priced_are_read(tmp_path: Path) -> None:
+    model = talkative(config(CAUSAL))
+    made = packed(model, filled(model, INTEGER[0]), config(CAUSAL))
+    assert {shape.pop("then") for shape in made.header["shapes"]} == {"", "silu", "glu", "sum", "half_sum"}
+    made.save(tmp_path / "old.qst")
+    recognizer_from_packed(PackedModel.load(tmp_path / "old.qst"))
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=policy_id)

@@ -88,9 +88,11 @@ def test_files_from_before_look_ups_were_counted_are_read(tmp_path: Path) -> Non
     recognizer_from_packed(old)
 
 
-def test_no_other_layer_has_look_ups() -> None:
+def test_what_belongs_to_other_kinds_of_layers_is_refused() -> None:
     with pytest.raises(UserError, match="e: lookups: they are of tied tables"):
         LayerShape("e", "embedding", ((7, 4),), lookups=1)
+    with pytest.raises(UserError, match="e: then: 'silu' follows linear layers"):
+        LayerShape("e", "embedding", ((7, 4),), then="silu")
 
 
 def test_set_float_is_the_inverse() -> None:

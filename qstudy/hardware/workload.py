@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from qstudy.bits import BitMap, LayerShape
+from qstudy.bits import BitMap, LayerShape, Then
 from qstudy.errors import UserError
 
 MOST_HYPOTHESES = 10_000
@@ -135,12 +135,32 @@ def _timed(part: Operator, shape: LayerShape) -> Operator:
     return replace(part, every_ms=period, per_label=shape.per_label, share=shape.share, after_end=shape.after_end)
 
 
+THEN: dict[Then, tuple[float, float]] = {
+    "": (0, 0),
+    "silu": (1, 1),
+    "glu": (0.5, 0.5),
+    "sum": (1, 0),
+    "half_sum": (2, 0),
+}
+"""What follows a layer -> sums and products, and sigmoids, per output."""
+
+
 def _linear(shape: LayerShape) -> Iterable[Operator]:
-    """Products with their biases and requantization."""
+    """Products with their biases and requantization; what is done with the outputs of the last."""
+    elementwise, nonlinear = THEN[shape.then]
     for index, (rows, columns) in enumerate(shape.matrices):
         name = shape.name if len(shape.matrices) == 1 else f"{shape.name}/{index}"
         constants = shape.vectors if index == 0 else 0
-        yield Operator(name, shape.name, columns, rows, constants=constants, elementwise=2 * rows)
+        outputs = rows if index == len(shape.matrices) - 1 else 0
+        yield Operator(
+            name,
+            shape.name,
+            columns,
+            rows,
+            constants=constants,
+            elementwise=2 * rows + int(elementwise * outputs),
+            nonlinear=int(nonlinear * outputs),
+        )
 
 
 def _lstm(shape: LayerShape) -> Iterable[Operator]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qstudy.bits import LayerShape
+from qstudy.bits import LayerShape, Then
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import Arithmetic, LSTMState, TrainingArithmetic
 
@@ -64,10 +64,14 @@ class Quantizable(nn.Module):
 class Linear(nn.Linear, Quantizable):
     """`nn.Linear` with a slot."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = UNKNOWN) -> None:
+    then: Then = ""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = UNKNOWN, then: Then = "") -> None:
+        """Args: sizes; whether there is a bias; for the simulator, how often it runs and what is done with its
+        outputs."""
         super().__init__(inputs, outputs, bias)
         self.arithmetic = None
-        self.rate = rate
+        self.rate, self.then = rate, then
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., inputs) to (..., outputs)."""
@@ -98,7 +102,8 @@ class Linear(nn.Linear, Quantizable):
 
     def shape(self, name: str) -> LayerShape:
         size = (self.out_features, self.in_features)
-        return LayerShape(name, "linear", (size,), self.out_features * (self.bias is not None), 1, *self.rate)
+        biases = self.out_features * (self.bias is not None)
+        return LayerShape(name, "linear", (size,), biases, 1, *self.rate, then=self.then)
 
 
 class Embedding(nn.Embedding, Quantizable):

@@ -45,7 +45,7 @@ class BandAttention(nn.Module):
         self.scores = MatMul(size, seen, rate=rate)
         self.softmax = Softmax(seen * heads, rate)
         self.mixture = MatMul(seen, size, unit=True, rate=rate)
-        self.output = Linear(size, size, rate=rate)
+        self.output = Linear(size, size, rate=rate, then="sum")
 
     def forward(
         self, x: Tensor, hidden: Tensor | None = None, state: AttentionState | None = None
