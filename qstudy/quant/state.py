@@ -79,15 +79,16 @@ def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UN
 
     Args:
         model: on any device, "meta" included.
-        rate: how often a module outside the layers runs, by its name.
+        rate: how often a module outside the layers runs, by its name; one that has a `Rate` of its own knows better.
     """
     layers, others = quantizable(model), other_state(model)
     shapes = []
-    for name, _ in model.named_modules():
+    for name, module in model.named_modules():
         if name in layers:
             shapes.append(layers[name].shape(name))
         elif name in others:
-            shapes.append(_constant(name, others[name], rate(name)))
+            own = getattr(module, "rate", None)
+            shapes.append(_constant(name, others[name], own if isinstance(own, Rate) else rate(name)))
     return shapes
 
 
