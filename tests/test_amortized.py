@@ -448,6 +448,27 @@ def test_a_file_keeps_stage_and_columns(tmp_path: Path) -> None:
         assert torch.equal(loaded.encoder(features, lengths)[0], model.eval().encoder(features, lengths)[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("layers.0.cheap.kept_inputs", 10**9, "columns that are not between 0 and 15"),
+        ("layers.1.cheap.kept_hidden", -1, "columns that are not between 0 and 15"),
+        ("layers.1.cheap.kept_inputs", 16, "columns that are not between 0 and 15"),
+        ("layers.0.share", float("nan"), "share of an amortized layer is nan"),
+        ("layers.0.share", 1.5, "share of an amortized layer is 1.5"),
+        ("stage", 7, "stage of an amortized encoder is 7"),
+    ],
+)
+def test_a_forged_file_is_refused(tmp_path: Path, name: str, value: float, said: str) -> None:
+    """Before anything of it runs: a compiled loop would read what is not its own."""
+    model = arbitrated(**BRANCHES[1])
+    device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**BRANCHES[1]))
+    device.tensors[f"encoder.{name}"].view(-1)[-1] = value
+    device.save(tmp_path / "forged.qst")
+    with pytest.raises(UserError, match=said):
+        loaded_from(PackedModel.load(tmp_path / "forged.qst"), config(**BRANCHES[1]))
+
+
 # Runs
 
 

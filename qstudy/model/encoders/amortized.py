@@ -113,6 +113,7 @@ class AmortizedEncoder(Encoder):
         sizes = [features.bins * stack] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(layer(size) for size in sizes)
         self.register_buffer("stage", torch.tensor(FULL))
+        self.register_load_state_dict_post_hook(_require_stage)
         self.decided, self.program = [], None
         self._costs: list[Tensor] = []
 
@@ -257,3 +258,9 @@ class AmortizedEncoder(Encoder):
         self._costs.append((share * full + (1 - share) * cheap) / layer.full.macs)
         with torch.no_grad():
             layer.share.lerp_((logits[valid] > 0).float().mean(), 1 - REMEMBERED)
+
+
+def _require_stage(encoder: Any, _: Any) -> None:
+    """Raise UserError if a loaded file names a stage that does not exist."""
+    if int(encoder.stage) not in (FULL, SOFT, HARD):
+        raise UserError(f"the stage of an amortized encoder is {int(encoder.stage)}, not 0 to 2; make the file again.")
