@@ -255,6 +255,7 @@ def test_the_stages_of_a_training(branch: dict[str, Any]) -> None:
     again.load_state_dict(encoder.state_dict())
     again.begin_step(0.0)  # a fine-tune
     assert int(again.stage) == 2
+    assert again.temperature == 0.2
     assert torch.equal(again.layers[0].cheap.hidden.weight, copied)
 
 

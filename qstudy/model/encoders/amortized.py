@@ -151,16 +151,20 @@ class AmortizedEncoder(Encoder):
         return x, after
 
     def begin_step(self, progress: float) -> None:
-        stage = FULL if progress < self.branch_from else SOFT if progress < self.hard_from else HARD
         before = int(self.stage)
+        stage = max(FULL if progress < self.branch_from else SOFT if progress < self.hard_from else HARD, before)
         if before == FULL < stage:
             for layer in self.amortized:
                 layer.cheap.compress(layer.full)
-        self.stage.fill_(max(stage, before))
+        self.stage.fill_(stage)
+        self.temperature = self._annealed(progress) if stage < HARD else self.temperatures[1]
+
+    def _annealed(self, progress: float) -> float:
+        """The temperature before the last stage."""
         first, last = self.temperatures
         length = self.hard_from - self.branch_from
-        done = min(max((progress - self.branch_from) / length, 0.0), 1.0) if length else 1.0
-        self.temperature = first * (last / first) ** done
+        done = max(progress - self.branch_from, 0.0) / length if length else 1.0
+        return float(first * (last / first) ** done)
 
     def penalty(self) -> Tensor | None:
         """The cost of the last forward pass relative to the full branch alone, times `strength`."""
