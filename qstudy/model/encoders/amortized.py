@@ -150,14 +150,24 @@ class AmortizedEncoder(Encoder):
             after.append(last)
         return x, after
 
+    def before_quantization(self) -> None:
+        if int(self.stage) == FULL:
+            self._compress()
+
     def begin_step(self, progress: float) -> None:
         before = int(self.stage)
         stage = max(FULL if progress < self.branch_from else SOFT if progress < self.hard_from else HARD, before)
         if before == FULL < stage:
-            for layer in self.amortized:
-                layer.cheap.compress(layer.full)
+            self._compress()
         self.stage.fill_(stage)
         self.temperature = self._annealed(progress) if stage < HARD else self.temperatures[1]
+
+    def _compress(self) -> None:
+        """The cheap branches begin, and so do the quantizers of their weights; those of activations follow what they
+        observe."""
+        for layer in self.amortized:
+            layer.cheap.compress(layer.full)
+            layer.cheap.calibrate()
 
     def _annealed(self, progress: float) -> float:
         """The temperature before the last stage."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
+from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Linear, Rate
 
 Recurrent = Callable[[Tensor, Tensor], Tensor]
@@ -49,6 +50,12 @@ class Branch(nn.Module, ABC):
     def linears(self) -> list[Linear]:
         """Its layers."""
         return [each for each in self.children() if isinstance(each, Linear)]
+
+    def calibrate(self) -> None:
+        """Fit the quantizers of its weights, if there are any, to what these are now."""
+        for layer in self.linears():
+            if isinstance(layer.arithmetic, TrainingArithmetic):
+                layer.arithmetic.calibrate(layer.matrices())
 
     def kept(self) -> list[Tensor]:
         """The columns (int64) that it reads of the inputs and of the hidden state; none: all of both."""
