@@ -255,6 +255,7 @@ def test_the_stages_of_a_training(branch: dict[str, Any]) -> None:
     again.load_state_dict(encoder.state_dict())
     again.begin_step(0.0)  # a fine-tune
     assert int(again.stage) == 2
+    assert again.temperature == 0.2
     assert torch.equal(again.layers[0].cheap.hidden.weight, copied)
 
 
@@ -435,6 +436,49 @@ def test_ranges_are_those_of_all_frames() -> None:
         )  # weights are rounded
 
 
+def changed_by_quantizers(encoder: AmortizedEncoder) -> list[float]:
+    """Of each matrix of the cheap branches, the error of its integers relative to its norm."""
+    linears = [linear for layer in encoder.amortized for linear in layer.cheap.linears()]
+    errors = []
+    for weight, quantizer in ((each.weight.detach(), each.arithmetic.weights[0]) for each in linears):
+        codes = quantizer.quantize(weight)
+        values = codes.integers if codes.table is None else codes.table[codes.integers.long()]
+        errors.append(float((values * codes.scale - weight).norm() / weight.norm()))
+    return errors
+
+
+@every_branch
+@pytest.mark.parametrize("policy", [{"name": "s8bqat"}, {"name": "accelerator_aware"}], ids=lambda policy: policy["name"])
+def test_quantizers_of_a_branch_that_begins_later(policy: dict[str, Any], branch: dict[str, Any]) -> None:
+    """They are fitted to its first weights, both before the training and when it begins."""
+    model = talkative(config(**branch))
+    encoder = model.encoder
+    encoder.before_quantization()
+    filled(model, {**policy, "layers": {"*": {"weight": 4, "activation": 8}}})
+    assert max(changed_by_quantizers(encoder)) < 0.15
+    with torch.no_grad():
+        for each in encoder.amortized:
+            each.full.input.weight.mul_(10)  # training moves it
+            each.full.hidden.weight.mul_(10)
+    encoder.train().begin_step(0.5)
+    assert max(changed_by_quantizers(encoder)) < 0.15
+
+
+def test_ranges_of_a_branch_that_begins_later() -> None:
+    """Calibration has seen what lies between the factors of the compressed weights."""
+    model = talkative(config(**BRANCHES[0]))
+    with torch.no_grad():
+        for each in model.encoder.amortized:
+            each.full.input.weight.mul_(50)
+    model.encoder.before_quantization()
+    begun = copy.deepcopy(model)
+    begun.encoder.begin_step(0.5)  # compressed from the same weights
+    for each in (model, begun):
+        filled(each, {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}})
+    ranges = [[each.cheap.output.arithmetic.inputs.scale.item() for each in m.encoder.amortized] for m in (model, begun)]
+    assert ranges[0] == pytest.approx(ranges[1], rel=0.5)
+
+
 def test_a_file_keeps_stage_and_columns(tmp_path: Path) -> None:
     model = arbitrated(**BRANCHES[1])
     device = packed(model, filled(model, {"name": "float"}), config(**BRANCHES[1]))
@@ -446,6 +490,27 @@ def test_a_file_keeps_stage_and_columns(tmp_path: Path) -> None:
     features, lengths = speech(), torch.full((3,), 80)
     with torch.no_grad():
         assert torch.equal(loaded.encoder(features, lengths)[0], model.eval().encoder(features, lengths)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("layers.0.cheap.kept_inputs", 10**9, "columns that are not between 0 and 15"),
+        ("layers.1.cheap.kept_hidden", -1, "columns that are not between 0 and 15"),
+        ("layers.1.cheap.kept_inputs", 16, "columns that are not between 0 and 15"),
+        ("layers.0.share", float("nan"), "share of an amortized layer is nan"),
+        ("layers.0.share", 1.5, "share of an amortized layer is 1.5"),
+        ("stage", 7, "stage of an amortized encoder is 7"),
+    ],
+)
+def test_a_forged_file_is_refused(tmp_path: Path, name: str, value: float, said: str) -> None:
+    """Before anything of it runs: a compiled loop would read what is not its own."""
+    model = arbitrated(**BRANCHES[1])
+    device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**BRANCHES[1]))
+    device.tensors[f"encoder.{name}"].view(-1)[-1] = value
+    device.save(tmp_path / "forged.qst")
+    with pytest.raises(UserError, match=said):
+        loaded_from(PackedModel.load(tmp_path / "forged.qst"), config(**BRANCHES[1]))
 
 
 # Runs

@@ -120,6 +120,7 @@ def _prepared(
     """The model on the device where it is trained, its slots filled and calibrated, and the policy that did it."""
     model, policy = _new_model(config, assets, baseline).to(device), build_policy(config.policy)
     policy.total_steps = config.schedule.steps
+    model.encoder.before_quantization()
     policy.prepare(model, cost.bit_map)
     policy.calibrate(model, _passes(model, config, assets))
     return model, policy

@@ -113,6 +113,7 @@ class AmortizedEncoder(Encoder):
         sizes = [features.bins * stack] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(layer(size) for size in sizes)
         self.register_buffer("stage", torch.tensor(FULL))
+        self.register_load_state_dict_post_hook(_require_stage)
         self.decided, self.program = [], None
         self._costs: list[Tensor] = []
 
@@ -149,17 +150,31 @@ class AmortizedEncoder(Encoder):
             after.append(last)
         return x, after
 
+    def before_quantization(self) -> None:
+        if int(self.stage) == FULL:
+            self._compress()
+
     def begin_step(self, progress: float) -> None:
-        stage = FULL if progress < self.branch_from else SOFT if progress < self.hard_from else HARD
         before = int(self.stage)
+        stage = max(FULL if progress < self.branch_from else SOFT if progress < self.hard_from else HARD, before)
         if before == FULL < stage:
-            for layer in self.amortized:
-                layer.cheap.compress(layer.full)
-        self.stage.fill_(max(stage, before))
+            self._compress()
+        self.stage.fill_(stage)
+        self.temperature = self._annealed(progress) if stage < HARD else self.temperatures[1]
+
+    def _compress(self) -> None:
+        """The cheap branches begin, and so do the quantizers of their weights; those of activations follow what they
+        observe."""
+        for layer in self.amortized:
+            layer.cheap.compress(layer.full)
+            layer.cheap.calibrate()
+
+    def _annealed(self, progress: float) -> float:
+        """The temperature before the last stage."""
         first, last = self.temperatures
         length = self.hard_from - self.branch_from
-        done = min(max((progress - self.branch_from) / length, 0.0), 1.0) if length else 1.0
-        self.temperature = first * (last / first) ** done
+        done = max(progress - self.branch_from, 0.0) / length if length else 1.0
+        return float(first * (last / first) ** done)
 
     def penalty(self) -> Tensor | None:
         """The cost of the last forward pass relative to the full branch alone, times `strength`."""
@@ -257,3 +272,9 @@ class AmortizedEncoder(Encoder):
         self._costs.append((share * full + (1 - share) * cheap) / layer.full.macs)
         with torch.no_grad():
             layer.share.lerp_((logits[valid] > 0).float().mean(), 1 - REMEMBERED)
+
+
+def _require_stage(encoder: Any, _: Any) -> None:
+    """Raise UserError if a loaded file names a stage that does not exist."""
+    if int(encoder.stage) not in (FULL, SOFT, HARD):
+        raise UserError(f"the stage of an amortized encoder is {int(encoder.stage)}, not 0 to 2; make the file again.")

@@ -4,10 +4,12 @@ Source: Macoskey, Strimel, Su, Rastrow 2021, arXiv 2108.01553.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qstudy.errors import UserError
 from qstudy.model.encoders.branches import CheapBranch, FullBranch
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import Linear, Rate
@@ -46,6 +48,7 @@ class AmortizedLSTM(nn.Module):
         self.hidden_size = hidden
         self.expected_share = share
         self.register_buffer("share", torch.tensor(share))  # becomes what training measures
+        self.register_load_state_dict_post_hook(_require_share)
         self.usage = Usage()
 
     def logits(self, x: Tensor) -> Tensor:
@@ -136,3 +139,9 @@ class AmortizedLSTM(nn.Module):
         for branch, part in ((self.full, share), (self.cheap, 1 - share)):
             for layer in branch.linears():
                 layer.rate = layer.rate._replace(share=part)
+
+
+def _require_share(layer: Any, _: Any) -> None:
+    """Raise UserError if a loaded file says of a share of frames what cannot be."""
+    if not 0 <= float(layer.share) <= 1:  # nor is it NaN
+        raise UserError(f"the share of an amortized layer is {float(layer.share)}, not 0 to 1; make the file again.")

@@ -67,6 +67,10 @@ class Encoder(nn.Module, ABC):
         """From all frames (B, T, .) of `first_pass` to this encoder's, (B, T, output_size)."""
         raise NotImplementedError("this encoder has one pass")
 
+    def before_quantization(self) -> None:
+        """Before a policy fills the slots of a model to be trained: weights that training would make only later begin
+        now, so that quantizers are fitted to them."""
+
     def begin_step(self, progress: float) -> None:
         """Before each training step; progress: share of the run that is done."""
 

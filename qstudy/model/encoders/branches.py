@@ -7,10 +7,13 @@ as a compressed copy of the full one.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qstudy.errors import UserError
+from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Linear, Rate
 
 Recurrent = Callable[[Tensor, Tensor], Tensor]
@@ -47,6 +50,12 @@ class Branch(nn.Module, ABC):
     def linears(self) -> list[Linear]:
         """Its layers."""
         return [each for each in self.children() if isinstance(each, Linear)]
+
+    def calibrate(self) -> None:
+        """Fit the quantizers of its weights, if there are any, to what these are now."""
+        for layer in self.linears():
+            if isinstance(layer.arithmetic, TrainingArithmetic):
+                layer.arithmetic.calibrate(layer.matrices())
 
     def kept(self) -> list[Tensor]:
         """The columns (int64) that it reads of the inputs and of the hidden state; none: all of both."""
@@ -149,8 +158,10 @@ class SparseBranch(CheapBranch):
         read_inputs, read_hidden = max(round(keep * inputs), 1), max(round(keep * hidden), 1)
         self.input = Linear(read_inputs, 4 * hidden, rate=rate)
         self.hidden = hidden_linear(read_hidden, 4 * hidden, rate)
+        self.sizes = inputs, hidden
         self.register_buffer("kept_inputs", torch.arange(read_inputs))
         self.register_buffer("kept_hidden", torch.arange(read_hidden))
+        self.register_load_state_dict_post_hook(_require_columns)
 
     def project(self, x: Tensor) -> Tensor:
         return self.input(x[..., self.kept_inputs])
@@ -171,6 +182,14 @@ class SparseBranch(CheapBranch):
             kept.copy_(largest.sort().values)
             own.weight.copy_(whole.weight[:, kept])
         self.input.bias.copy_(full.input.bias)
+
+
+def _require_columns(branch: Any, _: Any) -> None:
+    """Raise UserError if a loaded file would have a branch read what does not exist: compiled loops look nowhere else.
+    """
+    for kept, size in zip(branch.kept(), branch.sizes, strict=True):
+        if not ((kept >= 0) & (kept < size)).all():
+            raise UserError(f"a sparse branch keeps columns that are not between 0 and {size - 1}; make the file again.")
 
 
 def hidden_linear(inputs: int, outputs: int, rate: Rate) -> Linear:

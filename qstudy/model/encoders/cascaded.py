@@ -73,6 +73,9 @@ class CascadedEncoder(Encoder):
         refined: Tensor = self.second(encoded, lengths)
         return refined
 
+    def before_quantization(self) -> None:
+        self.first.before_quantization()
+
     def begin_step(self, progress: float) -> None:
         self.first.begin_step(progress)
 

@@ -245,8 +245,8 @@ def fill_packed(model: nn.Module, packed: PackedModel) -> None:
         layer.drop_matrices()
         with naming(packed.source, "export it again."):
             layer.arithmetic = kind(stored)
+    model.load_state_dict(constants, strict=False)  # `check` was strict; modules refuse what they cannot run with
     fuse(model)
-    model.load_state_dict(constants, strict=False)  # `check` was strict
 
 
 @torch.no_grad()
