@@ -218,7 +218,10 @@ def test_each_pass_has_its_own_widths_and_the_packed_file_says_the_same(first: s
     ("options", "said"),
     [
         ({"first": {"name": "conformer", **SMALL, "right": 2}}, "model.encoder.first: 'conformer' does not stream"),
-        ({"first": {"name": "cascaded", "first": FIRSTS["lstm"], "second": {}}}, "'cascaded' does not stream"),
+        (
+            {"first": {"name": "cascaded", "first": FIRSTS["lstm"], "second": {}}},
+            "model.encoder.first: 'cascaded' is not known",
+        ),
         ({"first": {"hidden": 8}}, "model.encoder.first: None is not known"),
         ({"first": {"name": "lstm", "width": 8}}, "model.encoder.first: 'lstm'"),
         ({"second": {"width": 8}}, "model.encoder.second.width: there is no such field"),
