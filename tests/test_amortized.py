@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.workload import workload
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders import AmortizedEncoder
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM
@@ -22,6 +25,7 @@ from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import UNKNOWN, Linear, quantizable
 from qstudy.quant.packed.model import PackedModel, fill_packed
+from qstudy.quant.policies import build_policy
 from qstudy.quant.recurrence.cell import lstm_cell, mixed_cell
 from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import RecognizerStream, recognizer_from_packed
@@ -448,7 +452,9 @@ def changed_by_quantizers(encoder: AmortizedEncoder) -> list[float]:
 
 
 @every_branch
-@pytest.mark.parametrize("policy", [{"name": "s8bqat"}, {"name": "accelerator_aware"}], ids=lambda policy: policy["name"])
+@pytest.mark.parametrize(
+    "policy", [{"name": "s8bqat"}, {"name": "accelerator_aware"}], ids=lambda policy: policy["name"]
+)
 def test_quantizers_of_a_branch_that_begins_later(policy: dict[str, Any], branch: dict[str, Any]) -> None:
     """They are fitted to its first weights, both before the training and when it begins."""
     model = talkative(config(**branch))
@@ -475,7 +481,9 @@ def test_ranges_of_a_branch_that_begins_later() -> None:
     begun.encoder.begin_step(0.5)  # compressed from the same weights
     for each in (model, begun):
         filled(each, {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}})
-    ranges = [[each.cheap.output.arithmetic.inputs.scale.item() for each in m.encoder.amortized] for m in (model, begun)]
+    ranges = [
+        [each.cheap.output.arithmetic.inputs.scale.item() for each in m.encoder.amortized] for m in (model, begun)
+    ]
     assert ranges[0] == pytest.approx(ranges[1], rel=0.5)
 
 
@@ -511,6 +519,35 @@ def test_a_forged_file_is_refused(tmp_path: Path, name: str, value: float, said:
     device.save(tmp_path / "forged.qst")
     with pytest.raises(UserError, match=said):
         loaded_from(PackedModel.load(tmp_path / "forged.qst"), config(**BRANCHES[1]))
+
+
+# Prices
+
+
+def test_the_cell_is_priced() -> None:
+    """As that of an LSTM, in float: where the accelerator has no mode for it, with a hand-over to the CPU and back."""
+    model = RNNT(config(**BRANCHES[0]), FEATURES, 30)
+    shapes = model.shapes()
+    cells = [shape.name for shape in shapes if shape.kind == "lstm_cell"]
+    assert cells == ["encoder.layers.0.cell", "encoder.layers.1.cell"]
+    for name in ("native_int", "accelerator_aware"):
+        policy = build_policy({"name": name, "layers": {"*": {"weight": 8, "activation": 8}}})
+        bit_map = policy.bit_map(shapes)
+        assert not set(cells) & set(bit_map)
+        report = simulate(workload(shapes, bit_map), load_accelerator("edge_nna"))
+        found = [each for each in report.operators if each.layer in cells]
+        assert [(each.processor, each.activation_bits) for each in found] == [("cpu", 32)] * 2
+        assert all(each.runs == pytest.approx(1000 / 20 * 4.3 / 4) for each in found)  # every frame, with the tail
+        without = [shape for shape in shapes if shape.name not in cells]
+        assert report.latency_ms > simulate(workload(without, bit_map), load_accelerator("edge_nna")).latency_ms
+
+
+def test_a_file_without_cells_is_read() -> None:
+    """They store nothing."""
+    model = arbitrated(**BRANCHES[0])
+    device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**BRANCHES[0]))
+    device.shapes = [shape for shape in device.shapes if shape.kind != "lstm_cell"]
+    assert mismatches(model, loaded_from(device, config(**BRANCHES[0])), speech(batch=1)) == 0
 
 
 # Runs
