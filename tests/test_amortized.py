@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_bit_exact import POLICIES, frozen
+from real_speech import real_features
+from test_bit_exact import POLICIES, UTTERANCES, batches, frozen
 from test_training import Stop, assert_same, stopping
 from tiny import FEATURES, filled, model_config, packed, run_config, speech, talkative
 from torch import Tensor, nn
@@ -53,12 +54,13 @@ def centred(arbitrator: Linear, _inputs: Any, logits: Tensor) -> Tensor:
     return logits - logits.median()
 
 
-def arbitrated(**options: Any) -> RNNT:
-    """A model at the end of its training, which takes either branch now and then."""
+def arbitrated(heard: Tensor | None = None, **options: Any) -> RNNT:
+    """A model at the end of its training, which takes either branch now and then when it hears such features."""
     model = talkative(config(**options))
     model.encoder.begin_step(1.0)
     handles = [each.arbitrator.register_forward_hook(centred) for each in model.encoder.amortized]
-    model.encoder(speech(seed=5), torch.full((3,), 80))
+    heard = speech(seed=5) if heard is None else heard
+    model.encoder(heard, torch.full((len(heard),), heard.shape[1]))
     for handle in handles:
         handle.remove()
     model.encoder.reset_usage()
@@ -363,6 +365,19 @@ def test_what_is_trained_is_what_is_packed(policy: str, branch: dict[str, Any], 
     device = packed(model, filled(model, POLICIES[policy]), config(**branch))
     loaded = loaded_from(device, config(**branch))
     assert mismatches(model, loaded, speech(batch=batch)) == 0
+
+
+@every_branch
+@pytest.mark.parametrize("policy", ["native_int W4A8", "int4_e2e", "accelerator_aware"])
+def test_real_utterances(policy: str, branch: dict[str, Any]) -> None:
+    """All of them side by side, as they are trained, and some one by one, as they are heard."""
+    features = real_features(FEATURES, UTTERANCES)
+    [(together, *_)] = batches(features, UTTERANCES)
+    model = arbitrated(together, **branch)
+    device = packed(model, filled(model, POLICIES[policy]), config(**branch))
+    loaded = loaded_from(device, config(**branch))
+    alone = [each[: len(each) // 4 * 4].unsqueeze(0) for each in features[:3]]
+    assert sum(mismatches(model, loaded, each) for each in [together, *alone]) == 0
 
 
 @every_branch

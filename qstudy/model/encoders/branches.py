@@ -185,7 +185,7 @@ class SparseBranch(CheapBranch):
 
 
 def _require_columns(branch: Any, _: Any) -> None:
-    """Raise UserError if a loaded file would have a branch read what does not exist: compiled loops look nowhere else."""
+    """Raise UserError if a loaded file would have a branch read what does not exist: compiled loops do not look."""
     for kept, size in zip(branch.kept(), branch.sizes, strict=True):
         if not ((kept >= 0) & (kept < size)).all():
             raise UserError(
