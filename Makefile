@@ -58,12 +58,17 @@ policies: setup
 	$(BIN)/qstudy sweep sweeps/policies-commands.yaml --workers 2
 	$(BIN)/qstudy report studies/policies-digits --also studies/policies-commands --out reports/policies
 
+ARCHITECTURE = $(BIN)/qstudy train --config sweeps/base/digits.yaml --model.preset $(1) --training.steps $(2) --out runs/arch
+
 architectures: setup
-	$(BIN)/qstudy train --config sweeps/base/digits.yaml --model.preset amnet-lowrank --training.steps 2000 \
-	  --out runs/arch/amnet-lowrank
+	$(call ARCHITECTURE,lstm-small,2400)/lstm-small
+	$(call ARCHITECTURE,bilstm,1500)/bilstm
+	$(call ARCHITECTURE,amnet-sparse,2000)/amnet-sparse
+	$(call ARCHITECTURE,amnet-lowrank,2000)/amnet-lowrank
+	$(call ARCHITECTURE,amnet-lowrank,2000)/full-alone --model.encoder.branch_from 1 --model.encoder.hard_from 1
 	$(BIN)/qstudy sweep sweeps/architectures-digits.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-amortized.yaml --workers 2
-	$(BIN)/qstudy report studies/architectures-digits --also studies/architectures-amortized \
+	$(BIN)/qstudy report studies/architectures-digits --also+ studies/architectures-amortized --also+ runs/arch \
 	  --out reports/architectures --table analysis.architectures.architectures \
 	  --figure+ analysis.architectures.word_errors --figure+ analysis.architectures.against_control \
 	  --figure+ analysis.architectures.amortized

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import AllowInfNan
 
 from qstudy.errors import UserError
@@ -33,6 +33,9 @@ WITHOUT_PRODUCTS = ("softmax", "layer_norm")
 
 
 Amount = Annotated[float, Ge(0), AllowInfNan(False)]
+Then = Literal["", "silu", "glu", "sum", "half_sum"]
+"""What is done with a layer's outputs that is no layer itself: an activation function, a gate that halves them, a sum
+with what the layer's module was given (a residual connection), or the same with half of them."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class LayerShape:
     """Of a product of activations, per frame and over all heads: inputs of an output (K)."""
     outputs: Count = 0
     """Likewise: outputs (N); of a softmax or a normalization, its values."""
+    lookups: Annotated[int, Ge(0), Le(1000)] = 0
+    """Rows of a tied table that are read per emitted label; the other rates are of its scores. 0: one at each of their
+    runs, as in older files."""
+    then: Then = ""
+    """Element-wise work on the outputs of a linear layer."""
 
     def __post_init__(self) -> None:
         if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):
@@ -80,6 +88,10 @@ class LayerShape:
             raise UserError(
                 f"{self.name}: matrices: {', '.join(WITHOUT_MATRICES)} have none, every other layer has some."
             )
+        if self.lookups and self.kind != "tied":
+            raise UserError(f"{self.name}: lookups: they are of tied tables; a layer of kind {self.kind!r} has none.")
+        if self.then and self.kind != "linear":
+            raise UserError(f"{self.name}: then: {self.then!r} follows linear layers, not those of kind {self.kind!r}.")
 
     @property
     def quantizable(self) -> bool:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 Size = Annotated[int, Ge(1), Le(2**31 - 1)]
 Count = Annotated[int, Ge(0), Le(2**31 - 1)]
 Few = Annotated[int, Ge(1), Le(1000)]
+Frames = Annotated[int, Ge(0), Le(4096)]
+"""That a layer sees beside each: a model file may ask for them without holding a weight for any."""
 Units = Annotated[int, Ge(1), Le(2**16)]
 """Outputs of a layer."""
 Share = Annotated[float, Ge(0), Le(1)]

@@ -88,6 +88,14 @@ def test_the_passes_say_different_things(form: str) -> None:
     assert all(one != other for one, other in zip(first, last, strict=True))
 
 
+def test_either_pass_can_be_chosen_again() -> None:
+    recognizer = recognizer_from_packed(device("lstm"))
+    first, last = (make(recognizer).transcribe(recordings(1)[0]) for make in (first_alone, lambda whole: whole))
+    for which, text in [("first", first), ("last", last), ("first", first), ("first", first), ("last", last)]:
+        recognizer.decode_from(which)
+        assert recognizer.transcribe(recordings(1)[0]) == text
+
+
 @every_form
 @pytest.mark.parametrize("samples", [0, 400, 879, 880, 2000])
 def test_hardly_any_sound(form: str, samples: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchaudio.models import Conformer
 
 from qstudy.errors import UserError
+from qstudy.hardware.workload import layer_operators
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders.attention import by_distance, by_key
 from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
@@ -39,8 +40,10 @@ INTEGER: list[dict[str, Any]] = [
 POLICIES: list[dict[str, Any]] = [
     *INTEGER,
     {"name": "fake_qat", "layers": {"*": EIGHT}},
+    {"name": "fake_qat", "layers": {"*": EIGHT}, "symmetric": False},
     {"name": "s8bqat", "layers": {"*": {"weight": 4, "activation": 8}}},
     {"name": "ptq", "layers": {"*": {"weight": 4}}},
+    {"name": "ptq", "layers": {"*": EIGHT}, "symmetric": False},
 ]
 
 
@@ -50,7 +53,8 @@ def config(options: dict[str, Any]) -> ModelConfig:
 
 def policy_id(policy: dict[str, Any]) -> str:
     layers = policy.get("layers", {"*": {}})["*"]
-    return f"{policy['name']} {'/'.join(map(str, layers.values()))}".strip()
+    kind = "" if policy.get("symmetric", True) else " asymmetric"
+    return f"{policy['name']} {'/'.join(map(str, layers.values()))}{kind}".strip()
 
 
 def device(model: RNNT, policy: dict[str, Any], options: dict[str, Any]) -> PackedModel:
@@ -157,6 +161,16 @@ def test_relative_positions_by_hand() -> None:
     torch.testing.assert_close(attention(x)[0][0], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("right", [0, 4096])
+def test_a_whole_utterance_has_no_more_keys_than_frames(right: int) -> None:
+    options = ConformerSettings(8, 1, 2, left=4096, right=right, causal=False, position="none")
+    widths = []
+    blocks = ConformerBlocks(options, UNKNOWN)
+    blocks[0].attention.softmax.register_forward_hook(lambda module, inputs, output: widths.append(output.shape[-1]))
+    blocks(torch.randn(1, 6, 8), torch.tensor([6]))
+    assert widths == [6 if not right else 11]
+
+
 FORMS = {
     "float": talkative(config({**CAUSAL, "running_mean": 20})),
     "float, batch norm": talkative(config({**CAUSAL, "conv_norm": "batch", "position": "none", "kernel": 4})),
@@ -237,6 +251,40 @@ def test_it_is_priced_without_being_made() -> None:
     assert not shapes["encoder.input"].after_end
 
 
+def test_work_between_the_layers_is_priced() -> None:
+    """Two SiLUs and a gate, four residual connections: per frame and block; the third SiLU is the convolution's."""
+    with torch.device("meta"):
+        shapes = RNNT(config(LOOKING_AHEAD), FEATURES, TOKENIZER.size).shapes()
+    inner, size = 64, 16
+    totals = []
+    for block in ([each for each in shapes if f".blocks.{index}." in each.name] for index in range(2)):
+        linear = [part for shape in block if shape.kind == "linear" for part in layer_operators(shape)]
+        plain = 2 * sum(part.outputs for part in linear)  # biases, requantization
+        totals.append((sum(part.elementwise for part in linear) - plain, sum(part.nonlinear for part in linear)))
+        (depthwise,) = (part for shape in block if shape.kind == "depthwise" for part in layer_operators(shape))
+        assert depthwise.nonlinear == size
+    assert totals == [(2 * inner + size + (2 + 1 + 1 + 2) * size, 2 * inner + size)] * 2
+
+
+@pytest.mark.parametrize("options", [CAUSAL, LOOKING_AHEAD], ids=["causal", "looking ahead"])
+def test_batch_normalization_runs_as_often_as_its_block(options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        model = RNNT(config({**options, "conv_norm": "batch"}), FEATURES, TOKENIZER.size)
+    shapes = {shape.name: shape for shape in model.shapes()}
+    norm, depthwise = (shapes[f"encoder.blocks.0.convolution.{part}"] for part in ("conv_norm", "depthwise"))
+    assert norm.kind == "constant"
+    rates = {(each.every_ms, each.per_label, each.frames, each.after_end) for each in (norm, depthwise)}
+    assert len(rates) == 1
+
+
+def test_files_from_before_this_was_priced_are_read(tmp_path: Path) -> None:
+    model = talkative(config(CAUSAL))
+    made = packed(model, filled(model, INTEGER[0]), config(CAUSAL))
+    assert {shape.pop("then") for shape in made.header["shapes"]} == {"", "silu", "glu", "sum", "half_sum"}
+    made.save(tmp_path / "old.qst")
+    recognizer_from_packed(PackedModel.load(tmp_path / "old.qst"))
+
+
 @pytest.mark.parametrize("policy", POLICIES, ids=policy_id)
 @torch.no_grad()
 def test_every_policy_fills_every_slot_and_the_file_says_the_same(policy: dict[str, Any], tmp_path: Path) -> None:
@@ -278,8 +326,11 @@ def test_a_state_can_be_used_twice() -> None:
     [
         ({"size": 16, "heads": 3}, "heads: 3 heads cannot share 16"),
         ({"causal": False, "kernel": 4}, "kernel: 4 frames"),
+        ({"position": "none", "left": 2**31 - 1}, "model.encoder.left: 2147483647 should be less than or equal to"),
+        ({"position": "none", "right": 4097, "causal": False}, "model.encoder.right: 4097 should be less than"),
+        ({"kernel": 4097}, "model.encoder.kernel: 4097 should be less than"),
     ],
-    ids=["heads", "kernel"],
+    ids=["heads", "kernel", "left", "right", "a long kernel"],
 )
 def test_sizes_that_do_not_fit(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said), torch.device("meta"):

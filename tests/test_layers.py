@@ -74,7 +74,7 @@ LAYERS = {
     "linear": lambda: Linear(3, 5, rate=Rate(every_ms=30.0)),
     "without bias": lambda: Linear(3, 5, bias=False),
     "embedding": lambda: Embedding(7, 3, Rate(per_label=1)),
-    "tied": lambda: TiedEmbedding(7, 3, Rate(every_ms=40.0, per_label=1)),
+    "tied": lambda: TiedEmbedding(7, 3),
     "lstm": lambda: LSTM(3, 5),
 }
 

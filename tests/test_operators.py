@@ -29,6 +29,14 @@ POLICIES: list[dict[str, Any]] = [
     {"name": name, "layers": {"*": {"weight": 4, "activation": 8}}}
     for name in ("fake_qat", "native_int", "s8bqat", "accelerator_aware", "int4_e2e", "ptq")
 ]
+ASYMMETRIC = [{**policy, "symmetric": False} for policy in POLICIES if policy["name"] in ("fake_qat", "ptq")]
+POLICIES += ASYMMETRIC
+
+
+def policy_id(policy: dict[str, Any]) -> str:
+    return f"{policy['name']}{'' if policy.get('symmetric', True) else ', asymmetric'}"
+
+
 EXACT = ("native_int", "int4_e2e", "accelerator_aware")
 SPECS = [FixedPoint(), FixedPoint(nonlinearity="linear"), FixedPoint(rounding="truncate")]
 
@@ -82,7 +90,7 @@ def test_empty_slots_are_torch() -> None:
     assert torch.equal(norm(x), twin(x))
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy["name"]))
+@pytest.mark.parametrize("policy", POLICIES, ids=policy_id)
 @torch.no_grad()
 def test_the_packed_model_computes_the_same(policy: dict[str, Any]) -> None:
     model, packed = trained(policy)
@@ -102,7 +110,19 @@ def test_the_packed_model_computes_the_same(policy: dict[str, Any]) -> None:
         torch.testing.assert_close(expected, found, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy["name"]))
+@pytest.mark.parametrize("policy", ASYMMETRIC, ids=policy_id)
+def test_products_of_activations_may_have_zero_points_within_bounds(policy: dict[str, Any]) -> None:
+    _, packed = trained(policy)
+    zero_points = packed.tensors["scores.activation"][:, 1]
+    assert zero_points.all()
+    packed.check(Attention())
+    for wrong in (0.5, 2**16, -(2**16)):
+        zero_points[1] = wrong
+        with pytest.raises(UserError, match=r"scores\.activation holds .* a zero point that is no integer"):
+            packed.check(Attention())
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=policy_id)
 def test_gradients_reach_everything(policy: dict[str, Any]) -> None:
     model, _ = trained(policy)
     model.train()(torch.randn(2, 10, 16)).square().sum().backward()
@@ -112,7 +132,7 @@ def test_gradients_reach_everything(policy: dict[str, Any]) -> None:
             assert 0 < parameter.grad.abs().sum() < torch.inf
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy["name"]))
+@pytest.mark.parametrize("policy", POLICIES, ids=policy_id)
 def test_widths_and_bytes(policy: dict[str, Any]) -> None:
     _, packed = trained(policy)
     assert packed.size_bytes == size_bytes(packed.shapes, packed.bit_map)

@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parts import CLOSE, EXACT, batch, model_and_packed, model_of, require_same_integers, train
 from safetensors.torch import load_file
-from tiny import TOKENIZER, run_config
+from tiny import FEATURES, TOKENIZER, run_config
 from torch import nn
 from torch.nn import functional as F
 
 import qstudy
+from qstudy.bits import LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.size import size_bytes
 from qstudy.hardware.workload import layer_operators
-from qstudy.model import Joiner, ModelConfig
+from qstudy.model import RNNT, Joiner, ModelConfig
 from qstudy.model.predictors import PREDICTORS
+from qstudy.presets import load_preset
 from qstudy.quant.layers import Rate, TiedEmbedding, quantizable
 from qstudy.quant.packed.model import PackedModel, fill_float
 from qstudy.quant.policies import build_policy
@@ -56,12 +58,41 @@ def test_both_uses_teach_the_one_matrix() -> None:
 
 
 def test_its_shape_and_its_price() -> None:
-    shape = TiedEmbedding(7, 4, Rate(every_ms=40.0, per_label=1)).shape("t")
+    layer = TiedEmbedding(7, 4, lookups=3)
+    layer.rate = Rate(every_ms=40.0, per_label=1)
+    shape = layer.shape("t")
     assert (shape.kind, shape.matrices, shape.vectors, shape.activations) == ("tied", ((7, 4),), 7, 1)
     row, scores = layer_operators(shape)
     assert (row.macs, scores.macs) == (0, 28)
     assert (scores.inputs, scores.outputs, scores.constants) == (4, 7, 7)
-    assert {(each.every_ms, each.per_label) for each in (row, scores)} == {(40.0, 1)}
+    assert (scores.every_ms, scores.per_label) == (40.0, 1)
+    assert (row.every_ms, row.per_label) == (None, 3)
+
+
+def test_the_preset_looks_up_the_last_five_labels() -> None:
+    with torch.device("meta"):
+        model = RNNT(ModelConfig(**load_preset("conformer-s").parts), FEATURES, TOKENIZER.size)
+    operators = {part.name: part for shape in model.shapes() for part in layer_operators(shape)}
+    row, scores = (operators[f"predictor.embedding/{part}"] for part in ("row", "scores"))
+    assert (row.every_ms, row.per_label) == (None, 5)
+    assert (scores.every_ms, scores.per_label) == (model.encoder.output_ms, 1)
+
+
+def test_files_from_before_look_ups_were_counted_are_read(tmp_path: Path) -> None:
+    *_, packed = model_and_packed(config(), {"name": "float"})
+    for shape in packed.header["shapes"]:
+        del shape["lookups"]
+    packed.save(tmp_path / "old.qst")
+    old = PackedModel.load(tmp_path / "old.qst")
+    assert old.shapes != packed.shapes
+    recognizer_from_packed(old)
+
+
+def test_what_belongs_to_other_kinds_of_layers_is_refused() -> None:
+    with pytest.raises(UserError, match="e: lookups: they are of tied tables"):
+        LayerShape("e", "embedding", ((7, 4),), lookups=1)
+    with pytest.raises(UserError, match="e: then: 'silu' follows linear layers"):
+        LayerShape("e", "embedding", ((7, 4),), then="silu")
 
 
 def test_set_float_is_the_inverse() -> None:

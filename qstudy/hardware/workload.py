@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from qstudy.bits import BitMap, LayerShape
+from qstudy.bits import BitMap, LayerShape, Then
 from qstudy.errors import UserError
 
 MOST_HYPOTHESES = 10_000
@@ -127,18 +127,40 @@ def layer_operators(shape: LayerShape) -> list[Operator]:
 def _timed(part: Operator, shape: LayerShape) -> Operator:
     """`part` with the layer's rates: a chunk of frames goes through it as that many vectors at once, unless it is
     recurrent, when it takes them one after the other with the same weights."""
+    if shape.lookups and part.form == "lookup":
+        return replace(part, per_label=float(shape.lookups), after_end=shape.after_end)
     period = shape.every_ms
     if part.reuse == 1 and period is not None:
         part, period = replace(part, vectors=shape.frames), period * shape.frames
     return replace(part, every_ms=period, per_label=shape.per_label, share=shape.share, after_end=shape.after_end)
 
 
+THEN: dict[Then, tuple[float, float]] = {
+    "": (0, 0),
+    "silu": (1, 1),
+    "glu": (0.5, 0.5),
+    "sum": (1, 0),
+    "half_sum": (2, 0),
+}
+"""What follows a layer -> sums and products, and sigmoids, per output."""
+
+
 def _linear(shape: LayerShape) -> Iterable[Operator]:
-    """Products with their biases and requantization."""
+    """Products with their biases and requantization; what is done with the outputs of the last."""
+    elementwise, nonlinear = THEN[shape.then]
     for index, (rows, columns) in enumerate(shape.matrices):
         name = shape.name if len(shape.matrices) == 1 else f"{shape.name}/{index}"
         constants = shape.vectors if index == 0 else 0
-        yield Operator(name, shape.name, columns, rows, constants=constants, elementwise=2 * rows)
+        outputs = rows if index == len(shape.matrices) - 1 else 0
+        yield Operator(
+            name,
+            shape.name,
+            columns,
+            rows,
+            constants=constants,
+            elementwise=2 * rows + int(elementwise * outputs),
+            nonlinear=int(nonlinear * outputs),
+        )
 
 
 def _lstm(shape: LayerShape) -> Iterable[Operator]:
@@ -240,7 +262,7 @@ def _embedding(shape: LayerShape) -> Iterable[Operator]:
 
 
 def _tied(shape: LayerShape) -> Iterable[Operator]:
-    """A table that scores labels, too: at each run one row is read, and all of them are multiplied."""
+    """A table that scores labels, too: rows are read at a rate of their own, and all of them are multiplied."""
     for rows, columns in shape.matrices:
         yield Operator(f"{shape.name}/row", shape.name, rows, columns, form="lookup")
         yield Operator(f"{shape.name}/scores", shape.name, columns, rows, constants=shape.vectors, elementwise=2 * rows)

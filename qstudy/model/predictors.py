@@ -53,8 +53,8 @@ class TablePredictor(Predictor):
     def __init__(self, labels: int, embedding: int, tied: bool, looks: int = 1) -> None:
         """Args: V labels with blank; size of a row; whether it is tied; rows looked up for each label."""
         super().__init__()
-        kind = TiedEmbedding if tied else Embedding
-        self.embedding = kind(labels, embedding, Rate(per_label=looks))
+        table, rate = (labels, embedding), Rate(per_label=looks)
+        self.embedding = TiedEmbedding(*table, looks) if tied else Embedding(*table, rate)
 
     def tied_table(self) -> TiedEmbedding | None:
         return self.embedding if isinstance(self.embedding, TiedEmbedding) else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qstudy.bits import LayerShape
+from qstudy.bits import LayerShape, Then
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import Arithmetic, LSTMState, TrainingArithmetic
 
@@ -64,10 +64,14 @@ class Quantizable(nn.Module):
 class Linear(nn.Linear, Quantizable):
     """`nn.Linear` with a slot."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = UNKNOWN) -> None:
+    then: Then = ""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, rate: Rate = UNKNOWN, then: Then = "") -> None:
+        """Args: sizes; whether there is a bias; for the simulator, how often it runs and what is done with its
+        outputs."""
         super().__init__(inputs, outputs, bias)
         self.arithmetic = None
-        self.rate = rate
+        self.rate, self.then = rate, then
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., inputs) to (..., outputs)."""
@@ -98,7 +102,8 @@ class Linear(nn.Linear, Quantizable):
 
     def shape(self, name: str) -> LayerShape:
         size = (self.out_features, self.in_features)
-        return LayerShape(name, "linear", (size,), self.out_features * (self.bias is not None), 1, *self.rate)
+        biases = self.out_features * (self.bias is not None)
+        return LayerShape(name, "linear", (size,), biases, 1, *self.rate, then=self.then)
 
 
 class Embedding(nn.Embedding, Quantizable):
@@ -148,8 +153,10 @@ class TiedEmbedding(Embedding):
 
     bounded = (False,)
 
-    def __init__(self, count: int, size: int, rate: Rate = UNKNOWN) -> None:
-        super().__init__(count, size, rate)
+    def __init__(self, count: int, size: int, lookups: int = 0) -> None:
+        """Args: rows; size of one; how many are looked up per label. Its `rate` is that of the scores."""
+        super().__init__(count, size)
+        self.lookups = lookups
         self.bias = nn.Parameter(torch.zeros(count))
 
     def reset_parameters(self) -> None:
@@ -175,7 +182,7 @@ class TiedEmbedding(Embedding):
 
     def shape(self, name: str) -> LayerShape:
         size = (self.num_embeddings, self.embedding_dim)
-        return LayerShape(name, "tied", (size,), self.num_embeddings, 1, *self.rate)
+        return LayerShape(name, "tied", (size,), self.num_embeddings, 1, *self.rate, lookups=self.lookups)
 
 
 class LSTM(nn.LSTM, Quantizable):

@@ -81,7 +81,7 @@ def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UN
 
     Args:
         model: on any device, "meta" included.
-        rate: how often a module outside the layers runs, by its name.
+        rate: how often a module outside the layers runs, by its name; one that has a `Rate` of its own knows better.
     """
     layers, others = quantizable(model), other_state(model)
     shapes = []
@@ -91,7 +91,8 @@ def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UN
         elif isinstance(module, LSTMCell):
             shapes.append(module.shape(name))
         elif name in others:
-            shapes.append(_constant(name, others[name], rate(name)))
+            own = getattr(module, "rate", None)
+            shapes.append(_constant(name, others[name], own if isinstance(own, Rate) else rate(name)))
     return shapes
 
 

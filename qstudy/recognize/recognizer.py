@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from qstudy.bits import LayerShape
 from qstudy.data.features import Filterbank, FilterbankStream, extract
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
@@ -27,6 +28,7 @@ class Recognizer:
 
     def __init__(self, model: RNNT, features: FeatureSettings, tokenizer: Tokenizer) -> None:
         self.model = model.eval()
+        self._encoder = model.encoder  # with all of its passes
         self.features = features
         self.tokenizer = tokenizer
         self.filterbank = Filterbank(features)
@@ -46,11 +48,10 @@ class Recognizer:
         Raises:
             UserError: the first is asked of a model that has one.
         """
-        if which == "last":
-            return
-        if self.model.encoder.first_pass is None:
+        chosen = self._encoder if which == "last" else self._encoder.first_pass
+        if chosen is None:
             raise UserError("pass: the model has one pass only; leave --pass out.")
-        self.model.encoder = self.model.encoder.first_pass
+        self.model.encoder = chosen
 
 
 class RecognizerStream:
@@ -137,7 +138,12 @@ def _built(packed: PackedModel) -> Recognizer:
     with asked_by(Path(packed.source)):
         build = partial(RNNT, config, features, tokenizer.size)
         with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
-            packed.require_layers(build().shapes(), lambda shape: replace(shape, share=1.0))  # which training measures
+            packed.require_layers(build().shapes(), _told)
         model = build()
     fill_packed(model, packed)
     return Recognizer(model, features, tokenizer)
+
+
+def _told(shape: LayerShape) -> LayerShape:
+    """What every file tells of a layer: without what training measures, and without what older files do not hold."""
+    return replace(shape, share=1.0, lookups=0, then="")

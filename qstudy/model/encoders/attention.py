@@ -45,7 +45,7 @@ class BandAttention(nn.Module):
         self.scores = MatMul(size, seen, rate=rate)
         self.softmax = Softmax(seen * heads, rate)
         self.mixture = MatMul(seen, size, unit=True, rate=rate)
-        self.output = Linear(size, size, rate=rate)
+        self.output = Linear(size, size, rate=rate, then="sum")
 
     def forward(
         self, x: Tensor, hidden: Tensor | None = None, state: AttentionState | None = None
@@ -63,7 +63,7 @@ class BandAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, T, D / heads)
         if state is not None:
             k, v = torch.cat([state[0], k], 2), torch.cat([state[1], v], 2)
-        left, right = self._band(k.shape[2])
+        left, right = self._band(k.shape[2], hidden is not None)
         q = q * self.scale
         scores = self.scores(q, k.transpose(-1, -2))  # (B, heads, T, keys)
         if hidden is not None:
@@ -76,10 +76,11 @@ class BandAttention(nn.Module):
         first = max(k.shape[2] - self.left, 0)
         return y, (k[:, :, first:], v[:, :, first:])
 
-    def _band(self, keys: int) -> tuple[int, int]:
-        """Frames to the left and right that can be there; a stream's band is always whole, so that sums stay the
-        same."""
-        return (min(self.left, keys - 1), min(self.right, keys - 1)) if self.right else (self.left, 0)
+    def _band(self, keys: int, padded: bool) -> tuple[int, int]:
+        """Frames to the left and right that can be there in a whole utterance, which knows its padding or looks ahead;
+        a stream's band is always whole, so that sums stay the same."""
+        whole = padded or self.right > 0
+        return (min(self.left, keys - 1), min(self.right, keys - 1)) if whole else (self.left, 0)
 
     def _positions(self, q: Tensor) -> Tensor:
         """Queries (B, heads, T, D / heads) times their relative keys: (B, heads, T, S)."""

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.fields import Count, Dropout, Few, Units
+from qstudy.fields import Count, Dropout, Few, Frames, Units
 from qstudy.model.encoders.base import Encoder
 from qstudy.model.encoders.conformer_block import BlockState, ConformerBlocks, ConformerSettings
 from qstudy.model.normalize import RunningMean
@@ -39,8 +39,8 @@ class ConformerEncoder(Encoder):
         heads: Few = 4,
         expansion: Few = 4,
         kernel: Few = 15,
-        left: Count = 16,
-        right: Count = 0,
+        left: Frames = 16,
+        right: Frames = 0,
         causal: bool = True,
         position: Literal["relative", "none"] = "relative",
         conv_norm: Literal["layer", "batch"] = "layer",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
-from qstudy.fields import Count, Dropout, Few, Units, check_fields
+from qstudy.fields import Dropout, Few, Frames, Units, check_fields
 from qstudy.model.encoders.attention import AttentionState, BandAttention
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import Linear, Rate
@@ -33,9 +33,9 @@ class ConformerSettings:
     """Size inside a feed-forward module, in multiples of D."""
     kernel: Few = 15
     """Frames of the depthwise convolution."""
-    left: Count = 16
+    left: Frames = 16
     """Frames of attention before each frame."""
-    right: Count = 0
+    right: Frames = 0
     """Frames of attention after each frame; 0: it does not look ahead."""
     causal: bool = True
     """Whether convolutions look back only."""
@@ -91,8 +91,8 @@ class FeedForward(nn.Module):
     def __init__(self, size: int, inner: int, dropout: float, rate: Rate) -> None:
         super().__init__()
         self.norm = LayerNorm(size, rate)
-        self.expand = Linear(size, inner, rate=rate)
-        self.contract = Linear(inner, size, rate=rate)
+        self.expand = Linear(size, inner, rate=rate, then="silu")
+        self.contract = Linear(inner, size, rate=rate, then="half_sum")
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,11 +104,15 @@ class FeedForward(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` over frames (B, T, D)."""
 
+    def __init__(self, size: int, rate: Rate) -> None:
+        super().__init__(size)
+        self.rate = rate
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
-NORMS: dict[str, Callable[[int, Rate], nn.Module]] = {"layer": LayerNorm, "batch": lambda size, rate: BatchNorm(size)}
+NORMS: dict[str, Callable[[int, Rate], nn.Module]] = {"layer": LayerNorm, "batch": BatchNorm}
 """`conv_norm` -> what makes it."""
 
 
@@ -121,10 +125,10 @@ class Convolution(nn.Module):
         self.after = 0 if settings.causal else kernel // 2  # frames that it looks ahead
         self.before = kernel - 1 - self.after
         self.norm = LayerNorm(size, rate)
-        self.expand = Linear(size, 2 * size, rate=rate)
+        self.expand = Linear(size, 2 * size, rate=rate, then="glu")
         self.depthwise = Conv1d(size, size, kernel, groups=size, rate=rate)
         self.conv_norm = NORMS[settings.conv_norm](size, rate)
-        self.contract = Linear(size, size, rate=rate)
+        self.contract = Linear(size, size, rate=rate, then="sum")
 
     def forward(self, x: Tensor, padded: Tensor | None, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, T, D), padded frames (B, T, 1) bool, the state: (B, T, D) and the state after the last frame."""

@@ -1,4 +1,4 @@
-"""Packed causal Conformer blocks as a program: one compiled call for a chunk of a stream."""
+"""Packed causal Conformer blocks as a program: one compiled call for an utterance, or for a chunk of a stream."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,9 +14,6 @@ from qstudy.quant.operators import LayerNorm
 from qstudy.quant.packed import PackedInteger, PackedProduct
 from qstudy.quant.packed.conformer_loops import conformer_blocks
 from qstudy.quant.packed.program import PackedRows, loops_accept
-
-MOST_FRAMES = 16
-"""Frames in a chunk up to which one after the other beats products of all."""
 
 
 class StreamStates(Sequence[BlockState]):
@@ -76,8 +73,11 @@ class ConformerProgram:
         return ConformerProgram, (self.blocks,)
 
     def accepts(self, x: Tensor) -> bool:
-        """Whether it can run x (B, T, D): a chunk of one stream, where nobody looks at accumulators."""
-        return x.shape[0] == 1 and 0 < x.shape[1] <= MOST_FRAMES and loops_accept(x) and not recording()
+        """Whether it can run x (B, T, D): one utterance or a chunk of it, where nobody looks at accumulators.
+
+        Whole utterances too, however long: so whole and in pieces they are the same to the bit.
+        """
+        return x.shape[0] == 1 and x.shape[1] > 0 and loops_accept(x) and not recording()
 
     def __call__(self, x: Tensor, states: Sequence[BlockState] | None) -> tuple[Tensor, StreamStates]:
         """What `ConformerBlocks.forward` gives."""

@@ -76,17 +76,17 @@ def _matrix(rows: int, columns: int, bits: LayerBits) -> Layout:
     return {**codes, "scale": TensorType(torch.float32, (rows * per_row or 1,))}
 
 
-def compare(layer: str, own: Mapping[str, Tensor], layout: Layout) -> None:
+def compare(shape: LayerShape, own: Mapping[str, Tensor], layout: Layout) -> None:
     """Hold a layer's tensors against what they must be.
 
     Raises:
         UserError: one is missing, too many, or of another type or size, or holds what no training ends in.
     """
-    require_tensors(layer, own, layout)
-    require_bounded(layer, own)
-    if "activation" in own and not _are_qparams(own["activation"]):
+    require_tensors(shape.name, own, layout)
+    require_bounded(shape.name, own)
+    if "activation" in own and not _are_qparams(own["activation"], shape.kind):
         raise UserError(
-            f"{layer}.activation holds a scale that is not above 0, or a zero point that is no integer or "
+            f"{shape.name}.activation holds a scale that is not above 0, or a zero point that is no integer or "
             "of a hidden state"
         )
 
@@ -110,11 +110,12 @@ def require_bounded(layer: str, own: Mapping[str, Tensor]) -> None:
             raise UserError(f"{layer}.{name} holds a number that is not finite, or above {LARGEST:.0e}")
 
 
-def _are_qparams(pairs: Tensor) -> bool:
-    """Whether (quantizers, 2) are scales and zero points."""
+def _are_qparams(pairs: Tensor, kind: str) -> bool:
+    """Whether (quantizers, 2) are scales and zero points; an LSTM's hidden state has none."""
     scale, zero_point = pairs.unbind(1)
     whole = (zero_point == zero_point.round()) & (zero_point.abs() < 2**16)
-    return bool((scale > 0).all() and whole.all() and (zero_point[1:] == 0).all())
+    symmetric = kind != "lstm" or (zero_point[1:] == 0).all()
+    return bool((scale > 0).all() and whole.all() and symmetric)
 
 
 class PackedArithmetic(Arithmetic):
@@ -172,7 +173,7 @@ class PackedArithmetic(Arithmetic):
                 f"bit_map.{shape.name}: the arithmetic `{cls.name}` does not take {shape.kind} layers with weights of "
                 f"{bits.weight} bits by {bits.granularity} ({bits.quantizer}) and activations of {bits.activation}"
             )
-        compare(shape.name, layer.tensors, cls.layout(shape, bits))
+        compare(shape, layer.tensors, cls.layout(shape, bits))
 
     @abstractmethod
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:

@@ -124,7 +124,7 @@ class PackedModel:
                 if arithmetic := shape.quantizable and self.arithmetic_of(shape.name):
                     arithmetic.check(stored[shape.name])
                 elif shape.quantizable:
-                    compare(shape.name, grouped[shape.name], layer_layout(shape, self.bit_map[shape.name]))
+                    compare(shape, grouped[shape.name], layer_layout(shape, self.bit_map[shape.name]))
             for name, own in other_state(model).items():
                 _check_constants(name, own, grouped[name])
             if rest:

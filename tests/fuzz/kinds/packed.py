@@ -124,6 +124,7 @@ _FREE = (
     "frames",
     "context",
     "heads",
+    "lookups",
     "group",
     "accumulator",
     "hop_ms",
