@@ -26,7 +26,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 WHOLE_ROW = 2**31 - 1  # more columns than any matrix has
 
 
-WITHOUT_MATRICES = ("constant", "matmul", "softmax", "layer_norm")
+WITHOUT_MATRICES = ("constant", "lstm_cell", "matmul", "softmax", "layer_norm")
 """Kinds of layers that multiply by no weight."""
 WITHOUT_PRODUCTS = ("softmax", "layer_norm")
 """Kinds of layers that compute in float, unless a policy has the accelerator's own operators for them."""
@@ -46,8 +46,8 @@ class LayerShape:
     """Dotted name in the model: `encoder.lstm.0`."""
     kind: str
     """`linear`, `conv1d`, `depthwise`, `lstm`, `embedding`, `tied` (a table that also is an output layer), `attention`
-    (projections and products in one); without matrices `matmul` (of activations), `softmax`, `layer_norm`, and
-    `constant` (in float, never quantized)."""
+    (projections and products in one); without matrices `matmul` (of activations), `softmax`, `layer_norm`, and, in
+    float under every policy, `constant` and `lstm_cell` (which stores nothing)."""
     matrices: tuple[tuple[Size, Size], ...] = ()
     """Weight matrices (rows = output channels, columns = inputs): an LSTM has (4H, D) and (4H, H)."""
     vectors: Count = 0
@@ -98,7 +98,7 @@ class LayerShape:
     @property
     def quantizable(self) -> bool:
         """Whether it has a slot, and a place in bit maps."""
-        return self.kind != "constant"
+        return self.kind not in ("constant", "lstm_cell")
 
     @property
     def stored(self) -> tuple[Any, ...]:

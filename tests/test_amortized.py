@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from test_bit_exact import POLICIES, frozen
+from real_speech import real_features
+from test_bit_exact import POLICIES, UTTERANCES, batches, frozen
 from test_training import Stop, assert_same, stopping
 from tiny import FEATURES, filled, model_config, packed, run_config, speech, talkative
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.workload import workload
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders import AmortizedEncoder
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM
@@ -22,6 +26,7 @@ from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import UNKNOWN, Linear, quantizable
 from qstudy.quant.packed.model import PackedModel, fill_packed
+from qstudy.quant.policies import build_policy
 from qstudy.quant.recurrence.cell import lstm_cell, mixed_cell
 from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import RecognizerStream, recognizer_from_packed
@@ -49,12 +54,13 @@ def centred(arbitrator: Linear, _inputs: Any, logits: Tensor) -> Tensor:
     return logits - logits.median()
 
 
-def arbitrated(**options: Any) -> RNNT:
-    """A model at the end of its training, which takes either branch now and then."""
+def arbitrated(heard: Tensor | None = None, **options: Any) -> RNNT:
+    """A model at the end of its training, which takes either branch now and then when it hears such features."""
     model = talkative(config(**options))
     model.encoder.begin_step(1.0)
     handles = [each.arbitrator.register_forward_hook(centred) for each in model.encoder.amortized]
-    model.encoder(speech(seed=5), torch.full((3,), 80))
+    heard = speech(seed=5) if heard is None else heard
+    model.encoder(heard, torch.full((len(heard),), heard.shape[1]))
     for handle in handles:
         handle.remove()
     model.encoder.reset_usage()
@@ -362,6 +368,19 @@ def test_what_is_trained_is_what_is_packed(policy: str, branch: dict[str, Any], 
 
 
 @every_branch
+@pytest.mark.parametrize("policy", ["native_int W4A8", "int4_e2e", "accelerator_aware"])
+def test_real_utterances(policy: str, branch: dict[str, Any]) -> None:
+    """All of them side by side, as they are trained, and some one by one, as they are heard."""
+    features = real_features(FEATURES, UTTERANCES)
+    [(together, *_)] = batches(features, UTTERANCES)
+    model = arbitrated(together, **branch)
+    device = packed(model, filled(model, POLICIES[policy]), config(**branch))
+    loaded = loaded_from(device, config(**branch))
+    alone = [each[: len(each) // 4 * 4].unsqueeze(0) for each in features[:3]]
+    assert sum(mismatches(model, loaded, each) for each in [together, *alone]) == 0
+
+
+@every_branch
 @pytest.mark.parametrize("stage", [0, 2], ids=["full alone", "arbitrated"])
 def test_the_program_computes_what_the_layers_do(branch: dict[str, Any], stage: int) -> None:
     model = arbitrated(**branch)
@@ -448,7 +467,9 @@ def changed_by_quantizers(encoder: AmortizedEncoder) -> list[float]:
 
 
 @every_branch
-@pytest.mark.parametrize("policy", [{"name": "s8bqat"}, {"name": "accelerator_aware"}], ids=lambda policy: policy["name"])
+@pytest.mark.parametrize(
+    "policy", [{"name": "s8bqat"}, {"name": "accelerator_aware"}], ids=lambda policy: policy["name"]
+)
 def test_quantizers_of_a_branch_that_begins_later(policy: dict[str, Any], branch: dict[str, Any]) -> None:
     """They are fitted to its first weights, both before the training and when it begins."""
     model = talkative(config(**branch))
@@ -475,7 +496,9 @@ def test_ranges_of_a_branch_that_begins_later() -> None:
     begun.encoder.begin_step(0.5)  # compressed from the same weights
     for each in (model, begun):
         filled(each, {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}})
-    ranges = [[each.cheap.output.arithmetic.inputs.scale.item() for each in m.encoder.amortized] for m in (model, begun)]
+    ranges = [
+        [each.cheap.output.arithmetic.inputs.scale.item() for each in m.encoder.amortized] for m in (model, begun)
+    ]
     assert ranges[0] == pytest.approx(ranges[1], rel=0.5)
 
 
@@ -511,6 +534,35 @@ def test_a_forged_file_is_refused(tmp_path: Path, name: str, value: float, said:
     device.save(tmp_path / "forged.qst")
     with pytest.raises(UserError, match=said):
         loaded_from(PackedModel.load(tmp_path / "forged.qst"), config(**BRANCHES[1]))
+
+
+# Prices
+
+
+def test_the_cell_is_priced() -> None:
+    """As that of an LSTM, in float: where the accelerator has no mode for it, with a hand-over to the CPU and back."""
+    model = RNNT(config(**BRANCHES[0]), FEATURES, 30)
+    shapes = model.shapes()
+    cells = [shape.name for shape in shapes if shape.kind == "lstm_cell"]
+    assert cells == ["encoder.layers.0.cell", "encoder.layers.1.cell"]
+    for name in ("native_int", "accelerator_aware"):
+        policy = build_policy({"name": name, "layers": {"*": {"weight": 8, "activation": 8}}})
+        bit_map = policy.bit_map(shapes)
+        assert not set(cells) & set(bit_map)
+        report = simulate(workload(shapes, bit_map), load_accelerator("edge_nna"))
+        found = [each for each in report.operators if each.layer in cells]
+        assert [(each.processor, each.activation_bits) for each in found] == [("cpu", 32)] * 2
+        assert all(each.runs == pytest.approx(1000 / 20 * 4.3 / 4) for each in found)  # every frame, with the tail
+        without = [shape for shape in shapes if shape.name not in cells]
+        assert report.latency_ms > simulate(workload(without, bit_map), load_accelerator("edge_nna")).latency_ms
+
+
+def test_a_file_without_cells_is_read() -> None:
+    """They store nothing."""
+    model = arbitrated(**BRANCHES[0])
+    device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**BRANCHES[0]))
+    device.shapes = [shape for shape in device.shapes if shape.kind != "lstm_cell"]
+    assert mismatches(model, loaded_from(device, config(**BRANCHES[0])), speech(batch=1)) == 0
 
 
 # Runs

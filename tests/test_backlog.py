@@ -1,5 +1,7 @@
 """The backlog of one utterance: what was decided frame by frame, on the device."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,26 @@ def test_the_tail_is_at_hand_when_speech_ends() -> None:
     [operator, *_] = simulate(load(), EDGE).operators
     assert found.times_s[-1] == 3.8
     assert found.latency_ms == pytest.approx(5 * operator.us / 1000, rel=0.1)
+
+
+def test_a_single_run_is_not_free() -> None:
+    """Though it is so small a share of the frames that rounding down leaves none."""
+    once = np.arange(2 * FRAMES) == 3  # decisions for more frames than the utterance has
+    [full, cheap, _] = simulate(load(), EDGE).operators
+    delays = [followed(each).delays_s for each in (once, np.zeros(2 * FRAMES, bool))]
+    assert 1e6 * (delays[0] - delays[1]).max() == pytest.approx(full.us - cheap.us, rel=0.05)
+
+
+def test_what_waits_for_the_end() -> None:
+    """All of its frames are computed after it."""
+    *branches, joiner = layers()
+    shapes = [*(replace(shape, after_end=True) for shape in branches), joiner]
+    spread = np.arange(FRAMES) % 2 == 0
+    taken = {"encoder.full": spread, "encoder.cheap": ~spread}
+    found = backlog(workload(shapes, load().bit_map), EDGE, taken, FRAMES * FRAME_MS / 1000, 10, tail_ms=0.0)
+    [full, *_] = simulate(load(), EDGE).operators
+    assert found.latency_ms == found.worst_ms > 50 * full.us / 1000
+    assert found.delays_s[:-1].max() < 1e-3
 
 
 def test_decisions_of_an_encoder() -> None:

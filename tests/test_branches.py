@@ -31,9 +31,18 @@ def sound_file(folder: Path, name: str, seconds: float = 1.0) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
-def test_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str) -> None:
-    model, out = model_file(tmp_path, ENCODER), tmp_path / "deep" / f"choices.{ending}"
+CASCADED = {"name": "cascaded", "first": ENCODER, "second": {"blocks": 1, "heads": 2, "kernel": 5, "left": 6}}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "ending"),
+    [(ENCODER, "png"), (ENCODER, "pdf"), (ENCODER, "svg"), (CASCADED, "png")],
+    ids=["png", "pdf", "svg", "cascaded"],
+)
+def test_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoder: dict[str, object], ending: str
+) -> None:
+    model, out = model_file(tmp_path, encoder), tmp_path / "deep" / f"choices.{ending}"
     sounds = [str(sound_file(tmp_path, f"{index}.wav", 1 + index)) for index in range(2)]
     main(["branches", str(model), *sounds, "--out", str(out)])
     said = capsys.readouterr().out.splitlines()

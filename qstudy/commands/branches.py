@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
@@ -66,7 +66,7 @@ def branches(
 
     with trusting(trust):
         recognizer, workload = load_recognizer(model), load_workload(model)
-    if not hasattr(recognizer.model.encoder, "decisions"):
+    if not recognizer.model.encoder.branched:
         raise UserError(f"{model}: its encoder has no branches; give a model whose encoder is `amortized`.")
     device = load_accelerator(accelerator)
     heard = [_hear(path, recognizer, workload, device, silence) for path in audio]
@@ -84,6 +84,7 @@ def branches(
 
 
 def _hear(path: Path, recognizer: "Recognizer", workload: "Workload", device: "Accelerator", silence: float) -> Heard:
+    import numpy as np
     import torch
 
     from qstudy.data.audio import read_audio
@@ -92,16 +93,12 @@ def _hear(path: Path, recognizer: "Recognizer", workload: "Workload", device: "A
 
     samples = torch.from_numpy(read_audio(path, recognizer.features.sample_rate))
     mel = extract(recognizer.filterbank, samples)
-    encoder: Any = recognizer.model.encoder
+    encoder = recognizer.model.encoder
     text = recognizer.transcribe(samples)
-    full = encoder.decisions(mel).numpy()
+    taken = encoder.taken(mel)
+    full = np.stack([frames for layers, frames in taken.items() if layers.endswith(".full.*")], 1)
     stack = encoder.chunk_frames // encoder.reduction
     energy = mel.numpy()[: len(full) * stack].max(1).reshape(len(full), stack).mean(1)
-    taken = {
-        f"encoder.layers.{layer}.{branch}.*": frames
-        for layer in range(full.shape[1])
-        for branch, frames in (("full", full[:, layer]), ("cheap", ~full[:, layer]))
-    }
     duration_s, tail_ms = len(samples) / recognizer.features.sample_rate, recognizer.features.tail_ms
     behind = backlog(workload, device, taken, duration_s, len(recognizer.tokenizer.encode(text)), tail_ms)
     quiet = energy < energy.max() - silence / NEPER_DB

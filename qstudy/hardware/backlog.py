@@ -66,24 +66,30 @@ def backlog(
     names = list(dict.fromkeys(operator.layer for operator in workload.operators))
     for pattern in taken:
         matching(pattern, names, "taken")
-    frames_of = [_runs(operator, taken) for operator in workload.operators]
+    frames_of = [_frames(operator, taken) for operator in workload.operators]
     pairs = list(zip(workload.operators, frames_of, strict=True))
-    priced = tuple(op if ran is None else replace(op, share=ran.sum() / max(ran.size, 1)) for op, ran in pairs)
-    speech = Speech((duration_s,), (labels,), tail_ms)
-    report = simulate(replace(workload, operators=priced), accelerator, speech)
-    seconds = {operator.name: 1e-6 * operator.us for operator in report.operators}
-    always = tuple(op if ran is None else replace(op, share=1.0) for op, ran in pairs)  # no frame is skipped
+    always = [op if ran is None else replace(op, share=1.0) for op, ran in pairs]  # no frame is skipped
     times, runs = schedule(always, duration_s, labels, tail_ms)
     heard_ms = 1000 * times
     heard_ms[-1] += tail_ms
+    priced = list(workload.operators)
     for row, (operator, ran) in enumerate(pairs):
-        if ran is not None:
+        if ran is not None and (frames := runs[row].sum()):
             runs[row] = _runs_at(operator, ran, heard_ms)
-    work = np.array([seconds.get(operator.name, 0.0) for operator in always]) @ runs
-    return Backlog(times, _delays(times, work))
+            priced[row] = replace(operator, share=_share(runs[row].sum(), frames))
+    speech = Speech((duration_s,), (labels,), tail_ms)
+    report = simulate(replace(workload, operators=tuple(priced)), accelerator, speech)
+    seconds = {operator.name: 1e-6 * operator.us for operator in report.operators}
+    work = [seconds[operator.name] * ran for operator, ran in zip(priced, runs, strict=True) if ran.any()]
+    return Backlog(times, _delays(times, np.sum(work, axis=0)))
 
 
-def _runs(operator: Operator, taken: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _share(ran: float, frames: float) -> float:
+    """The share for which the simulator, which rounds down, has as many runs."""
+    return min((ran + 0.5) / frames, 1.0) if ran else 0.0
+
+
+def _frames(operator: Operator, taken: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """On which frames an operator ran; None: nobody says. The last pattern wins."""
     found = [frames for pattern, frames in taken.items() if fnmatchcase(operator.layer, pattern)]
     if found and operator.every_ms is None:
@@ -95,7 +101,10 @@ def _runs_at(operator: Operator, frames: np.ndarray, heard_ms: np.ndarray) -> np
     """Runs per arrival, after which `heard_ms` (S,) of audio are in hand."""
     so_far = np.concatenate([[0], np.cumsum(frames)])
     count = np.floor(heard_ms / (operator.every_ms or 1.0) + EPSILON).astype(int)
-    return np.diff(so_far[np.minimum(count, len(frames))], prepend=0)
+    done = so_far[np.minimum(count, len(frames))]
+    if operator.after_end:
+        done[:-1] = 0
+    return np.diff(done, prepend=0)
 
 
 def _delays(times: np.ndarray, work: np.ndarray) -> np.ndarray:

@@ -251,6 +251,19 @@ def _layer_norm(shape: LayerShape) -> Iterable[Operator]:
     )
 
 
+def _lstm_cell(shape: LayerShape) -> Iterable[Operator]:
+    """An LSTM's without its products: per state 4 sums of both, 3 products and 1 sum; 3 sigmoids and 2 tanhs."""
+    yield Operator(
+        shape.name,
+        shape.name,
+        outputs=shape.outputs,
+        stored=False,
+        elementwise=8 * shape.outputs,
+        nonlinear=5 * shape.outputs,
+        error_prone=True,
+    )
+
+
 def _embedding(shape: LayerShape) -> Iterable[Operator]:
     for rows, columns in shape.matrices:
         yield Operator(shape.name, shape.name, rows, columns, form="lookup", constants=shape.vectors)
@@ -274,6 +287,7 @@ KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
     "conv1d": _linear,  # rows = output channels, columns = kernel x input channels
     "depthwise": _depthwise,
     "lstm": _lstm,
+    "lstm_cell": _lstm_cell,
     "attention": _attention,
     "matmul": _matmul,
     "softmax": _softmax,

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import LayerShape
 from qstudy.quant.layers import UNKNOWN, Quantizable, Rate
+from qstudy.quant.recurrence.cell import lstm_cell
 
 
 class WithoutMatrices(Quantizable):
@@ -23,6 +24,25 @@ class WithoutMatrices(Quantizable):
 
     def drop_matrices(self) -> None:
         """There is nothing to forget."""
+
+
+class LSTMCell(nn.Module):
+    """The cell of an LSTM whose products are layers of their own. It is in float under every policy and stores nothing:
+    it has a shape to be priced, and no slot."""
+
+    def __init__(self, hidden: int, rate: Rate = UNKNOWN) -> None:
+        """Args: H; how often it runs."""
+        super().__init__()
+        self.hidden_size = hidden
+        self.rate = rate
+
+    def forward(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Pre-activations (B, 4H) in torch's order and the cell state (B, H) to the next hidden and cell state."""
+        return lstm_cell(gates, c)
+
+    def shape(self, name: str) -> LayerShape:
+        """What speed depends on."""
+        return LayerShape(name, "lstm_cell", outputs=self.hidden_size, **self.rate._asdict())
 
 
 class MatMul(WithoutMatrices):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from qstudy.bits import LayerShape
 from qstudy.errors import UserError
 from qstudy.quant.layers import UNKNOWN, Quantizable, Rate, quantizable
+from qstudy.quant.operators import LSTMCell
 
 STORABLE = (
     torch.float64,
@@ -75,7 +76,8 @@ def free_buffers(model: nn.Module) -> set[str]:
 
 
 def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UNKNOWN) -> list[LayerShape]:
-    """What size and speed depend on, in the model's order: layers, and constants for all else that is stored.
+    """What size and speed depend on, in the model's order: layers, cells without a slot, and constants for all else
+    that is stored.
 
     Args:
         model: on any device, "meta" included.
@@ -86,6 +88,8 @@ def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UN
     for name, module in model.named_modules():
         if name in layers:
             shapes.append(layers[name].shape(name))
+        elif isinstance(module, LSTMCell):
+            shapes.append(module.shape(name))
         elif name in others:
             own = getattr(module, "rate", None)
             shapes.append(_constant(name, others[name], own if isinstance(own, Rate) else rate(name)))

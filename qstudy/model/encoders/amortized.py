@@ -42,6 +42,7 @@ class AmortizedEncoder(Encoder):
     trained model begins in the stage that it ended in.
     """
 
+    branched = True
     stage: Tensor
     decided: list[Tensor]
     """Of each layer, which frames took the full branch when it was last evaluated, (B, T) bool."""
@@ -189,8 +190,6 @@ class AmortizedEncoder(Encoder):
         return torch.cat(self.decided).t()
 
     def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
-        """The same by patterns of layers, each (T,) bool: what `qstudy.hardware.backlog` takes; `name`: the encoder's
-        in its model."""
         full = self.decisions(features).cpu().numpy()
         pairs = {"full": full, "cheap": ~full}
         return {

@@ -13,7 +13,8 @@ from qstudy.errors import UserError
 from qstudy.model.encoders.branches import CheapBranch, FullBranch
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import Linear, Rate
-from qstudy.quant.recurrence.cell import lstm_cell, mixed_cell
+from qstudy.quant.operators import LSTMCell
+from qstudy.quant.recurrence.cell import mixed_cell
 
 
 @dataclass
@@ -45,6 +46,7 @@ class AmortizedLSTM(nn.Module):
         self.arbitrator = Linear(inputs, 1, rate=rate)
         self.full = FullBranch(inputs, hidden, rate)
         self.cheap = cheap
+        self.cell = LSTMCell(hidden, rate)
         self.hidden_size = hidden
         self.expected_share = share
         self.register_buffer("share", torch.tensor(share))  # becomes what training measures
@@ -107,7 +109,7 @@ class AmortizedLSTM(nn.Module):
                     rows, gates = full[t], h.new_empty(batch, 4 * self.hidden_size)
                     gates[rows] = run_full(of_full[t], h[rows]).float()
                     gates[~rows] = run_cheap(of_cheap[t], h[~rows]).float()
-                h, c = lstm_cell(gates, c)
+                h, c = self.cell(gates, c)
                 outputs.append(h)
         return torch.stack(outputs, 1), (h.unsqueeze(0), c.unsqueeze(0))
 

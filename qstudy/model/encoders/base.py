@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qstudy.model.normalize import Normalize
@@ -30,6 +32,8 @@ class Encoder(nn.Module, ABC):
     """Frames laid side by side in each output frame: the auxiliary CTC head looks at them one by one."""
     pass_weights: tuple[float, ...] = (1.0,)
     """Weight of the loss from each of `passes`."""
+    branched = False
+    """Whether layers leave frames out: `taken` tells which."""
     normalize: Normalize
     """For `forward` to begin with: training sets its statistics, and hides features behind its mean."""
 
@@ -77,6 +81,20 @@ class Encoder(nn.Module, ABC):
     def penalty(self) -> Tensor | None:
         """What the last forward pass adds to the loss while training, () float32; None: nothing."""
         return None
+
+    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
+        """On which frames of one utterance's features (F, D) layers run that leave frames out: what
+        `qstudy.hardware.backlog` takes.
+
+        Args:
+            features: the utterance's.
+            name: of this encoder in its model.
+
+        Returns:
+            Patterns of layers, (T,) each; `NAME.layers.0.full.*` and `NAME.layers.0.cheap.*`, where layers have
+            branches. None, where every layer runs on every frame.
+        """
+        return {}
 
     def update_rates(self) -> None:
         """Before the shapes of the layers are asked: where it depends on what was learned how often one runs."""

@@ -185,11 +185,12 @@ class SparseBranch(CheapBranch):
 
 
 def _require_columns(branch: Any, _: Any) -> None:
-    """Raise UserError if a loaded file would have a branch read what does not exist: compiled loops look nowhere else.
-    """
+    """Raise UserError if a loaded file would have a branch read what does not exist: compiled loops do not look."""
     for kept, size in zip(branch.kept(), branch.sizes, strict=True):
         if not ((kept >= 0) & (kept < size)).all():
-            raise UserError(f"a sparse branch keeps columns that are not between 0 and {size - 1}; make the file again.")
+            raise UserError(
+                f"a sparse branch keeps columns that are not between 0 and {size - 1}; make the file again."
+            )
 
 
 def hidden_linear(inputs: int, outputs: int, rate: Rate) -> Linear:

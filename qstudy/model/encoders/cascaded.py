@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
@@ -51,6 +53,7 @@ class CascadedEncoder(Encoder):
         self.normalize = self.first.normalize
         self.chunk_frames, self.reduction = self.first.chunk_frames, self.first.reduction
         self.output_size, self.output_ms = self.first.output_size, self.first.output_ms
+        self.branched = self.first.branched
         self.pass_weights = (first_weight, 1.0 - first_weight)
         defaults = {"size": self.output_size, "right": 16, "causal": False}
         settings = fill(ConformerSettings, {**defaults, **second}, "model.encoder.second")
@@ -80,6 +83,9 @@ class CascadedEncoder(Encoder):
 
     def penalty(self) -> Tensor | None:
         return self.first.penalty()
+
+    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
+        return self.first.taken(features, f"{name}.first")
 
     def update_rates(self) -> None:
         self.first.update_rates()

@@ -137,14 +137,16 @@ class PackedModel:
 
         Args:
             shapes: the model's.
-            part: what must be the same of a layer; by default all.
+            part: what must be the same of a layer; by default all. What neither stores anything nor has a slot (a cell)
+                is there to be priced, and need not be in a file.
 
         Raises:
             UserError: one is missing, too many, of another size, or at another place.
         """
-        ours, theirs = ({shape.name: part(shape) for shape in each} for each in (shapes, self.shapes))
+        listed = [[shape for shape in each if shape.kind != "lstm_cell"] for each in (shapes, self.shapes)]
+        ours, theirs = ({shape.name: part(shape) for shape in each} for each in listed)
         differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-        if not differing and [shape.name for shape in shapes] == [shape.name for shape in self.shapes]:
+        if not differing and [shape.name for shape in listed[0]] == [shape.name for shape in listed[1]]:
             return
         name = differing[0] if differing else self.shapes[0].name
         fault = "missing" if name not in theirs else "too much" if name not in ours else "of another size or place"

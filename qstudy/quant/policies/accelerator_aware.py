@@ -20,8 +20,9 @@ class AcceleratorAware(QuantizedPolicy):
 
     int8 products with int32 accumulators; requantization by multiplier and shift, with saturation; LSTM cells in 16
     bits, their sigmoids and tanhs by table or straight segments, their products in fixed point; softmax and layer
-    normalization in 16 bits likewise. Backward: gradients of
-    the float operators at the quantized values, straight through.
+    normalization in 16 bits likewise. Backward: gradients of the float operators at the quantized values, straight
+    through. The cells of an amortized encoder, which are no part of a layer, stay in float: where the accelerator has
+    no float mode they run on the CPU, and their hand-overs are priced.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (like
     those of common int8 LSTM kernels), the table's size, activations on symmetric quantizers.
