@@ -62,8 +62,6 @@ ARCHITECTURE = $(BIN)/qstudy train --config sweeps/base/digits.yaml --model.pres
 
 architectures: setup
 	$(call ARCHITECTURE,lstm-small,2400)/lstm-small
-	$(call ARCHITECTURE,bilstm,1500)/bilstm
-	$(call ARCHITECTURE,amnet-sparse,2000)/amnet-sparse
 	$(call ARCHITECTURE,amnet-lowrank,2000)/amnet-lowrank
 	$(call ARCHITECTURE,amnet-lowrank,2000)/full-alone --model.encoder.branch_from 1 --model.encoder.hard_from 1
 	$(BIN)/qstudy sweep sweeps/architectures-digits.yaml --workers 2
