@@ -579,7 +579,9 @@ def test_a_run_counts_and_prices_what_it_measured(corpus: Path, shared_folder: P
     for index in range(2):
         full, cheap = (shapes[f"encoder.layers.{index}.{part}.hidden"].share for part in ("full", "cheap"))
         assert full + cheap == 1
-        assert full != 0.5  # what was expected
+        assert full == pytest.approx(usage["full_share"][index], abs=1e-6) != 0.5  # what was expected
+    assert usage["backlog"].keys() == record.latency.keys()
+    assert all(0 < each["latency_ms"] <= each["worst_ms"] for each in usage["backlog"].values())
     before = {shape.name: shape.share for shape in price(config).shapes}
     assert before["encoder.layers.0.full.input"] == 0.5
 

@@ -1,6 +1,7 @@
 """The plug-in point of encoders."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,9 @@ class Encoder(nn.Module, ABC):
     def usage(self) -> dict[str, Any] | None:
         """What was counted while evaluating since `reset_usage`, JSON-able; None: nothing is."""
         return None
+
+    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
+        """Let layers run, for `update_rates`, as often as `usage` counted."""
 
     def reset_usage(self) -> None:
         """Begin to count."""
