@@ -80,6 +80,8 @@ class LayerShape:
     runs, as in older files."""
     then: Then = ""
     """Element-wise work on the outputs of a linear layer."""
+    twice: bool = False
+    """Where it waits for the end: it has run as often before, for what decodes a second pass has decoded the first."""
 
     def __post_init__(self) -> None:
         if self.kind == "lstm" and (not self.matrices or len(self.matrices) % 2):

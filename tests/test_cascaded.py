@@ -16,6 +16,9 @@ from qstudy.cli import main
 from qstudy.data.audio import read_audio, write_flac
 from qstudy.data.manifest import Utterance, write_manifest
 from qstudy.errors import UserError
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.workload import layer_operators, workload
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders.conformer import ConformerEncoder
 from qstudy.quant.layers import training_slots
@@ -157,6 +160,40 @@ def test_it_is_priced_without_being_made() -> None:
     assert (scores.every_ms, scores.frames) == (FEATURES.hop_ms * 4, 4000 / (FEATURES.hop_ms * 4))
 
 
+def test_decoding_is_priced_once_for_each_pass() -> None:
+    with torch.device("meta"):
+        shapes = RNNT(config(), FEATURES, TOKENIZER.size).shapes()
+    operators = workload(shapes, {}).operators
+    decoding = {op.name: op for op in operators if not op.layer.startswith("encoder.")}
+    last = {name for name, op in decoding.items() if op.after_end}
+    assert {name for name in decoding if name not in last} == {f"{name}/first" for name in last}
+    for name in last:
+        assert decoding[f"{name}/first"] == replace(decoding[name], name=f"{name}/first", after_end=False)
+    waits = [op.after_end for op in operators]
+    assert waits == sorted(waits)
+    assert all(op.after_end == op.name.startswith("encoder.second.") for op in operators if op.name not in decoding)
+    report = simulate(workload(shapes, {}), load_accelerator("cortex_a76"))
+    loads = {each.name: each.load for each in report.operators}
+    assert loads["joiner.output/first"] == loads["joiner.output"] > 0
+
+
+def test_a_model_with_one_pass_decodes_once() -> None:
+    with torch.device("meta"):
+        one = RNNT(ModelConfig(FIRSTS["lstm"], dict(LSTM), {"hidden": 12}), FEATURES, TOKENIZER.size)
+        ahead = {"name": "bilstm", "hidden": 8, "layers": 1}
+        whole = RNNT(ModelConfig(ahead, dict(LSTM), {"hidden": 12}), FEATURES, TOKENIZER.size)
+    for model in (one, whole):
+        operators = workload(model.shapes(), {}).operators
+        assert len(operators) == sum(len(layer_operators(shape)) for shape in model.shapes())
+
+
+def test_files_from_before_both_were_priced_are_read(tmp_path: Path) -> None:
+    made = device("lstm")
+    assert {shape.pop("twice") for shape in made.header["shapes"]} == {True, False}
+    made.save(tmp_path / "old.qst")
+    load_recognizer(tmp_path / "old.qst")
+
+
 @pytest.mark.parametrize("first", FIRSTS)
 @torch.no_grad()
 def test_each_pass_has_its_own_widths_and_the_packed_file_says_the_same(first: str, tmp_path: Path) -> None:
@@ -181,7 +218,10 @@ def test_each_pass_has_its_own_widths_and_the_packed_file_says_the_same(first: s
     ("options", "said"),
     [
         ({"first": {"name": "conformer", **SMALL, "right": 2}}, "model.encoder.first: 'conformer' does not stream"),
-        ({"first": {"name": "cascaded", "first": FIRSTS["lstm"], "second": {}}}, "'cascaded' does not stream"),
+        (
+            {"first": {"name": "cascaded", "first": FIRSTS["lstm"], "second": {}}},
+            "model.encoder.first: 'cascaded' is not known",
+        ),
         ({"first": {"hidden": 8}}, "model.encoder.first: None is not known"),
         ({"first": {"name": "lstm", "width": 8}}, "model.encoder.first: 'lstm'"),
         ({"second": {"width": 8}}, "model.encoder.second.width: there is no such field"),

@@ -37,7 +37,7 @@ def talkative(config: ModelConfig | None = None, seed: int = 1) -> RNNT:
         for layer in quantizable(model).values():
             for matrix in layer.matrices():
                 matrix.mul_(5.0)
-        model.joiner.output.bias[0] += 4.0
+        (model.predictor.tied_table() or model.joiner.output).bias[0] += 4.0
     return model.eval()
 
 

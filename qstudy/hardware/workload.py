@@ -109,8 +109,16 @@ def workload(
         raise UserError(f"beam: {beam!r} must lie between 1 and {MOST_HYPOTHESES}.")
     operators = [operator for shape in shapes for operator in layer_operators(shape)]
     searched = [replace(op, vectors=op.vectors * beam) if op.per_label else op for op in operators]
-    placed = tuple(replace(op, on_cpu=any(fnmatchcase(op.name, glob) for glob in cpu_operators)) for op in searched)
-    return Workload(placed, bit_map, name)
+    placed = [replace(op, on_cpu=any(fnmatchcase(op.name, glob) for glob in cpu_operators)) for op in searched]
+    return Workload(tuple(_with_first_pass(placed, shapes)), bit_map, name)
+
+
+def _with_first_pass(operators: list[Operator], shapes: Sequence[LayerShape]) -> list[Operator]:
+    """The operators of layers that run `twice` again, as those of a stream; what waits for the end comes last. Their
+    weights take their place on chip twice, as if the second pass did not find the first one's."""
+    twice = {shape.name for shape in shapes if shape.twice}
+    first = [replace(op, name=f"{op.name}/first", after_end=False) for op in operators if op.layer in twice]
+    return sorted([*operators, *first], key=lambda op: op.after_end) if first else operators
 
 
 def layer_operators(shape: LayerShape) -> list[Operator]:

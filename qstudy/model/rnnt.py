@@ -65,9 +65,10 @@ class RNNT(nn.Module):
         return [self._after_encoder(shape) for shape in layer_shapes(self, rate)]
 
     def _after_encoder(self, shape: LayerShape) -> LayerShape:
-        """An encoder that wants the whole utterance lets predictor and joiner wait, too."""
+        """An encoder that wants the whole utterance lets predictor and joiner wait, too; they have decoded its first
+        pass by then."""
         waits = not self.encoder.streams and not shape.name.startswith("encoder.")
-        return replace(shape, after_end=True) if waits else shape
+        return replace(shape, after_end=True, twice=self.encoder.first_pass is not None) if waits else shape
 
     @property
     def device(self) -> torch.device:

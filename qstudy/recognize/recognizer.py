@@ -146,4 +146,4 @@ def _built(packed: PackedModel) -> Recognizer:
 
 def _told(shape: LayerShape) -> LayerShape:
     """What every file tells of a layer: without what training measures, and without what older files do not hold."""
-    return replace(shape, share=1.0, lookups=0, then="")
+    return replace(shape, share=1.0, lookups=0, then="", twice=False)

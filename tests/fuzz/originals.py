@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,36 @@ POLICIES: dict[str, dict[str, Any]] = {
     "s8bqat": {"name": "s8bqat", "layers": {"*": {"weight": 3, "activation": 8}}},
     "accelerator_aware": {"name": "accelerator_aware", "layers": {"*": {"weight": 8, "activation": 8}}},
     "int4_e2e": {"name": "int4_e2e", "layers": {"*": {"weight": 4, "activation": 4}}},
+    "asymmetric": {"name": "ptq", "layers": {"*": {"weight": 8, "activation": 8}}, "symmetric": False},
     "float": {"name": "float"},
 }
+CONFORMER = {
+    "name": "conformer",
+    "size": 12,
+    "blocks": 1,
+    "heads": 2,
+    "kernel": 5,
+    "left": 6,
+    "stack": 2,
+    "reduction": 2,
+}
+TIED = {"name": "weighted", "hidden": 16, "embedding": 12, "context": 3, "heads": 2, "tied": True}
+MODELS: dict[str, dict[str, Any]] = {
+    "conformer": {"encoder": {**CONFORMER, "position": "none"}, "predictor": TIED, "policy": "native_int"},
+    "cascaded": {
+        "encoder": {
+            "name": "cascaded",
+            "first": CONFORMER,
+            "second": {"blocks": 1, "heads": 2, "kernel": 3, "left": 4},
+        },
+        "policy": "asymmetric",
+    },
+    "amortized": {
+        "encoder": {"name": "amortized", "hidden": 16, "layers": 2, "stack": 2, "reduction": 2, "branch": "sparse"},
+        "policy": "native_int",
+    },
+}
+"""Packed models of other encoders than the LSTM: their parts, and by which of the policies."""
 PATIENCE_S = 300.0  # kernels that are compiled for the first time
 TRAINED = ("float", "fake_qat", "s8bqat", "accelerator_aware")
 """Policies of the checkpoints."""
@@ -46,8 +74,8 @@ class Originals:
 
     @cached_property
     def models(self) -> dict[str, bytes]:
-        """Packed models by policy."""
-        return {name: (self.folder / f"{name}.qst").read_bytes() for name in POLICIES}
+        """Packed models by policy, and by encoder where it is none of LSTMs alone."""
+        return {name: (self.folder / f"{name}.qst").read_bytes() for name in (*POLICIES, *MODELS)}
 
     @cached_property
     def checkpoints(self) -> dict[str, Path]:
@@ -121,11 +149,36 @@ def _run(originals: Originals) -> dict[str, Any]:
 
 
 def _models(argv: list[str]) -> None:
-    """Pack a model of random weights under every policy; runs in the server."""
-    from tests.tiny import STATELESS, filled, model_config, packed, talkative
+    """Pack models of random weights; runs in the server."""
+    from tests.tiny import STATELESS, model_config
 
     torch.set_num_threads(1)
+    folder = Path(argv[0])
     for name, policy in POLICIES.items():
         config = model_config(STATELESS if name == "groups" else None, running_mean=20 * (name == "ptq"))
-        model = talkative(config)
-        packed(model, filled(model, policy), config).save(Path(argv[0]) / f"{name}.qst")
+        _pack(config, policy, folder / f"{name}.qst")
+    for name, parts in MODELS.items():
+        plain = model_config(parts.get("predictor"))
+        config = replace(plain, encoder=parts["encoder"])
+        _hear(_pack(config, POLICIES[parts["policy"]], folder / f"{name}.qst"))
+
+
+def _pack(config: Any, policy: dict[str, Any], path: Path) -> Path:
+    from tests.tiny import filled, packed, talkative
+
+    model = talkative(config)
+    packed(model, filled(model, policy), config).save(path)
+    return path
+
+
+def _hear(path: Path) -> None:
+    """Compile what the model runs, whole and in a stream: later there are seconds for each command."""
+    from qstudy.recognize.recognizer import RecognizerStream
+    from qstudy.training.load import load_recognizer
+
+    recognizer, sound = load_recognizer(path), torch.randn(16000) / 10
+    stream = RecognizerStream(recognizer)
+    for piece in sound.split(2000):
+        stream.accept(piece)
+    stream.finish()
+    recognizer.transcribe(sound)

@@ -11,6 +11,7 @@ from qstudy.errors import UserError
 from qstudy.fields import Share, fill
 from qstudy.model.encoders.base import Encoder
 from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, after_end
+from qstudy.model.encoders.one_pass import ONE_PASS
 from qstudy.named import build
 from qstudy.quant.layers import Linear, Rate
 from qstudy.settings import FeatureSettings
@@ -44,10 +45,8 @@ class CascadedEncoder(Encoder):
         Raises:
             UserError: an unknown part or option, sizes that do not fit, or a first pass that does not stream.
         """
-        from qstudy.model.encoders import ENCODERS  # of which this is one
-
         super().__init__(features)
-        self.first: Encoder = build(first, ENCODERS, "model.encoder.first", features, kind=Encoder)
+        self.first: Encoder = build(first, ONE_PASS, "model.encoder.first", features, kind=Encoder)
         if not self.first.streams:
             raise UserError(
                 f"model.encoder.first: {first['name']!r} does not stream as it is configured; take another."

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from qstudy.errors import UserError
 from qstudy.fields import Dropout, Few, Frames, Units, check_fields
-from qstudy.model.encoders.attention import AttentionState, BandAttention
+from qstudy.model.encoders.attention import BandAttention
+from qstudy.model.encoders.conformer_program import ConformerProgram, conformer_program
+from qstudy.model.encoders.conformer_state import BlockState
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import Linear, Rate
 from qstudy.quant.operators import LayerNorm
@@ -75,14 +77,6 @@ class Padding(NamedTuple):
     """(B, T, 1) bool."""
     keys: Tensor
     """Likewise for each query, which may see itself: a row without any key has no softmax. (B, 1, T, T) bool."""
-
-
-class BlockState(NamedTuple):
-    """What a stream carries from chunk to chunk in one block."""
-
-    attention: AttentionState
-    inputs: Tensor
-    """Last inputs of the depthwise convolution, (B, D, kernel - 1)."""
 
 
 class FeedForward(nn.Module):
@@ -174,16 +168,6 @@ class ConformerBlock(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
-class BlocksProgram(Protocol):
-    """All blocks in one call."""
-
-    def accepts(self, x: Tensor) -> bool:
-        """Whether it can run x (B, T, D)."""
-
-    def __call__(self, x: Tensor, states: Sequence[BlockState] | None) -> tuple[Tensor, Sequence[BlockState]]:
-        """What `ConformerBlocks.forward` gives."""
-
-
 class ConformerBlocks(nn.ModuleList):
     """Conformer blocks, one feeding the next."""
 
@@ -191,12 +175,10 @@ class ConformerBlocks(nn.ModuleList):
         """Args: sizes; how often a frame comes."""
         super().__init__(ConformerBlock(settings, rate) for _ in range(settings.blocks))
         self.streams = settings.streams
-        self.program: BlocksProgram | None = None
+        self.program: ConformerProgram | None = None
 
     def fuse(self) -> None:
         """Let packed blocks that stream run in one call."""
-        from qstudy.model.encoders.conformer_program import conformer_program  # which knows the blocks
-
         self.program = conformer_program(self) if self.streams else None
 
     def forward(
