@@ -42,6 +42,15 @@ class AmortizedEncoder(Encoder):
     trained model begins in the stage that it ended in.
     """
 
+    training_only = (
+        *Encoder.training_only,
+        "strength",
+        "branch_from",
+        "hard_from",
+        "temperature",
+        "last_temperature",
+        "expected_share",
+    )
     branched = True
     stage: Tensor
     decided: list[Tensor]

@@ -33,6 +33,8 @@ class Encoder(nn.Module, ABC):
     """Frames laid side by side in each output frame: the auxiliary CTC head looks at them one by one."""
     pass_weights: tuple[float, ...] = (1.0,)
     """Weight of the loss from each of `passes`."""
+    training_only: tuple[str, ...] = ("dropout",)
+    """Options that matter while training only: a model file can be the start of a run that has others."""
     branched = False
     """Whether layers leave frames out: `taken` tells which."""
     normalize: Normalize

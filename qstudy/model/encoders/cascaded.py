@@ -26,6 +26,7 @@ class CascadedEncoder(Encoder):
     """
 
     streams = False
+    training_only = (*Encoder.training_only, "first_weight")
 
     def __init__(
         self,
