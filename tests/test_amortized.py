@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from real_speech import real_features
 from test_bit_exact import POLICIES, UTTERANCES, batches, frozen
 from test_training import Stop, assert_same, stopping
-from tiny import FEATURES, filled, model_config, packed, run_config, speech, talkative
+from tiny import FEATURES, TOKENIZER, filled, model_config, packed, run_config, speech, talkative
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +33,7 @@ from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import RecognizerStream, recognizer_from_packed
 from qstudy.training.price import price
 from qstudy.training.run import run
+from qstudy.training.start import read_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -579,9 +581,29 @@ def test_a_run_counts_and_prices_what_it_measured(corpus: Path, shared_folder: P
     for index in range(2):
         full, cheap = (shapes[f"encoder.layers.{index}.{part}.hidden"].share for part in ("full", "cheap"))
         assert full + cheap == 1
-        assert full != 0.5  # what was expected
+        assert full == pytest.approx(usage["full_share"][index], abs=1e-6) != 0.5  # what was expected
+    assert usage["backlog"].keys() == record.latency.keys()
+    assert all(0 < each["latency_ms"] <= each["worst_ms"] for each in usage["backlog"].values())
     before = {shape.name: shape.share for shape in price(config).shapes}
     assert before["encoder.layers.0.full.input"] == 0.5
+
+
+def test_what_a_start_file_may_differ_in(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    """Options that matter while training only, those of a first pass and of a second included."""
+
+    def cascaded(second: float = 0.0, weight: float = 0.5, **options: Any) -> dict[str, Any]:
+        blocks = {"blocks": 1, "heads": 2, "kernel": 5, "left": 6, "dropout": second}
+        return {"name": "cascaded", "first": encoder_config(**options), "second": blocks, "first_weight": weight}
+
+    made = ModelConfig(cascaded(rank=4), model_config().predictor, model_config().joiner)
+    model = talkative(made)
+    packed(model, filled(model, {"name": "float"}), made).save(tmp_path / "model.qst")
+    config = run_config(corpus, shared_folder)
+    config.model = replace(made, encoder=cascaded(0.1, 0.3, rank=4, dropout=0.1, strength=2.0, branch_from=0.0))
+    assert read_start(tmp_path / "model.qst", config, TOKENIZER).shapes() == model.shapes()
+    config.model = replace(made, encoder=cascaded(rank=5))
+    with pytest.raises(UserError, match=r"differs in model\.encoder\.first\.rank \(4 there, 5 here\)"):
+        read_start(tmp_path / "model.qst", config, TOKENIZER)
 
 
 def test_a_stopped_run_goes_on_exactly(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -11,7 +12,11 @@ from qstudy.data.feature_set import FeatureSet
 from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
 from qstudy.data.module import collate, evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.backlog import backlog
+from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
+from qstudy.model.encoders import Encoder
 from qstudy.quant.packed.model import PackedModel, pack_model
 from qstudy.recognize.greedy import greedy_labels
 from qstudy.recognize.recognizer import Recognizer, describe, recognizer_from_packed
@@ -22,6 +27,8 @@ from qstudy.training.price import Price, describe_price, price_layers
 from qstudy.training.record import MODEL_FILE, Record, write_record
 
 SAMPLES = 12  # transcripts kept in a record
+FOLLOWED = 100
+"""Utterances of dev whose backlog is simulated."""
 
 
 @torch.no_grad()
@@ -78,10 +85,9 @@ def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
     return {"errors": " ".join(map(str, errors)), "words": " ".join(map(str, words))}
 
 
-def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]:
+def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, Any]:
     """What a record says of a finished model: the packed one's scores on every set, the training model's on dev beside
     them, to tell whether the two agree."""
-    recognizer = recognizer_from_packed(packed)
     loaded = recognizer.model
     metrics, edits, samples, counted = {}, {}, {}, {}
     for name, features in assets.evaluated.items():
@@ -98,7 +104,7 @@ def evaluate(model: RNNT, packed: PackedModel, assets: Assets) -> dict[str, Any]
         "metrics": metrics,
         "first_pass": score_first_pass(recognizer, assets),
         "utterances": edits,
-        "usage": counted or None,
+        "usage": counted,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
@@ -116,6 +122,34 @@ def score_first_pass(recognizer: Recognizer, assets: Assets) -> dict[str, Any] |
     }
 
 
+def measure_backlog(
+    encoder: Encoder, packed: PackedModel, config: RunConfig, features: FeatureSet
+) -> dict[str, dict[str, float]]:
+    """Accelerator -> `latency_ms` (median) and `worst_ms` of utterances whose branches were decided frame by frame.
+
+    Args:
+        encoder: the packed one.
+        packed: how often its layers run, and their widths.
+        config: the accelerators, and the tail of the utterances.
+        features: the set; its first utterances are followed.
+    """
+    load, found = workload(packed.shapes, packed.bit_map), {}
+    items, tail_ms = range(min(len(features), FOLLOWED)), config.features.tail_ms
+    taken = [encoder.taken(torch.from_numpy(features.frames(item))) for item in items]
+    durations_ms = [float(features.lengths[item]) * config.features.hop_ms - tail_ms for item in items]
+    for name in config.accelerator:
+        accelerator = load_accelerator(name)
+        behind = [
+            backlog(load, accelerator, taken[i], max(durations_ms[i], 1.0) / 1000, len(features.labels[i]), tail_ms)
+            for i in items
+        ]
+        found[name] = {
+            "latency_ms": float(np.median([each.latency_ms for each in behind])),
+            "worst_ms": max(each.worst_ms for each in behind),
+        }
+    return found
+
+
 def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder: Path, **entries: Any) -> Record:
     """Pack a model, save and score it, and write the record.
 
@@ -127,16 +161,22 @@ def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder
         folder: receives `model.qst` and `record.json`.
         entries: of the record, beside those that follow from the above.
     """
-    cost = price_layers(model.shapes(), cost.bit_map, config)
     header = describe(config.model, config.features, assets.tokenizer, config.policy)
-    packed = pack_model(model, cost.bit_map, cost.shapes, header)
+    packed = pack_model(model, cost.bit_map, model.shapes(), header)
+    recognizer = recognizer_from_packed(packed)
+    scores = evaluate(model, recognizer, assets)
+    if counted := scores["usage"]:  # now it is known how often layers run: the file and the price say so
+        model.encoder.adopt_usage(counted["dev"])
+        packed = pack_model(model, cost.bit_map, model.shapes(), header)
+        counted["dev"]["backlog"] = measure_backlog(recognizer.model.encoder, packed, config, assets.dev)
+    cost = price_layers(packed.shapes, cost.bit_map, config)
     packed.save(folder / MODEL_FILE)
     record = Record(
         state="complete",
         policy=config.policy["name"],
         config=to_dict(config),
         **{**describe_price(cost), "size_bytes": packed.size_bytes},
-        **evaluate(model, packed, assets),
+        **{**scores, "usage": counted or None},
         file_bytes=(folder / MODEL_FILE).stat().st_size,
         seed=config.seed,
         **environment(),

@@ -131,6 +131,15 @@ class Utterances(TypedDict, total=False):
 Edits = dict[Label, Annotated[Utterances, AfterValidator(_utterances)]]
 
 
+class Backlog(TypedDict, total=False):
+    """Of utterances with the branches that were taken, on one accelerator."""
+
+    latency_ms: Amount | None
+    """From the end of speech to the last result, median."""
+    worst_ms: Amount | None
+    """The longest that any work waited and took."""
+
+
 class Usage(TypedDict, total=False):
     """What an amortized encoder computed on a set, counted while it ran."""
 
@@ -143,6 +152,8 @@ class Usage(TypedDict, total=False):
     """Share of them that was not computed; below 0 where the arbitrator costs more than it saves."""
     full_share: list[Measure] | None
     """Share of the frames that took the full branch, by layer."""
+    backlog: dict[Label, Backlog] | None
+    """Accelerator -> how far it is behind; of dev."""
 
 
 class Sample(TypedDict, total=False):

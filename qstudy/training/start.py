@@ -9,30 +9,19 @@ from typing import Any, NamedTuple
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
 from qstudy.model import RNNT
-from qstudy.model.encoders import ENCODERS
-from qstudy.model.joiners import JOINERS
-from qstudy.model.predictors import PREDICTORS
+from qstudy.model.encoders import ENCODERS, Encoder
+from qstudy.model.joiners import JOINERS, Joiner
+from qstudy.model.predictors import PREDICTORS, Predictor
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig
 
-PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "encoder": ENCODERS,
-    "predictor": PREDICTORS,
-    "joiner": JOINERS,
+PARTS: dict[str, tuple[Mapping[str, type], type]] = {
+    "encoder": (ENCODERS, Encoder),
+    "predictor": (PREDICTORS, Predictor),
+    "joiner": (JOINERS, Joiner),
 }
-FREE = tuple(
-    f"model.encoder.{option}"
-    for option in (
-        "dropout",
-        "strength",
-        "branch_from",
-        "hard_from",
-        "temperature",
-        "last_temperature",
-        "expected_share",
-    )
-)  # matter while training only
+"""Those with a name, and what every one of them is."""
 
 
 class ModelFile(NamedTuple):
@@ -59,7 +48,7 @@ def read_start(path: Path, config: RunConfig, tokenizer: Tokenizer) -> RNNT:
     given = _READERS[path.suffix](path)
     there = _settings(given.features, given.model, given.tokenizer)
     here = _settings(asdict(config.features), asdict(config.model), tokenizer.to_dict())
-    differing = [name for name in {**here, **there} if there.get(name) != here.get(name) and name not in FREE]
+    differing = [name for name in {**here, **there} if there.get(name) != here.get(name)]
     if differing:
         named = [f"{n} ({there.get(n)} there, {here.get(n)} here)" if "." in n else n for n in differing]
         raise UserError(f"start: {path} does not fit this run, which differs in {', '.join(named)}; change either.")
@@ -71,13 +60,23 @@ def read_start(path: Path, config: RunConfig, tokenizer: Tokenizer) -> RNNT:
 def _settings(features: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
     """All that must be the same, by name, defaults spelled out."""
     settings = {f"features.{name}": value for name, value in features.items()}
-    for part, known in PARTS.items():
+    for part, (known, kind) in PARTS.items():
         options = {"name": "additive", **model[part]}  # of a joiner: the others have a name
-        if maker := known.get(options["name"]):
-            parameters = inspect.signature(maker).parameters.values()
-            options = {p.name: p.default for p in parameters if p.default is not p.empty} | options
-        settings |= {f"model.{part}.{name}": value for name, value in options.items()}
+        settings |= _options(f"model.{part}", options, known, kind)
     return {**settings, "tokenizer": tokenizer}
+
+
+def _options(where: str, options: Mapping[str, Any], known: Mapping[str, type], kind: type) -> dict[str, Any]:
+    """A part's, those of the parts in it included, without what matters while training only."""
+    maker = known.get(str(options.get("name")), kind)
+    parameters = inspect.signature(maker).parameters.values()
+    defaults = {p.name: p.default for p in parameters if maker is not kind and p.default is not p.empty}
+    found: dict[str, Any] = {}
+    for name, value in {**defaults, **options}.items():
+        place = f"{where}.{name}"
+        if name not in getattr(maker, "training_only", ()):
+            found |= _options(place, value, known, kind) if isinstance(value, Mapping) else {place: value}
+    return found
 
 
 def _from_packed(path: Path) -> ModelFile:

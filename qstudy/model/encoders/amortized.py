@@ -3,7 +3,7 @@
 Source: Macoskey, Strimel, Su, Rastrow 2021, *Amortized Neural Networks*, arXiv 2108.01553.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -42,6 +42,15 @@ class AmortizedEncoder(Encoder):
     trained model begins in the stage that it ended in.
     """
 
+    training_only = (
+        *Encoder.training_only,
+        "strength",
+        "branch_from",
+        "hard_from",
+        "temperature",
+        "last_temperature",
+        "expected_share",
+    )
     branched = True
     stage: Tensor
     decided: list[Tensor]
@@ -219,13 +228,18 @@ class AmortizedEncoder(Encoder):
             "full_share": [count.full / count.frames for count in counts],
         }
 
+    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
+        for layer, share in zip(self.amortized, usage["full_share"], strict=True):
+            layer.share.fill_(share)
+
     def reset_usage(self) -> None:
         """Count from 0 on."""
         for layer in self.amortized:
             layer.usage = Usage()
 
     def update_rates(self) -> None:
-        """The share of each branch is what training measured; of a model without numbers, what is expected."""
+        """The share of each branch is what training measured in its last steps, on augmented utterances, until
+        `adopt_usage` says better; of a model without numbers, what is expected."""
         for layer in self.amortized:
             unknown = layer.share.is_meta
             layer.set_rates(layer.expected_share if unknown else float(layer.share) if int(self.stage) else 1.0)

@@ -1,6 +1,7 @@
 """The plug-in point of encoders."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class Encoder(nn.Module, ABC):
     """Frames laid side by side in each output frame: the auxiliary CTC head looks at them one by one."""
     pass_weights: tuple[float, ...] = (1.0,)
     """Weight of the loss from each of `passes`."""
+    training_only: tuple[str, ...] = ("dropout",)
+    """Options that matter while training only: a model file can be the start of a run that has others."""
     branched = False
     """Whether layers leave frames out: `taken` tells which."""
     normalize: Normalize
@@ -102,6 +105,9 @@ class Encoder(nn.Module, ABC):
     def usage(self) -> dict[str, Any] | None:
         """What was counted while evaluating since `reset_usage`, JSON-able; None: nothing is."""
         return None
+
+    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
+        """Let layers run, for `update_rates`, as often as `usage` counted."""
 
     def reset_usage(self) -> None:
         """Begin to count."""

@@ -1,5 +1,6 @@
 """The cascaded encoder: a first pass that streams, and a second over its frames that hears the whole utterance."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class CascadedEncoder(Encoder):
     """
 
     streams = False
+    training_only = (*Encoder.training_only, "first_weight")
 
     def __init__(
         self,
@@ -92,6 +94,9 @@ class CascadedEncoder(Encoder):
 
     def usage(self) -> dict[str, Any] | None:
         return self.first.usage()
+
+    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
+        self.first.adopt_usage(usage)
 
     def reset_usage(self) -> None:
         self.first.reset_usage()
