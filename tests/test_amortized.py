@@ -15,6 +15,7 @@ from tiny import FEATURES, TOKENIZER, filled, model_config, packed, run_config, 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qstudy.bits import LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
@@ -560,11 +561,14 @@ def test_the_cell_is_priced() -> None:
 
 
 def test_a_file_without_cells_is_read() -> None:
-    """They store nothing."""
+    """They store nothing; but those that it has must be the model's."""
     model = arbitrated(**BRANCHES[0])
     device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**BRANCHES[0]))
     device.shapes = [shape for shape in device.shapes if shape.kind != "lstm_cell"]
     assert mismatches(model, loaded_from(device, config(**BRANCHES[0])), speech(batch=1)) == 0
+    device.shapes.append(LayerShape("encoder.other", "lstm_cell", outputs=16))
+    with pytest.raises(UserError, match=r"encoder\.other is too much"):
+        loaded_from(device, config(**BRANCHES[0]))
 
 
 # Runs

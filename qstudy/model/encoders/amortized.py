@@ -17,9 +17,8 @@ from qstudy.errors import UserError
 from qstudy.fields import Count, Dropout, Few, Share, Units
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
 from qstudy.model.encoders.amortized_program import AmortizedProgram
-from qstudy.model.encoders.base import Encoder
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
-from qstudy.model.encoders.lstm import EncoderState
+from qstudy.model.encoders.recurrent import RecurrentEncoder
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import Rate
 from qstudy.settings import FeatureSettings
@@ -32,7 +31,7 @@ Strength = Annotated[float, Ge(0), Le(1e6)]
 Temperature = Annotated[float, Gt(0), Le(100)]
 
 
-class AmortizedEncoder(Encoder):
+class AmortizedEncoder(RecurrentEncoder):
     """`LSTMEncoder` of layers with two branches.
 
     Training has three stages. First the full branch alone; then the cheap one starts as its compressed copy, and the
@@ -43,7 +42,7 @@ class AmortizedEncoder(Encoder):
     """
 
     training_only = (
-        *Encoder.training_only,
+        *RecurrentEncoder.training_only,
         "strength",
         "branch_from",
         "hard_from",
@@ -98,13 +97,9 @@ class AmortizedEncoder(Encoder):
         Raises:
             UserError: a stage would end before it begins.
         """
-        super().__init__(features, running_mean)
+        super().__init__(features, hidden, stack, reduction, running_mean)
         if hard_from < branch_from:
             raise UserError(f"hard_from: {hard_from} must not be below branch_from, {branch_from}.")
-        self.stack, self.reduction = stack, reduction
-        self.chunk_frames = stack * reduction
-        self.output_size = hidden * reduction
-        self.output_ms = features.hop_ms * self.chunk_frames
         self.frame_s = features.hop_ms * stack / 1000
         self.dropout, self.strength = dropout, strength
         self.branch_from, self.hard_from = branch_from, hard_from
@@ -132,18 +127,8 @@ class AmortizedEncoder(Encoder):
         """Its layers."""
         return [layer for layer in self.layers if isinstance(layer, AmortizedLSTM)]
 
-    def forward(
-        self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
-    ) -> tuple[Tensor, Tensor, EncoderState]:
-        frames = features.shape[1] // self.chunk_frames
-        x, mean = self.normalize(features[:, : frames * self.chunk_frames], state.running_mean if state else None)
-        x = x.reshape(len(x), x.shape[1] // self.stack, x.shape[2] * self.stack)  # (B, T, stack * D)
-        valid = torch.arange(x.shape[1], device=x.device) < (lengths // self.stack).unsqueeze(1)
-        x, after = self._run(x, state.layers if state else None, valid)
-        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk_frames, EncoderState(mean, after)
-
-    def _run(self, x: Tensor, states: Sequence[LSTMState] | None, valid: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
-        """All layers over x (B, T, D): outputs (B, T, H) and each layer's state after the last frame."""
+    def run(self, x: Tensor, states: Sequence[LSTMState] | None, lengths: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
+        valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         stage = int(self.stage)
         self.decided, self._costs = [], []
         if not self.training and self.program is not None and self.program.accepts(x):

@@ -1,33 +1,20 @@
 """The LSTM encoder: log-mel frames in, joiner frames out."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from qstudy.fields import Count, Dropout, Few, Units
-from qstudy.model.encoders.base import Encoder
-from qstudy.model.normalize import RunningMean
+from qstudy.model.encoders.recurrent import RecurrentEncoder
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
 from qstudy.quant.stack import LSTMStack
 from qstudy.settings import FeatureSettings
 
 
-class EncoderState(NamedTuple):
-    """What a stream carries from chunk to chunk."""
-
-    running_mean: RunningMean | None
-    layers: Sequence[LSTMState]
-
-
-class LSTMEncoder(Encoder):
-    """Stack frames, run unidirectional LSTM layers, concatenate their outputs.
-
-    One joiner frame covers `stack * reduction` feature frames; frames left over at the end are not used (an utterance
-    ends in silence anyway: `FeatureSettings.tail_ms`).
-    """
+class LSTMEncoder(RecurrentEncoder):
+    """Stack frames, run unidirectional LSTM layers, concatenate their outputs."""
 
     def __init__(
         self,
@@ -49,23 +36,13 @@ class LSTMEncoder(Encoder):
             running_mean: prior frames of the causal per-utterance mean normalization; 0: none.
             dropout: of each layer's output, while training.
         """
-        super().__init__(features, running_mean)
-        self.stack, self.reduction = stack, reduction
-        self.chunk_frames = stack * reduction
-        self.output_size = hidden * reduction
-        self.output_ms = features.hop_ms * self.chunk_frames
+        super().__init__(features, hidden, stack, reduction, running_mean)
         sizes = [features.bins * stack] + [hidden] * (layers - 1)
         rate = Rate(every_ms=features.hop_ms * stack)
         self.lstm = LSTMStack([open_forget_gate(LSTM(size, hidden, rate)) for size in sizes], dropout)
 
-    def forward(
-        self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
-    ) -> tuple[Tensor, Tensor, EncoderState]:
-        frames = features.shape[1] // self.chunk_frames
-        x, mean = self.normalize(features[:, : frames * self.chunk_frames], state.running_mean if state else None)
-        x = x.reshape(len(x), x.shape[1] // self.stack, x.shape[2] * self.stack)  # (B, LSTM frames, stack * D)
-        x, after = self.lstm(x, state.layers if state else None)
-        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk_frames, EncoderState(mean, after)
+    def run(self, x: Tensor, states: Sequence[LSTMState] | None, lengths: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
+        return self.lstm(x, states)
 
 
 @torch.no_grad()

@@ -143,10 +143,11 @@ class PackedModel:
         Raises:
             UserError: one is missing, too many, of another size, or at another place.
         """
-        listed = [[shape for shape in each if shape.kind != "lstm_cell"] for each in (shapes, self.shapes)]
-        ours, theirs = ({shape.name: part(shape) for shape in each} for each in listed)
+        held = {shape.name for shape in self.shapes}
+        listed = [shape for shape in shapes if shape.kind != "lstm_cell" or shape.name in held]
+        ours, theirs = ({shape.name: part(shape) for shape in each} for each in (listed, self.shapes))
         differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-        if not differing and [shape.name for shape in listed[0]] == [shape.name for shape in listed[1]]:
+        if not differing and [shape.name for shape in listed] == [shape.name for shape in self.shapes]:
             return
         name = differing[0] if differing else self.shapes[0].name
         fault = "missing" if name not in theirs else "too much" if name not in ours else "of another size or place"

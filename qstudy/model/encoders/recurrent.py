@@ -1,0 +1,57 @@
+"""What encoders of recurrent layers that run forward share: how frames go in, and how they come out."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from qstudy.model.encoders.base import Encoder
+from qstudy.model.normalize import RunningMean
+from qstudy.quant.arithmetic import LSTMState
+from qstudy.settings import FeatureSettings
+
+
+class EncoderState(NamedTuple):
+    """What a stream carries from chunk to chunk."""
+
+    running_mean: RunningMean | None
+    layers: Sequence[LSTMState]
+
+
+class RecurrentEncoder(Encoder):
+    """Stack frames, run layers, concatenate their outputs.
+
+    One joiner frame covers `stack * reduction` feature frames; frames left over at the end are not used (an utterance
+    ends in silence anyway: `FeatureSettings.tail_ms`).
+    """
+
+    def __init__(self, features: FeatureSettings, hidden: int, stack: int, reduction: int, running_mean: int) -> None:
+        """Args: as those of the encoders."""
+        super().__init__(features, running_mean)
+        self.stack, self.reduction = stack, reduction
+        self.chunk_frames = stack * reduction
+        self.output_size = hidden * reduction
+        self.output_ms = features.hop_ms * self.chunk_frames
+
+    @abstractmethod
+    def run(self, x: Tensor, states: Sequence[LSTMState] | None, lengths: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
+        """All layers.
+
+        Args:
+            x: stacked frames (B, T, stack * D) float32.
+            states: of each layer, or None at the start.
+            lengths: valid stacked frames (B,) int64.
+
+        Returns:
+            Outputs (B, T, H), and each layer's state after the last frame.
+        """
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, Tensor, EncoderState]:
+        frames = features.shape[1] // self.chunk_frames
+        x, mean = self.normalize(features[:, : frames * self.chunk_frames], state.running_mean if state else None)
+        x = x.reshape(len(x), x.shape[1] // self.stack, x.shape[2] * self.stack)  # (B, T, stack * D)
+        x, after = self.run(x, state.layers if state else None, lengths // self.stack)
+        return x.reshape(len(x), frames, self.output_size), lengths // self.chunk_frames, EncoderState(mean, after)
