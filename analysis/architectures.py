@@ -27,6 +27,7 @@ TRAINING_ONLY = ("strength", "branch_from", "hard_from", "temperature", "last_te
 """Options of an encoder that its architecture does not depend on."""
 MARGIN = 0.1
 """Of the float control's error rate: a quantized model that loses less is not worse."""
+UNKNOWN = "unknown"
 COLUMNS = (
     Column("architecture", "Architecture"),
     Column("title", "Policy"),
@@ -164,10 +165,18 @@ def settings(study: Study) -> pd.DataFrame:
         return found.assign(architecture=[], gap=[], gap_low=[], gap_high=[], saved=[])
     told = [_told(one, study.split) for one in found.record]
     found = pd.concat([found, pd.DataFrame(told, index=found.index)], axis=1)
+    found.architecture = _of_trials(found)
     order = list(dict.fromkeys([*found.architecture[~found.is_baseline], *found.architecture]))
     found = found.sort_values("architecture", key=lambda names: names.map(order.index), kind="stable")
     gaps = [_gap(study, one) for _, one in found.iterrows()]
     return pd.concat([found, pd.DataFrame(gaps, index=found.index)], axis=1).reset_index(drop=True)
+
+
+def _of_trials(found: pd.DataFrame) -> pd.Series:
+    """The architectures; of a baseline without a record of its own, that of the trials which started from it."""
+    trials = found[~found.is_baseline].drop_duplicates("float_run").set_index("float_run").architecture
+    named = found.run.map(trials).where(found.is_baseline & (found.architecture == UNKNOWN))
+    return named.fillna(found.architecture)
 
 
 def _told(record: bytes, split: str) -> dict[str, Any]:
@@ -191,7 +200,7 @@ def architecture(model: dict[str, Any]) -> str:
     for name in preset_names():
         if _sizes(ModelConfig(preset=name).encoder) == _sizes(encoder):
             return name
-    return " ".join(str(encoder[option]) for option in ("name", "branch") if option in encoder) or "unknown"
+    return " ".join(str(encoder[option]) for option in ("name", "branch") if option in encoder) or UNKNOWN
 
 
 def _sizes(encoder: dict[str, Any]) -> dict[str, Any]:

@@ -65,8 +65,9 @@ class Study:
         knows one."""
         baselines = self.finished[self.finished.is_baseline]
         models = [name for name in baselines if name.startswith("config.model.")]
-        known = baselines[models].astype(str).agg(" ".join, axis=1) if models else ""
-        return by_setting(baselines.assign(setting=known))
+        told = baselines[models].notna().any(axis=1)
+        known = baselines[models].map(str).agg(" ".join, axis=1) if models else pd.Series("", baselines.index)
+        return by_setting(baselines.assign(setting=known.where(told | (not models), baselines.run)))
 
     @property
     def reference(self) -> pd.Series | None:
