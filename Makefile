@@ -61,6 +61,8 @@ policies: setup
 ARCHITECTURE = $(BIN)/qstudy train --config sweeps/base/digits.yaml --model.preset $(1) --training.steps $(2) --out runs/arch
 
 architectures: setup
+	$(call ARCHITECTURE,conformer-s,700)/conformer-s --training.learning_rate 0.002
+	$(call ARCHITECTURE,cascaded,600)/cascaded --training.learning_rate 0.002
 	$(call ARCHITECTURE,lstm-small,2400)/lstm-small
 	$(call ARCHITECTURE,amnet-lowrank,2000)/amnet-lowrank
 	$(call ARCHITECTURE,amnet-lowrank,2000)/full-alone --model.encoder.branch_from 1 --model.encoder.hard_from 1
