@@ -84,6 +84,10 @@ def test_what_a_model_is_called() -> None:
     assert architecture(load_preset("lstm-small").parts) == "lstm-small"
     assert architecture({"encoder": {"name": "lstm", "hidden": 7}}) == "lstm"
     assert architecture({}) == "unknown"
+    amortized_one = load_preset("amnet-lowrank").parts
+    assert architecture(amortized_one) == "amnet-lowrank"
+    alone = {"encoder": {**amortized_one["encoder"], "branch_from": 1.0}}
+    assert architecture(alone) == "amnet-lowrank, full alone"
 
 
 def test_nothing_to_show(tmp_path: Path) -> None:
