@@ -185,6 +185,11 @@ def test_softmax_in_fixed_point(spec: FixedPoint) -> None:
     assert torch.equal(fixed_point_probabilities(x[:, :20], spec), found[:, :20])  # hidden ones change nothing
 
 
+def test_large_scores_do_not_saturate_alike() -> None:
+    x = torch.tensor([[17.0, 18.0, 40.0], [-300.0, -301.0, -299.0]])
+    torch.testing.assert_close(fixed_point_probabilities(x, FixedPoint()), x.softmax(-1), atol=1e-3, rtol=0)
+
+
 def test_a_softmax_over_nothing_is_zero() -> None:
     x = torch.full((2, 4), -torch.inf, requires_grad=True)
     y = fixed_point_softmax(x, FixedPoint())

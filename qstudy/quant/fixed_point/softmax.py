@@ -13,10 +13,11 @@ from qstudy.quant.fixed_point.operators import UNIT, FixedPoint, divide, saturat
 def fixed_point_probabilities(x: Tensor, spec: FixedPoint) -> Tensor:
     """Softmax over the last dimension of x (..., N) float: (..., N) float32 that are exactly Q0.15.
 
-    x is rounded to the gates' format; minus infinity has the probability 0, also where nothing else is.
+    What x lies below its largest is rounded to the gates' format, so that large scores do not saturate alike; minus
+    infinity has the probability 0, also where nothing else is.
     """
-    codes = to_fixed(x, spec.gate_fraction).long()
-    below = (codes - codes.amax(-1, keepdim=True)).clamp(min=-OFFSET)
+    largest = x.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
+    below = to_fixed(x - largest, spec.gate_fraction).long()
     weights = responses(spec, x.device).exp[below + OFFSET].long() * (x > -torch.inf)
     total = weights.sum(-1, keepdim=True).clamp(min=1)
     return to_float(saturate(divide(weights << UNIT, total)), UNIT)
