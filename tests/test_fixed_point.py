@@ -86,22 +86,23 @@ def test_sixteen_bits_travel_through_float_unchanged(value: int, fraction: int) 
 
 
 @pytest.mark.parametrize(
-    ("spec", "allowed"),
+    ("spec", "allowed", "allowed_exp"),
     [
-        (FixedPoint(), 4.8e-4),
-        (FixedPoint(entries=256), 1.85e-3),
-        (FixedPoint("truncate"), 4.8e-4),
-        (FixedPoint(nonlinearity="linear"), 0.0432),
+        (FixedPoint(), 4e-4, 4.8e-4),
+        (FixedPoint(entries=256), 1.6e-3, 1.85e-3),
+        (FixedPoint("truncate"), 4.2e-4, 4.8e-4),
+        (FixedPoint(nonlinearity="linear"), 0.0379, 0.0432),
     ],
     ids=["512 entries", "256 entries", "truncated", "segments"],
 )
-def test_responses_are_near_the_functions(spec: FixedPoint, allowed: float) -> None:
+def test_responses_are_near_the_functions(spec: FixedPoint, allowed: float, allowed_exp: float) -> None:
     x = torch.arange(-OFFSET, OFFSET, dtype=torch.float64) * 2.0**-spec.gate_fraction
     for name, response in responses(spec)._asdict().items():
         function = getattr(torch, name)(x.clamp(max=0) if name == "exp" else x)
         error = (response.double() * 2.0**-15 - function).abs().max().item()
-        assert error <= allowed
-        assert error > allowed / 10  # the bound says something
+        bound = allowed_exp if name == "exp" else allowed
+        assert error <= bound
+        assert error > bound / 8  # the bound says something
 
 
 @spec_ids
