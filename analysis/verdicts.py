@@ -7,6 +7,7 @@ sequentially rejective multiple test procedure"), so that the chance of a single
 """
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +37,20 @@ class Verdict(NamedTuple):
 
 def verdicts(gaps: Sequence[Difference], bounds: Sequence[float]) -> list[Verdict]:
     """For every difference whether it lies below its bound; corrected for their number."""
-    found = [_open(gap, bound) for gap, bound in zip(gaps, bounds, strict=True)]
-    chances = [min(_chances(gap, bound)) for gap, bound in zip(gaps, bounds, strict=True)]
-    order = sorted(range(len(gaps)), key=chances.__getitem__)
-    for done, which in enumerate(order):
-        if not chances[which] <= LEVEL / 2 / (len(order) - done):
-            break  # Holm: nor can any that follows be told
-        above, below = _chances(gaps[which], bounds[which])
+    found, claims = [Verdict(OPEN)] * len(gaps), list(zip(gaps, bounds, strict=True))
+    chances = [_chances(*claim) for claim in claims]
+    left = sorted(range(len(gaps)), key=lambda which: min(chances[which]))
+    while left and min(chances[left[0]]) <= _level(left):
+        above, below = chances[which := left.pop(0)]
         found[which] = Verdict(SHOWN if above < below else REFUTED)
+    for which in left:
+        found[which] = Verdict(OPEN, _needed(*claims[which], _level(left)))
     return found
+
+
+def _level(left: Sequence[int]) -> float:
+    """Of the next one of these claims, on either side."""
+    return LEVEL / 2 / len(left)
 
 
 def _chances(gap: Difference, bound: float) -> tuple[float, float]:
@@ -55,10 +61,10 @@ def _chances(gap: Difference, bound: float) -> tuple[float, float]:
     return (1 + int((gap.draws >= bound).sum())) / count, (1 + int((gap.draws <= bound).sum())) / count
 
 
-def _open(gap: Difference, bound: float) -> Verdict:
-    """An interval narrows with the root of the number of utterances, until it leaves the bound out."""
-    distance, half = abs(bound - gap.value), (gap.high - gap.low) / 2
-    if not distance > 0 or not half > 0 or not gap.utterances:
-        return Verdict(OPEN)
-    needed = gap.utterances * (half / distance) ** 2
-    return Verdict(OPEN, float(f"{max(needed, gap.utterances):.1e}"))
+def _needed(gap: Difference, bound: float, level: float) -> float:
+    """How many utterances would tell at this level: the distribution narrows with the root of their number."""
+    distance, deviation = abs(bound - gap.value), float(gap.draws.std())
+    if not distance > 0 or not deviation > 0 or not gap.utterances:
+        return np.nan
+    needed = gap.utterances * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
+    return float(f"{needed:.1e}") if needed > gap.utterances else np.nan
