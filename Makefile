@@ -67,7 +67,7 @@ ARCHITECTURES = --table analysis.architectures.architectures \
 
 architectures: setup
 	$(call FLOAT,digits,lstm,2400,arch/lstm)
-	$(call FLOAT,digits,conformer-s,1000,arch/conformer-s) --training.learning_rate 0.002
+	$(call FLOAT,digits,conformer-s,700,arch/conformer-s) --training.learning_rate 0.002
 	$(call FLOAT,digits,cascaded,1300,arch/cascaded) --training.learning_rate 0.002
 	$(call FLOAT,digits,bilstm,2000,arch/bilstm)
 	$(call FLOAT,digits,lstm-small,4000,arch/lstm-small)
