@@ -41,6 +41,8 @@ processors = st.builds(
     nonlinear_per_cycle=log_floats(0.01, 100),
     weights_per_cycle=st.none() | log_floats(0.5, 500),
 )
+arrays = processors.filter(lambda processor: processor.dataflow != "vector")
+processors |= arrays.map(lambda array: replace(array, fill="overlapped"))
 memories = st.builds(
     Memory,
     sram_kib=st.just(0.0) | log_floats(1, 20000),
@@ -48,7 +50,7 @@ memories = st.builds(
     dram_gb_per_s=log_floats(0.01, 100),
     dram_latency_us=log_floats(0.01, 10),
 )
-cpus = processors.map(lambda cpu: replace(cpu, modes=(Mode(32, 32), *cpu.modes), dataflow="vector"))
+cpus = processors.map(lambda cpu: replace(cpu, modes=(Mode(32, 32), *cpu.modes), dataflow="vector", fill="serial"))
 handovers = st.builds(Handover, latency_us=log_floats(0.1, 1000), gb_per_s=log_floats(0.01, 10))
 accelerators = st.builds(
     Accelerator,
