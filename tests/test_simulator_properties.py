@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qstudy.bits import WIDTHS, BitMap, LayerBits
 from qstudy.hardware.accelerator import DATAFLOWS, Accelerator, Handover, Memory, Mode, Processor
+from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.stream import Speech
 from qstudy.hardware.workload import workload
@@ -73,7 +74,7 @@ quickly = settings(max_examples=60, deadline=None)
 
 
 def latency(bit_map: BitMap, accelerator: Accelerator, beam: int = 1) -> float:
-    return simulate(workload(DIGITS, bit_map, beam=beam), accelerator, SPEECH).latency_ms
+    return simulate(workload(DIGITS, bit_map, search=Search(beam)), accelerator, SPEECH).latency_ms
 
 
 @quickly
