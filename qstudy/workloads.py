@@ -49,7 +49,9 @@ def with_language_models(sizes: Sizes, fused: Fused) -> Sizes:
     """A recognizer and the language models that score its hypotheses; raises as above."""
     for name, path in fused.items():
         if path is not None:
-            sizes = sizes.fused_with(load_model(path), name)
+            scorer = load_model(path)
+            with naming(path):
+                sizes = sizes.fused_with(scorer, name)
     return sizes
 
 

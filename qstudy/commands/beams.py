@@ -12,15 +12,17 @@ from rich.table import Table
 
 from qstudy.bits import BitMap
 from qstudy.commands.simulate import require_picture, speech_of
+from qstudy.fields import checked
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.beams import BeamCurves, beam_curves
-from qstudy.hardware.search import Beam, Expansions, LabelsPerHypothesis, Search
+from qstudy.hardware.search import Beam, Search
 from qstudy.hardware.simulator import UNKNOWN
 from qstudy.hardware.stream import REFERENCE
 from qstudy.named import trusting
 from qstudy.workloads import load_model, with_language_models, with_widths
 
+Beams = Annotated[tuple[Beam, ...], MinLen(1)]
 FORMS = {"FP16": "w16a16", "INT8": "w8a8", "INT4": "w4a4"}
 
 
@@ -29,10 +31,10 @@ def beams(
     accelerator: str = "mobile_npu",
     lm: Path | None = None,
     source_lm: Path | None = None,
-    beams: Annotated[tuple[Beam, ...], MinLen(1)] = (1, 2, 4, 8, 16, 32),
+    beams: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
     bits: str | None = None,
-    expansions: Expansions | None = None,
-    labels_per_hypothesis: LabelsPerHypothesis | None = None,
+    expansions: float | None = None,
+    labels_per_hypothesis: float | None = None,
     manifest: Path | None = None,
     json: bool = False,
     plot: Path | None = None,
@@ -58,6 +60,7 @@ def beams(
         plot: draw the curves to this file (.png, .svg or .pdf).
         trust: a Python file of yours whose classes the model or its YAML may name; no other code is run for it.
     """
+    checked(Beams, list(beams), "beams")
     if plot is not None:
         require_picture(plot)
         others = [Path(name) for name in (accelerator, manifest, lm, source_lm) if name is not None]

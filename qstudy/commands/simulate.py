@@ -14,7 +14,7 @@ from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
-from qstudy.hardware.search import Beam, Expansions, LabelsPerHypothesis, Search
+from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.stream import REFERENCE, Speech
@@ -42,9 +42,9 @@ def simulate(
     json: bool = False,
     compare: str | None = None,
     bits: str | None = None,
-    beam: Beam | None = None,
-    expansions: Expansions | None = None,
-    labels_per_hypothesis: LabelsPerHypothesis | None = None,
+    beam: int | None = None,
+    expansions: float | None = None,
+    labels_per_hypothesis: float | None = None,
     lm: Path | None = None,
     source_lm: Path | None = None,
     manifest: Path | None = None,
