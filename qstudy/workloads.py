@@ -84,7 +84,11 @@ def _from_checkpoint(path: Path) -> Sizes:
     return Sizes(path.stem, tuple(shapes), policy.bit_map(shapes))
 
 
-_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
+def _from_arpa(path: Path) -> Sizes:
+    raise UserError(f"{path}: an n-gram model is looked up, it has no layers to price; leave it out.")
+
+
+_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arpa": _from_arpa}
 
 
 def with_widths(bit_map: BitMap, bits: str) -> BitMap:

@@ -184,6 +184,7 @@ def test_widths_that_a_device_lacks_are_told(
     [
         ({"lm": Path("model.qst")}, "external_lm: encoder.lstm.0 runs not per label alone"),
         ({"lm": Path("missing.qst")}, r"no model missing\.qst"),
+        ({"lm": Path("lm.arpa")}, r"lm\.arpa: an n-gram model is looked up"),
         ({"lm": Path("lm.qst"), "bits": "source_lm.*=w4a4"}, "matches no layer"),
         ({"lm": Path("lm.qst"), "model": Path("encoder.yaml")}, "encoder has no layer that runs per label"),
         ({"source_lm": Path("lm.qst"), "model": Path("fused.yaml")}, r"fused has a layer source_lm\.output already"),
@@ -198,6 +199,7 @@ def test_mistakes(
 ) -> None:
     monkeypatch.chdir(files[0].parent)
     layer = "kind: linear, inputs: 8, outputs: 8"
+    Path("lm.arpa").touch()
     Path("encoder.yaml").write_text(f"layers: [{{name: encoder, {layer}, every_ms: 30}}]")
     Path("fused.yaml").write_text(f"layers: [{{name: source_lm.output, {layer}, per_label: 1}}]")
     with pytest.raises(UserError, match=message):

@@ -51,8 +51,9 @@ def beams(
         source_lm: the source domain's language model, for density ratio fusion.
         beams: numbers of hypotheses, which go through each layer in one batch.
         bits: one more column, as in `simulate`: w4a8, or encoder.*=w4a8,*_lm.*=w8a8; the model's own widths otherwise.
-        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, the most
-            labels of a frame; once per frame and once per label otherwise (greedy, alignment-length synchronous).
+        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most once
+            more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
+            synchronous).
         labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
             label of the transcript; 1, or more for those that are dropped.
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.

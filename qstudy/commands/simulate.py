@@ -62,8 +62,9 @@ def simulate(
         bits: widths to price instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those
             layers alone.
         beam: hypotheses that the search carries, all in one batch; the model's own or 1.
-        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, the most
-            labels of a frame; once per frame and once per label otherwise (greedy, alignment-length synchronous).
+        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most once
+            more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
+            synchronous).
         labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
             label of the transcript; 1, or more for those that are dropped.
         lm: a language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
