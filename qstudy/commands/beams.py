@@ -51,7 +51,7 @@ def beams(
         source_lm: the source domain's language model, for density ratio fusion.
         beams: numbers of hypotheses, which go through each layer in one batch.
         bits: one more column, as in `simulate`: w4a8, or encoder.*=w4a8,*_lm.*=w8a8; the model's own widths otherwise.
-        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most once
+        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
             more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
             synchronous).
         labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and

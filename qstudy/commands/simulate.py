@@ -62,7 +62,7 @@ def simulate(
         bits: widths to price instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those
             layers alone.
         beam: hypotheses that the search carries, all in one batch; the model's own or 1.
-        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most once
+        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
             more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
             synchronous).
         labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and

@@ -25,9 +25,9 @@ class Search:
     beam: Beam | None = None
     """Hypotheses; else 1."""
     expansions: Expansions | None = None
-    """Of a time-synchronous search: how often per joint frame all hypotheses go through the joiner, at most once more than
-    a frame may have labels. Else once per joint frame and once per label, as in greedy search, and in alignment-length
-    synchronous search (Saon et al. 2020)."""
+    """Of a time-synchronous search: how often per joint frame all hypotheses go through the joiner, at most one more
+    than a frame may have labels. Else once per joint frame and once per label, as in greedy search, and in
+    alignment-length synchronous search (Saon et al. 2020)."""
     labels_per_hypothesis: LabelsPerHypothesis | None = None
     """How often, per label of the transcript, the beam goes through what runs per label: prediction network, language
     models. Else 1, as if no hypothesis were dropped; those that are dropped held labels, too."""
