@@ -88,7 +88,7 @@ def _from_arpa(path: Path) -> Sizes:
     raise UserError(f"{path}: an n-gram model is looked up, it has no layers to price; leave it out.")
 
 
-_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arpa": _from_arpa}
+_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arpa": _from_arpa, ".gz": _from_arpa}
 
 
 def with_widths(bit_map: BitMap, bits: str) -> BitMap:
