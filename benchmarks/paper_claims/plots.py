@@ -65,8 +65,8 @@ def e2e_int4(result: E2EInt4, path: Path) -> None:
 
 def search(results: list[Searched], path: Path) -> None:
     """Latency of the whole search over the beam."""
-    figure, axes = plt.subplots(1, len(results), figsize=(13, 4), layout="constrained")
-    for axis, result in zip(axes, results, strict=True):
+    figure, axes = plt.subplots(2, -(-len(results) // 2), figsize=(11, 7.5), layout="constrained")
+    for axis, result in zip(axes.flat, results, strict=True):
         curves = result.curves
         for (form, latencies), colour, marker in zip(curves.latency_ms.items(), COLOURS, MARKERS, strict=False):
             axis.plot(curves.beams, latencies, color=colour, marker=marker, label=form)
@@ -74,8 +74,9 @@ def search(results: list[Searched], path: Path) -> None:
         _logarithmic(axis)
         _beams(axis, list(curves.beams))
         _tidy(axis, f"{result.title}\non {curves.accelerator}", "beam", "")
-    axes[0].set_ylabel("user-perceived latency, ms")
-    axes[0].legend(frameon=False, fontsize=9)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("user-perceived latency, ms")
+    axes[0, 0].legend(frameon=False, fontsize=9)
     save(figure, path)
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from benchmarks.paper_claims import e2e_int4
-from benchmarks.paper_claims.models import sizes, widths
+from benchmarks.paper_claims.models import sizes
+from qstudy.bits import resolve
 from qstudy.hardware.accelerator import FILLS, Accelerator, load_accelerator
 from qstudy.hardware.beams import BeamCurves, beam_curves
 from qstudy.hardware.sizes import Sizes
@@ -24,6 +25,13 @@ class Searched:
     equal: dict[str, int]
     """INT8, INT4 -> the widest beam, of powers of two up to `WIDEST`, that is no slower than one hypothesis in FP16."""
 
+    def speedup(self) -> float:
+        """FP16 over INT4, at the widest beam of the curves."""
+        half, int4 = self.curves.latency_ms["FP16"][-1], self.curves.latency_ms["INT4"][-1]
+        assert half is not None
+        assert int4 is not None
+        return half / int4
+
 
 def price() -> list[Searched]:
     """The model of Fasoli et al. with both ways to fill an array, and this project's small one."""
@@ -33,11 +41,16 @@ def price() -> list[Searched]:
     ]
     scorer = sizes("lm")
     small = sizes("small").fused_with(scorer, "external_lm").fused_with(scorer, "source_lm")
-    return [*paper, _price("small, two language models of 2 x 512", small, load_accelerator("mobile_npu"), REFERENCE)]
+    npu, title = load_accelerator("mobile_npu"), "small, two language models of 2 x 512"
+    apart = _price(f"{title}, cells on the CPU", small, npu, REFERENCE, "products")
+    return [*paper, apart, _price(title, small, npu, REFERENCE)]
 
 
-def _price(title: str, model: Sizes, device: Accelerator, speech: Speech) -> Searched:
-    maps = {form: widths(model.shapes, weight, weight) for form, weight in e2e_int4.FORMS.items()}
+def _price(title: str, model: Sizes, device: Accelerator, speech: Speech, placement: str = "accelerator") -> Searched:
+    maps = {
+        form: resolve({"*": {"weight": bits, "activation": bits, "placement": placement}}, model.shapes)
+        for form, bits in e2e_int4.FORMS.items()
+    }
     doubled = tuple(2**n for n in range(WIDEST.bit_length()))
     far = beam_curves(model, maps, doubled, device, speech=speech)
     most = far.latency_ms["FP16"][0]

@@ -72,8 +72,11 @@ def _search(results: list[Searched]) -> dict[str, str]:
     head = ["beam", *(f"{r.title}, on {r.curves.accelerator}" for r in results)]
     rows = [[str(beam), *(_latencies(r, row) for r in results)] for row, beam in enumerate(results[0].curves.beams)]
     equal = [[f"{r.title}, on {r.curves.accelerator}", *(_beam(beam) for beam in r.equal.values())] for r in results]
-    millions = results[-1].parameters / 1e6
+    apart, together = results[-2:]
+    millions = together.parameters / 1e6
     return {
+        "search_apart": f"{apart.speedup():.1f}",
+        "search_together": f"{together.speedup():.1f}",
         "search_parameters": f"{millions:.1f}",
         "search_fp16": f"{2 * millions:.1f}",
         "search_int4": f"{millions / 2:.1f}",

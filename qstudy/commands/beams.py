@@ -88,11 +88,11 @@ def _bit_maps(own: BitMap, bits: str | None) -> dict[str, BitMap]:
 
 
 def _print(curves: BeamCurves) -> None:
-    title = f"{curves.model} on {curves.accelerator}: user-perceived latency, ms"
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    console, table = Console(), Table(header_style="bold")
     for heading in ("beam", *curves.latency_ms):
         table.add_column(escape(heading), justify="right", no_wrap=True)
     for row, beam in enumerate(curves.beams):
         cells = [column[row] for column in curves.latency_ms.values()]
         table.add_row(str(beam), *(UNKNOWN if cell is None else f"{cell:.2f}" for cell in cells))
-    Console().print(table)
+    console.print(escape(f"{curves.model} on {curves.accelerator}: user-perceived latency, ms"), style="bold")
+    console.print(table)
