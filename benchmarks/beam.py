@@ -29,7 +29,7 @@ from qstudy.recognize.time_synchronous import TimeSynchronous
 from qstudy.training.load import load_recognizer
 
 MODEL = Path("sweeps/base/commands.qst")
-BEAM, UTTERANCES, ROUNDS = 8, 16, 5
+BEAM, UTTERANCES, ROUNDS = 8, 16, 3
 SEARCHES: dict[str, BeamSearch] = {
     "time-synchronous, pruned as torchaudio does": TimeSynchronous(BEAM, prune="frame"),
     "time-synchronous": TimeSynchronous(BEAM),

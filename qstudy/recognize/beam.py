@@ -1,40 +1,74 @@
-"""What beam searches share: how hypotheses begin, get labels, and end. Letters as in `hypotheses.py`."""
+"""What beam searches share: how hypotheses begin, get labels, are scored and read.
 
-from dataclasses import dataclass, replace
+Letters: B utterances, K the beam, V labels with blank, J the joiner's space.
+"""
 
-import torch
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.model.predictors import BLANK
+from qstudy.recognize.contexts import Contexts
 from qstudy.recognize.decoder import Decoder, Hypothesis
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME
-from qstudy.recognize.hypotheses import (
-    NONE,
-    Context,
-    LabelTree,
-    Slots,
-    advance,
-    empty_slots,
-    extended,
-    start_context,
-)
+from qstudy.recognize.kernels import HYPOTHESIS
+
+Hypotheses = npt.NDArray[Any]
+"""Records, see `kernels.HYPOTHESIS`."""
 
 
 @dataclass
+class LabelTree:
+    """The labels of all hypotheses, as back pointers: a hypothesis is the node of its last label; node 0 has none."""
+
+    parents: list[int] = field(default_factory=lambda: [0])
+    labels: list[int] = field(default_factory=lambda: [BLANK])
+    frames: list[int] = field(default_factory=lambda: [0])
+
+    def grow(self, new: Hypotheses) -> npt.NDArray[np.int64]:
+        """Add the last labels of hypotheses (N,), which hold their parents' nodes; returns their own."""
+        first = len(self.parents)
+        self.parents.extend(new["node"].tolist())
+        self.labels.extend(new["last"].tolist())
+        self.frames.extend(new["frame"].tolist())
+        return np.arange(first, first + len(new))
+
+    def read(self, node: int) -> tuple[list[int], list[int]]:
+        """The labels up to a node, and the encoder frame of each."""
+        labels, frames = [], []
+        while node:
+            labels.append(self.labels[node])
+            frames.append(self.frames[node])
+            node = self.parents[node]
+        return labels[::-1], frames[::-1]
+
+
 class BeamState:
     """What a stream carries from chunk to chunk."""
 
-    slots: Slots
-    """The hypotheses (B, K); the k-th of utterance b has row b K + k."""
-    context: Context
-    """B K rows."""
-    tree: LabelTree
-    """The labels of all hypotheses."""
-    clock: Tensor
-    """Frames so far (B,) int64."""
+    def __init__(self, contexts: Contexts, batch: int, beam: int) -> None:
+        """One hypothesis per utterance, without labels."""
+        self.kept: Hypotheses = np.zeros((batch, beam), HYPOTHESIS)
+        """The hypotheses (B, K), best first."""
+        self.kept["utterance"] = np.arange(batch)[:, None]
+        self.numbers = np.ones(batch, np.int64)
+        """How many there are (B,)."""
+        self.contexts = contexts
+        """What follows from their labels."""
+        self.tree = LabelTree()
+        """Their labels."""
+
+    def of(self, utterances: npt.NDArray[Any]) -> Hypotheses:
+        """The hypotheses (N,) of some utterances (B,) bool, side by side."""
+        here = np.arange(self.kept.shape[1]) < (self.numbers * utterances)[:, None]
+        found: Hypotheses = self.kept[here]
+        return found
 
 
 class BeamSearch(Decoder):
@@ -45,97 +79,37 @@ class BeamSearch(Decoder):
         """Args: K, hypotheses that are kept; what language models add; the most labels that a frame can have."""
         self.beam, self.fusion, self.max_labels = beam, fusion or Fusion(), max_labels
 
-    def begin(self, model: RNNT, batch: int, device: torch.device) -> BeamState:
-        """One hypothesis per utterance, without labels."""
-        slots = empty_slots(batch, self.beam, device)
-        slots.score[:, 0] = 0.0
-        context = start_context(model, self.fusion, 1, device).pick(slots.row.flatten())
-        clock = torch.zeros(batch, dtype=torch.int64, device=device)
-        return BeamState(slots._replace(row=own_rows(slots)), context, LabelTree(), clock)
+    def labels(self, state: Any) -> list[list[int]]:
+        return [state.tree.read(node)[0] for node in state.kept["node"][:, 0].tolist()]
 
-    def log_probs(self, model: RNNT, frames: Tensor, vectors: Tensor) -> Tensor:
-        """Joined pairs (B, K, J), or what broadcasts to them: (B, K, V) float64.
+    def scores(
+        self, model: RNNT, frames: Tensor, hypotheses: Hypotheses, contexts: Contexts
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Of the next labels of hypotheses (N,), each at a frame (N, J): the logits (N, V), and what language models
+        add (N, V) or (N, 1)."""
+        rows = hypotheses["row"].copy()
+        logits = model.joiner.join(frames, contexts.vectors(rows))
+        return logits.cpu().numpy(), contexts.language(rows).cpu().numpy()
 
-        Doubles, so that the best of two logits stays the best, whatever the score it is added to.
+    def grow(self, new: Hypotheses, state: BeamState) -> None:
+        """Give hypotheses (N,) that have got a label their own nodes and rows, in place of their parents'."""
+        rows = state.contexts.advance(*(new[field].copy() for field in ("key", "last", "row")))
+        new["node"], new["row"] = state.tree.grow(new), rows
 
-        Raises:
-            UserError: the model's scores are not numbers.
-        """
-        found = torch.log_softmax(model.joiner.join(frames, vectors), -1, dtype=torch.float64)
-        if bool(found.isnan().any()):
-            raise UserError("model: its scores are not numbers (NaN); train or export it again.")
-        return found
-
-    def label_scores(self, log_probs: Tensor, language: Tensor) -> Tensor:
-        """What each next label adds (B, K, V), language models included; the blank is none."""
-        added = log_probs + language + self.fusion.reward
-        added[..., BLANK] = NONE
-        return added
-
-    def grow(self, model: RNNT, state: BeamState, parents: Slots, context: Context, new: "Labels") -> "Grown":
-        """Give hypotheses a label each.
-
-        Args:
-            model: the transducer.
-            state: whose tree grows.
-            parents: (B, K); their rows are those of `context`.
-            context: of the parents.
-            new: (B, M).
-        """
-        alive = new.score > NONE
-        nodes, rows, keys = (part.gather(1, new.parent) for part in (parents.node, parents.row, parents.key))
-        after = advance(model, self.fusion, new.label[alive], context.pick(rows[alive]))
-        first = state.tree.grow(nodes[alive], new.label[alive], new.frame[alive])
-        order = (alive.flatten().cumsum(0) - 1).clamp_min(0).view_as(alive)
-        return Grown(Slots(new.score, extended(keys, new.label), first + order, order), after)
-
-    def at_the_end(self, slots: Slots, context: Context) -> Slots:
-        """The hypotheses if nothing follows, best first."""
-        score = slots.score + context.language[slots.row, BLANK]
-        return slots._replace(score=score).pick(score.argsort(dim=1, descending=True, stable=True))
+    def at_the_end(self, hypotheses: Hypotheses, contexts: Contexts) -> Hypotheses:
+        """Hypotheses (N,) if nothing follows."""
+        over = hypotheses.copy()
+        over["score"] += contexts.language(over["row"].copy())[:, BLANK].cpu().numpy()
+        return over
 
 
-@dataclass
-class Labels:
-    """The next labels of hypotheses, (B, M) each."""
-
-    score: Tensor
-    """Of the hypothesis with the label, float64; NONE: there is none."""
-    parent: Tensor
-    """Place of the hypothesis that gets it."""
-    label: Tensor
-    """The label."""
-    frame: Tensor
-    """Where it is, from the beginning of the utterance."""
-
-    def of(self, utterances: Tensor) -> "Labels":
-        """Those of some utterances."""
-        return Labels(*(part[utterances] for part in (self.score, self.parent, self.label, self.frame)))
-
-    def above(self, worst: Tensor) -> "Labels":
-        """Without those whose score is less than (B, 1)."""
-        return replace(self, score=torch.where(self.score < worst, NONE, self.score))
+def not_numbers() -> UserError:
+    """What is said of NaN."""
+    return UserError("model: its scores are not numbers (NaN); train or export it again.")
 
 
-@dataclass
-class Grown:
-    """Hypotheses that got a label."""
-
-    slots: Slots
-    """(B, M); rows are those of `context`."""
-    context: Context
-
-
-def own_rows(slots: Slots) -> Tensor:
-    """Row b K + k for the k-th place of utterance b."""
-    return torch.arange(slots.row.numel(), device=slots.row.device).view_as(slots.row)
-
-
-def read(slots: Slots, tree: LabelTree) -> list[list[Hypothesis]]:
-    """The hypotheses of each utterance in the order of their places, the first of them at least."""
-    found = []
-    for scores, nodes in zip(slots.score.tolist(), slots.node.tolist(), strict=True):
-        count = max(sum(score > NONE for score in scores), 1)
-        read = [(score, *tree.read(node)) for score, node in zip(scores[:count], nodes[:count], strict=True)]
-        found.append([Hypothesis(labels, score, frames) for score, labels, frames in read])
-    return found
+def read(hypotheses: Hypotheses, tree: LabelTree) -> list[Hypothesis]:
+    """The hypotheses (N,) of one utterance, best first."""
+    ordered = hypotheses[np.argsort(-hypotheses["score"], kind="stable")]
+    found = [(score, *tree.read(node)) for score, node in zip(ordered["score"], ordered["node"], strict=True)]
+    return [Hypothesis(labels, float(score), frames) for score, labels, frames in found] or [Hypothesis([])]
