@@ -23,7 +23,7 @@ from qstudy.model import RNNT
 from qstudy.recognize.alignment_synchronous import AlignmentSynchronous
 from qstudy.recognize.beam import BeamSearch
 from qstudy.recognize.decoder import Hypothesis
-from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME
+from qstudy.recognize.options import MAX_LABELS_PER_FRAME
 from qstudy.recognize.recognizer import Recognizer
 from qstudy.recognize.time_synchronous import TimeSynchronous
 from qstudy.training.load import load_recognizer
@@ -55,7 +55,6 @@ class AsTorchaudio(nn.Module):
     def join(self, encoded: Tensor, lengths: Tensor, vectors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A frame (1, 1, J) and vectors (N, 1, J): logits (N, 1, 1, V)."""
         return self.model.joiner.join(encoded, vectors).roll(-1, -1).unsqueeze(1), lengths, counts
-
 
 
 def by_hypothesis(state: Sequence[Tensor]) -> list[Tensor]:

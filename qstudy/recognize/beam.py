@@ -16,8 +16,8 @@ from qstudy.model.predictors import BLANK
 from qstudy.recognize.contexts import Contexts
 from qstudy.recognize.decoder import Decoder, Hypothesis
 from qstudy.recognize.fusion import Fusion
-from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME
 from qstudy.recognize.kernels import HYPOTHESIS
+from qstudy.recognize.options import MAX_LABELS_PER_FRAME
 
 Hypotheses = npt.NDArray[Any]
 """Records, see `kernels.HYPOTHESIS`."""

@@ -33,7 +33,7 @@ HALF = np.int64(0xFFFFFFFF)
 
 
 @compiled()
-def extended(key: int, label: int) -> int:
+def extended(key: int, label: int) -> Any:
     """The key of a label sequence with one more label; two sequences have the same by chance once in 2^64."""
     mixed = np.int64(key + label + np.int64(1)) * ODD
     return mixed ^ ((mixed >> np.int64(32)) & HALF)
@@ -216,7 +216,15 @@ def keep_best(waiting: Any, counts: Any, kept: Any, numbers: Any) -> None:
 
 @compiled()
 def step(
-    hypotheses: Any, logits: Any, language: Any, reward: float, beam: int, most: int, kept: Any, numbers: Any, fresh: Any
+    hypotheses: Any,
+    logits: Any,
+    language: Any,
+    reward: float,
+    beam: int,
+    most: int,
+    kept: Any,
+    numbers: Any,
+    fresh: Any,
 ) -> bool:
     """One step of an alignment-length-synchronous search: hypotheses get a blank or a label, and the best are kept.
 

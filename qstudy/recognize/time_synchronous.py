@@ -11,8 +11,8 @@ from qstudy.recognize.beam import BeamSearch, BeamState, not_numbers, read
 from qstudy.recognize.contexts import Contexts
 from qstudy.recognize.decoder import Hypothesis
 from qstudy.recognize.fusion import Fusion
-from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME
 from qstudy.recognize.kernels import HYPOTHESIS, expand, keep_best
+from qstudy.recognize.options import MAX_LABELS_PER_FRAME
 
 Prune = Literal["expansion", "frame"]
 """When hypotheses that have left a frame compete with those that may get more labels in it."""
