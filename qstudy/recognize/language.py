@@ -44,6 +44,8 @@ def load_language_model(path: Path, tokenizer: Tokenizer) -> LanguageModel:
     if is_arpa(path):
         with naming(path):
             return NgramLanguageModel(read_arpa(path, tokenizer.names())).eval()
+    if path.suffix == ".ckpt":
+        raise UserError(f"{path} is a checkpoint; name the packed language model beside it (model.qst).")
     packed = PackedModel.load(path)
     model, own = language_from_packed(packed)
     if own.to_dict() != tokenizer.to_dict():
