@@ -1,6 +1,7 @@
 """Language models of quantizable layers: what they compute, their packed form, and the files that hold them."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.settings import LanguageModelConfig
 from qstudy.training.load import load_recognizer, load_tokenizer
 
+ROOT = Path(__file__).parents[1]
 CONFIG = LanguageModelConfig(embedding=12, hidden=20, layers=2)
 TEXTS = ["turn on the light", "what is the weather in rome", "no", "set a timer for ten minutes"]
 
@@ -232,6 +234,8 @@ def test_it_learns_and_the_record_says_so(text: Path, tmp_path: Path, capsys: py
     served = load_language_model(tmp_path / "lm" / "model.qst", TOKENIZER)
     again = perplexity(served, [TOKENIZER.encode(line) for line in LINES], found["words"] - 40)
     assert again.label == pytest.approx(found["label"])
+    main(["perplexity", str(tmp_path / "lm" / "model.qst"), "--text", str(text)])
+    assert f"perplexity {found['label']:.3f} per label, {found['word']:.2f} per word" in capsys.readouterr().out
 
 
 def test_four_bits_from_the_float_one(text: Path, tmp_path: Path) -> None:
@@ -342,12 +346,37 @@ def test_n_grams_of_a_recognizers_labels(text: Path, tmp_path: Path, capsys: pyt
     found = perplexity(model, [TOKENIZER.encode(line) for line in LINES], sum(len(line.split()) for line in LINES))
     assert f"dev: perplexity {found.label:.3f} per label, {found.word:.2f} per word" in said
     assert "30 1-grams" in said
+    main(["perplexity", str(out), "--text", str(text), "--like", str(tmp_path / "am.qst"), "--json"])
+    assert json.loads(capsys.readouterr().out)["label"] == pytest.approx(found.label)
+    with pytest.raises(SystemExit):
+        main(["perplexity", str(out), "--text", str(text)])
+    assert "does not say what its labels are" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"x.arpa.gz, line \d+: .* is no label of the recognizer"):
         load_language_model(out, CharTokenizer("abc"))
 
 
+def test_the_readmes_commands(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are printed there, with few lines, few steps and small layers."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Language models")[2]
+    commands = [line for line in section.partition("```\n")[2].partition("```")[0].splitlines() if line]
+    assert len(commands) == 5
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "commands").symlink_to(corpus)
+    (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
+    (tmp_path / "dev.txt").write_text("what is the weather in rome\n")
+    monkeypatch.chdir(tmp_path)
+    small = {"data text": ["--lines", "200"], "train-lm": ["--training.steps", "2", "--finetune.steps", "2"]}
+    for command in commands:
+        program, *arguments = shlex.split(command.replace("hidden 256", "hidden 8"))
+        assert program == "qstudy"
+        extra = next((more for name, more in small.items() if " ".join(arguments).startswith(name)), [])
+        main([*arguments, *extra])
+    packed_file = PackedModel.load(tmp_path / "runs" / "world4" / "model.qst")
+    assert {bits.weight for bits in packed_file.bit_map.values()} == {4}
+
+
 def test_english_sentences(tmp_path: Path) -> None:
-    source = Path(__file__).parents[2] / "shared" / "data" / "english_sentences.txt"
+    source = ROOT.parent / "shared" / "data" / "english_sentences.txt"
     if not source.exists():
         pytest.skip("needs ../shared/data/english_sentences.txt")
     out = tmp_path / "english.txt"

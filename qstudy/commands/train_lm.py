@@ -1,5 +1,6 @@
 """`qstudy train-lm`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,10 +70,15 @@ def _train_ngram(config: LanguageConfig, out: Path | None, order: int) -> None:
 
 def _print_scores(scores: dict[str, dict[str, Any]], skipped: dict[str, int]) -> None:
     for key, score in scores.items():
-        print(
-            f"{key}: perplexity {score['label']:.3f} per label, {score['word']:.2f} per word; "
-            f"{score['labels']:,} labels and {score['words']:,} words in {score['texts']:,} texts, their ends counted"
-        )
+        print_score(key, score)
     for key, count in skipped.items():
         if count:
             print(f"{key}: {count:,} lines left out, for characters that no label covers")
+
+
+def print_score(name: str, score: Mapping[str, Any]) -> None:
+    """One line on a text: `qstudy.recognize.perplexity.Perplexity` as a mapping."""
+    print(
+        f"{name}: perplexity {score['label']:.3f} per label, {score['word']:.2f} per word; "
+        f"{score['labels']:,} labels and {score['words']:,} words in {score['texts']:,} texts, their ends counted"
+    )
