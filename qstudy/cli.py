@@ -40,6 +40,10 @@ COMMANDS = {
     **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
     "data text": Command("qstudy.data.corpora.sentences:text", "text for language models"),
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
+    "train-lm": Command("qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels"),
+    "perplexity": Command(
+        "qstudy.commands.perplexity:perplexity", "how well a language model foresees a text", ("model",)
+    ),
     "presets": Command("qstudy.commands.presets:presets", "models to train by their names, and what they cost"),
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),

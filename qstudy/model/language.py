@@ -13,6 +13,7 @@ from qstudy.bits import LayerShape
 from qstudy.model.encoders.lstm import open_forget_gate
 from qstudy.model.predictors import BLANK
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate
+from qstudy.quant.packed.program import StackStates
 from qstudy.quant.stack import LSTMStack
 from qstudy.quant.state import layer_shapes
 from qstudy.settings import LanguageModelConfig
@@ -69,9 +70,8 @@ class LSTMLanguageModel(LanguageModel):
         return (zeros, zeros)
 
     def advance(self, labels: Tensor, state: LanguageState) -> tuple[Tensor, LanguageState]:
-        states = list(zip(state[0].split(1), state[1].split(1), strict=True))
-        vectors, after = self.lstm(self.embedding(labels).unsqueeze(1), states)
-        h, c = (torch.cat(part) for part in zip(*after, strict=True))
+        vectors, after = self.lstm(self.embedding(labels).unsqueeze(1), StackStates(torch.stack(state)))
+        h, c = StackStates.tensor_of(after)
         return F.log_softmax(self.output(vectors[:, 0]).float(), -1), (h, c)
 
     def shapes(self) -> list[LayerShape]:

@@ -20,7 +20,9 @@ from qstudy.model.predictors import BLANK
 
 ROOT = 0
 DENSE = 2**24
-"""Log-probabilities that are kept, by state and label, rather than found anew: 64 MiB."""
+"""Log-probabilities that are kept, by state and label, rather than found anew: 64 MiB, and as much for states."""
+TOGETHER = 4096
+"""States that are looked up at a time for them."""
 
 
 class NgramLanguageModel(LanguageModel):
@@ -63,9 +65,10 @@ class NgramLanguageModel(LanguageModel):
         }.items():
             dtype = torch.float32 if values.dtype == np.float64 else torch.int64
             self.register_buffer(f"_{name}", torch.from_numpy(np.ascontiguousarray(values)).to(dtype), persistent=False)
-        states = int((lengths < self.order).sum())
-        dense = states * self.labels <= DENSE
-        self.register_buffer("_rows", self._look_up_all(states) if dense else None, persistent=False)
+        states = torch.arange(int((lengths < self.order).sum()))
+        dense = len(states) * self.labels <= DENSE
+        self.register_buffer("_rows", self._all_rows(states) if dense else None, persistent=False)
+        self.register_buffer("_after", self._all_after(states) if dense else None, persistent=False)
 
     _keys: Tensor
     _words: Tensor
@@ -76,12 +79,16 @@ class NgramLanguageModel(LanguageModel):
     _backoff: Tensor
     _unigrams: Tensor
     _rows: Tensor | None
+    """(states, V): what follows each state; None: too many, they are looked up."""
+    _after: Tensor | None
+    """(states, V) int32: the state after one more label."""
 
     def start(self, hypotheses: int, device: torch.device) -> LanguageState:
         return (torch.full((1, hypotheses), ROOT, device=device),)
 
     def advance(self, labels: Tensor, state: LanguageState) -> tuple[Tensor, LanguageState]:
-        after = self._follow(state[0][0], labels)
+        nodes = state[0][0]
+        after = self._follow(nodes, labels) if self._after is None else self._after[nodes, labels].long()
         rows = self._look_up(after) if self._rows is None else self._rows[after]
         return rows, (after.unsqueeze(0),)
 
@@ -123,8 +130,13 @@ class NgramLanguageModel(LanguageModel):
         within = torch.arange(len(owners), device=nodes.device) - (counts.cumsum(0) - counts)[owners]
         return owners, begin[owners] + within
 
-    def _look_up_all(self, states: int) -> Tensor:
-        return torch.cat([self._look_up(nodes) for nodes in torch.arange(states).split(4096)])
+    def _all_rows(self, states: Tensor) -> Tensor:
+        return torch.cat([self._look_up(nodes) for nodes in states.split(TOGETHER)])
+
+    def _all_after(self, states: Tensor) -> Tensor:
+        labels = torch.arange(self.labels)
+        pairs = [torch.cartesian_prod(nodes, labels).T for nodes in states.split(TOGETHER)]
+        return torch.cat([self._follow(*each).int().unflatten(0, (-1, self.labels)) for each in pairs])
 
 
 class Trie:

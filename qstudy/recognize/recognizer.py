@@ -143,10 +143,17 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
         return _built(packed)
 
 
+def require_recognizer(packed: PackedModel) -> None:
+    """Raise UserError unless a packed model is a recognizer."""
+    if "language_model" in packed.header:
+        raise UserError("this is a language model, no recognizer; name a recognizer's file.")
+    if "tokenizer" not in packed.header:
+        raise UserError("this is no recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
+
+
 def _built(packed: PackedModel) -> Recognizer:
     header = packed.header
-    if "tokenizer" not in header:
-        raise UserError("this is no recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
+    require_recognizer(packed)
     features = fill(FeatureSettings, header.get("features"), "features")
     config = fill(ModelConfig, header.get("model"), "model")
     tokenizer = tokenizer_from_dict(header.get("tokenizer"))

@@ -129,7 +129,7 @@ def steps_done(path: Path, config: RunConfig) -> int:
 
 def require_same(path: Path, now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     """Raise UserError unless a checkpoint is of a run in which these were the same; they are named."""
-    if changed := [field for field, value in now.items() if value != then[field]]:
+    if changed := [field for field, value in now.items() if value != then.get(field)]:
         raise UserError(
             f"{path} is of a run with another {', '.join(changed)}; remove {path.parent} or choose another folder."
         )
@@ -147,6 +147,24 @@ def pack_checkpoint(path: Path) -> PackedModel:
     header = describe(config.model, config.features, tokenizer, config.policy)
     shapes = model.shapes()
     return pack_model(model, policy.bit_map(shapes), shapes, header)
+
+
+def tokenizer_from_checkpoint(path: Path) -> Tokenizer:
+    """The labels of a recognizer's checkpoint."""
+    checkpoint, _ = _read(path)
+    with naming(path):
+        return tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What any checkpoint says of itself.
+
+    Raises:
+        UserError: the file is missing, damaged, or not ours.
+    """
+    with naming(path):
+        about: dict[str, Any] = checked(dict[str, Any], read_checkpoint(path).get(KEY), KEY)
+    return about
 
 
 def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer]:

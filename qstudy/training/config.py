@@ -29,6 +29,8 @@ Precision = Literal["auto", "bf16-mixed", "32-true"]
 Utterances = Annotated[int, Ge(1), Le(1_000_000)]
 Machines = Annotated[int, Ge(1), Le(10_000)]
 Weight = Annotated[float, Ge(0), Le(1000)]
+Rate = Annotated[float, Gt(0), Le(100)]
+Norm = Annotated[float, Gt(0), Le(1e9)]
 
 
 @dataclass
@@ -87,13 +89,13 @@ class Optimization:
     """Utterances (of a language model: texts) per step, all devices together."""
     accumulate: Utterances = 1
     """Passes per step on each device: divides the memory that a step needs, not its batch."""
-    learning_rate: Annotated[float, Gt(0), Le(100)] = 7e-3
+    learning_rate: Rate = 7e-3
     """Peak of the warm-up; a cosine to 1 % of it follows."""
     warmup: Share = 0.1
     """Share of the steps before the peak."""
     weight_decay: Weight = 0.0
     """Weight decay of AdamW."""
-    clip: Annotated[float, Gt(0), Le(1e9)] = 2.0
+    clip: Norm = 2.0
     """Largest norm of the gradient."""
     precision: Precision = "auto"
     """Arithmetic of the unquantized parts while training; `auto`: bf16-mixed where the device multiplies in bfloat16,
