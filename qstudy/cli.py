@@ -46,6 +46,9 @@ COMMANDS = {
     ),
     "presets": Command("qstudy.commands.presets:presets", "models to train by their names, and what they cost"),
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
+    "tune-fusion": Command(
+        "qstudy.commands.tune_fusion:tune_fusion", "how much language models count, by a dev set", ("model",)
+    ),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
     "branches": Command(

@@ -1,13 +1,11 @@
 """A decoder, as users say it, for a recognizer."""
 
-from pathlib import Path
-
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.model.language import LanguageModel
 from qstudy.recognize.alignment_synchronous import AlignmentSynchronous
 from qstudy.recognize.decoder import Decoder
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.greedy import Greedy
+from qstudy.recognize.language import load_language_model
 from qstudy.recognize.options import BEAM, MAX_LABELS_PER_FRAME, Decoding, FusionSettings
 from qstudy.recognize.time_synchronous import TimeSynchronous
 
@@ -37,14 +35,7 @@ def build_beam_search(decoding: Decoding, fusion: Fusion) -> TimeSynchronous | A
 
 def load_fusion_models(settings: FusionSettings, tokenizer: Tokenizer) -> Fusion:
     """Load the language models; raises as `build_decoder`."""
-    lm, source = (_loaded(file, tokenizer) for file in (settings.lm, settings.source_lm))
+    files = (settings.lm, settings.source_lm)
+    lm, source = (None if file is None else load_language_model(file, tokenizer) for file in files)
     weights = (settings.lm_weight or 0.0, settings.source_weight or 0.0)
     return Fusion(lm, weights[0], source, weights[1], settings.length_reward or 0.0)
-
-
-def _loaded(file: Path | None, tokenizer: Tokenizer) -> LanguageModel | None:
-    if file is None:
-        return None
-    from qstudy.recognize.language import load_language_model
-
-    return load_language_model(file, tokenizer)

@@ -5,7 +5,6 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from qstudy.errors import UserError
 from qstudy.model.language import LanguageModel, LanguageState
 
 LEAST = -100.0
@@ -36,15 +35,6 @@ class Fusion:
         self._terms = [(model.eval(), weight) for model, weight in terms if model is not None and weight]
         self._sizes = [len(model.start(1, torch.device("cpu"))) for model, _ in self._terms]
         self.reward = length_reward
-
-    def require_labels(self, labels: int) -> None:
-        """Raise UserError unless every model has the recognizer's labels, V with blank."""
-        for model, _ in self._terms:
-            if model.labels != labels:
-                raise UserError(
-                    f"lm: a language model has {model.labels} labels, the recognizer {labels}; make one with this "
-                    "recognizer's tokenizer."
-                )
 
     def start(self, hypotheses: int, device: torch.device) -> LanguageState:
         """The state before the first label: that of all models, one behind the other."""
