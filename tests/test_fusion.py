@@ -42,7 +42,7 @@ class Trigram(LanguageModel):
 
 BOTH = {
     "time": lambda fusion: TimeSynchronous(60, fusion, max_labels=2),
-    "alignment": lambda fusion: AlignmentSynchronous(200, fusion, max_labels=4),
+    "alignment": lambda fusion: AlignmentSynchronous(600, fusion, max_labels=4),
 }
 WEIGHTS = {
     "shallow": (0.7, 0.0, 0.0),

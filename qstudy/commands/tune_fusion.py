@@ -29,8 +29,8 @@ def tune_fusion(
 ) -> None:
     """Find how much language models count: the weights with the fewest word errors on a dev set.
 
-    Every trial decodes the set by beam search with other weights; the encoder runs once for all of them. Trials are kept
-    in an SQLite file beside --out, so that the same command goes on after an interruption, and more --trials add to them.
+    Every trial decodes the set by beam search with other weights; the encoder runs once for all of them. Trials are
+    kept in an SQLite file beside --out: the same command goes on after an interruption, and more --trials add to them.
 
     Args:
         model: A packed model (.qst) or a checkpoint (.ckpt).
@@ -55,39 +55,33 @@ def tune_fusion(
         require_other(file, "--out", model, manifest, *models, *([trust] if trust else []))
     from qstudy.data.feature_set import FeatureSet
     from qstudy.named import trusting
-    from qstudy.recognize.build import build_beam_search
+    from qstudy.recognize.build import build_beam_search, load_each
     from qstudy.recognize.fusion import Fusion
-    from qstudy.recognize.language import load_language_model
     from qstudy.sweep.fusion import DevSet, Weights, best, open_fusion_study, tried, tune
     from qstudy.training.load import load_recognizer
 
     with trusting(trust):
         recognizer = load_recognizer(model)
-        external, source = (file and load_language_model(file, recognizer.tokenizer) for file in (lm, source_lm))
+        external, source = load_each((lm, source_lm), recognizer.tokenizer)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to decode.")
-    dev = DevSet(recognizer, features)
-    decoding = Decoding(decode="beam", beam=beam, search=search)
+    dev, decoding = DevSet(recognizer, features), Decoding(decode="beam", beam=beam, search=search)
 
     def errors(weights: Weights) -> tuple[float, float]:
-        fusion = Fusion(
-            external, weights["lm_weight"], source, weights.get("source_weight", 0.0), weights["length_reward"]
-        )
+        source_weight = weights.get("source_weight", 0.0)
+        fusion = Fusion(external, weights["lm_weight"], source, source_weight, weights["length_reward"])
         return dev.errors(build_beam_search(decoding, fusion))
 
     names = ["lm_weight", *(["source_weight"] if source_lm else []), "length_reward"]
-    study = open_fusion_study(
-        storage, content_hash([file_hash(file) for file in (model, manifest, *models)], beam, search)
-    )
+    inputs = [file_hash(file) for file in (model, manifest, *models)]
+    study = open_fusion_study(storage, content_hash(inputs, beam, search))
     tune(study, names, trials, seed, errors)
-    found, without = best(study), tried(study)[0]
+    found, without, count = best(study), tried(study)[0].value or 0.0, len(tried(study))
+    told = {"wer": found.value, "without": without, "trials": count, "beam": beam, "search": search}
     settings = FusionSettings(lm=lm, source_lm=source_lm, **found.params)
-    told = {"wer": found.value, "without": without.value, "trials": len(tried(study)), "beam": beam, "search": search}
     save_fusion(out, settings, {**told, "model": str(model), "manifest": str(manifest)})
     weights = ", ".join(f"{name} {value:.3f}" for name, value in found.params.items())
-    print(
-        f"WER {100 * (found.value or 0.0):.2f} % on {manifest} with {weights}; {100 * (without.value or 0.0):.2f} % "
-        f"without language models ({len(tried(study))} trials)."
-    )
+    print(f"{count} trials on {manifest}: WER {100 * without:.2f} % without language models.")
+    print(f"Best: WER {100 * (found.value or 0.0):.2f} % with {weights}; written to {out}.")
     print(f"Next: qstudy evaluate {model} --manifest TEST --decode beam --beam {beam} --search {search} --fusion {out}")

@@ -1,6 +1,10 @@
 """A decoder, as users say it, for a recognizer."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from qstudy.data.tokenizer import Tokenizer
+from qstudy.model.language import LanguageModel
 from qstudy.recognize.alignment_synchronous import AlignmentSynchronous
 from qstudy.recognize.decoder import Decoder
 from qstudy.recognize.fusion import Fusion
@@ -35,7 +39,11 @@ def build_beam_search(decoding: Decoding, fusion: Fusion) -> TimeSynchronous | A
 
 def load_fusion_models(settings: FusionSettings, tokenizer: Tokenizer) -> Fusion:
     """Load the language models; raises as `build_decoder`."""
-    files = (settings.lm, settings.source_lm)
-    lm, source = (None if file is None else load_language_model(file, tokenizer) for file in files)
+    lm, source = load_each((settings.lm, settings.source_lm), tokenizer)
     weights = (settings.lm_weight or 0.0, settings.source_weight or 0.0)
     return Fusion(lm, weights[0], source, weights[1], settings.length_reward or 0.0)
+
+
+def load_each(files: Sequence[Path | None], tokenizer: Tokenizer) -> list[LanguageModel | None]:
+    """The language models of files, None for None; raises as `build_decoder`."""
+    return [None if file is None else load_language_model(file, tokenizer) for file in files]
