@@ -3,7 +3,8 @@
 # make fuzz      2,000 bad files and options through the real commands
 # make bench     speed, side by side with peers
 # make policies  every policy at every width on two corpora, into reports/policies/
-# make architectures  Conformer, cascaded, bidirectional and amortized encoders, into reports/architectures/
+# make architectures  Conformer, cascaded, bidirectional and amortized encoders on digits and commands, into
+#                reports/architectures/ and reports/architectures-commands/
 # make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -58,19 +59,34 @@ policies: setup
 	$(BIN)/qstudy sweep sweeps/policies-commands.yaml --workers 2
 	$(BIN)/qstudy report studies/policies-digits --also studies/policies-commands --out reports/policies
 
-ARCHITECTURE = $(BIN)/qstudy train --config sweeps/base/digits.yaml --model.preset $(1) --training.steps $(2) --out runs/arch
+# A preset in float, from scratch: corpus, preset, steps, folder.
+FLOAT = $(BIN)/qstudy train --config sweeps/base/$(1).yaml --model.preset $(2) --training.steps $(3) --out runs/$(4)
+
+ARCHITECTURES = --table analysis.architectures.architectures \
+	--figure+ analysis.architectures.word_errors --figure+ analysis.architectures.against_control
 
 architectures: setup
-	$(call ARCHITECTURE,conformer-s,700)/conformer-s --training.learning_rate 0.002
-	$(call ARCHITECTURE,cascaded,600)/cascaded --training.learning_rate 0.002
-	$(call ARCHITECTURE,lstm-small,2400)/lstm-small
-	$(call ARCHITECTURE,amnet-lowrank,2000)/amnet-lowrank
-	$(call ARCHITECTURE,amnet-lowrank,2000)/full-alone --model.encoder.branch_from 1 --model.encoder.hard_from 1
+	$(call FLOAT,digits,lstm,2400,arch/lstm)
+	$(call FLOAT,digits,conformer-s,700,arch/conformer-s) --training.learning_rate 0.002
+	$(call FLOAT,digits,cascaded,1300,arch/cascaded) --training.learning_rate 0.002
+	$(call FLOAT,digits,bilstm,2000,arch/bilstm)
+	$(call FLOAT,digits,lstm-small,4000,arch/lstm-small)
+	$(call FLOAT,digits,amnet-lowrank,2000,arch/amnet-lowrank)
+	$(call FLOAT,digits,amnet-sparse,2000,arch/amnet-sparse)
+	$(call FLOAT,digits,amnet-lowrank,2000,arch/full-alone) --model.encoder.branch_from 1 --model.encoder.hard_from 1
+	$(call FLOAT,commands,lstm,11000,commands/lstm)
+	$(call FLOAT,commands,conformer-s,5500,commands/conformer-s) --training.learning_rate 0.002
+	$(call FLOAT,commands,cascaded,4500,commands/cascaded) --training.learning_rate 0.002
+	$(call FLOAT,commands,bilstm,8000,commands/bilstm)
+	$(call FLOAT,commands,lstm-small,12000,commands/lstm-small)
+	$(call FLOAT,commands,amnet-lowrank,8000,commands/amnet-lowrank)
+	$(call FLOAT,commands,amnet-sparse,8000,commands/amnet-sparse)
+	$(BIN)/qstudy sweep sweeps/architectures-commands.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-digits.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-amortized.yaml --workers 2
 	$(BIN)/qstudy report studies/architectures-digits --also+ studies/architectures-amortized --also+ runs/arch \
-	  --out reports/architectures --table analysis.architectures.architectures \
-	  --figure+ analysis.architectures.word_errors --figure+ analysis.architectures.against_control \
-	  --figure+ analysis.architectures.amortized
+	  --out reports/architectures $(ARCHITECTURES) --figure+ analysis.architectures.amortized
+	$(BIN)/qstudy report studies/architectures-commands --also+ runs/commands \
+	  --out reports/architectures-commands $(ARCHITECTURES)
 	$(BIN)/qstudy branches runs/arch/amnet-lowrank/model.qst corpora/digits/test/*0.flac \
 	  --out reports/architectures/branches.png

@@ -1,14 +1,11 @@
-"""What runs are judged by: Pareto front, budgets, compression, hypervolume, and differences between runs."""
-
-from typing import NamedTuple
+"""What runs are judged by: Pareto front, budgets, compression, hypervolume."""
 
 import numpy as np
 import pandas as pd
 
 from analysis.study import Study, first
+from analysis.verdicts import MARGIN
 from qstudy.pareto import front as pareto_front
-
-DRAWS = 2000
 
 
 def front(runs: pd.DataFrame, cost: str = "size_bytes", error: str = "choice") -> pd.DataFrame:
@@ -41,8 +38,8 @@ def best(study: Study) -> pd.Series | None:
 
 
 def smallest_lossless(study: Study) -> pd.Series | None:
-    """The smallest setting whose word error rate on dev lies within its float baseline's interval there, or below."""
-    found = study.settings.query("choice <= float_choice_high and size_bytes > 0")
+    """The smallest setting whose word error rate on dev exceeds that of its float baseline by a tenth at most."""
+    found = study.settings.query(f"choice <= {1 + MARGIN} * float_choice and size_bytes > 0")
     return first(found.sort_values(["size_bytes", "choice"], kind="stable"))
 
 
@@ -50,35 +47,3 @@ def compression(runs: pd.DataFrame) -> pd.Series:
     """How many times smaller each run's model is than its float baseline, or than its parameters in float."""
     floats = runs.float_bytes.fillna((4.0 * runs.parameters).where(runs.parameters > 0))
     return floats / runs.size_bytes.where(runs.size_bytes > 0)
-
-
-class Difference(NamedTuple):
-    """Word error rate of one setting minus that of another, as fractions, and its 95 % interval, NaN if unknown."""
-
-    value: float
-    low: float = np.nan
-    high: float = np.nan
-
-
-def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Difference:
-    """The difference on the reported set between the mean of some runs and that of others.
-
-    Where all records tell the errors of every utterance, the interval is a bootstrap over utterances, the same draw
-    for both (Bisani and Ney 2004): what is hard for both cancels out. Else it is made of the ends of both intervals,
-    which is wider than need be.
-    """
-    value = runs.wer.mean() - others.wer.mean()
-    mine, theirs = ([study.errors_of(run) for run in some.run] for some in (runs, others))
-    words = mine[0].words.to_numpy()
-    if not len(words) or not all(np.array_equal(words, one.words) for one in [*mine, *theirs]):
-        return Difference(value, runs.low.mean() - others.high.mean(), runs.high.mean() - others.low.mean())
-    gaps = np.mean([one.errors for one in mine], axis=0) - np.mean([one.errors for one in theirs], axis=0)
-    drawn = np.random.default_rng(0).integers(len(words), size=(DRAWS, len(words)))
-    rates = gaps[drawn].sum(1) / np.maximum(words.astype(np.float64)[drawn].sum(1), 1)
-    return Difference(value, *map(float, np.percentile(rates, [2.5, 97.5])))
-
-
-def same_seeds(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both with the seeds alone that they share; all runs if they share none."""
-    shared = set(runs.seed) & set(others.seed)
-    return (runs[runs.seed.isin(shared)], others[others.seed.isin(shared)]) if shared else (runs, others)

@@ -22,9 +22,8 @@ class Study:
 
     wer, low, high  error rate and interval on the reported set
     choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
-    choice_high     upper end of its interval
     latency_ms, rtf on the first of `accelerators`
-    float_run, float_wer, float_bytes, float_low, float_high, float_choice_high
+    float_run, float_wer, float_bytes, float_low, float_high, float_choice
                     of the float baseline that it started from, else of the study's first
     """
 
@@ -183,12 +182,12 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     """With the columns that `Study` documents."""
     accelerator = next(iter(_accelerators(runs)), "")
     own = {"wer": f"wer.{split}", "low": f"low.{split}", "high": f"high.{split}", "choice": f"wer.{chosen_on}"}
-    own |= {"choice_high": f"high.{chosen_on}", "latency_ms": f"latency_ms.{accelerator}", "rtf": f"rtf.{accelerator}"}
+    own |= {"latency_ms": f"latency_ms.{accelerator}", "rtf": f"rtf.{accelerator}"}
     runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
     baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
     names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
-    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "low", "high", "bytes", "choice_high"]]
+    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "low", "high", "bytes", "choice"]]
     return runs.assign(float_run=names).join(of_float.astype(float).add_prefix("float_"), on="float_run")
 
 

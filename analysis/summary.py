@@ -19,7 +19,7 @@ class Fact(NamedTuple):
 
 
 def facts(study: Study) -> list[Fact]:
-    """The baseline, the best setting within the budgets, the smallest one that loses nothing measurable."""
+    """The baseline, the best setting within the budgets, the smallest one within a tenth of the baseline's rate."""
     found = []
     chosen = "" if study.chosen_on == study.split else f", chosen on {study.chosen_on}"
     if (one := study.reference) is not None:
@@ -29,7 +29,7 @@ def facts(study: Study) -> list[Fact]:
         name = "Lowest WER within the budgets" if limited else "Lowest WER"
         found.append(Fact(name + chosen, _rate(one), _joined(_name(one), _ends(one), _size(one), *_costs(one))))
     if (one := smallest_lossless(study)) is not None:
-        name = f"Smallest within the float baseline’s interval{chosen}"
+        name = f"Smallest within a tenth of the float baseline’s WER{chosen}"
         found.append(Fact(name, _size(one), _joined(_name(one), f"{_rate(one)} {_ends(one)}", *_costs(one))))
     return found
 

@@ -57,6 +57,8 @@ COMMANDS = {
     "simulate": Command(
         "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
     ),
+    "beams": Command("qstudy.commands.beams:beams", "latency of the whole search over beam widths", ("model",)),
+    "reprice": Command("qstudy.commands.reprice:reprice", "simulate finished runs anew, without training", ("folder",)),
     "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
     "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
+from qstudy.hardware.sizes import Sizes
 from qstudy.hardware.stream import REFERENCE, Speech
-from qstudy.hardware.workload import Workload, workload
 from qstudy.named import trusting
-from qstudy.workloads import load_workload, with_widths
+from qstudy.workloads import load_model, with_language_models, with_widths
 
 if TYPE_CHECKING:  # the command line finds these functions by the names of its own, and answers without torch
     from torch import Tensor, nn
@@ -89,6 +90,8 @@ def simulate(
     bits: str | None = None,
     beam: int | None = None,
     speech: Speech = REFERENCE,
+    lm: File | None = None,
+    source_lm: File | None = None,
 ) -> Report:
     """Latency, traffic and energy of a model on a described accelerator.
 
@@ -99,6 +102,8 @@ def simulate(
         bits: widths instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those alone.
         beam: hypotheses that the decoder carries; the model's own or 1.
         speech: the utterances.
+        lm: a file of a language model that scores every label of every hypothesis.
+        source_lm: a file of the source domain's, for density ratio fusion.
 
     Returns:
         The report; totals are None where nobody says how often some layer runs (`quantize(..., rates=...)`).
@@ -111,19 +116,19 @@ def simulate(
         >>> 0 < report.latency_ms < 100
         True
     """
-    work = load_workload(Path(model), bits, beam) if isinstance(model, str | Path) else _workload(model, bits, beam)
-    return price(work, load_accelerator(str(accelerator)), speech)
+    sizes = load_model(Path(model)) if isinstance(model, str | Path) else _sizes(model)
+    scorers = {"external_lm": lm, "source_lm": source_lm}
+    sizes = with_language_models(sizes, {name: Path(path) for name, path in scorers.items() if path is not None})
+    widths = sizes.bit_map if bits is None else with_widths(sizes.bit_map, bits)
+    return price(sizes.workload(widths, Search(beam)), load_accelerator(str(accelerator)), speech)
 
 
-def _workload(model: nn.Module | PackedModel, bits: str | None, beam: int | None) -> Workload:
+def _sizes(model: nn.Module | PackedModel) -> Sizes:
     from qstudy.quant.packed.model import PackedModel
     from qstudy.quant.quantize import policy_of
     from qstudy.quant.state import layer_shapes
 
     if isinstance(model, PackedModel):
-        shapes, bit_map = model.shapes, model.bit_map
-    else:
-        shapes = layer_shapes(model)
-        bit_map = policy_of(model).bit_map(shapes)
-    widths = bit_map if bits is None else with_widths(bit_map, bits)
-    return workload(shapes, widths, beam=1 if beam is None else beam, name=type(model).__name__)
+        return Sizes(type(model).__name__, tuple(model.shapes), model.bit_map)
+    shapes = layer_shapes(model)
+    return Sizes(type(model).__name__, tuple(shapes), policy_of(model).bit_map(shapes))

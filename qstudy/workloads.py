@@ -1,73 +1,94 @@
 """A workload from whatever file the user has, in its own widths or in others."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
 from qstudy.errors import UserError, naming
-from qstudy.hardware.sizes import load_sizes
-from qstudy.hardware.workload import Workload, workload
+from qstudy.hardware.search import GREEDY, Search
+from qstudy.hardware.sizes import Sizes, load_sizes
+from qstudy.hardware.workload import Workload
 from qstudy.named import asked_by
 
 WIDTH_FIELDS = ("weight", "activation")
+Fused = Mapping[str, Path | None]
+"""What a language model's layers are called (`external_lm`) -> its file, of any kind that a recognizer's may be."""
+NOTHING: Fused = {}
 
 
-def load_workload(model: Path, bits: str | None = None, beam: int | None = None) -> Workload:
+def load_workload(model: Path, bits: str | None = None, search: Search = GREEDY, fused: Fused = NOTHING) -> Workload:
     """The model's operators, whatever kind of file it is.
 
     Args:
         model: a packed model (.qst), a checkpoint (.ckpt), a run configuration, or a YAML of sizes alone.
         bits: widths instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those alone.
-        beam: hypotheses that the decoder carries; the model's own or 1.
+        search: the decoder's; where it says nothing, the file's own.
+        fused: the language models.
 
     Raises:
-        UserError: the file is missing, damaged, or none of the kinds.
+        UserError: a file is missing, damaged, or none of the kinds.
     """
-    if not model.is_file():
+    sizes = with_language_models(load_model(model), fused)
+    return sizes.workload(None if bits is None else with_widths(sizes.bit_map, bits), search)
+
+
+def load_model(path: Path) -> Sizes:
+    """A model's layers and their widths, from any of these files; raises as above."""
+    if not path.is_file():
         raise UserError(
-            f"There is no model {model}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
+            f"There is no model {path}; give a .qst file, a checkpoint, a run configuration or a YAML of sizes."
         )
-    with naming(model):
-        shapes, bit_map, own_beam = _READERS.get(model.suffix, _from_checkpoint)(model)
-    if bits is not None:
-        bit_map = with_widths(bit_map, bits)
-    return workload(shapes, bit_map, beam=own_beam if beam is None else beam, name=model.stem)
+    with naming(path):
+        return replace(_READERS.get(path.suffix, _from_checkpoint)(path), name=path.stem)
 
 
-def _from_packed(path: Path) -> tuple[Any, Any, int]:
+def with_language_models(sizes: Sizes, fused: Fused) -> Sizes:
+    """A recognizer and the language models that score its hypotheses; raises as above."""
+    for name, path in fused.items():
+        if path is not None:
+            scorer = load_model(path)
+            with naming(path):
+                sizes = sizes.fused_with(scorer, name)
+    return sizes
+
+
+def _from_packed(path: Path) -> Sizes:
     from qstudy.quant.packed.file import read
 
     contents = read(path)
-    return contents.shapes, contents.bit_map, 1
+    return Sizes(path.stem, tuple(contents.shapes), contents.bit_map)
 
 
-def _from_yaml(path: Path) -> tuple[Any, Any, int]:
+def _from_yaml(path: Path) -> Sizes:
     """Sizes have a list `layers`; anything else is a run configuration."""
     from qstudy.yaml_file import load_yaml
 
     if "layers" in load_yaml(path):
-        sizes = load_sizes(path)
-        return sizes.shapes, sizes.bit_map, sizes.beam
+        return load_sizes(path)
     from qstudy.training.config import load_config
     from qstudy.training.price import price as price_run
 
     with asked_by(path):  # sizes may come from anyone, and a file can say that it is no such list
         priced = price_run(load_config(path))
-    return priced.shapes, priced.bit_map, 1
+    return Sizes(path.stem, tuple(priced.shapes), priced.bit_map)
 
 
-def _from_checkpoint(path: Path) -> tuple[Any, Any, int]:
+def _from_checkpoint(path: Path) -> Sizes:
     from qstudy.training.checkpoint import load_checkpoint
 
     model, policy, _, _ = load_checkpoint(path)
     shapes = model.shapes()
-    return shapes, policy.bit_map(shapes), 1
+    return Sizes(path.stem, tuple(shapes), policy.bit_map(shapes))
 
 
-_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml}
+def _from_arpa(path: Path) -> Sizes:
+    raise UserError(f"{path}: an n-gram model is looked up, it has no layers to price; leave it out.")
+
+
+_READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arpa": _from_arpa, ".gz": _from_arpa}
 
 
 def with_widths(bit_map: BitMap, bits: str) -> BitMap:

@@ -4,12 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from digits_shapes import DIGITS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TOKENIZER, filled, model_config, run_config, speech, talkative
 from torch import Tensor
 
 from qstudy.errors import UserError
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.workload import workload
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.policies.int4_e2e import Int4E2E, choice_table, choices
@@ -20,6 +24,7 @@ from qstudy.quant.quantizers.sawb import COEFFICIENTS, SawbWeights
 from qstudy.quant.quantizers.sawb_fit import DENSITIES, Moments, best_clip, fit
 from qstudy.training.module import TransducerModule
 
+EDGE = load_accelerator("edge_nna")
 SEEDS = st.integers(0, 10_000)
 pytestmark = pytest.mark.usefixtures("one_thread")  # small tensors
 
@@ -309,6 +314,19 @@ def test_four_bits_everywhere_with_one_scale_per_tensor() -> None:
     layers = {"*": {"weight": 3}, "joiner.*": {"granularity": "channel"}}
     bit_map = build_policy({"name": "int4_e2e", "layers": layers}).bit_map(talkative().shapes())
     assert [bits.granularity for bits in bit_map.values()] == ["tensor"] * 4 + ["channel"] * 3
+
+
+def test_cells_in_float_are_priced_on_the_cpu() -> None:
+    """The policy has no integer arithmetic for them: a hand-over there and back at every frame, as native_int's."""
+    layers = {"*": {"weight": 4, "activation": 4, "granularity": "tensor"}}
+    mine, theirs = (
+        simulate(workload(DIGITS, build_policy({"name": name, "layers": layers}).bit_map(DIGITS)), EDGE)
+        for name in ("int4_e2e", "native_int")
+    )
+    assert mine == theirs
+    where = {operator.name: operator.processor for operator in mine.operators}
+    assert {where[name] for name in where if name.endswith("/cell")} == {"cpu"}
+    assert where["joiner.output"] == "accelerator"
 
 
 def test_edges() -> None:

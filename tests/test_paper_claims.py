@@ -7,15 +7,34 @@ import pytest
 
 from benchmarks.paper_claims import e2e_int4
 from benchmarks.paper_claims.models import scaled, sizes
+from qstudy.cli import main
 
-REPORT = Path(__file__).parent.parent / "reports" / "simulator"
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "reports" / "simulator"
 
 
 def test_committed_figures_are_up_to_date() -> None:
     committed = json.loads((REPORT / "claims.json").read_text())["e2e_int4"]
     found = e2e_int4.price()
-    for form, by_beam in committed["rtf"].items():
-        assert found.rtf[form] == pytest.approx({int(beam): rtf for beam, rtf in by_beam.items()})
+    for fill, priced in committed["filled"].items():
+        for form, by_beam in priced["rtf"].items():
+            assert found.filled[fill].rtf[form] == pytest.approx({int(beam): rtf for beam, rtf in by_beam.items()})
+
+
+def test_the_printed_command_gives_the_committed_search(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (command,) = [line for line in (REPORT / "README.md").read_text().splitlines() if line.startswith("qstudy beams")]
+    main([*command.split()[1:], "--json"])
+    printed = json.loads(capsys.readouterr().out)["latency_ms"]
+    committed = json.loads((REPORT / "claims.json").read_text())["search"][-1]["curves"]["latency_ms"]
+    assert committed == {form: pytest.approx(printed[form]) for form in ("FP16", "INT8", "INT4")}
+    page = (ROOT / "README.md").read_text()
+    assert f"`{command}`" in page
+    for row, beam in ((0, 1), (3, 8), (5, 32)):
+        cells = [str(beam), *(f"{printed[form][row]:.2f}" for form in committed)]
+        assert f"| {' | '.join(cells)} |" in page
 
 
 def test_parameters_of_the_models() -> None:

@@ -14,6 +14,7 @@ import qstudy
 from qstudy.errors import UserError
 from qstudy.quant.deep_lstm import DeepLSTM
 from qstudy.quant.layers import Quantizable, Rate, quantizable
+from qstudy.quant.operators import LayerNorm
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import build_policy
 
@@ -250,6 +251,7 @@ class Own(nn.Linear):
         nn.GRU(2, 2),
         nn.LSTM(4, 4, proj_size=2),
         nn.Embedding(4, 4, max_norm=1.0),
+        nn.LayerNorm((2, 2)),
         Own(2, 2),
         nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)),
     ],
@@ -270,6 +272,26 @@ def test_what_stays_in_float_is_said(layer: nn.Module, tmp_path: Path) -> None:
             parameter.zero_()
     qstudy.load(tmp_path / "model.qst", into=fresh)
     assert all(torch.equal(a, b) for a, b in zip(fresh[1].parameters(), layer.parameters(), strict=True))
+
+
+def test_the_accelerator_normalizes_in_fixed_point(tmp_path: Path) -> None:
+    """torch's normalization has a twin as well; without a bias it is left alone, in every file as in memory."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.LayerNorm(16, bias=False), nn.Linear(16, 4))
+    fresh, x = copy.deepcopy(model), torch.rand(5, 8)
+    in_float = model(x)
+    qstudy.quantize(model, {"name": "accelerator_aware", "layers": {"*": {"weight": 8, "activation": 8}}})
+    assert type(model[1]) is LayerNorm
+    assert type(model[2]) is nn.LayerNorm
+    qstudy.calibrate(model, [x])
+    normalized: list[Tensor] = []
+    model[1].register_forward_hook(lambda layer, inputs, output: normalized.append(output))
+    torch.testing.assert_close(model(x), in_float, atol=0.2, rtol=0)
+    units = normalized[0] * 2**12  # 16 bits for [-8, 8)
+    assert torch.equal(units, units.round())
+    qstudy.pack(model).save(tmp_path / "model.qst")
+    qstudy.load(tmp_path / "model.qst", into=fresh)
+    assert torch.equal(fresh(x), model.eval()(x))
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:

@@ -109,11 +109,9 @@ def test_widths_that_nothing_holds() -> None:
     assert np.isfinite(latencies).tolist() == [True, False]
 
 
-def test_unknown_kind_and_beam() -> None:
+def test_unknown_kind() -> None:
     with pytest.raises(UserError, match="kind"):
         workload([LayerShape("layer", "rnn", ((8, 8),))], {})
-    with pytest.raises(UserError, match="beam"):
-        workload([LAYER], {}, beam=0)
 
 
 def test_of_equally_fast_placements_the_one_that_computes_least_is_taken() -> None:

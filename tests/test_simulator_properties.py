@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qstudy.bits import WIDTHS, BitMap, LayerBits
 from qstudy.hardware.accelerator import DATAFLOWS, Accelerator, Handover, Memory, Mode, Processor
+from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.stream import Speech
 from qstudy.hardware.workload import workload
@@ -41,6 +42,8 @@ processors = st.builds(
     nonlinear_per_cycle=log_floats(0.01, 100),
     weights_per_cycle=st.none() | log_floats(0.5, 500),
 )
+arrays = processors.filter(lambda processor: processor.dataflow != "vector")
+processors |= arrays.map(lambda array: replace(array, fill="overlapped"))
 memories = st.builds(
     Memory,
     sram_kib=st.just(0.0) | log_floats(1, 20000),
@@ -48,7 +51,7 @@ memories = st.builds(
     dram_gb_per_s=log_floats(0.01, 100),
     dram_latency_us=log_floats(0.01, 10),
 )
-cpus = processors.map(lambda cpu: replace(cpu, modes=(Mode(32, 32), *cpu.modes), dataflow="vector"))
+cpus = processors.map(lambda cpu: replace(cpu, modes=(Mode(32, 32), *cpu.modes), dataflow="vector", fill="serial"))
 handovers = st.builds(Handover, latency_us=log_floats(0.1, 1000), gb_per_s=log_floats(0.01, 10))
 accelerators = st.builds(
     Accelerator,
@@ -71,7 +74,7 @@ quickly = settings(max_examples=60, deadline=None)
 
 
 def latency(bit_map: BitMap, accelerator: Accelerator, beam: int = 1) -> float:
-    return simulate(workload(DIGITS, bit_map, beam=beam), accelerator, SPEECH).latency_ms
+    return simulate(workload(DIGITS, bit_map, search=Search(beam)), accelerator, SPEECH).latency_ms
 
 
 @quickly

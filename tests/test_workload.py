@@ -9,6 +9,7 @@ from digits_shapes import DIGITS
 from qstudy.bits import WITHOUT_MATRICES, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.workload import KINDS, Operator, layer_operators, workload
@@ -82,7 +83,7 @@ def test_amortized_branch_costs_its_share() -> None:
 
 
 def test_beam_multiplies_work_per_label() -> None:
-    greedy, beam = workload(DIGITS, {}), workload(DIGITS, {}, beam=4)
+    greedy, beam = workload(DIGITS, {}), workload(DIGITS, {}, search=Search(4))
     for one, four in zip(greedy.operators, beam.operators, strict=True):
         assert four.macs == one.macs * (4 if one.per_label else 1)
 
@@ -99,7 +100,7 @@ def test_sizes_give_the_shapes_of_the_model(tmp_path: Path) -> None:
     assert list(sizes.shapes) == DIGITS[1:]  # all but normalization
     assert sizes.bit_map["encoder.lstm.2"] == LayerBits(4, 8)
     assert sizes.bit_map["joiner.output"] == LayerBits(8, 8)
-    assert (sizes.name, sizes.beam) == ("tiny", 2)
+    assert (sizes.name, sizes.search) == ("tiny", Search(2))
 
 
 def test_conformer_sizes(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import pandas as pd
 
 from analysis.series import rows, series
 from analysis.study import Study
-from analysis.tables.table import Column, Row, Table, interval, rate
-from analysis.text import MIB, number, percent
+from analysis.tables.claims import not_worse
+from analysis.tables.table import Column, Row, Table, rate
+from analysis.text import MIB, number
 from qstudy.bits import FLOAT
 
 NAMES = (Column("kind", "Quantized"), Column("policy", "Policy"))
 KEYS = ["kind", "name"]
-RATES = {"": "wer"} | {f"_{name}": name for name in ("low", "high", "within", "spread", "seeds", "runs")}
+RATES = {"": "wer"} | {f"_{name}": name for name in ("low", "high", "not_worse", "spread", "seeds", "runs")}
 COSTS = {"": "mib", "_step_ms": "step_ms"}
 
 
@@ -21,12 +22,15 @@ def wer_by_width(study: Study) -> Table | None:
     if series(study).empty:
         return None
     found = rows(study).rename(columns={"n": "seeds"})
-    found["within"] = ((found.policy != "float") & (found.wer <= found.float_high)).astype(float)
+    shown = not_worse(study)
+    cells = zip(found.width, found["name"] + ", " + found.kind, strict=True)
+    found["not_worse"] = [float((int(width), method) in shown) for width, method in cells]
     frame, widths = _wide(found, "wer", RATES)
-    columns = [rate(f"wer_{width}", _header(width), f"wer_{width}_within") for width in widths]
+    columns = [rate(f"wer_{width}", _header(width), f"wer_{width}_not_worse") for width in widths]
     caption = (
         f"WER (%) on {study.described_split} by weight width, every layer alike, with 95 % bootstrap intervals over "
-        f"utterances{_seeds(found)}. Where several settings share a cell, it shows the one in the middle.{_bold(study)}"
+        f"utterances{_seeds(found)}. Where several settings share a cell, it shows the one in the middle. "
+        "Bold: shown to be not worse than float, see the claims."
     )
     return Table("wer_by_width", "Word error rate by bit width", caption, frame, (*NAMES, *columns))
 
@@ -52,7 +56,7 @@ def _wide(found: pd.DataFrame, key: str, parts: Mapping[str, str]) -> tuple[pd.D
     frame = pd.DataFrame(
         {f"{key}_{width}{part}": wide[column, width] for width in widths for part, column in parts.items()}
     )
-    whole = [name for name in frame if name.endswith(("_runs", "_seeds", "_within"))]
+    whole = [name for name in frame if name.endswith(("_runs", "_seeds", "_not_worse"))]
     return frame.astype(dict.fromkeys(whole, "Int64")).reset_index(names=["kind", "policy"]), widths
 
 
@@ -71,11 +75,3 @@ def _cost(key: str, header: str) -> Column:
 def _seeds(found: pd.DataFrame) -> str:
     most = int(found.seeds.max())
     return "" if most == 1 else f", or the standard deviation over up to {most} seeds where there are several"
-
-
-def _bold(study: Study) -> str:
-    one = study.reference
-    if one is None or pd.isna(one.high):
-        return ""
-    ends = interval(one.low, one.high, one.spread, 1)
-    return f" Bold: not above the float baseline's interval, {percent(one.wer)} {ends}."

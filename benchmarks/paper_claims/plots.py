@@ -16,6 +16,7 @@ from benchmarks.paper_claims.aat import PAPER_SAVING as AAT_SAVING
 from benchmarks.paper_claims.e2e_int4 import PAPER_RTF, PAPER_SPEEDUP, E2EInt4
 from benchmarks.paper_claims.s8bqat import BANDWIDTHS, S8BQAT
 from benchmarks.paper_claims.s8bqat import PAPER_SAVING as S8BQAT_SAVING
+from benchmarks.paper_claims.search import Searched
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers tell them apart in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -38,29 +39,57 @@ def _tidy(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def e2e_int4(result: E2EInt4, path: Path) -> None:
-    """Real-time factor and speed-up over the beam."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for (form, rtf), colour, marker in zip(result.rtf.items(), COLOURS, MARKERS, strict=False):
-        left.plot(list(rtf), list(rtf.values()), color=colour, marker=marker, label=form)
-        if form != "FP16":
-            speedups = [result.speedup(form, beam) for beam in rtf]
-            right.plot(list(rtf), speedups, color=colour, marker=marker, label=f"FP16 to {form}")
+    """Real-time factor and speed-up over the beam, with tiles that follow each other or overlap."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    for (fill, priced), style in zip(result.filled.items(), ("-", ":"), strict=True):
+        for (form, rtf), colour, marker in zip(priced.rtf.items(), COLOURS, MARKERS, strict=False):
+            line = {"color": colour, "marker": marker, "ls": style}
+            left.plot(list(rtf), list(rtf.values()), **line, label=f"{form}, {fill}")
+            if form != "FP16":
+                speedups = [priced.speedup(form, beam) for beam in rtf]
+                right.plot(list(rtf), speedups, **line, label=f"FP16 to {form}, {fill}")
     left.axhline(PAPER_RTF, **CLAIM)
     left.text(1, PAPER_RTF, f"paper, INT4: {PAPER_RTF}", va="bottom", fontsize=9)
     right.axhline(PAPER_SPEEDUP, **CLAIM)
     right.text(1, PAPER_SPEEDUP, f"paper, FP16 to INT4: {PAPER_SPEEDUP}x", va="bottom", fontsize=9)
-    left.set_yscale("log")
-    left.yaxis.set_major_formatter(ScalarFormatter())
-    left.yaxis.set_minor_formatter(ScalarFormatter())
-    left.tick_params(axis="y", which="minor", labelsize=7)
+    _logarithmic(left)
     for axis in (left, right):
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(list(result.rtf["FP16"]), [str(beam) for beam in result.rtf["FP16"]])
-        axis.legend(frameon=False, fontsize=9, loc="best")
+        _beams(axis, list(result.filled["serial"].rtf["FP16"]))
     right.set_ylim(0)
     _tidy(left, "Real-time factor, language model fusion included", "beam", "seconds of computing per second")
     _tidy(right, "Speed-up", "beam", "times faster")
+    for axis in (left, right):
+        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     save(figure, path)
+
+
+def search(results: list[Searched], path: Path) -> None:
+    """Latency of the whole search over the beam."""
+    figure, axes = plt.subplots(2, -(-len(results) // 2), figsize=(11, 7.5), layout="constrained")
+    for axis, result in zip(axes.flat, results, strict=True):
+        curves = result.curves
+        for (form, latencies), colour, marker in zip(curves.latency_ms.items(), COLOURS, MARKERS, strict=False):
+            axis.plot(curves.beams, latencies, color=colour, marker=marker, label=form)
+        axis.axhline(curves.latency_ms["FP16"][0], color="0.6", lw=1, ls=":")
+        _logarithmic(axis)
+        _beams(axis, list(curves.beams))
+        _tidy(axis, f"{result.title}\non {curves.accelerator}", "beam", "")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("user-perceived latency, ms")
+    axes[0, 0].legend(frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _logarithmic(axis: Axes) -> None:
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(ScalarFormatter())
+    axis.tick_params(axis="y", which="minor", labelsize=7)
+
+
+def _beams(axis: Axes, beams: list[int]) -> None:
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(beams, [str(beam) for beam in beams])
 
 
 def s8bqat(results: list[S8BQAT], path: Path) -> None:

@@ -14,12 +14,13 @@ from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
+from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload
 from qstudy.named import trusting
-from qstudy.workloads import load_workload, with_widths
+from qstudy.workloads import Fused, load_workload, with_widths
 
 STYLES = {
     "compute": "green",
@@ -42,6 +43,10 @@ def simulate(
     compare: str | None = None,
     bits: str | None = None,
     beam: int | None = None,
+    expansions: float | None = None,
+    labels_per_hypothesis: float | None = None,
+    lm: Path | None = None,
+    source_lm: Path | None = None,
     manifest: Path | None = None,
     operators: bool = False,
     plot: Path | None = None,
@@ -56,7 +61,14 @@ def simulate(
         compare: what to put beside it: another accelerator, another model, or other widths (w8a8).
         bits: widths to price instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those
             layers alone.
-        beam: hypotheses that the decoder carries; the model's own or 1.
+        beam: hypotheses that the search carries, all in one batch; the model's own or 1.
+        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
+            more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
+            synchronous).
+        labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
+            label of the transcript; 1, or more for those that are dropped.
+        lm: a language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
+        source_lm: the source domain's language model, for density ratio fusion.
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
         operators: one row per operator instead of one per layer.
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
@@ -64,15 +76,16 @@ def simulate(
     """
     if plot is not None:
         require_picture(plot)
-        others = [Path(name) for name in (accelerator, compare, manifest) if name is not None]
+        others = [Path(name) for name in (accelerator, compare, manifest, lm, source_lm) if name is not None]
         require_other(plot, "--plot", model, *others)
-    speech = _speech(manifest) if manifest else REFERENCE
+    speech = speech_of(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
+    search, fused = Search(beam, expansions, labels_per_hypothesis), {"external_lm": lm, "source_lm": source_lm}
     with trusting(trust):
-        work = load_workload(model, bits, beam)
+        work = load_workload(model, bits, search, fused)
         pairs = [(work, machine)]
         if compare is not None:
-            pairs.append(_other(compare, work, machine, beam))
+            pairs.append(_other(compare, work, machine, search, fused))
     reports = [price(w, a, speech) for w, a in pairs]
     if json:
         values = [report.to_dict() for report in reports]
@@ -85,13 +98,15 @@ def simulate(
         write_plot(reports, [machine for _, machine in pairs], plot)
 
 
-def _other(compare: str, work: Workload, machine: Accelerator, beam: int | None) -> tuple[Workload, Accelerator]:
+def _other(
+    compare: str, work: Workload, machine: Accelerator, search: Search, fused: Fused
+) -> tuple[Workload, Accelerator]:
     """What `--compare` names: an accelerator, a model, or widths."""
     path = Path(compare)
     if compare in profile_names() or (path.suffix in (".yaml", ".yml") and _is_accelerator(path)):
         return work, load_accelerator(compare)
     if path.exists():
-        return load_workload(path, None, beam), machine
+        return load_workload(path, None, search, fused), machine
     return replace(work, bit_map=with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
 
 
@@ -107,7 +122,7 @@ def require_picture(path: Path) -> None:
         raise UserError(f"plot: {path} must end in {', '.join(PICTURES)}.")
 
 
-def _speech(manifest: Path) -> Speech:
+def speech_of(manifest: Path) -> Speech:
     """Durations and label counts (characters) of a manifest's utterances."""
     utterances = read_manifest(manifest)
     return Speech(tuple(u.duration for u in utterances), tuple(len(u.text) for u in utterances))

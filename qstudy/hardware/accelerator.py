@@ -14,6 +14,8 @@ from qstudy.yaml_file import load_yaml
 PROFILES = Path(__file__).parent / "profiles"
 Dataflow = Literal["weight_stationary", "output_stationary", "vector"]
 DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
+Fill = Literal["serial", "overlapped"]
+FILLS: tuple[Fill, ...] = get_args(Fill)
 
 Rate = Annotated[float, Ge(1e-9), Le(1e12)]
 """Something divides by it."""
@@ -49,6 +51,9 @@ class Processor:
     """Columns of the array; for `vector`, rows x columns are the lanes along the inner dimension."""
     dataflow: Dataflow
     modes: Annotated[tuple[Mode, ...], MinLen(1)]
+    fill: Fill = "serial"
+    """Whether an array begins a tile when the last one has left it (`serial`), or while that is still computed, from a
+    second set of registers in each cell (`overlapped`)."""
     cores: Whole = 1
     """Arrays that share the output channels of a product."""
     elementwise_per_cycle: Rate = 1.0
@@ -60,6 +65,10 @@ class Processor:
     their width, 16 bits at half of it. Absent: as fast as they are needed."""
     elementwise_pj: Amount = 0.0
     """Picojoules per element-wise or non-linear operation."""
+
+    def __post_init__(self) -> None:
+        if self.dataflow == "vector" and self.fill != "serial":
+            raise UserError(f"fill: vector lanes have no tile to fill; leave out {self.fill!r}.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pictures of `qstudy simulate`: a roofline and where the time goes, for one report or two side by side."""
+"""The pictures of `qstudy simulate` (a roofline and where the time goes) and `qstudy beams` (latency over beams)."""
 
 from math import atan, degrees
 from pathlib import Path
@@ -10,9 +10,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.ticker import ScalarFormatter
 
 from qstudy.files import replacing
 from qstudy.hardware.accelerator import Accelerator
+from qstudy.hardware.beams import BeamCurves
 from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in grey by their lightness.
@@ -53,6 +55,28 @@ def write_plot(reports: list[Report], accelerators: list[Accelerator], path: Pat
         top.sharey(axes[0, 0])
     axes[0, 0].autoscale(axis="y")
     figure.legend(handles=_legend(reports), loc="outside lower center", ncols=6, frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+    plt.close(figure)
+
+
+def write_beam_plot(curves: BeamCurves, path: Path) -> None:
+    """Draw latencies over beams, one line for each of the widths that the device computes in; raises as above."""
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for (name, latencies), colour, marker in zip(curves.latency_ms.items(), COLOURS.values(), "osD^vP", strict=False):
+        points = [(beam, ms) for beam, ms in zip(curves.beams, latencies, strict=True) if ms is not None]
+        axis.plot(*zip(*points, strict=True) if points else ([], []), color=colour, marker=marker, label=_plain(name))
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(curves.beams, [str(beam) for beam in curves.beams])
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(ScalarFormatter())
+    axis.tick_params(axis="y", which="minor", labelsize=7)
+    axis.set_title(_plain(f"{curves.model} on {curves.accelerator}"), loc="left", fontweight="bold")
+    axis.set(xlabel="beam, hypotheses", ylabel="user-perceived latency, ms")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=150)
     plt.close(figure)

@@ -1,6 +1,7 @@
 """Models from a YAML of sizes alone, so that a published model can be priced without its weights.
 
-A file has a `name`, a list of `layers`, and may have `bits` (ordered glob patterns, as in a run's policy) and `beam`.
+A file has a `name`, a list of `layers`, and may have `bits` (ordered glob patterns, as in a run's policy) and what its
+search is like: `beam`, `expansions`, `labels_per_hypothesis` (see `Search`).
 Each entry of `layers` has a `name` and a `kind` with that kind's sizes:
 
 | kind | sizes |
@@ -27,7 +28,8 @@ from pydantic import StringConstraints
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
-from qstudy.hardware.workload import MOST_HYPOTHESES, Workload, workload
+from qstudy.hardware.search import GREEDY, Beam, Expansions, LabelsPerHypothesis, Search
+from qstudy.hardware.workload import Workload, workload
 from qstudy.yaml_file import load_yaml
 
 Size = Annotated[int, Ge(1), Le(1_000_000)]
@@ -41,11 +43,16 @@ TIMING: dict[str, Any] = {
     "frames": Annotated[int, Ge(1), Le(100_000)],
     "after_end": bool,
 }
+SEARCH: dict[str, Any] = {
+    "beam": Beam,
+    "expansions": Expansions,
+    "labels_per_hypothesis": LabelsPerHypothesis,
+}
 FIELDS: dict[str, Any] = {
     "name": Name,
     "layers": Annotated[list[dict[str, Any]], MinLen(1)],
     "bits": dict[str, dict[str, Any]],
-    "beam": Annotated[int, Ge(1), Le(MOST_HYPOTHESES)],
+    **SEARCH,
     "source": Any,
 }
 MOST_LAYERS = 10_000
@@ -58,12 +65,32 @@ class Sizes:
     name: str
     shapes: tuple[LayerShape, ...]
     bit_map: BitMap
-    beam: int = 1
+    search: Search = GREEDY
 
-    def workload(self, bit_map: BitMap | None = None, beam: int | None = None) -> Workload:
-        """Its operators, in the file's widths and beam or in others."""
+    def workload(self, bit_map: BitMap | None = None, search: Search = GREEDY) -> Workload:
+        """Its operators, in the file's widths and search or in others."""
         chosen = self.bit_map if bit_map is None else bit_map
-        return workload(self.shapes, chosen, beam=self.beam if beam is None else beam, name=self.name)
+        return workload(self.shapes, chosen, search=search.or_else(self.search), name=self.name)
+
+    def fused_with(self, language_model: "Sizes", name: str) -> "Sizes":
+        """This recognizer, whose hypotheses a language model scores label by label, as its layers `name.*`.
+
+        Raises:
+            UserError: the recognizer has no decoder, the other is no language model, or the name is taken.
+        """
+        if odd := [s for s in language_model.shapes if s.matrices and (s.every_ms is not None or not s.per_label)]:
+            raise UserError(f"{name}: {odd[0].name} runs not per label alone, as layers of a language model do.")
+        decoder = next((shape for shape in reversed(self.shapes) if shape.per_label), None)
+        if decoder is None:
+            raise UserError(f"{name}: {self.name} has no layer that runs per label; a language model scores labels.")
+        added = tuple(
+            replace(shape, name=f"{name}.{shape.name}", after_end=decoder.after_end, twice=decoder.twice)
+            for shape in language_model.shapes
+        )
+        if taken := {shape.name for shape in self.shapes} & {shape.name for shape in added}:
+            raise UserError(f"{name}: {self.name} has a layer {min(taken)} already; leave this language model out.")
+        widths = {f"{name}.{layer}": bits for layer, bits in language_model.bit_map.items()}
+        return replace(self, shapes=self.shapes + added, bit_map=self.bit_map | widths)
 
 
 def load_sizes(path: Path) -> Sizes:
@@ -72,7 +99,7 @@ def load_sizes(path: Path) -> Sizes:
     Raises:
         UserError: the file is missing or no YAML, or a field is missing, unknown, of the wrong type or out of bounds.
     """
-    values = {"name": path.stem, "beam": 1, "bits": {}, **load_yaml(path)}
+    values = {"name": path.stem, "bits": {}, **load_yaml(path)}
     _require_known(values, FIELDS, str(path))
     if "layers" not in values:
         raise UserError(f"{path}: layers: needs a list of at least one layer.")
@@ -85,7 +112,8 @@ def load_sizes(path: Path) -> Sizes:
         raise UserError(f"{path}: layers: two layers have the same name; names must differ.")
     with naming(f"{path}: bits"):
         bit_map = resolve(found["bits"], shapes)
-    return Sizes(found["name"], shapes, bit_map, found["beam"])
+    search = Search(**{name: found[name] for name in SEARCH if name in found})
+    return Sizes(found["name"], shapes, bit_map, search)
 
 
 def _shapes(entry: dict[str, Any], path: Path, number: int) -> list[LayerShape]:

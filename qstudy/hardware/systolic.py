@@ -1,15 +1,16 @@
 """Compute cycles of a matrix product on a systolic array, or on the vector lanes of a CPU.
 
 A product of M input vectors (M, K) with weights (K, N) is cut into tiles of the array's size; tiles at the edges take
-as long as full ones. The array's cycle counts are those of SCALE-Sim (Samajdar et al. 2018, arXiv 1811.02883;
-Raj et al. 2025, arXiv 2504.15377), which `tests/oracles/` checks.
+as long as full ones. Tiles that follow each other serially take the cycles of SCALE-Sim (Samajdar et al. 2018, arXiv
+1811.02883; Raj et al. 2025, arXiv 2504.15377), which `tests/oracles/` checks; tiles that overlap, those that
+`tests/test_systolic.py` counts cell by cell.
 """
 
 from typing import Any
 
 import numpy as np
 
-from qstudy.hardware.accelerator import Mode, Processor
+from qstudy.hardware.accelerator import Dataflow, Fill, Mode, Processor
 
 
 def ceil_div(a: Any, b: Any) -> Any:
@@ -17,7 +18,7 @@ def ceil_div(a: Any, b: Any) -> Any:
     return -(-a // b)
 
 
-def tiles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str) -> Any:
+def tiles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Dataflow) -> Any:
     """How many tiles the product is cut into; arrays broadcast."""
     if dataflow == "weight_stationary":
         return ceil_div(k, rows) * ceil_div(n, columns)
@@ -26,19 +27,25 @@ def tiles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str) -> Any
     return m * n  # one dot product after the other
 
 
-def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: str) -> Any:
+def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Dataflow, fill: Fill = "serial") -> Any:
     """Cycles of (M, K) x (K, N) on one array of `rows` x `columns` cells; arrays broadcast.
 
     Weight-stationary: a tile of weights is loaded (rows), then M vectors stream through it, skewed (rows + columns - 2
     more). Output-stationary: K cycles stream past a tile of outputs, skewed alike; finished outputs leave while the
-    others still run.
+    others still run, one per column and cycle.
+
+    `serial`: a tile begins when the one before has left the array. `overlapped`: every cell has a second register, for
+    the next tile's weight or for the finished output, so that a tile's stream follows the one before it; but not
+    sooner than each column, at one a cycle, has taken `rows` weights or given as many outputs. The first filling and
+    the last emptying remain: one tile alone takes the same either way.
     """
     count = tiles(m, k, n, rows, columns, dataflow)
-    if dataflow == "weight_stationary":
-        return count * (2 * rows + columns + m - 2)
-    if dataflow == "output_stationary":
-        return count * (rows + columns + k - 2)
-    return count * ceil_div(k, rows * columns)
+    if dataflow == "vector":
+        return count * ceil_div(k, rows * columns)
+    stream = m if dataflow == "weight_stationary" else k
+    alone = stream + rows + columns - 2 + (rows if dataflow == "weight_stationary" else 0)
+    following = np.maximum(stream, rows) if fill == "overlapped" else alone
+    return count * following + np.minimum(count, 1) * (alone - following)
 
 
 def weight_tiles_and_cycles(m: Any, k: Any, n: Any, processor: Processor, mode: Mode) -> tuple[Any, Any]:
@@ -50,4 +57,4 @@ def weight_tiles_and_cycles(m: Any, k: Any, n: Any, processor: Processor, mode: 
     n = ceil_div(n, processor.cores)
     k = np.ceil(k / max(mode.macs, 1.0)).astype(np.int64)
     array = (processor.rows, processor.columns, processor.dataflow)
-    return tiles(1, k, n, *array), array_cycles(m, k, n, *array) / min(mode.macs, 1.0)
+    return tiles(1, k, n, *array), array_cycles(m, k, n, *array, processor.fill) / min(mode.macs, 1.0)

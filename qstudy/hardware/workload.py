@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 
 from qstudy.bits import BitMap, LayerShape, Then
 from qstudy.errors import UserError
+from qstudy.hardware.search import GREEDY, Search
 
-MOST_HYPOTHESES = 10_000
-"""Beams are narrower."""
 MOST_WORK = 10**15
 """Multiply-accumulates of one run of an operator at most: what is counted in 64 bits then stays exact."""
 
@@ -88,7 +87,7 @@ def workload(
     shapes: Sequence[LayerShape],
     bit_map: BitMap,
     *,
-    beam: int = 1,
+    search: Search = GREEDY,
     cpu_operators: Sequence[str] = (),
     name: str = "model",
 ) -> Workload:
@@ -97,20 +96,28 @@ def workload(
     Args:
         shapes: the model's layers, in the order of execution.
         bit_map: widths by layer name; layers that it does not name compute in float.
-        beam: hypotheses that the decoder carries: work per label, and work at joint periods, is done for each.
+        search: work per label, and at joint frames, is done for each of its hypotheses, as often as it says.
         cpu_operators: glob patterns of operators that run on the CPU whatever the widths say, to price one operator's
             hand-over alone; a bit map says the same of all cells by its placement `products`.
         name: for the report.
 
     Raises:
-        UserError: a layer's kind is unknown, the beam is out of bounds, or an operator too large.
+        UserError: a layer's kind is unknown, or an operator too large.
     """
-    if not 1 <= beam <= MOST_HYPOTHESES:
-        raise UserError(f"beam: {beam!r} must lie between 1 and {MOST_HYPOTHESES}.")
     operators = [operator for shape in shapes for operator in layer_operators(shape)]
-    searched = [replace(op, vectors=op.vectors * beam) if op.per_label else op for op in operators]
+    searched = [_searched(op, search) if op.per_label else op for op in operators]
     placed = [replace(op, on_cpu=any(fnmatchcase(op.name, glob) for glob in cpu_operators)) for op in searched]
     return Workload(tuple(_with_first_pass(placed, shapes)), bit_map, name)
+
+
+def _searched(operator: Operator, search: Search) -> Operator:
+    """What one hypothesis does, as the search has it done for all of them at once."""
+    batch = replace(operator, vectors=operator.vectors * (search.beam or 1))
+    if batch.every_ms is None:
+        return replace(batch, per_label=batch.per_label * (search.labels_per_hypothesis or 1.0))
+    if search.expansions is None:
+        return batch
+    return replace(batch, every_ms=batch.every_ms / search.expansions, per_label=0.0)
 
 
 def _with_first_pass(operators: list[Operator], shapes: Sequence[LayerShape]) -> list[Operator]:

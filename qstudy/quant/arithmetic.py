@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from qstudy.quant.packed import PackedArithmetic
+    from qstudy.quant.packed.arithmetics import PackedArithmetic
 
 LSTMState = tuple[Tensor, Tensor]
 """Hidden state h and cell state c of one LSTM layer, each (1, B, H) float32."""
@@ -110,7 +110,7 @@ class TrainingArithmetic(Arithmetic):
 
     @abstractmethod
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the device gets instead of the float matrices: see `qstudy.quant.packed` for the names."""
+        """What the device gets instead of the float matrices: see `qstudy.quant.packed.arithmetics` for the names."""
 
 
 def block_diagonal_product(x: Tensor, weight: Tensor) -> Tensor:

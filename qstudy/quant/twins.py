@@ -5,12 +5,14 @@ from torch import nn
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.deep_lstm import DeepLSTM
 from qstudy.quant.layers import UNKNOWN, Embedding, Linear, Quantizable, quantizable
+from qstudy.quant.operators import LayerNorm
 
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: Linear,
     nn.Embedding: Embedding,
     nn.Conv1d: Conv1d,
     nn.LSTM: DeepLSTM,
+    nn.LayerNorm: LayerNorm,
 }
 """torch's layer -> ours. Other classes, those derived from these among them, stay as they are: their forward pass may
 be anything."""
@@ -33,10 +35,12 @@ def convert_layers(model: nn.Module) -> None:
 
 def _convertible(module: nn.Module) -> bool:
     """Whether a layer of torch's class computes as its twin does: an LSTM that projects its hidden state, a table that
-    renormalizes its rows, and a weight that is computed (weight norm, pruning) do not."""
-    own = module._parameters
+    renormalizes its rows, a normalization over several dimensions or without a bias, and a weight that is computed
+    (weight norm, pruning) do not."""
+    own, normalized = module._parameters, getattr(module, "normalized_shape", None)
     plain = "weight" in own or "weight_ih_l0" in own
-    return plain and not getattr(module, "proj_size", 0) and getattr(module, "max_norm", None) is None
+    vectors = normalized is None or (len(normalized) == 1 and own.get("bias") is not None and "weight" in own)
+    return plain and vectors and not getattr(module, "proj_size", 0) and getattr(module, "max_norm", None) is None
 
 
 def left_in_float(model: nn.Module) -> list[str]:

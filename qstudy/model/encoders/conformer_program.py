@@ -11,7 +11,7 @@ from qstudy.model.encoders.conformer_state import BlockState, StreamStates
 from qstudy.quant.integer.accumulator import QParams, recording
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.operators import LayerNorm
-from qstudy.quant.packed import PackedInteger, PackedProduct
+from qstudy.quant.packed.arithmetics import PackedInteger, PackedProduct
 from qstudy.quant.packed.conformer_loops import conformer_blocks
 from qstudy.quant.packed.program import PackedRows, loops_accept
 

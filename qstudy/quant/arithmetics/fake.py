@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, Windows, block_diagonal_product, whole
 from qstudy.quant.integer.accumulator import device_qparams
 from qstudy.quant.integer.layers import integer_product
-from qstudy.quant.packed import (
+from qstudy.quant.packed.arithmetics import (
     PackedArithmetic,
     PackedFake,
     PackedGroups,

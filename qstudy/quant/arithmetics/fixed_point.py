@@ -16,7 +16,7 @@ from qstudy.quant.fixed_point.softmax import fixed_point_softmax
 from qstudy.quant.integer.accumulator import QParams, device_qparams, record, rescale
 from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
 from qstudy.quant.integer.matmul import integer_matmul
-from qstudy.quant.packed import PackedArithmetic, PackedFixedPoint, PackedProduct
+from qstudy.quant.packed.arithmetics import PackedArithmetic, PackedFixedPoint, PackedProduct
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 

@@ -14,9 +14,9 @@ from qstudy.named import asked_by
 from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.packed import file as packed_file
+from qstudy.quant.packed.arithmetics import PackedArithmetic  # all are known by their names then
 from qstudy.quant.packed.bitpack import pack
 from qstudy.quant.packed.layer import (
-    PackedArithmetic,
     StoredLayer,
     TensorType,
     compare,

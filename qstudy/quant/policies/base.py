@@ -25,6 +25,8 @@ class QuantPolicy(ABC):
     placement = "products"
     """Where layers run unless `layers` says otherwise (`LayerBits.placement`): a policy that does not train with the
     accelerator's own operators has to keep the error-prone ones on the CPU."""
+    granularity = "channel"
+    """Which weights share a scale unless `layers` says otherwise (`LayerBits.granularity`)."""
     trains = True
     """Whether fine-tuning follows; False: calibration alone."""
     refuses: tuple[Refusal, ...] = ()
@@ -42,10 +44,11 @@ class QuantPolicy(ABC):
         Raises:
             UserError: a pattern that matches no layer, or asks for what this policy refuses.
         """
-        return self.checked(self.resolved(list(shapes), LayerBits(placement=self.placement)))
+        return self.checked(self.resolved(list(shapes)))
 
-    def resolved(self, shapes: Sequence[LayerShape], default: LayerBits) -> BitMap:
+    def resolved(self, shapes: Sequence[LayerShape]) -> BitMap:
         """What `layers` says of each layer, in the widths that this layer has."""
+        default = LayerBits(granularity=self.granularity, placement=self.placement)
         bit_map = resolve(self.layers, shapes, default)
         return {shape.name: self.widths(shape, bit_map[shape.name]) for shape in shapes if shape.quantizable}
 

@@ -54,6 +54,7 @@ class Int4E2E(NativeInt):
     """
 
     name = "int4_e2e"
+    granularity = "tensor"
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Int4E2E(NativeInt):
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
         """Widths by layer, one scale per tensor by default; the edges' widths override those of `layers`."""
         shapes = list(shapes)
-        bit_map = self.resolved(shapes, LayerBits(granularity="tensor"))
+        bit_map = self.resolved(shapes)
         driven = [
             shape.name for shape in shapes if shape.matrices and shape.activations and bit_map[shape.name].quantized
         ]

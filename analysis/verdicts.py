@@ -1,0 +1,70 @@
+"""Verdicts: what the difference between two settings shows, refutes, or leaves open.
+
+A claim says that a difference lies below a bound: below 0 is better; below a tenth of the float control's error rate,
+a margin stated beforehand, is not worse. It is shown, or refuted, where the bootstrap distribution of the difference
+lies on one side of the bound; over the claims of a table by Holm's step-down procedure (Holm 1979, "A simple
+sequentially rejective multiple test procedure"), so that the chance of a single false verdict is 5 % for the table.
+"""
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from analysis.differences import Difference
+from analysis.text import counted
+
+MARGIN = 0.1
+"""Of the control's error rate: what loses less is not worse."""
+LEVEL = 0.05
+SHOWN, REFUTED, OPEN = "shown", "refuted", "cannot be told"
+
+
+class Verdict(NamedTuple):
+    """On one claim."""
+
+    word: str
+    """`shown`, `refuted` or `cannot be told`."""
+    utterances: float = np.nan
+    """Where it cannot be told: how many utterances would tell, if the difference stayed what it is; NaN: unknown."""
+
+    def __str__(self) -> str:
+        if self.word != OPEN or np.isnan(self.utterances):
+            return self.word
+        return f"{OPEN} ({counted(int(self.utterances), 'utterance')} would)"
+
+
+def verdicts(gaps: Sequence[Difference], bounds: Sequence[float]) -> list[Verdict]:
+    """For every difference whether it lies below its bound; corrected for their number."""
+    found, claims = [Verdict(OPEN)] * len(gaps), list(zip(gaps, bounds, strict=True))
+    chances = [_chances(*claim) for claim in claims]
+    left = sorted(range(len(gaps)), key=lambda which: min(chances[which]))
+    while left and min(chances[left[0]]) <= _level(left):
+        above, below = chances[which := left.pop(0)]
+        found[which] = Verdict(SHOWN if above < below else REFUTED)
+    for which in left:
+        found[which] = Verdict(OPEN, _needed(*claims[which], _level(left)))
+    return found
+
+
+def _level(left: Sequence[int]) -> float:
+    """Of the next one of these claims, on either side."""
+    return LEVEL / 2 / len(left)
+
+
+def _chances(gap: Difference, bound: float) -> tuple[float, float]:
+    """Share of the draws that do not lie below the bound, and of those that do not lie above it; 1 if unknown."""
+    if np.isnan(gap.draws).any():
+        return 1.0, 1.0
+    count = len(gap.draws) + 1
+    return (1 + int((gap.draws >= bound).sum())) / count, (1 + int((gap.draws <= bound).sum())) / count
+
+
+def _needed(gap: Difference, bound: float, level: float) -> float:
+    """How many utterances would tell at this level: the distribution narrows with the root of their number."""
+    distance, deviation = abs(bound - gap.value), float(gap.draws.std())
+    if not distance > 0 or not deviation > 0 or not gap.utterances:
+        return np.nan
+    needed = gap.utterances * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
+    return float(f"{needed:.1e}") if needed > gap.utterances else np.nan

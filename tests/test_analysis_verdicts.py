@@ -1,0 +1,126 @@
+"""Differences between settings, and what they show."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import analysis_study as made
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.differences import DRAWS, Difference, difference, same_seeds
+from analysis.study import Study
+from analysis.verdicts import LEVEL, OPEN, REFUTED, SHOWN, Verdict, verdicts
+
+
+def record(name: str, errors: list[int], words: list[int], **more: Any) -> dict[str, Any]:
+    scores = {"test": {"wer": sum(errors) / sum(words)}}
+    edits = {"test": {"errors": " ".join(map(str, errors)), "words": " ".join(map(str, words))}}
+    made_by = {"run": name, "policy": "ptq", "state": "complete", "study": "made", "config": {"name": name}}
+    return {**made_by, "metrics": scores, "utterances": edits, **more}
+
+
+def pair(*records: dict[str, Any]) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
+    """The study of two settings, `a` and `b`, and the runs of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = made.study(Path(folder), list(records))
+    return study, *(study.trials[study.trials.run.str.startswith(name)] for name in "ab")
+
+
+counts = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(1, 6)), min_size=1, max_size=30)
+
+
+@settings(max_examples=25, deadline=None)
+@given(counts)
+def test_the_difference_of_two_runs_is_that_of_their_errors(drawn: list[tuple[int, int, int]]) -> None:
+    first, second, words = (list(column) for column in zip(*drawn, strict=True))
+    study, mine, theirs = pair(record("a", first, words), record("b", second, words))
+    there, back = difference(study, mine, theirs), difference(study, theirs, mine)
+    assert (there.value, there.low, there.high) == (-back.value, pytest.approx(-back.high), pytest.approx(-back.low))
+    assert not difference(study, mine, mine).draws.any()
+
+
+def test_the_interval_covers_the_true_difference() -> None:
+    dice = np.random.default_rng(1)
+    covered = 0
+    for _ in range(100):
+        hard = dice.random(100) < 0.3  # for both runs
+        errors = [(hard * (dice.random(100) < share)).astype(int).tolist() for share in (0.5, 0.8)]
+        gap = difference(*pair(record("a", errors[0], [4] * 100), record("b", errors[1], [4] * 100)))
+        covered += gap.low <= 0.3 * (0.5 - 0.8) / 4 <= gap.high
+    assert 0.9 <= covered / 100 <= 1
+
+
+def test_seeds_are_compared_with_their_own() -> None:
+    """What a seed has in common cancels out; a seed that only one of both has does not count."""
+    words = [5] * 40
+    runs = [record("b0", [2] * 40, words, seed=0), record("b1", [0] * 40, words, seed=1)]
+    runs += [record("a0", [3] * 40, words, seed=0), record("a1", [1] * 40, words, seed=1)]
+    study, mine, theirs = pair(*runs, record("a2", [5] * 40, words, seed=2))
+    gap = difference(study, *same_seeds(mine, theirs))
+    assert (gap.value, gap.low, gap.high) == tuple(map(pytest.approx, (0.2, 0.2, 0.2)))
+    alone = same_seeds(mine[mine.seed == 2], theirs)
+    assert [len(runs) for runs in alone] == [1, 2]
+
+
+def test_without_errors_by_utterance_intervals_have_to_lie_apart() -> None:
+    far = {"test": {"wer": 0.08, "wer_low": 0.064, "wer_high": 0.096}}
+    near = {"test": {"wer": 0.02, "wer_low": 0.016, "wer_high": 0.024}}
+    runs = (record("a", [1], [5], metrics=far, utterances=None), record("b", [1], [5], metrics=near))
+    gap = difference(*pair(*runs))
+    assert (gap.value, gap.low, gap.high) == (
+        pytest.approx(0.06),
+        pytest.approx(0.064 - 0.024, abs=1e-3),
+        pytest.approx(0.096 - 0.016, abs=1e-3),
+    )
+
+
+def test_luck_of_seeds_is_in_the_interval() -> None:
+    """Settings that are equal on average, but not seed by seed."""
+    words = [5] * 40
+    runs = [record(f"{name}{seed}", [each] * 40, words, seed=seed) for name, each, seed in SEEDS]
+    study, mine, theirs = pair(*runs)
+    gap = difference(study, mine, theirs)
+    assert (gap.value, gap.low, gap.high) == tuple(map(pytest.approx, (0, -0.2, 0.2)))
+
+
+SEEDS = [("a", 3, 0), ("a", 1, 1), ("b", 2, 0), ("b", 2, 1)]
+
+
+def normal(value: float, deviation: float, utterances: int = 100) -> Difference:
+    return Difference(value, value + deviation * np.random.default_rng(3).standard_normal(DRAWS), utterances)
+
+
+def test_shown_refuted_or_open() -> None:
+    gaps = [normal(-0.01, 0.002), normal(0.01, 0.002), normal(0.002, 0.002), Difference(0.1, np.array([np.nan]))]
+    found = verdicts(gaps, [0.0, 0.0, 0.004, 0.0])
+    assert [one.word for one in found] == [SHOWN, REFUTED, OPEN, OPEN]
+    # the distance is one deviation; 2.24 leave 1.25 % on one side: two claims are left
+    assert found[2].utterances == pytest.approx(100 * 2.24**2, rel=0.1)
+    assert str(found[2]).startswith("cannot be told (")
+    assert str(found[3]) == OPEN
+
+
+def test_with_as_many_utterances_as_it_says_it_can_be_told() -> None:
+    (before,) = verdicts([normal(-0.001, 0.001)], [0.0])
+    (after,) = verdicts([normal(-0.001, 0.99 * 0.001 * (100 / before.utterances) ** 0.5)], [0.0])
+    assert (before.word, after.word) == (OPEN, SHOWN)
+
+
+def test_many_claims_are_held_to_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What alone would be shown is not, beside many that nothing is known of."""
+    likely, noise = normal(-0.0023, 0.001), [normal(0, 0.001)] * 9
+    assert verdicts([likely], [0.0]) == [Verdict(SHOWN)]
+    assert verdicts([likely, *noise], [0.0] * 10)[0].word == OPEN
+    assert verdicts([normal(-0.004, 0.001), *noise], [0.0] * 10)[0].word == SHOWN
+
+
+def test_a_table_without_any_difference_is_seldom_wrong() -> None:
+    dice, wrong = np.random.default_rng(5), 0
+    for _ in range(200):
+        gaps = [normal(value, 1.0) for value in dice.standard_normal(20)]
+        wrong += any(one.word != OPEN for one in verdicts(gaps, [0.0] * 20))
+    assert wrong / 200 <= 2 * LEVEL

@@ -1,0 +1,90 @@
+"""Finished runs at today's prices."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import run_config
+
+from qstudy.cli import main
+from qstudy.training.record import read_record
+from qstudy.training.run import run
+
+POLICY = {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}}
+
+
+@pytest.fixture(scope="module")
+def accelerator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of the user's own."""
+    profile = yaml.safe_load((Path(__file__).parents[1] / "qstudy/hardware/profiles/edge_nna.yaml").read_text())
+    path = tmp_path_factory.mktemp("profiles") / "mine.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, accelerator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of few steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    steps = {"steps": 2}
+    config = run_config(corpus, folder, policy=POLICY, accelerator=[str(accelerator)], training=steps, finetune=steps)
+    run(config, folder / "mine", name="mine")
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    main(["reprice", *arguments])
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_a_changed_accelerator_changes_the_latency_alone(
+    finished: Path, accelerator: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished / "mine/record.json"
+    before = json.loads(path.read_text())
+    assert "0 of 1 runs" in said(capsys, str(finished))
+    assert json.loads(path.read_text()) == before
+    profile = yaml.safe_load(accelerator.read_text())
+    profile["cpu"]["clock_mhz"] /= 2
+    accelerator.write_text(yaml.safe_dump(profile))
+    assert "1 of 1 runs" in said(capsys, str(finished / "mine"))
+    after = json.loads(path.read_text())
+    (was,), (now,) = before.pop("latency").values(), after.pop("latency").values()
+    assert after == before
+    assert now["latency_ms"] > was["latency_ms"]
+    read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"accelerator": ["gone.yaml"]}, "gone.yaml"),
+        ({"policy": {"name": "subprocess.Popen"}}, "--trust"),
+        ({"policy": {"name": "native_int", "layers": {"nothing": {"weight": 4}}}}, "nothing"),
+    ],
+    ids=str,
+)
+def test_what_a_record_asks_for_must_be_there(
+    change: dict[str, Any], named: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("record.json", "model.qst"):
+        (tmp_path / name).write_bytes((finished / "mine" / name).read_bytes())
+    record = json.loads((tmp_path / "record.json").read_text())
+    record["config"] |= change
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as stopped:
+        main(["reprice", str(tmp_path)])
+    complaint = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert named in complaint
+    assert str(tmp_path / "record.json") in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reprice", str(tmp_path)])
+    assert f"{tmp_path} holds no finished run" in capsys.readouterr().err
