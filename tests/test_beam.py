@@ -199,7 +199,8 @@ def test_hypotheses_are_distinct_and_in_order_with_times(search: str) -> None:
     for hypotheses, length in zip(
         found(SEARCHES[search](8), model, encoded(model, 3), [15, 9, 1]), (15, 9, 1), strict=True
     ):
-        assert len({tuple(each.labels) for each in hypotheses}) == len(hypotheses) == 8
+        assert len({tuple(each.labels) for each in hypotheses}) == len(hypotheses)
+        assert 4 <= len(hypotheses) <= 8  # fewer where some became one
         assert scores(hypotheses).tolist() == sorted(scores(hypotheses).tolist(), reverse=True)
         for each in hypotheses:
             assert len(each.frames) == len(each.labels)
