@@ -1,7 +1,9 @@
 """`qstudy tune-fusion`: what it writes and how it goes on; the n-best lists of `qstudy transcribe`."""
 
+import gzip
 import json
 import re
+import shlex
 from pathlib import Path
 
 import optuna
@@ -14,6 +16,8 @@ from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
 from qstudy.sweep.fusion import best, open_fusion_study, tune
 from qstudy.training.kneser_ney import estimate
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,27 @@ def test_of_equals_the_smallest_weights_are_best() -> None:
     study = optuna.create_study()
     tune(study, ["lm_weight"], 5, 0, lambda weights: (0.25, 0.5))
     assert best(study).params == {"lm_weight": 0.0}
+
+
+def test_commands_of_the_readme(
+    folder: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the small model in place of theirs."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Beam search and fusion")[2]
+    commands = section.partition("```\n")[2].partition("```")[0].splitlines()
+    for name in ("sweeps/base", "corpora"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "sweeps" / "base" / "commands.qst").symlink_to(folder / "model.qst")
+    (tmp_path / "corpora" / "commands").symlink_to(corpus)
+    (tmp_path / "world.arpa.gz").write_bytes(gzip.compress((folder / "lm.arpa").read_bytes()))
+    (tmp_path / "some.wav").symlink_to(read_manifest(corpus / "dev.jsonl")[0].audio)
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        program, *arguments = shlex.split(command.replace("--trials 30", "--trials 2"))
+        assert program == "qstudy"
+        main(arguments)
+    assert "WER" in capsys.readouterr().out
+    assert len(commands) == 3
 
 
 @pytest.mark.parametrize(
