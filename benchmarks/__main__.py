@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import amortized, conformer, data, gpu, loss, memory, qat, report, simulator, streaming, table
+from benchmarks import amortized, beam, conformer, data, gpu, loss, memory, qat, report, simulator, streaming, table
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -19,6 +19,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "streaming": streaming.rows,
     "conformer": conformer.rows,
     "amortized": amortized.rows,
+    "beam": beam.rows,
     "memory": memory.rows,
     "simulator": simulator.rows,
     "data": data.rows,

@@ -28,6 +28,7 @@ LEGEND = (
     "Conformer frame: 40 ms, batch 1, one thread: projection and causal blocks that see 16 frames back;",
     "onnxruntime int8: quantize_dynamic of the same graph.",
     "Amortized encoder: 4 s in one call, batch 1, random weights; floor: the cheap branch alone.",
+    "Beam search: through encoder frames that are there, one thread; torchaudio: RNNTBeamSearch, one by one.",
     "Report: tables, figures and page, in a process of its own; its memory: the peak of that process.",
     "Features: read, checked, computed and written, all threads; opened again: as every run does; neither has a tail.",
 )

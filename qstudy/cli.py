@@ -38,9 +38,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
+    "data text": Command("qstudy.data.corpora.sentences:text", "text for language models"),
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
+    "train-lm": Command("qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels"),
+    "perplexity": Command(
+        "qstudy.commands.perplexity:perplexity", "how well a language model foresees a text", ("model",)
+    ),
     "presets": Command("qstudy.commands.presets:presets", "models to train by their names, and what they cost"),
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
+    "tune-fusion": Command(
+        "qstudy.commands.tune_fusion:tune_fusion", "how much language models count, by a dev set", ("model",)
+    ),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
     "branches": Command(

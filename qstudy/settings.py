@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
-from qstudy.fields import Share, Text, check_fields, checked, merged
+from qstudy.fields import Dropout, Few, Share, Text, Units, check_fields, checked, merged
 from qstudy.presets import load_preset
 
 Hertz = Annotated[float, Ge(0), Le(96_000)]
@@ -112,6 +112,23 @@ class ModelConfig:
         named_part("encoder", self.encoder)
         named_part("predictor", self.predictor)
         named_part("joiner", {"name": "additive", **self.joiner})
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """How large a language model is: an embedding, LSTM layers, a linear layer to the labels."""
+
+    embedding: Units = 128
+    """Size of a label's row."""
+    hidden: Units = 512
+    """H, size of each LSTM layer."""
+    layers: Few = 2
+    """LSTM layers."""
+    dropout: Dropout = 0.0
+    """Of each layer's output, while training."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from typing import Literal
 
 from qstudy.errors import UserError
 from qstudy.files import require_other, write_text
+from qstudy.recognize.options import Decoding, told
 
 
 def evaluate(
     model: Path,
     manifest: Path,
-    decode: Literal["greedy"] = "greedy",
+    decoding: Decoding,
     pass_: Literal["first", "last"] = "last",
     json: bool = False,
     hypotheses: Path | None = None,
@@ -26,7 +27,8 @@ def evaluate(
     Args:
         model: A packed model (.qst) or a checkpoint (.ckpt).
         manifest: JSON lines with audio_filepath, duration, text.
-        decode: How labels are searched.
+        decoding: YAML file of how labels are searched: any of decode, beam, search, prune, max_labels, lm, lm_weight,
+            source_lm, source_weight, length_reward, fusion.
         pass_: Which pass of a cascaded encoder is decoded.
         json: Print one JSON object instead of a line of text.
         hypotheses: File to write the recognized texts to, one JSON line per utterance.
@@ -36,6 +38,7 @@ def evaluate(
     """
     from qstudy.data.feature_set import FeatureSet
     from qstudy.named import trusting
+    from qstudy.recognize.build import build_decoder
     from qstudy.training.conclude import recognize, score
     from qstudy.training.load import load_recognizer
 
@@ -44,10 +47,11 @@ def evaluate(
     with trusting(trust):
         recognizer = load_recognizer(model)
     recognizer.decode_from(pass_)
+    decoder = build_decoder(decoding, recognizer.tokenizer)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")
-    texts, seconds = recognize(recognizer.model, features, recognizer.tokenizer, manifest.name)
+    texts, seconds = recognize(recognizer.model, features, recognizer.tokenizer, manifest.name, decoder)
     scores = score(features, texts, seconds)
     if hypotheses is not None:
         pairs = zip(features.texts, texts, strict=True)
@@ -56,7 +60,7 @@ def evaluate(
     if json:
         print(
             json_format.dumps(
-                {"model": str(model), "manifest": str(manifest), "decode": decode, "pass": pass_, **scores}
+                {"model": str(model), "manifest": str(manifest), **told(decoding), "pass": pass_, **scores}
             )
         )
         return

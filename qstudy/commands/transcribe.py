@@ -1,12 +1,18 @@
 """`qstudy transcribe`: text from sound files."""
 
+import json as json_format
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from qstudy.errors import UserError
+from qstudy.fields import checked
+from qstudy.recognize.options import Decoding, Width
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qstudy.recognize.decoder import Hypothesis
     from qstudy.recognize.recognizer import Recognizer
 
 STREAM_MS = 100  # a microphone's worth of samples at a time
@@ -15,7 +21,10 @@ STREAM_MS = 100  # a microphone's worth of samples at a time
 def transcribe(
     model: Path,
     audio: list[Path],
+    decoding: Decoding,
     stream: bool = False,
+    nbest: Width = 1,
+    json: bool = False,
     pass_: Literal["first", "last"] = "last",
     trust: Path | None = None,
 ) -> None:
@@ -24,26 +33,41 @@ def transcribe(
     Args:
         model: A packed model (.qst) or a checkpoint (.ckpt).
         audio: Sound files, any sample rate.
+        decoding: YAML file of how labels are searched: any of decode, beam, search, prune, max_labels, lm, lm_weight,
+            source_lm, source_weight, length_reward, fusion.
         stream: Feed the sound in pieces of 100 ms, as a microphone would, and show the text as it grows.
+        nbest: Hypotheses to print, best first, each behind the logarithm of its probability; needs a beam search.
+        json: Print one JSON object per file, with the labels of each hypothesis and the seconds at which they begin.
         pass_: Which pass of a cascaded encoder is decoded; the text of the first grows until the last replaces it.
         trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
+    checked(Width, nbest, "--nbest")
+    if nbest > decoding.width:
+        raise UserError(f"--nbest: {nbest} hypotheses need a beam of as many; say --decode beam --beam {nbest}.")
     import torch
 
     from qstudy.data.audio import read_audio
     from qstudy.named import trusting
+    from qstudy.recognize.build import build_decoder
     from qstudy.training.load import load_recognizer
 
     with trusting(trust):
         recognizer = load_recognizer(model)
     recognizer.decode_from(pass_)
+    recognizer.decoder = build_decoder(decoding, recognizer.tokenizer)
     for path in audio:
         samples = torch.from_numpy(read_audio(path, recognizer.features.sample_rate))
-        text = _stream(recognizer, samples) if stream else recognizer.transcribe(samples)
-        print(text if len(audio) == 1 else f"{path}: {text}")
+        found = (_stream(recognizer, samples) if stream else recognizer.listen(samples))[:nbest]
+        texts = [recognizer.tokenizer.decode(each.labels) for each in found]
+        if json:
+            print(json_format.dumps({"audio": str(path), "hypotheses": [*map(recognizer.describe, found)]}))
+            continue
+        lines = texts if nbest == 1 else [f"{each.score:9.3f}  {text}" for each, text in zip(found, texts, strict=True)]
+        for line in lines:
+            print(line if len(audio) == 1 else f"{path}: {line}")
 
 
-def _stream(recognizer: "Recognizer", samples: "Tensor") -> str:
+def _stream(recognizer: "Recognizer", samples: "Tensor") -> "list[Hypothesis]":
     from qstudy.recognize.recognizer import RecognizerStream
 
     stream = RecognizerStream(recognizer)
@@ -54,4 +78,4 @@ def _stream(recognizer: "Recognizer", samples: "Tensor") -> str:
             print(f"\r{text}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
-    return stream.finish()
+    return stream.hypotheses()

@@ -14,6 +14,8 @@ from qstudy.errors import UserError
 Labels = Annotated[int, Ge(2), Le(1_000_000)]
 """V, the number of labels, the blank included."""
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+SPACE = "\u2581"
+"""Stands for a space where white space separates labels, as in SentencePiece's pieces."""
 
 
 class Tokenizer(ABC):
@@ -33,6 +35,14 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, labels: Sequence[int]) -> str:
         """The text of labels (no blanks among them); any sequence has one."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """How labels 1 .. size - 1 are written where white space separates them (n-gram files), each differently.
+
+        Raises:
+            UserError: two labels would be written alike.
+        """
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +69,11 @@ class CharTokenizer(Tokenizer):
 
     def decode(self, labels: Sequence[int]) -> str:
         return "".join(self.alphabet[label - 1] for label in labels)
+
+    def names(self) -> list[str]:
+        if SPACE in self.alphabet and " " in self.alphabet:
+            raise UserError(f"tokenizer: alphabet {self.alphabet!r} has a space and {SPACE}, which stands for it.")
+        return [SPACE if character.isspace() else character for character in self.alphabet]
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "characters", "alphabet": self.alphabet}
@@ -111,6 +126,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def decode(self, labels: Sequence[int]) -> str:
         return self._pieces.decode([int(label) for label in labels])
+
+    def names(self) -> list[str]:
+        return [self._pieces.id_to_piece(label) for label in range(1, self.size)]
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "sentencepiece", "model": base64.b64encode(self.model).decode()}

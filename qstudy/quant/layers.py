@@ -205,6 +205,8 @@ class LSTM(nn.LSTM, Quantizable):
 
     def forward(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
         """Run over x (B, T, inputs): (B, T, hidden) and the state after the last frame."""
+        if self.arithmetic is None and x.shape[1] == 1 and state is not None and not torch.is_grad_enabled():
+            return self._one_frame(x, state)
         if self.arithmetic is None:
             output: tuple[Tensor, LSTMState] = nn.LSTM.forward(self, x, state)
             return output
@@ -212,6 +214,11 @@ class LSTM(nn.LSTM, Quantizable):
             zeros = x.new_zeros(1, len(x), self.hidden_size)
             state = (zeros, zeros)
         return self.arithmetic.lstm(x, state, list(self._weights()))
+
+    def _one_frame(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """As `nn.LSTM` on x (B, 1, inputs), for decoders: oneDNN's LSTM arranges its weights anew at every call."""
+        h, c = torch._VF.lstm_cell(x[:, 0], (state[0][0], state[1][0]), *self._weights())
+        return h.unsqueeze(1), (h.unsqueeze(0), c.unsqueeze(0))
 
     def _weights(self) -> Iterator[Tensor]:
         return (getattr(self, name) for name in self.twin_state)

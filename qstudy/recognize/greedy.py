@@ -1,14 +1,15 @@
 """Greedy transducer decoding, batched; each utterance advances on its own clock."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qstudy.model import RNNT
 from qstudy.model.predictors import BLANK, PredictorState
-
-MAX_LABELS_PER_FRAME = 8  # fewer cuts words when a label lags behind (2 breaks characters at 90 ms frames)
+from qstudy.recognize.decoder import Decoder, Hypothesis
+from qstudy.recognize.options import MAX_LABELS_PER_FRAME as MAX_LABELS_PER_FRAME
 
 
 @dataclass
@@ -29,21 +30,6 @@ def start(model: RNNT, batch: int, device: torch.device) -> GreedyState:
     blank = torch.full((batch,), BLANK, device=device)
     vector, state = model.predictor.advance(blank, model.predictor.start(batch, device))
     return GreedyState(model.joiner.predictor(vector), state, [[] for _ in range(batch)])
-
-
-@torch.no_grad()
-def greedy_labels(model: RNNT, features: Tensor, lengths: Tensor) -> list[list[int]]:
-    """The labels of whole utterances; none where one is shorter than an encoder frame.
-
-    Args:
-        model: the transducer, in evaluation mode.
-        features: log-mel energies (B, F, D) float32.
-        lengths: valid frames (B,) int64.
-    """
-    if features.shape[1] < model.encoder.chunk_frames:  # layers need not work on tensors without a frame
-        return [[] for _ in features]
-    encoded, lengths, _ = model.encoder(features, lengths)
-    return greedy(model, encoded, lengths).hypotheses
 
 
 @torch.no_grad()
@@ -83,3 +69,29 @@ def _emit(model: RNNT, state: GreedyState, best: Tensor, who: Tensor) -> None:
     state.predicted[who] = model.joiner.predictor(vector)
     for part, new in zip(state.predictor, after, strict=True):
         part[:, who] = new
+
+
+class Greedy(Decoder):
+    """Greedy search as a recognizer asks for it."""
+
+    def accept(self, model: RNNT, encoded: Tensor, lengths: Tensor, state: Any = None) -> GreedyState:
+        return greedy(model, encoded, lengths, state)
+
+    def labels(self, state: Any) -> list[list[int]]:
+        found: list[list[int]] = state.hypotheses
+        return found
+
+    def finish(self, model: RNNT, state: Any) -> list[list[Hypothesis]]:
+        return [[Hypothesis(labels)] for labels in self.labels(state)]
+
+
+@torch.no_grad()
+def greedy_labels(model: RNNT, features: Tensor, lengths: Tensor) -> list[list[int]]:
+    """The labels of whole utterances; none where one is shorter than an encoder frame.
+
+    Args:
+        model: the transducer, in evaluation mode.
+        features: log-mel energies (B, F, D) float32.
+        lengths: valid frames (B,) int64.
+    """
+    return Greedy().best(model, features, lengths)

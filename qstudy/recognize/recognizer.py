@@ -16,7 +16,8 @@ from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.named import asked_by
 from qstudy.quant.packed.model import PackedModel, fill_packed
-from qstudy.recognize.greedy import GreedyState, greedy, greedy_labels
+from qstudy.recognize.decoder import Decoder, Hypothesis
+from qstudy.recognize.greedy import Greedy
 from qstudy.settings import FeatureSettings, ModelConfig
 
 Pass = Literal["first", "last"]
@@ -32,15 +33,28 @@ class Recognizer:
         self.features = features
         self.tokenizer = tokenizer
         self.filterbank = Filterbank(features)
+        self.decoder: Decoder = Greedy()
+        """The search; another one may be put in its place."""
 
     def transcribe(self, samples: Tensor) -> str:
         """Recognize a whole utterance: samples (N,) float32 in [-1, 1] at the features' sample rate."""
-        return self.recognize(extract(self.filterbank, samples))
+        return self.tokenizer.decode(self.listen(samples)[0].labels)
+
+    def listen(self, samples: Tensor) -> list[Hypothesis]:
+        """As `transcribe`: what the utterance may have been, best first."""
+        return self.hypotheses(extract(self.filterbank, samples))
 
     @torch.no_grad()
-    def recognize(self, frames: Tensor) -> str:
-        """Recognize a whole utterance by its features (F, D) float32."""
-        return self.tokenizer.decode(greedy_labels(self.model, frames.unsqueeze(0), torch.tensor([len(frames)]))[0])
+    def hypotheses(self, frames: Tensor) -> list[Hypothesis]:
+        """What a whole utterance may have been, best first, by its features (F, D) float32."""
+        return self.decoder.decode(self.model, frames.unsqueeze(0), torch.tensor([len(frames)]))[0]
+
+    def describe(self, hypothesis: Hypothesis) -> dict[str, Any]:
+        """A hypothesis, JSON-able: its text, score and labels, and the seconds at which each label's frame begins."""
+        frame_s = self.model.encoder.output_ms / 1000
+        times = None if hypothesis.frames is None else [round(frame * frame_s, 3) for frame in hypothesis.frames]
+        text = self.tokenizer.decode(hypothesis.labels)
+        return {"text": text, "score": hypothesis.score, "labels": hypothesis.labels, "times_s": times}
 
     def decode_from(self, which: Pass) -> None:
         """Choose the pass of the encoder that is decoded; at first it is the last.
@@ -65,7 +79,7 @@ class RecognizerStream:
         self._filterbank = FilterbankStream(recognizer.filterbank)
         self._waiting = torch.empty(0, recognizer.features.bins)
         self._encoder: Any = None
-        self._decoder: GreedyState | None = None
+        self._decoded: Any = None
         whole = recognizer.model.encoder
         self._live = whole if whole.streams else whole.first_pass
         self._heard: list[Tensor] = []  # frames of the first pass, for the second
@@ -74,20 +88,22 @@ class RecognizerStream:
         """Take the next samples (N,) float32; returns the text so far."""
         return self._hear(self._filterbank.accept(samples))
 
-    @torch.no_grad()
     def finish(self) -> str:
         """Flush the last frames; returns the whole text."""
-        text = self._hear(self._filterbank.finish())
-        model = self.recognizer.model
-        if self._live is model.encoder:
-            return text
+        return self.recognizer.tokenizer.decode(self.hypotheses()[0].labels)
+
+    @torch.no_grad()
+    def hypotheses(self) -> list[Hypothesis]:
+        """As `finish`: what the utterance may have been, best first."""
+        self._hear(self._filterbank.finish())
+        model, decoder = self.recognizer.model, self.recognizer.decoder
         if self._live is None:
-            return self.recognizer.recognize(self._waiting)
-        if not self._heard:
-            return ""
-        encoded = torch.cat(self._heard, 1)
-        lengths = torch.tensor([encoded.shape[1]])
-        return self._text(greedy(model, model.encoder.refine(encoded, lengths), lengths))
+            return self.recognizer.hypotheses(self._waiting)
+        if self._live is not model.encoder and self._heard:
+            encoded = torch.cat(self._heard, 1)
+            lengths = torch.tensor([encoded.shape[1]])
+            self._decoded = decoder.accept(model, model.encoder.refine(encoded, lengths), lengths)
+        return [Hypothesis([])] if self._decoded is None else decoder.finish(model, self._decoded)[0]
 
     @torch.no_grad()
     def _hear(self, frames: Tensor) -> str:
@@ -97,13 +113,12 @@ class RecognizerStream:
         if live is not None and (ready := len(self._waiting) // live.chunk_frames * live.chunk_frames):
             chunk, self._waiting = self._waiting[:ready].unsqueeze(0), self._waiting[ready:]
             encoded, lengths, self._encoder = live(chunk, torch.tensor([ready]), self._encoder)
-            self._decoder = greedy(self.recognizer.model, encoded, lengths, self._decoder)
+            self._decoded = self.recognizer.decoder.accept(self.recognizer.model, encoded, lengths, self._decoded)
             if live is not self.recognizer.model.encoder:
                 self._heard.append(encoded)
-        return self._text(self._decoder)
-
-    def _text(self, decoder: GreedyState | None) -> str:
-        return self.recognizer.tokenizer.decode(decoder.hypotheses[0] if decoder else [])
+        if self._decoded is None:
+            return ""
+        return self.recognizer.tokenizer.decode(self.recognizer.decoder.labels(self._decoded)[0])
 
 
 def describe(
@@ -128,10 +143,17 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
         return _built(packed)
 
 
+def require_recognizer(packed: PackedModel) -> None:
+    """Raise UserError unless a packed model is a recognizer."""
+    if "language_model" in packed.header:
+        raise UserError("this is a language model, no recognizer; name a recognizer's file.")
+    if "tokenizer" not in packed.header:
+        raise UserError("this is no recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
+
+
 def _built(packed: PackedModel) -> Recognizer:
     header = packed.header
-    if "tokenizer" not in header:
-        raise UserError("this is no recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
+    require_recognizer(packed)
     features = fill(FeatureSettings, header.get("features"), "features")
     config = fill(ModelConfig, header.get("model"), "model")
     tokenizer = tokenizer_from_dict(header.get("tokenizer"))

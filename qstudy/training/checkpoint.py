@@ -27,6 +27,7 @@ from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
 CHECKPOINT_FILE = "last.ckpt"
 KEY = "qstudy"  # our entry in Lightning's checkpoint
+KIND = "kind"  # in it: of what else than a recognizer the checkpoint is
 DATA = "data.train"  # in it: what the training manifest held
 
 
@@ -41,15 +42,11 @@ class Checkpoint(L.Callback):
     the old file: fsspec moves the new one from the system's temporary folder, which can be cut short.
     """
 
-    def __init__(self, folder: Path, every: int, config: RunConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, folder: Path, every: int, description: Mapping[str, Any]) -> None:
+        """Args: of the run; steps between two; what the file says of itself, plain values."""
         self.path = folder / CHECKPOINT_FILE
         self.every = every
-        self.description = {
-            "config": to_dict(config),
-            "tokenizer": tokenizer.to_dict(),
-            "start": config.start_identity,
-            DATA: identity(Path(config.data.train)),
-        }
+        self.description = dict(description)
         self._interrupted = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -105,6 +102,16 @@ def _main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def description(config: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a transducer's checkpoint says of itself."""
+    return {
+        "config": to_dict(config),
+        "tokenizer": tokenizer.to_dict(),
+        "start": config.start_identity,
+        DATA: identity(Path(config.data.train)),
+    }
+
+
 def steps_done(path: Path, config: RunConfig) -> int:
     """Steps that a run's checkpoint has behind it.
 
@@ -116,11 +123,16 @@ def steps_done(path: Path, config: RunConfig) -> int:
     then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
     schedule = config.schedule_name
     fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", schedule, DATA)
-    if changed := [field for field in fields if now[field] != then[field]]:
+    require_same(path, {field: now[field] for field in fields}, then)
+    return int(checkpoint["global_step"])
+
+
+def require_same(path: Path, now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+    """Raise UserError unless a checkpoint is of a run in which these were the same; they are named."""
+    if changed := [field for field, value in now.items() if value != then.get(field)]:
         raise UserError(
             f"{path} is of a run with another {', '.join(changed)}; remove {path.parent} or choose another folder."
         )
-    return int(checkpoint["global_step"])
 
 
 def recognizer_from_checkpoint(path: Path) -> Recognizer:
@@ -135,6 +147,24 @@ def pack_checkpoint(path: Path) -> PackedModel:
     header = describe(config.model, config.features, tokenizer, config.policy)
     shapes = model.shapes()
     return pack_model(model, policy.bit_map(shapes), shapes, header)
+
+
+def tokenizer_from_checkpoint(path: Path) -> Tokenizer:
+    """The labels of a recognizer's checkpoint."""
+    checkpoint, _ = _read(path)
+    with naming(path):
+        return tokenizer_from_dict(checkpoint[KEY].get("tokenizer"))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What any checkpoint says of itself.
+
+    Raises:
+        UserError: the file is missing, damaged, or not ours.
+    """
+    with naming(path):
+        about: dict[str, Any] = checked(dict[str, Any], read_checkpoint(path).get(KEY), KEY)
+    return about
 
 
 def load_checkpoint(path: Path) -> tuple[RNNT, QuantPolicy, RunConfig, Tokenizer]:
@@ -193,6 +223,8 @@ def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
     checkpoint = read_checkpoint(path)
     with naming(path):
         about = checked(dict[str, Any], checkpoint.get(KEY), KEY)
+        if KIND in about:
+            raise UserError(f"this is a checkpoint of a {about[KIND]}, not of a recognizer; name another.")
         step, state = checkpoint.get("global_step"), checkpoint.get("state_dict")
         if not (isinstance(step, int) and isinstance(state, dict)):
             raise UserError("its step or its weights are missing; train again.")

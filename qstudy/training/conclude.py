@@ -18,7 +18,8 @@ from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
 from qstudy.model.encoders import Encoder
 from qstudy.quant.packed.model import PackedModel, pack_model
-from qstudy.recognize.greedy import greedy_labels
+from qstudy.recognize.decoder import Decoder
+from qstudy.recognize.greedy import Greedy
 from qstudy.recognize.recognizer import Recognizer, describe, recognizer_from_packed
 from qstudy.training.assets import Assets
 from qstudy.training.config import RunConfig, to_dict
@@ -32,26 +33,29 @@ FOLLOWED = 100
 
 
 @torch.no_grad()
-def recognize(model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str = "") -> tuple[list[str], float]:
-    """Decode every utterance greedily.
+def recognize(
+    model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str = "", decoder: Decoder | None = None
+) -> tuple[list[str], float]:
+    """Decode every utterance.
 
     Args:
         model: float, fake-quantized or packed.
         features: the utterances.
         tokenizer: the model's.
         name: of the set, for the progress bar; empty: no bar.
+        decoder: the search; None: greedy.
 
     Returns:
         One text per utterance, in the set's order, and the seconds that it took.
     """
     batches = evaluation_batches(features.lengths)
-    texts = [""] * len(features)
+    texts, search = [""] * len(features), decoder or Greedy()
     training = model.training
     model.eval()
     begin = time.perf_counter()
     for indices in tqdm(batches, desc=f"Decode {name}", unit="batch", disable=None if name else True, leave=False):
         batch = collate(features, indices).to(model.device)
-        for index, labels in zip(indices, greedy_labels(model, batch.features, batch.feature_lengths), strict=True):
+        for index, labels in zip(indices, search.best(model, batch.features, batch.feature_lengths), strict=True):
             texts[index] = tokenizer.decode(labels)
     model.train(training)
     return texts, time.perf_counter() - begin

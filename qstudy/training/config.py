@@ -15,6 +15,7 @@ from qstudy.yaml_file import load_yaml
 
 __all__ = [
     "DataConfig",
+    "Optimization",
     "RunConfig",
     "Schedule",
     "TrainerConfig",
@@ -28,6 +29,8 @@ Precision = Literal["auto", "bf16-mixed", "32-true"]
 Utterances = Annotated[int, Ge(1), Le(1_000_000)]
 Machines = Annotated[int, Ge(1), Le(10_000)]
 Weight = Annotated[float, Ge(0), Le(1000)]
+Rate = Annotated[float, Gt(0), Le(100)]
+Norm = Annotated[float, Gt(0), Le(1e9)]
 
 
 @dataclass
@@ -77,26 +80,40 @@ class TrainerConfig:
 
 
 @dataclass
-class Schedule:
-    """How a model is trained."""
+class Optimization:
+    """How any model is trained."""
 
     steps: Steps = 3000
     """Optimizer steps."""
     batch_size: Utterances = 32
-    """Utterances per step, all devices together."""
-    batch_frames: Annotated[int, Ge(1), Le(10**9)] | None = None
-    """Feature frames per step at most, padding included, before augmentation; long utterances then come in smaller
-    batches. None: no limit."""
+    """Utterances (of a language model: texts) per step, all devices together."""
     accumulate: Utterances = 1
     """Passes per step on each device: divides the memory that a step needs, not its batch."""
-    learning_rate: Annotated[float, Gt(0), Le(100)] = 7e-3
+    learning_rate: Rate = 7e-3
     """Peak of the warm-up; a cosine to 1 % of it follows."""
     warmup: Share = 0.1
     """Share of the steps before the peak."""
     weight_decay: Weight = 0.0
     """Weight decay of AdamW."""
-    clip: Annotated[float, Gt(0), Le(1e9)] = 2.0
+    clip: Norm = 2.0
     """Largest norm of the gradient."""
+    precision: Precision = "auto"
+    """Arithmetic of the unquantized parts while training; `auto`: bf16-mixed where the device multiplies in bfloat16,
+    else 32-true. Evaluation is always float32."""
+    checkpoint_every: Steps = 100
+    """Steps between checkpoints: what a killed run loses at most."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass
+class Schedule(Optimization):
+    """How a transducer is trained."""
+
+    batch_frames: Annotated[int, Ge(1), Le(10**9)] | None = None
+    """Feature frames per step at most, padding included, before augmentation; long utterances then come in smaller
+    batches. None: no limit."""
     ctc_only: Share = 0.12
     """Share of the steps with CTC alone, for the encoder (RNN-T from scratch learns the language, not the audio)."""
     ctc_weight: Weight = 0.3
@@ -105,16 +122,8 @@ class Schedule:
     """The same in the second half."""
     augment_from: Share = 0.1
     """Share of the steps before augmentation begins."""
-    precision: Precision = "auto"
-    """Arithmetic of the unquantized parts while training; `auto`: bf16-mixed where the device multiplies in bfloat16,
-    else 32-true. Evaluation is always float32."""
     evaluate_every: Annotated[int, Ge(0), Le(10**8)] = 0
     """Steps between evaluations on the dev set while training; 0: only at the end."""
-    checkpoint_every: Steps = 100
-    """Steps between checkpoints: what a killed run loses at most."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 def _finetune() -> Schedule:

@@ -19,8 +19,8 @@ from qstudy.data.module import SpeechData
 from qstudy.data.sampler import BatchSampler, PieceSampler
 from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
-from qstudy.training.checkpoint import Checkpoint, Interrupted, steps_done
-from qstudy.training.config import RunConfig, TrainerConfig
+from qstudy.training.checkpoint import Checkpoint, Interrupted, description, steps_done
+from qstudy.training.config import Optimization, RunConfig, Schedule, TrainerConfig
 from qstudy.training.devices import Used, join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
 
@@ -153,27 +153,32 @@ class DevReport(L.Callback):
             self.report(trainer.global_step, float(trainer.callback_metrics["dev_wer"]))
 
 
-def _trainer(config: RunConfig, precision: Used, **parts: Any) -> L.Trainer:
+def new_trainer(devices: TrainerConfig, schedule: Optimization, precision: Used, **parts: Any) -> L.Trainer:
     """Lightning's, as the configuration wants it; `parts` go there as they are."""
-    schedule = config.schedule
     return L.Trainer(
-        **_devices(config.trainer),
+        **_devices(devices),
         max_steps=schedule.steps,
         precision=precision,
         gradient_clip_val=schedule.clip,
         accumulate_grad_batches=schedule.accumulate,
-        val_check_interval=(schedule.evaluate_every or 1) * schedule.accumulate,
         check_val_every_n_epoch=None,
-        limit_val_batches=None if schedule.evaluate_every else 0,
         num_sanity_val_steps=0,
         inference_mode=False,  # what the policies cache while evaluating, they use again in training
-        use_distributed_sampler=False,  # SpeechData deals out the shares
+        use_distributed_sampler=False,  # the data modules deal out the shares
         log_every_n_steps=LOG_EVERY,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         **parts,
     )
+
+
+def _evaluations(schedule: Schedule) -> dict[str, Any]:
+    """When the trainer evaluates."""
+    return {
+        "val_check_interval": (schedule.evaluate_every or 1) * schedule.accumulate,
+        "limit_val_batches": None if schedule.evaluate_every else 0,
+    }
 
 
 def fit(
@@ -202,13 +207,12 @@ def fit(
     precision = used_precision(config.schedule.precision, config.trainer.accelerator)
     waiting = Waiting()
     progress = Progress(name, config.schedule.steps, waiting)
-    checkpoint = Checkpoint(folder, config.schedule.checkpoint_every, config, assets.tokenizer)
+    checkpoint = Checkpoint(folder, config.schedule.checkpoint_every, description(config, assets.tokenizer))
     callbacks: list[L.Callback] = [progress, checkpoint, *([DevReport(report)] if report else [])]
     callbacks += [LearningRateMonitor("step")] if logger else []
     with quiet_lightning():
-        trainer = _trainer(
-            config, precision, profiler=waiting, callbacks=callbacks, logger=logger or False, default_root_dir=folder
-        )
+        parts = {"profiler": waiting, "callbacks": callbacks, "logger": logger or False, "default_root_dir": folder}
+        trainer = new_trainer(config.trainer, config.schedule, precision, **parts, **_evaluations(config.schedule))
         resume = checkpoint.path if checkpoint.path.exists() else None
         if resume is not None:
             steps_done(resume, config)

@@ -1,10 +1,5 @@
 """The LightningModule: an RNN-T under a policy."""
 
-import math
-from typing import Any
-
-import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,26 +7,26 @@ from torchmetrics.text import WordErrorRate
 
 from qstudy.data.module import Batch
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.errors import Diverged
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictors import BLANK
 from qstudy.quant.policies import QuantPolicy
 from qstudy.recognize.greedy import greedy_labels
 from qstudy.training.config import Schedule
+from qstudy.training.policy_module import PolicyModule
 
 
-class TransducerModule(L.LightningModule):
+class TransducerModule(PolicyModule):
     """Trains one transducer: RNN-T loss, an auxiliary CTC head that is never exported, the policy's penalty."""
+
+    model: RNNT
+    schedule: Schedule
 
     def __init__(self, model: RNNT, policy: QuantPolicy, schedule: Schedule, tokenizer: Tokenizer, seed: int) -> None:
         """Args: the model with filled slots, its policy, how to train, its labels, the seed of dropout and the like."""
-        super().__init__()
+        super().__init__(policy, schedule, seed)
         self.model = model
-        self.policy = policy
-        self.schedule = schedule
         self.tokenizer = tokenizer
-        self.seed = seed
         self.dev_wer = WordErrorRate()
         with_ctc = max(schedule.ctc_weight, schedule.ctc_only) > 0
         frame = model.encoder.output_size // model.encoder.reduction
@@ -40,8 +35,7 @@ class TransducerModule(L.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch's loss."""
         progress = self.global_step / self.schedule.steps
-        # so that a resumed run goes on as if nothing had happened, and devices draw numbers of their own
-        torch.manual_seed(_seed(self.seed, self.global_step, index % self.schedule.accumulate, self.global_rank))
+        self.seed_pass(index)
         encoder = self.model.encoder
         encoder.begin_step(progress)
         passes, lengths = encoder.passes(batch.features, batch.feature_lengths)
@@ -74,53 +68,6 @@ class TransducerModule(L.LightningModule):
         self.log("dev_wer", self.dev_wer.compute())
         self.dev_wer.reset()
 
-    def on_train_start(self) -> None:
-        """Let the policy take up where it was: a checkpoint is written before the policy's change after that step."""
-        self.policy.project_(self.model, self.global_step)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Let the policy change the model after the optimizer's step."""
-        self.policy.project_(self.model, self.global_step)
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip the gradient's norm, as Lightning does.
-
-        Raises:
-            Diverged: a gradient is no number, or a weight: integer arithmetic would make some number of it.
-        """
-        norms = {
-            "The gradient": nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf),
-            "A weight": nn.utils.get_total_norm(list(self.parameters())),
-        }
-        for what, norm in norms.items():
-            if not norm.isfinite():
-                raise Diverged(
-                    f"{what} became infinite or no number at step {self.global_step}; lower the learning rate or the "
-                    "policy's penalty, and start again."
-                )
-
-    def configure_optimizers(self) -> Any:
-        """AdamW; linear warm-up, then a cosine to 1 %."""
-        schedule = self.schedule
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
-        )
-
-        def factor(step: int) -> float:
-            progress = (step + 1) / schedule.steps
-            if progress < schedule.warmup:
-                return progress / schedule.warmup
-            rest = (progress - schedule.warmup) / max(1 - schedule.warmup, 1e-9)
-            return max(0.5 * (1 + math.cos(math.pi * min(rest, 1.0))), 0.01)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
-        }
-
     def _ctc_weight(self, progress: float) -> float:
         if progress < self.schedule.ctc_only:
             return 1.0
@@ -134,8 +81,3 @@ class TransducerModule(L.LightningModule):
             log_probabilities, batch.targets, lengths, batch.target_lengths, BLANK, "none", zero_infinity=True
         )
         return losses.mean()  # per utterance, as the RNN-T loss
-
-
-def _seed(*parts: int) -> int:
-    """One seed from several whole numbers."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])

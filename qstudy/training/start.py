@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qstudy.data.tokenizer import Tokenizer
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.model import RNNT
 from qstudy.model.encoders import ENCODERS, Encoder
 from qstudy.model.joiners import JOINERS, Joiner
 from qstudy.model.predictors import PREDICTORS, Predictor
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
+from qstudy.recognize.recognizer import require_recognizer
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig
 
@@ -81,6 +82,8 @@ def _options(where: str, options: Mapping[str, Any], known: Mapping[str, type], 
 
 def _from_packed(path: Path) -> ModelFile:
     packed = PackedModel.load(path)
+    with naming(path):
+        require_recognizer(packed)
 
     def load_weights(model: RNNT) -> RNNT:
         fill_packed(model, packed)

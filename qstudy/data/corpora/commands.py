@@ -25,7 +25,7 @@ from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
 from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts, require_seed
 from qstudy.data.corpora.espeak import Espeak
-from qstudy.data.corpora.grammar import distinct_sentences
+from qstudy.data.corpora.grammar import Domain, distinct_sentences
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
 from qstudy.fields import checked
@@ -120,6 +120,7 @@ def commands(
     dev: int = 300,
     test: int = 300,
     noisy: float = 0.6,
+    domain: Domain = "all",
     processes: int | None = None,
 ) -> None:
     """Synthesize voice-assistant commands with espeak-ng; test sentences and test voices are held out.
@@ -131,6 +132,7 @@ def commands(
         dev: Number of development utterances (new sentences, training voices).
         test: Number of test utterances (new sentences, new voices).
         noisy: Share of utterances with white, pink or babble noise at 10 to 35 dB.
+        domain: Topics of the sentences: home, world (the other half), or all of them.
         processes: How many work at a time; default: one per CPU core. The files do not depend on it.
     """
     counts = {"train": train, "dev": dev, "test": test}
@@ -140,10 +142,12 @@ def commands(
     if not 0 <= noisy <= 1:
         raise UserError(f"--noisy: {noisy} is not a share between 0 and 1.")
     recipe = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}
+    if domain != "all":  # older corpora have no domain, and are of all
+        recipe["domain"] = domain
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        blocks = _blocks(out, seed, noisy, counts)
+        blocks = _blocks(out, seed, noisy, counts, domain)
         begin(out, SPLITS, [audio for block in blocks for audio in block.audio])
         made = list(_synthesize(blocks, processes or os.cpu_count() or 1))
         finish(out, {split: [item for found, item in made if found == split] for split in SPLITS}, recipe)
@@ -170,12 +174,12 @@ def say_block(block: Block) -> list[Utterance]:
     return utterances
 
 
-def _blocks(out: Path, seed: int, noisy: float, counts: dict[str, int]) -> list[Block]:
+def _blocks(out: Path, seed: int, noisy: float, counts: dict[str, int], domain: Domain) -> list[Block]:
     """Draw the sentences, test first: more training data leave test and dev as they are."""
     taken: set[str] = set()
     blocks = []
     for split in reversed(SPLITS):
-        sentences = distinct_sentences(counts[split], random.Random(f"{seed} {split}"), taken)
+        sentences = distinct_sentences(counts[split], random.Random(f"{seed} {split}"), taken, domain)
         starts = range(0, len(sentences), _BLOCK)
         blocks += [Block(split, i, tuple(sentences[i : i + _BLOCK]), out, seed, noisy) for i in starts]
     return blocks

@@ -184,9 +184,19 @@ def _voice(recordings: Sequence[Recording], speaker: str, split: str) -> Voice:
 
 def _draw(generator: np.random.Generator, taken: set[tuple[int, ...]]) -> tuple[int, ...]:
     while True:
-        said = tuple(generator.integers(0, 10, generator.integers(3, 8)).tolist())
+        said = draw_digits(generator)
         if said not in taken:
             return said
+
+
+def draw_digits(generator: np.random.Generator) -> tuple[int, ...]:
+    """A random string of 3 to 7 digits."""
+    return tuple(generator.integers(0, 10, generator.integers(3, 8)).tolist())
+
+
+def spelled(digits: Sequence[int]) -> str:
+    """A string of digits in words."""
+    return " ".join(WORDS[digit] for digit in digits)
 
 
 def _render(split: str, strings: Sequence[DigitString], voices: dict[str, Voice], rate: int) -> list[Utterance]:
@@ -199,5 +209,4 @@ def _render(split: str, strings: Sequence[DigitString], voices: dict[str, Voice]
 def _write(string: DigitString, render: Render, voices: dict[str, Voice], rate: int) -> Utterance:
     samples = render(string, voices, rate)
     write_flac(string.audio, samples, rate)
-    text = " ".join(WORDS[digit] for digit in string.digits)
-    return Utterance(string.audio, len(samples) / rate, text, string.speaker)
+    return Utterance(string.audio, len(samples) / rate, spelled(string.digits), string.speaker)

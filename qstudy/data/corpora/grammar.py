@@ -2,6 +2,11 @@
 
 import random
 import re
+from functools import cache
+from typing import Literal
+
+Domain = Literal["all", "home", "world"]
+"""Topics that sentences are of: all, or one half of them."""
 
 # `name = alternatives`, all equally likely; `{name}` in one is replaced by an alternative of that rule.
 GRAMMAR = """
@@ -156,24 +161,45 @@ phrase = good morning | thank you | where is the train station | how much does i
 tongue = french | spanish | german | italian | japanese | chinese | russian
 """
 
+HOME = ("timer", "alarm", "light", "device", "climate", "door", "music", "volume", "shopping", "reminder", "media")
+"""Topics of the domain `home`; all others are of `world`. Each half has words that the other lacks."""
+
 _SLOT = re.compile(r"\{([^{}]+)\}")
 
 
-def sentence(generator: random.Random, rule: str = "sentence") -> str:
+def sentence(generator: random.Random, domain: Domain = "all") -> str:
     """One random sentence of the grammar: lower-case words."""
-    return _SLOT.sub(lambda slot: sentence(generator, slot[1]), generator.choice(RULES[rule]))
+    return _filled(generator, generator.choice(topics(domain)))
 
 
-def vocabulary() -> set[str]:
-    """All words."""
-    return {word for options in RULES.values() for option in options for word in _SLOT.sub(" ", option).split()}
+def _filled(generator: random.Random, option: str) -> str:
+    return _SLOT.sub(lambda slot: _filled(generator, generator.choice(RULES[slot[1]])), option)
 
 
-def distinct_sentences(count: int, generator: random.Random, taken: set[str]) -> list[str]:
+@cache
+def topics(domain: Domain) -> tuple[str, ...]:
+    """The slots that a domain's sentences begin with, each as often as it is likely: `{timer}`."""
+    every = RULES["sentence"]
+    return tuple(topic for topic in every if domain == "all" or (topic[1:-1] in HOME) == (domain == "home"))
+
+
+def vocabulary(domain: Domain = "all") -> set[str]:
+    """All words of a domain."""
+    words, seen, waiting = set[str](), set[str](), list(topics(domain))
+    while waiting:
+        option = waiting.pop()
+        words.update(_SLOT.sub(" ", option).split())
+        rules = set(_SLOT.findall(option)) - seen
+        seen |= rules
+        waiting += [inner for rule in rules for inner in RULES[rule]]
+    return words
+
+
+def distinct_sentences(count: int, generator: random.Random, taken: set[str], domain: Domain = "all") -> list[str]:
     """`count` different random sentences, none of them in `taken`, to which they are added."""
     found: list[str] = []
     while len(found) < count:
-        candidate = sentence(generator)
+        candidate = sentence(generator, domain)
         if candidate not in taken:
             taken.add(candidate)
             found.append(candidate)

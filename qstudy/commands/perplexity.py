@@ -1,0 +1,38 @@
+"""`qstudy perplexity`."""
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+
+from qstudy.errors import UserError
+
+
+def perplexity(
+    model: Path, text: Path, like: Path | None = None, skip_unknown: bool = False, json: bool = False
+) -> None:
+    """How well a language model foresees a text: the smaller, the better.
+
+    Args:
+        model: A packed language model (.qst) or an n-gram model (.arpa, .arpa.gz).
+        text: Text file, one sentence per line.
+        like: The recognizer whose labels an n-gram model is over (.qst or .ckpt); others know theirs.
+        skip_unknown: Leave out lines with characters that no label covers, and count them, instead of stopping.
+        json: Print one JSON object instead of a line of text.
+    """
+    from qstudy.commands.train_lm import print_score
+    from qstudy.recognize.language import is_arpa, load_language_model
+    from qstudy.recognize.perplexity import perplexity as score
+    from qstudy.training.language_text import read_texts
+    from qstudy.training.load import load_tokenizer
+
+    if is_arpa(model) and like is None:
+        raise UserError(f"--like: {model} does not say what its labels are; name the recognizer.")
+    tokenizer = load_tokenizer(like or model)
+    texts = read_texts(text, tokenizer, skip_unknown)
+    found = asdict(score(load_language_model(model, tokenizer), texts.labels, texts.words))
+    if json:
+        print(json_format.dumps({"model": str(model), "text": str(text), "skipped": texts.skipped, **found}))
+        return
+    print_score(str(text), found)
+    if texts.skipped:
+        print(f"{text}: {texts.skipped:,} lines left out, for characters that no label covers")

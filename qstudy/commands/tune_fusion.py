@@ -1,0 +1,87 @@
+"""`qstudy tune-fusion`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from qstudy.errors import UserError
+from qstudy.fields import Seed, checked
+from qstudy.files import content_hash, file_hash, require_other
+from qstudy.recognize.options import BEAM, Decoding, FusionSettings, Width, save_fusion
+
+Trials = Annotated[int, Ge(1), Le(100_000)]
+
+
+def tune_fusion(
+    model: Path,
+    manifest: Path,
+    out: Path,
+    lm: Path,
+    source_lm: Path | None = None,
+    trials: int = 50,
+    beam: int = BEAM,
+    search: Literal["time", "alignment"] = "time",
+    seed: int = 0,
+    cache: Path = Path("cache"),
+    skip_broken: bool = False,
+    trust: Path | None = None,
+) -> None:
+    """Find how much language models count: the weights with the fewest word errors on a dev set.
+
+    Every trial decodes the set by beam search with other weights; the encoder runs once for all of them. Trials are
+    kept in an SQLite file beside --out: the same command goes on after an interruption, and more --trials add to them.
+
+    Args:
+        model: A packed model (.qst) or a checkpoint (.ckpt).
+        manifest: JSON lines with audio_filepath, duration, text: a dev set, not the one that is reported.
+        out: JSON file of the language models and their weights, for `qstudy evaluate --fusion`.
+        lm: Language model of the texts to come: packed (.qst) or n-grams (.arpa, .arpa.gz).
+        source_lm: Language model of the texts that the recognizer was trained on: density ratio fusion.
+        trials: Weights to try.
+        beam: Hypotheses that are kept.
+        search: As in `qstudy evaluate`.
+        seed: Of the sampler.
+        cache: Folder of the feature cache.
+        skip_broken: Leave out utterances with broken audio or text, instead of stopping.
+        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
+    """
+    checked(Trials, trials, "--trials")
+    checked(Width, beam, "--beam")
+    checked(Seed, seed, "--seed")
+    models = [file for file in (lm, source_lm) if file is not None]
+    storage = out.with_name(f"{out.name}.trials.db")
+    for file in (out, storage):
+        require_other(file, "--out", model, manifest, *models, *([trust] if trust else []))
+    from qstudy.data.feature_set import FeatureSet
+    from qstudy.named import trusting
+    from qstudy.recognize.build import build_beam_search, load_each
+    from qstudy.recognize.fusion import Fusion
+    from qstudy.sweep.fusion import DevSet, Weights, best, open_fusion_study, tried, tune
+    from qstudy.training.load import load_recognizer
+
+    with trusting(trust):
+        recognizer = load_recognizer(model)
+        external, source = load_each((lm, source_lm), recognizer.tokenizer)
+    features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
+    if not len(features):
+        raise UserError(f"{manifest} has no utterance to decode.")
+    dev, decoding = DevSet(recognizer, features), Decoding(decode="beam", beam=beam, search=search)
+
+    def errors(weights: Weights) -> tuple[float, float]:
+        source_weight = weights.get("source_weight", 0.0)
+        fusion = Fusion(external, weights["lm_weight"], source, source_weight, weights["length_reward"])
+        return dev.errors(build_beam_search(decoding, fusion))
+
+    names = ["lm_weight", *(["source_weight"] if source_lm else []), "length_reward"]
+    inputs = [file_hash(file) for file in (model, manifest, *models)]
+    study = open_fusion_study(storage, content_hash(inputs, beam, search))
+    tune(study, names, trials, seed, errors)
+    found, without, count = best(study), tried(study)[0].value or 0.0, len(tried(study))
+    told = {"wer": found.value, "without": without, "trials": count, "beam": beam, "search": search}
+    settings = FusionSettings(lm=lm, source_lm=source_lm, **found.params)
+    save_fusion(out, settings, {**told, "model": str(model), "manifest": str(manifest)})
+    weights = ", ".join(f"{name} {value:.3f}" for name, value in found.params.items())
+    print(f"{count} trials on {manifest}: WER {100 * without:.2f} % without language models.")
+    print(f"Best: WER {100 * (found.value or 0.0):.2f} % with {weights}; written to {out}.")
+    print(f"Next: qstudy evaluate {model} --manifest TEST --decode beam --beam {beam} --search {search} --fusion {out}")

@@ -1,0 +1,209 @@
+"""N-gram models in ARPA form, plain or compressed (`.gz`): read and written over a recognizer's labels.
+
+An n-gram is a row of codes: a label is its own number, the end of a text is 0, as the blank's column in a language
+model's rows, and the start of a text is V. The format: Stolcke 2002, "SRILM", and its manual page ngram-format(5).
+"""
+
+import gzip
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qstudy.errors import UserError
+from qstudy.files import replacing
+
+LONGEST = 20
+"""Highest order that is read."""
+START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+NEVER = -99.0
+"""Log-probability that stands for none: nothing is followed by the start of a text."""
+_COUNT = re.compile(r"ngram (\d{1,3})=(\d{1,12})")
+
+
+class Order(NamedTuple):
+    """All n-grams of one order."""
+
+    codes: NDArray[np.int64]
+    """(count, order)."""
+    log10: NDArray[np.float64]
+    """(count,) log10 of the probability of the last label after the others."""
+    backoff: NDArray[np.float64]
+    """(count,) log10 of the back-off weight; 0 where the file has none."""
+
+
+class Ngrams(NamedTuple):
+    """An n-gram model as it is written."""
+
+    labels: int
+    """V, labels with blank."""
+    orders: list[Order]
+    """From order 1 on."""
+    unknown: float | None
+    """log10 of the probability of what is none of the labels; None: the file has none."""
+
+
+def write_arpa(path: Path, ngrams: Ngrams, names: Sequence[str]) -> None:
+    """Write a model, atomically; compressed if the name ends in `.gz`.
+
+    Args:
+        path: the file.
+        ngrams: the model; `unknown` is left out.
+        names: of labels 1 .. V - 1 (`Tokenizer.names`).
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as temporary, _opened(path, temporary, "wt") as file:
+        file.writelines(_lines(ngrams, [END, *names, START]))
+
+
+def _lines(ngrams: Ngrams, names: Sequence[str]) -> Iterator[str]:
+    yield "\\data\\\n"
+    for number, order in enumerate(ngrams.orders, 1):
+        yield f"ngram {number}={len(order.codes)}\n"
+    for number, order in enumerate(ngrams.orders, 1):
+        yield f"\n\\{number}-grams:\n"
+        highest = number == len(ngrams.orders)
+        for codes, log10, backoff in zip(*(part.tolist() for part in order), strict=True):
+            end = "" if highest else f"\t{backoff:.7g}"
+            yield f"{log10:.7g}\t{' '.join(names[code] for code in codes)}{end}\n"
+    yield "\n\\end\\\n"
+
+
+def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
+    """Read a model over a recognizer's labels.
+
+    Args:
+        path: the file.
+        names: of labels 1 .. V - 1 (`Tokenizer.names`).
+
+    Raises:
+        UserError: the file is missing, cut short or no ARPA file, or holds what is no label, such as words; the line
+            is named.
+    """
+    try:
+        with _opened(path, path, "rt") as file:
+            return _Reader(path, file, names).read()
+    except FileNotFoundError as error:
+        raise UserError(f"There is no language model {path}; make one with `qstudy train-lm`.") from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no whole ARPA file ({error}); write it again.") from error
+
+
+def _opened(path: Path, file: Path, mode: str) -> IO[str]:
+    """`file`, which has or will have the name `path`."""
+    if path.suffix == ".gz":
+        return cast(IO[str], gzip.open(file, mode, encoding="utf-8"))
+    return file.open(mode, encoding="utf-8")
+
+
+class _Reader:
+    """A file being read, line by line."""
+
+    def __init__(self, path: Path, lines: Iterable[str], names: Sequence[str]) -> None:
+        self._path, self._lines, self._number = path, enumerate(lines, 1), 0
+        self._labels = len(names) + 1
+        self._codes: Mapping[str, int] = {name: code for code, name in enumerate([END, *names, START])}
+        self._unknown: float | None = None
+
+    def read(self) -> Ngrams:
+        """The whole model."""
+        self._skip_to("\\data\\")
+        counts, line = self._counts()
+        orders = []
+        for number, count in enumerate(counts, 1):
+            if line != f"\\{number}-grams:":
+                raise self._fault(f"{line[:40]!r} stands where \\{number}-grams: should")
+            order, line = self._order(number, count, number == len(counts))
+            orders.append(order)
+        if line != "\\end\\":
+            raise self._fault(f"{line[:40]!r} stands where \\end\\ should")
+        if 0 not in orders[0].codes:
+            raise self._fault(f"the 1-grams lack {END}, the end of a text")
+        return Ngrams(self._labels, orders, self._unknown)
+
+    def _skip_to(self, wanted: str) -> None:
+        while self._next() != wanted:
+            pass
+
+    def _next(self) -> str:
+        """The next line that is not empty."""
+        for number, line in self._lines:
+            self._number = number
+            if text := line.strip():
+                return text
+        raise self._fault("the file ends before \\end\\" if self._number else "the file is empty")
+
+    def _counts(self) -> tuple[list[int], str]:
+        """Number of n-grams by order, and the line after them."""
+        counts: list[int] = []
+        while match := _COUNT.fullmatch(line := self._next()):
+            if int(match[1]) != len(counts) + 1 or len(counts) == LONGEST:
+                raise self._fault(
+                    f"{line!r} stands where the count of order {len(counts) + 1} should (at most {LONGEST})"
+                )
+            counts.append(int(match[2]))
+        if not counts:
+            raise self._fault(f"{line[:40]!r} stands where `ngram 1=COUNT` should")
+        return counts, line
+
+    def _order(self, number: int, count: int, highest: bool) -> tuple[Order, str]:
+        """The n-grams of one order, and the line after them."""
+        codes: list[list[int]] = []
+        log10: list[float] = []
+        backoff: list[float] = []
+        listed = 0
+        seen = set[tuple[int, ...]]()
+        while not (line := self._next()).startswith("\\"):
+            fields = line.split()
+            if len(fields) not in (number + 1, number + 2 - highest):
+                raise self._fault(
+                    f"a {number}-gram has {number} labels between a log-probability and perhaps a back-off"
+                )
+            probability = self._weight(fields[0], "log-probability", lambda value: value <= 0)
+            weight = self._weight("".join(fields[number + 1 :]) or "0", "back-off", math.isfinite)
+            listed += 1
+            if UNKNOWN in (
+                words := [word.lower() if word.lower() == UNKNOWN else word for word in fields[1:]][:number]
+            ):
+                self._unknown = probability if number == 1 else self._unknown
+                continue  # what is no label is not asked for
+            row = [self._code(word) for word in words]
+            if self._labels in row[1:] or 0 in row[:-1]:
+                raise self._fault(f"{START} only begins and {END} only ends an n-gram")
+            if tuple(row) in seen:
+                raise self._fault(f"{' '.join(words)!r} comes twice")
+            seen.add(tuple(row))
+            codes.append(row)
+            log10.append(probability)
+            backoff.append(weight)
+        if listed != count:
+            raise self._fault(f"there are {listed} {number}-grams, but \\data\\ promises {count}")
+        rows = np.array(codes, np.int64).reshape(-1, number)
+        return Order(rows, np.array(log10, np.float64), np.array(backoff, np.float64)), line
+
+    def _code(self, word: str) -> int:
+        if word not in self._codes:
+            raise self._fault(
+                f"{word[:40]!r} is no label of the recognizer: n-grams here are over its labels (characters or pieces, "
+                "a space written as \u2581), not over words"
+            )
+        return self._codes[word]
+
+    def _weight(self, text: str, what: str, allowed: Callable[[float], bool]) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and allowed(value)):
+            raise self._fault(f"{text[:40]!r} is no {what}")
+        return value
+
+    def _fault(self, reason: str) -> UserError:
+        return UserError(f"{self._path}, line {self._number}: {reason}; write it again with `qstudy train-lm --ngram`.")

@@ -1,0 +1,59 @@
+"""How well a language model foresees texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from qstudy.model.language import LanguageModel
+from qstudy.model.predictors import BLANK
+
+TOGETHER = 64
+"""Texts that are scored at a time."""
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Of some texts; the end of each counts as a label and as a word, as in SRILM and kenlm."""
+
+    label: float
+    """exp(-log-probability / labels)."""
+    word: float
+    """exp(-log-probability / words)."""
+    labels: int
+    words: int
+    texts: int
+
+
+def perplexity(model: LanguageModel, texts: Sequence[Sequence[int]], words: int) -> Perplexity:
+    """Score texts, label by label, as a decoder asks for them.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        texts: labels 1 .. V - 1 of each; at least one text.
+        words: in all of them.
+    """
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    groups = [[texts[index] for index in order[i : i + TOGETHER]] for i in range(0, len(order), TOGETHER)]
+    total = sum(float(log_likelihoods(model, group).sum()) for group in groups)
+    labels, words = sum(map(len, texts)) + len(texts), words + len(texts)
+    return Perplexity(float(np.exp(-total / labels)), float(np.exp(-total / words)), labels, words, len(texts))
+
+
+@torch.no_grad()
+def log_likelihoods(model: LanguageModel, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Natural log-probabilities (N,) float64 of whole texts, their ends included."""
+    longest = max(map(len, texts)) + 1
+    following = torch.zeros(len(texts), longest, dtype=torch.int64)  # 0 is the end
+    counted = torch.zeros(len(texts), longest, dtype=torch.float64)
+    for row, text in enumerate(texts):
+        following[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+        counted[row, : len(text) + 1] = 1
+    labels, state = torch.full((len(texts),), BLANK), model.start(len(texts), torch.device("cpu"))
+    total = torch.zeros(len(texts), dtype=torch.float64)
+    for place in range(longest):
+        rows, state = model.advance(labels, state)
+        labels = following[:, place]
+        total += counted[:, place] * rows.gather(1, labels.unsqueeze(1))[:, 0].double()
+    return total

@@ -1,0 +1,203 @@
+"""One training of a language model, from configuration to record."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from qstudy.bits import BitMap
+from qstudy.data.sampler import BatchSampler, PieceSampler
+from qstudy.data.tokenizer import CharTokenizer, Tokenizer
+from qstudy.errors import Diverged, UserError
+from qstudy.files import content_hash, write_json
+from qstudy.hardware.size import layer_bytes, size_bytes
+from qstudy.model.language import LSTMLanguageModel
+from qstudy.named import build
+from qstudy.quant.packed.model import PackedModel, fill_float, pack_model
+from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.recognize.language import describe, language_from_packed
+from qstudy.recognize.perplexity import perplexity
+from qstudy.training.checkpoint import KIND, Checkpoint, Interrupted, read_description, require_same
+from qstudy.training.devices import check_devices, join, quiet_lightning, used_precision
+from qstudy.training.environment import environment
+from qstudy.training.fit import Progress, Waiting, new_trainer
+from qstudy.training.language_config import LanguageConfig, to_dict
+from qstudy.training.language_module import LanguageModule, TextData, collate
+from qstudy.training.language_text import Texts, read_texts
+from qstudy.training.load import load_tokenizer
+from qstudy.training.record import MODEL_FILE, RECORD_FILE
+
+LANGUAGE_MODEL = "language model"
+"""What checkpoints and records say that they are of."""
+CALIBRATION_BATCHES = 8
+SAME = ("text", "tokenizer", "model", "policy", "start", "seed")
+"""What must not change while a training goes on, beside its schedule."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a training reads."""
+
+    tokenizer: Tokenizer
+    text: Texts
+    dev: Texts | None
+
+
+def open_sources(config: LanguageConfig) -> Sources:
+    """The labels that a configuration asks for, and its texts in them.
+
+    Raises:
+        UserError: a file is missing or damaged, or a text does not fit the labels.
+    """
+    tokenizer = open_tokenizer(config)
+    dev = None if config.dev is None else read_texts(Path(config.dev), tokenizer, config.skip_unknown)
+    return Sources(tokenizer, read_texts(Path(config.text), tokenizer, config.skip_unknown), dev)
+
+
+def open_tokenizer(config: LanguageConfig) -> Tokenizer:
+    """Raises UserError if a model file is missing, or if `like` and `start` differ."""
+    named = [load_tokenizer(Path(path)) for path in (config.like, config.start) if path is not None]
+    if not named:
+        made: Tokenizer = build(config.tokenizer, {"characters": CharTokenizer}, "tokenizer")
+        return made
+    if named[0].to_dict() != named[-1].to_dict():
+        raise UserError(f"start: {config.start} has other labels than {config.like}; train a float one like it.")
+    return named[0]
+
+
+def run_language(config: LanguageConfig, folder: Path, name: str) -> dict[str, Any]:
+    """Train or calibrate, pack, score and record one language model in `folder`; goes on from a checkpoint there.
+
+    Args:
+        config: the training.
+        folder: receives `record.json`, `model.qst`, `last.ckpt`.
+        name: of the run.
+
+    Returns:
+        The record, as written; see README for its fields.
+
+    Raises:
+        UserError: bad input; the loss is no number; the folder is another training's.
+    """
+    used_precision(config.schedule.precision, config.trainer.accelerator)
+    check_devices(config.trainer)
+    sources = open_sources(config)
+    devices = join(config.trainer)
+    L.seed_everything(config.seed, verbose=False)
+    model, policy, bit_map = _prepared(config, sources, devices.device)
+    trained: dict[str, Any] = {"steps": 0}
+    if policy.trains:
+        trained = _fit(LanguageModule(model, policy, config.schedule, config.seed), config, sources, folder, name)
+    if devices.is_global_zero:
+        model.cpu().eval()
+        policy.project_(model, trained["steps"])
+        entries = {"run": name, "policy": config.policy["name"], "notes": policy.notes(), **trained}
+        record = _conclude(model, bit_map, config, sources, folder, entries)
+    devices.barrier()
+    return record if devices.is_global_zero else {}
+
+
+def _prepared(
+    config: LanguageConfig, sources: Sources, device: torch.device
+) -> tuple[LSTMLanguageModel, QuantPolicy, BitMap]:
+    """The model where it is trained, its slots filled and calibrated, the policy that did it, and the widths."""
+    model, policy = LSTMLanguageModel(sources.tokenizer.size, config.model), build_policy(config.policy)
+    if config.start is not None:
+        packed = PackedModel.load(config.start)
+        started, _ = language_from_packed(packed)
+        packed.require_layers(model.shapes(), lambda shape: shape.stored)
+        fill_float(model, started)
+    model.to(device)
+    policy.total_steps = config.schedule.steps
+    bit_map = policy.bit_map(model.shapes())
+    policy.prepare(model, bit_map)
+    policy.calibrate(model, _passes(model, config, sources.text, device))
+    return model, policy, bit_map
+
+
+@torch.no_grad()
+def _passes(model: LSTMLanguageModel, config: LanguageConfig, text: Texts, device: torch.device) -> Iterator[None]:
+    """Run the model over a few training batches."""
+    for indices in _batches(config, text).batches(1)[:CALIBRATION_BATCHES]:
+        model(collate([text.labels[index] for index in indices]).targets.to(device))
+        yield
+
+
+def _batches(config: LanguageConfig, text: Texts) -> BatchSampler:
+    lengths = np.array([len(each) + 1 for each in text.labels])
+    return BatchSampler(lengths, config.schedule.batch_size, config.seed)
+
+
+def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folder: Path, name: str) -> dict[str, Any]:
+    """Train in `folder`, from its checkpoint if there is one; returns what the record says of the training."""
+    schedule, precision = config.schedule, used_precision(config.schedule.precision, config.trainer.accelerator)
+    about = {
+        KIND: LANGUAGE_MODEL,
+        **{field: to_dict(config)[field] for field in (*SAME, config.schedule_name)},
+        "text": content_hash(sources.text.labels),
+        "tokenizer": sources.tokenizer.to_dict(),
+        "start": config.start_identity,
+    }
+    checkpoint, waiting = Checkpoint(folder, schedule.checkpoint_every, about), Waiting()
+    progress = Progress(name, schedule.steps, waiting)
+    pieces = PieceSampler(_batches(config, sources.text), 1, schedule.steps, schedule.accumulate)
+    with quiet_lightning():
+        parts = {"profiler": waiting, "callbacks": [progress, checkpoint], "default_root_dir": folder}
+        trainer = new_trainer(config.trainer, schedule, precision, logger=False, **parts)
+        resume = checkpoint.path if checkpoint.path.exists() else None
+        if resume is not None:
+            require_same(resume, about, read_description(resume))
+        module.train()
+        try:
+            trainer.fit(module, TextData(sources.text.labels, pieces), ckpt_path=resume, weights_only=True)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+        except Diverged as error:
+            rate = f"{config.schedule_name}.learning_rate is {schedule.learning_rate:g}"
+            raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
+    return {**progress.summary(), "precision": precision}
+
+
+def _conclude(
+    model: LSTMLanguageModel,
+    bit_map: BitMap,
+    config: LanguageConfig,
+    sources: Sources,
+    folder: Path,
+    entries: dict[str, Any],
+) -> dict[str, Any]:
+    """Pack a trained model, save and score it, and write the record."""
+    shapes = model.shapes()
+    packed = pack_model(model, bit_map, shapes, describe(config.model, sources.tokenizer, config.policy))
+    packed.save(folder / MODEL_FILE)
+    served, _ = language_from_packed(packed)
+    scored = {"dev": sources.dev} if sources.dev is not None else {}
+    record = {
+        "kind": LANGUAGE_MODEL,
+        **entries,
+        "config": to_dict(config),
+        "bit_map": {layer: bits.to_dict() for layer, bits in bit_map.items()},
+        "layers": {
+            shape.name: {
+                "kind": shape.kind,
+                "parameters": shape.parameters,
+                "bytes": layer_bytes(shape, bit_map[shape.name]),
+            }
+            for shape in shapes
+        },
+        "size_bytes": size_bytes(shapes, bit_map),
+        "file_bytes": (folder / MODEL_FILE).stat().st_size,
+        "perplexity": {key: asdict(perplexity(served, texts.labels, texts.words)) for key, texts in scored.items()},
+        "training_model_perplexity": {
+            key: asdict(perplexity(model, texts.labels, texts.words)) for key, texts in scored.items()
+        },
+        "skipped": {"text": sources.text.skipped, **{key: texts.skipped for key, texts in scored.items()}},
+        "seed": config.seed,
+        **environment(),
+    }
+    write_json(folder / RECORD_FILE, record)
+    return record

@@ -1,0 +1,126 @@
+"""Text for language models: two domains of commands, strings of digits, files; nothing of a test set."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from qstudy.cli import main
+from qstudy.data.corpora.commands import commands
+from qstudy.data.corpora.corpus import require_recipe
+from qstudy.data.corpora.grammar import RULES, distinct_sentences, sentence, topics, vocabulary
+from qstudy.data.manifest import read_manifest
+from qstudy.errors import UserError
+
+
+def made(tmp_path: Path, *options: str) -> list[str]:
+    out = tmp_path / "text.txt"
+    main(["data", "text", "--out", str(out), *options])
+    return out.read_text(encoding="utf-8").splitlines()
+
+
+def test_domains_are_halves_whose_words_differ() -> None:
+    home, world = vocabulary("home"), vocabulary("world")
+    assert sorted([*topics("home"), *topics("world")]) == sorted(RULES["sentence"]) == sorted(topics("all"))
+    assert len(topics("home")) == len(topics("world"))
+    assert home | world == vocabulary()
+    assert min(len(home - world), len(world - home)) > 100
+    found = {word for text in distinct_sentences(20000, random.Random(0), set(), "home") for word in text.split()}
+    assert found == home
+
+
+def test_the_whole_grammar_is_what_it_was_before_there_were_domains() -> None:
+    """Corpora of older versions stay valid: their sentences are drawn anew to be told from others."""
+    generator = random.Random("0 test")
+    assert [sentence(generator) for _ in range(3)] == FORMER
+
+
+FORMER = [
+    "what was the score of the giants game last week",
+    "turn the dining room speaker up",
+    "order six boxes of salt",
+]
+
+
+def test_a_corpus_of_a_domain(tmp_path: Path) -> None:
+    sizes = {"train": 4, "dev": 2, "test": 2}
+    for domain in ("all", "home"):
+        commands(tmp_path / domain, **sizes, domain=domain, processes=1)
+    home, whole = (json.loads((tmp_path / domain / "corpus.json").read_text()) for domain in ("home", "all"))
+    assert home.pop("domain") == "home"
+    assert home == whole
+    texts = [item.text for split in sizes for item in read_manifest(tmp_path / "home" / f"{split}.jsonl")]
+    assert {word for text in texts for word in text.split()} <= vocabulary("home")
+    for there, here in (("all", "home"), ("home", "all"), ("home", "world")):
+        with pytest.raises(UserError, match=f"domain {there} there, {here} here"):
+            require_recipe(tmp_path / there, {"corpus": "commands", "domain": here})
+        require_recipe(tmp_path / there, {"corpus": "commands", "domain": there})
+
+
+def test_text_of_a_domain_without_the_sentences_of_manifests(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = made(tmp_path, "--domain", "world", "--lines", "4000", "--exclude", "[]")
+    assert len(every) == 4000
+    assert {word for line in every for word in line.split()} <= vocabulary("world")
+    assert len(set(every)) < 4000
+    held = tmp_path / "held.txt"
+    held.write_text("\n".join(every[:500]))
+    manifest = corpus / "test.jsonl"
+    rest = made(tmp_path, "--domain", "world", "--lines", "4000", "--exclude", f"[{held}, {manifest}]")
+    said = capsys.readouterr().out.splitlines()[-2]
+    assert len(rest) == 4000
+    assert not set(rest) & {*every[:500], *(item.text for item in read_manifest(manifest))}
+    assert int(said.rpartition(": ")[2].replace(",", "")) >= 500
+    taken = {*every[:500], *(item.text for item in read_manifest(manifest))}
+    kept = [line for line in every if line not in taken]
+    assert rest[: len(kept)] == kept
+
+
+def test_strings_of_digits(tmp_path: Path) -> None:
+    lines = made(tmp_path, "--source", "digits", "--lines", "300", "--exclude", "[]")
+    assert {len(line.split()) for line in lines} == {3, 4, 5, 6, 7}
+    assert lines == made(tmp_path, "--source", "digits", "--lines", "300", "--exclude", "[]")
+    assert lines != made(tmp_path, "--source", "digits", "--lines", "300", "--exclude", "[]", "--seed", "1")
+
+
+def test_a_file(tmp_path: Path) -> None:
+    source = tmp_path / "source.txt"
+    source.write_text("It’s HERE,\n\n  naïve -- “yes”\nIt's here!\n", encoding="utf-8")
+    assert made(tmp_path, "--source", str(source), "--exclude", "[]") == ["it's here", "naive yes", "it's here"]
+    assert made(tmp_path, "--source", str(source), "--lines", "1", "--exclude", "[]") == ["it's here"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--source", "gone.txt", "--exclude", "[]"], "Cannot read gone.txt"),
+        (["--source", "digits", "--domain", "home", "--exclude", "[]"], "only commands have domains"),
+        (["--exclude", "[gone.jsonl]"], "gone.jsonl"),
+        (["--lines", "0", "--exclude", "[]"], "--lines"),
+        ([], "exclude"),
+    ],
+)
+def test_bad_input(tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        made(tmp_path, *options)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_text_that_would_replace_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = tmp_path / "text.txt"
+    held.write_text("turn on the fan\n")
+    with pytest.raises(SystemExit):
+        made(tmp_path, "--exclude", f"[{held}]")
+    assert "name another file" in capsys.readouterr().err
+    assert held.read_text() == "turn on the fan\n"
+
+
+def test_everything_excluded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source.txt"
+    source.write_text("yes\n")
+    with pytest.raises(SystemExit):
+        made(tmp_path, "--source", str(source), "--exclude", f"[{source}]")
+    assert "has no sentence that is not in a file of --exclude" in capsys.readouterr().err
