@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qstudy.data.arpa import Ngrams, read_arpa, write_arpa
@@ -103,6 +104,8 @@ def test_what_is_left_for_the_unknown_goes_to_labels_that_are_not_listed(tmp_pat
             "line 10: 'hello' is no label of the recognizer.*not over words",
         ),
         ("-0.39794	a	", "0.39794	a	", "'0.39794' is no log-probability"),
+        ("-0.39794	a	", "-1e300	a	", "'-1e300' is no log-probability"),
+        ("-0.1760913", "1e300", "'1e300' is no back-off"),
         ("-0.39794	a	", "-inf	a	", "'-inf' is no log-probability"),
         ("-0.1760913", "nan", "'nan' is no back-off"),
         ("a b", "a a", "line 17: 'a a' comes twice"),
@@ -136,6 +139,37 @@ def test_compressed_and_cut_short(tmp_path: Path) -> None:
         read_arpa(packed, NAMES)
     with pytest.raises(UserError, match="There is no language model"):
         read_arpa(tmp_path / "gone.arpa", NAMES)
+
+
+def test_no_file_but_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.arpa")
+    with pytest.raises(UserError, match="is not a file"):
+        read_arpa(tmp_path / "x.arpa", NAMES)
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, len(HAND)),
+        st.integers(0, 12),
+        st.sampled_from(["", "a", "\t", "\n", "9", "-", "\\", "1e999", "\0"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(CHANGES)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_was_changed_is_read_or_refused(tmp_path: Path, changes: list[tuple[int, int, str]]) -> None:
+    text = HAND
+    for place, removed, added in changes:
+        text = text[:place] + added + text[place + removed :]
+    try:
+        model = NgramLanguageModel(read_arpa(written(tmp_path, text), NAMES))
+    except UserError:
+        return
+    rows = torch.tensor(log10_rows(model, "aab b"))
+    torch.testing.assert_close((10**rows).sum(1), torch.ones(6))
 
 
 def test_names_of_labels() -> None:

@@ -8,7 +8,7 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -21,6 +21,8 @@ from qstudy.files import replacing
 LONGEST = 20
 """Highest order that is read."""
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+LARGEST = 1000.0
+"""Of any logarithm; beyond, float32 would make infinities of sums."""
 NEVER = -99.0
 """Log-probability that stands for none: nothing is followed by the start of a text."""
 _COUNT = re.compile(r"ngram (\d{1,3})=(\d{1,12})")
@@ -87,6 +89,8 @@ def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
         UserError: the file is missing, cut short or no ARPA file, or holds what is no label, such as words; the line
             is named.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
     try:
         with _opened(path, path, "rt") as file:
             return _Reader(path, file, names).read()
@@ -155,38 +159,38 @@ class _Reader:
 
     def _order(self, number: int, count: int, highest: bool) -> tuple[Order, str]:
         """The n-grams of one order, and the line after them."""
-        codes: list[list[int]] = []
-        log10: list[float] = []
-        backoff: list[float] = []
+        found: dict[tuple[int, ...], tuple[float, float]] = {}
         listed = 0
-        seen = set[tuple[int, ...]]()
         while not (line := self._next()).startswith("\\"):
-            fields = line.split()
-            if len(fields) not in (number + 1, number + 2 - highest):
-                raise self._fault(
-                    f"a {number}-gram has {number} labels between a log-probability and perhaps a back-off"
-                )
-            probability = self._weight(fields[0], "log-probability", lambda value: value <= 0)
-            weight = self._weight("".join(fields[number + 1 :]) or "0", "back-off", math.isfinite)
+            probability, words, weight = self._fields(line, number, highest)
             listed += 1
-            if UNKNOWN in (
-                words := [word.lower() if word.lower() == UNKNOWN else word for word in fields[1:]][:number]
-            ):
+            if any(word.lower() == UNKNOWN for word in words):  # what is no label is not asked for
                 self._unknown = probability if number == 1 else self._unknown
-                continue  # what is no label is not asked for
-            row = [self._code(word) for word in words]
-            if self._labels in row[1:] or 0 in row[:-1]:
-                raise self._fault(f"{START} only begins and {END} only ends an n-gram")
-            if tuple(row) in seen:
+                continue
+            row = self._row(words)
+            if row in found:
                 raise self._fault(f"{' '.join(words)!r} comes twice")
-            seen.add(tuple(row))
-            codes.append(row)
-            log10.append(probability)
-            backoff.append(weight)
+            found[row] = probability, weight
         if listed != count:
             raise self._fault(f"there are {listed} {number}-grams, but \\data\\ promises {count}")
-        rows = np.array(codes, np.int64).reshape(-1, number)
-        return Order(rows, np.array(log10, np.float64), np.array(backoff, np.float64)), line
+        codes = np.array(list(found), np.int64).reshape(-1, number)
+        weights = np.array(list(found.values()), np.float64).reshape(-1, 2)
+        return Order(codes, weights[:, 0], weights[:, 1]), line
+
+    def _fields(self, line: str, number: int, highest: bool) -> tuple[float, list[str], float]:
+        """Log-probability, labels and back-off of one n-gram."""
+        fields = line.split()
+        if len(fields) not in (number + 1, number + 2 - highest):
+            raise self._fault(f"a {number}-gram has {number} labels between a log-probability and perhaps a back-off")
+        probability = self._weight(fields[0], "log-probability", most=0.0)
+        weight = self._weight("".join(fields[number + 1 :]) or "0", "back-off", most=LARGEST)
+        return probability, fields[1 : number + 1], weight
+
+    def _row(self, words: Sequence[str]) -> tuple[int, ...]:
+        row = tuple(self._code(word) for word in words)
+        if self._labels in row[1:] or 0 in row[:-1]:
+            raise self._fault(f"{START} only begins and {END} only ends an n-gram")
+        return row
 
     def _code(self, word: str) -> int:
         if word not in self._codes:
@@ -196,12 +200,12 @@ class _Reader:
             )
         return self._codes[word]
 
-    def _weight(self, text: str, what: str, allowed: Callable[[float], bool]) -> float:
+    def _weight(self, text: str, what: str, most: float) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and allowed(value)):
+        if not -LARGEST <= value <= most:
             raise self._fault(f"{text[:40]!r} is no {what}")
         return value
 

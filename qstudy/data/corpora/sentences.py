@@ -80,6 +80,8 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         UserError: the file is missing, cannot be read, or is not UTF-8.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as error:
