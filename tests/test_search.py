@@ -94,6 +94,7 @@ def test_batches_of_a_part_of_the_beam() -> None:
     assert asked["joiner.output"].vectors == 8
     assert Search(beam=10, labels_per_hypothesis=1.1, batches_per_label=1.1).batch == 10  # not 11, by rounding
     assert Search(beam=10, batches_per_label=3).batch == 4
+    assert (Search(beam=2, batches_per_label=3).batches, Search(beam=2, batches_per_label=3).batch) == (2, 1)
 
 
 def test_without_a_search_a_model_has_its_own_rates() -> None:

@@ -42,7 +42,7 @@ def price() -> list[Searched]:
     ]
     scorer = sizes("lm")
     small = sizes("small").fused_with(scorer, "external_lm").fused_with(scorer, "source_lm")
-    npu, title = load_accelerator("mobile_npu"), "small, two language models of 2 x 512"
+    npu, title = load_accelerator("mobile_npu"), "small with language models"
     apart = _price(f"{title}, cells on the CPU", small, npu, REFERENCE, "products")
     spread = _price(f"{title}, in 3 batches a label", small, npu, REFERENCE, search=Search(batches_per_label=3))
     return [*paper, spread, apart, _price(title, small, npu, REFERENCE)]

@@ -54,16 +54,16 @@ class Search:
         return self.beam or 1
 
     @property
-    def batch(self) -> int:
-        """Hypotheses that go together through what runs per label."""
-        if self.batches_per_label is None:
-            return self.hypotheses
-        return ceil(self.hypotheses * (self.labels_per_hypothesis or 1.0) / self.batches_per_label - 1e-9)
+    def batches(self) -> float:
+        """How often, per label of the transcript, some of them go together through what runs per label; no batch is
+        empty."""
+        labels = self.labels_per_hypothesis or 1.0
+        return min(self.batches_per_label or labels, labels * self.hypotheses)
 
     @property
-    def batches(self) -> float:
-        """How often this happens per label of the transcript."""
-        return self.batches_per_label or self.labels_per_hypothesis or 1.0
+    def batch(self) -> int:
+        """How many of them do."""
+        return ceil(self.hypotheses * (self.labels_per_hypothesis or 1.0) / self.batches - 1e-9)
 
     def or_else(self, other: "Search") -> "Search":
         """This search, and the other one where it says nothing."""
