@@ -28,13 +28,17 @@ def test_the_printed_command_gives_the_committed_search(
     (command,) = [line for line in (REPORT / "README.md").read_text().splitlines() if line.startswith("qstudy beams")]
     main([*command.split()[1:], "--json"])
     printed = json.loads(capsys.readouterr().out)["latency_ms"]
-    committed = json.loads((REPORT / "claims.json").read_text())["search"][-1]["curves"]["latency_ms"]
+    searched = json.loads((REPORT / "claims.json").read_text())["search"]
+    committed = searched[-1]["curves"]["latency_ms"]
     assert committed == {form: pytest.approx(printed[form]) for form in ("FP16", "INT8", "INT4")}
     page = (ROOT / "README.md").read_text()
     assert f"`{command}`" in page
     for row, beam in ((0, 1), (3, 8), (5, 32)):
         cells = [str(beam), *(f"{printed[form][row]:.2f}" for form in committed)]
         assert f"| {' | '.join(cells)} |" in page
+    apart = searched[-2]["curves"]["latency_ms"]
+    left, whole = apart["FP16"][-1] / apart["INT4"][-1], printed["FP16"][-1] / printed["INT4"][-1]
+    assert f"leave {left:.1f}x of {whole:.0f}x" in page
 
 
 def test_parameters_of_the_models() -> None:

@@ -86,17 +86,30 @@ def test_rates_of_a_time_synchronous_search() -> None:
     assert found["source_lm.lstm.0/cell"] == 3 * 48 / 4
 
 
+def test_batches_of_a_part_of_the_beam() -> None:
+    """8 hypotheses get 0.75 labels each per label of the transcript: 6, in 3 batches of 2."""
+    asked = operators(Search(beam=8, labels_per_hypothesis=0.75, batches_per_label=3))
+    for name in ("predictor.lstm/hidden", "source_lm.output"):
+        assert (asked[name].vectors, asked[name].per_label) == (2, 3.0)
+    assert asked["joiner.output"].vectors == 8
+    assert Search(beam=10, labels_per_hypothesis=1.1, batches_per_label=1.1).batch == 10  # not 11, by rounding
+    assert Search(beam=10, batches_per_label=3).batch == 4
+    assert (Search(beam=2, batches_per_label=3).batches, Search(beam=2, batches_per_label=3).batch) == (2, 1)
+
+
 def test_without_a_search_a_model_has_its_own_rates() -> None:
     assert workload(DIGITS, {}, search=Search(1, None, 1.0)) == workload(DIGITS, {})
 
 
 def test_a_file_has_a_search_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text(SIZES.replace("beam: 2", "beam: 2\nexpansions: 3\nlabels_per_hypothesis: 1.5"))
+    path.write_text(
+        SIZES.replace("beam: 2", "beam: 2\nexpansions: 3\nlabels_per_hypothesis: 1.5\nbatches_per_label: 2")
+    )
     sizes = load_sizes(path)
-    assert sizes.search == Search(2, 3, 1.5)
-    assert operators(Search(), sizes) == operators(Search(2, 3, 1.5), sizes)
-    assert operators(Search(beam=8), sizes) == operators(Search(8, 3, 1.5), sizes)
+    assert sizes.search == Search(2, 3, 1.5, 2)
+    assert operators(Search(), sizes) == operators(Search(2, 3, 1.5, 2), sizes)
+    assert operators(Search(beam=8), sizes) == operators(Search(8, 3, 1.5, 2), sizes)
 
 
 def test_language_models_wait_where_the_decoder_does() -> None:
@@ -109,8 +122,10 @@ def test_language_models_wait_where_the_decoder_does() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 40), st.integers(0, 40), st.floats(0.5, 4), st.floats(1, 8))
+@given(st.integers(1, 40), st.integers(0, 40), st.floats(0.5, 4), st.floats(0.3, 8))
 def test_more_search_never_costs_less(beam: int, more: int, expansions: float, labels: float) -> None:
+    """Nor do more batches of the same labels."""
+
     def rtf(sizes: Sizes, *search: float) -> float:
         return price(sizes.workload(search=Search(*search)), NPU).rtf
 
@@ -118,6 +133,7 @@ def test_more_search_never_costs_less(beam: int, more: int, expansions: float, l
     assert plain < fused <= rtf(FUSED, beam + more, expansions, labels) * (1 + 1e-9)
     assert fused <= rtf(FUSED, beam, expansions, labels + 1)
     assert fused <= rtf(FUSED, beam, expansions + 1, labels)
+    assert fused <= rtf(FUSED, beam, expansions, labels, 2 * labels) * (1 + 1e-9)
 
 
 @pytest.fixture
@@ -190,7 +206,8 @@ def test_widths_that_a_device_lacks_are_told(
         ({"source_lm": Path("lm.qst"), "model": Path("fused.yaml")}, r"fused has a layer source_lm\.output already"),
         ({"expansions": 0.0}, "expansions: 0"),
         ({"expansions": float("nan")}, "expansions: nan"),
-        ({"labels_per_hypothesis": 0.5}, r"labels_per_hypothesis: 0\.5"),
+        ({"labels_per_hypothesis": -0.5}, r"labels_per_hypothesis: -0\.5"),
+        ({"batches_per_label": 0.5}, r"batches_per_label: 0\.5 must be at least labels_per_hypothesis, 1"),
     ],
     ids=str,
 )

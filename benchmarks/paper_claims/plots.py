@@ -65,8 +65,10 @@ def e2e_int4(result: E2EInt4, path: Path) -> None:
 
 def search(results: list[Searched], path: Path) -> None:
     """Latency of the whole search over the beam."""
-    figure, axes = plt.subplots(2, -(-len(results) // 2), figsize=(11, 7.5), layout="constrained")
-    for axis, result in zip(axes.flat, results, strict=True):
+    figure, axes = plt.subplots(2, -(-len(results) // 2), figsize=(15, 7.5), layout="constrained")
+    for axis in axes.flat[len(results) :]:
+        axis.set_axis_off()
+    for axis, result in zip(axes.flat, results, strict=False):
         curves = result.curves
         for (form, latencies), colour, marker in zip(curves.latency_ms.items(), COLOURS, MARKERS, strict=False):
             axis.plot(curves.beams, latencies, color=colour, marker=marker, label=form)

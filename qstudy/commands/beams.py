@@ -35,6 +35,7 @@ def beams(
     bits: str | None = None,
     expansions: float | None = None,
     labels_per_hypothesis: float | None = None,
+    batches_per_label: float | None = None,
     manifest: Path | None = None,
     json: bool = False,
     plot: Path | None = None,
@@ -55,7 +56,9 @@ def beams(
             more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
             synchronous).
         labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
-            label of the transcript; 1, or more for those that are dropped.
+            label of the transcript; 1 otherwise.
+        batches_per_label: in how many batches these go through them, per label of the transcript; the whole beam in one
+            otherwise, which takes the least.
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
         json: print one JSON object instead of a table.
         plot: draw the curves to this file (.png, .svg or .pdf).
@@ -66,7 +69,7 @@ def beams(
         require_picture(plot)
         others = [Path(name) for name in (accelerator, manifest, lm, source_lm) if name is not None]
         require_other(plot, "--plot", model, *others)
-    search = Search(expansions=expansions, labels_per_hypothesis=labels_per_hypothesis)
+    search = Search(None, expansions, labels_per_hypothesis, batches_per_label)
     speech = speech_of(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     with trusting(trust):

@@ -45,6 +45,7 @@ def simulate(
     beam: int | None = None,
     expansions: float | None = None,
     labels_per_hypothesis: float | None = None,
+    batches_per_label: float | None = None,
     lm: Path | None = None,
     source_lm: Path | None = None,
     manifest: Path | None = None,
@@ -66,7 +67,9 @@ def simulate(
             more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
             synchronous).
         labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
-            label of the transcript; 1, or more for those that are dropped.
+            label of the transcript; 1 otherwise.
+        batches_per_label: in how many batches these go through them, per label of the transcript; the whole beam in one
+            otherwise, which takes the least.
         lm: a language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
         source_lm: the source domain's language model, for density ratio fusion.
         manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
@@ -80,7 +83,8 @@ def simulate(
         require_other(plot, "--plot", model, *others)
     speech = speech_of(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
-    search, fused = Search(beam, expansions, labels_per_hypothesis), {"external_lm": lm, "source_lm": source_lm}
+    search = Search(beam, expansions, labels_per_hypothesis, batches_per_label)
+    fused = {"external_lm": lm, "source_lm": source_lm}
     with trusting(trust):
         work = load_workload(model, bits, search, fused)
         pairs = [(work, machine)]

@@ -5,17 +5,20 @@ The search's own work, sorting and merging of hypotheses, costs nothing here.
 """
 
 from dataclasses import dataclass, fields, replace
+from math import ceil
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
+from qstudy.errors import UserError
 from qstudy.fields import check_fields
 
 MOST_HYPOTHESES = 10_000
 """Beams are narrower."""
 Beam = Annotated[int, Ge(1), Le(MOST_HYPOTHESES)]
 Expansions = Annotated[float, Gt(0), Le(1000)]
-LabelsPerHypothesis = Annotated[float, Ge(1), Le(1_000_000)]
+LabelsPerHypothesis = Annotated[float, Gt(0), Le(1000)]
+BatchesPerLabel = Annotated[float, Gt(0), Le(1000)]
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,38 @@ class Search:
     than a frame may have labels. Else once per joint frame and once per label, as in greedy search, and in
     alignment-length synchronous search (Saon et al. 2020)."""
     labels_per_hypothesis: LabelsPerHypothesis | None = None
-    """How often, per label of the transcript, the beam goes through what runs per label: prediction network, language
-    models. Else 1, as if no hypothesis were dropped; those that are dropped held labels, too."""
+    """Labels that go through what runs per label (prediction network, language models), per hypothesis of the beam and
+    label of the transcript. Else 1: hypotheses that are dropped had labels, too; those that begin alike share some."""
+    batches_per_label: BatchesPerLabel | None = None
+    """In how many batches these go through it, per label of the transcript: its weights are read for each. Else as many
+    as there are labels per hypothesis, the whole beam in each: the fewest. Hypotheses that get their labels at
+    different times are in more."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        labels = self.labels_per_hypothesis or 1.0
+        if self.batches_per_label is not None and self.batches_per_label < labels:
+            raise UserError(
+                f"batches_per_label: {self.batches_per_label:g} must be at least labels_per_hypothesis, {labels:g}: no "
+                "batch has more hypotheses than the beam."
+            )
+
+    @property
+    def hypotheses(self) -> int:
+        """The beam."""
+        return self.beam or 1
+
+    @property
+    def batches(self) -> float:
+        """How often, per label of the transcript, some of them go together through what runs per label; no batch is
+        empty."""
+        labels = self.labels_per_hypothesis or 1.0
+        return min(self.batches_per_label or labels, labels * self.hypotheses)
+
+    @property
+    def batch(self) -> int:
+        """How many of them do."""
+        return ceil(self.hypotheses * (self.labels_per_hypothesis or 1.0) / self.batches - 1e-9)
 
     def or_else(self, other: "Search") -> "Search":
         """This search, and the other one where it says nothing."""

@@ -1,7 +1,7 @@
 """Models from a YAML of sizes alone, so that a published model can be priced without its weights.
 
 A file has a `name`, a list of `layers`, and may have `bits` (ordered glob patterns, as in a run's policy) and what its
-search is like: `beam`, `expansions`, `labels_per_hypothesis` (see `Search`).
+search is like: `beam`, `expansions`, `labels_per_hypothesis`, `batches_per_label` (see `Search`).
 Each entry of `layers` has a `name` and a `kind` with that kind's sizes:
 
 | kind | sizes |
@@ -28,7 +28,7 @@ from pydantic import StringConstraints
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
-from qstudy.hardware.search import GREEDY, Beam, Expansions, LabelsPerHypothesis, Search
+from qstudy.hardware.search import GREEDY, BatchesPerLabel, Beam, Expansions, LabelsPerHypothesis, Search
 from qstudy.hardware.workload import Workload, workload
 from qstudy.yaml_file import load_yaml
 
@@ -47,6 +47,7 @@ SEARCH: dict[str, Any] = {
     "beam": Beam,
     "expansions": Expansions,
     "labels_per_hypothesis": LabelsPerHypothesis,
+    "batches_per_label": BatchesPerLabel,
 }
 FIELDS: dict[str, Any] = {
     "name": Name,

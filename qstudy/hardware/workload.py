@@ -111,13 +111,14 @@ def workload(
 
 
 def _searched(operator: Operator, search: Search) -> Operator:
-    """What one hypothesis does, as the search has it done for all of them at once."""
-    batch = replace(operator, vectors=operator.vectors * (search.beam or 1))
-    if batch.every_ms is None:
-        return replace(batch, per_label=batch.per_label * (search.labels_per_hypothesis or 1.0))
+    """What one hypothesis does, as the search has it done for many at once."""
+    vectors = operator.vectors
+    if operator.every_ms is None:
+        return replace(operator, vectors=vectors * search.batch, per_label=operator.per_label * search.batches)
+    joined = replace(operator, vectors=vectors * search.hypotheses)
     if search.expansions is None:
-        return batch
-    return replace(batch, every_ms=batch.every_ms / search.expansions, per_label=0.0)
+        return joined
+    return replace(joined, every_ms=operator.every_ms / search.expansions, per_label=0.0)
 
 
 def _with_first_pass(operators: list[Operator], shapes: Sequence[LayerShape]) -> list[Operator]:
