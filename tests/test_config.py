@@ -21,6 +21,13 @@ def test_defaults() -> None:
     assert config.finetune.ctc_only == 0
 
 
+def test_a_fine_tune_keeps_its_own_defaults() -> None:
+    """Not those of a training from scratch, whatever few fields are given."""
+    given = config_from_dict({**LEAST, "finetune": {"steps": 7}}).finetune
+    assert given == dataclasses.replace(config_from_dict(LEAST).finetune, steps=7)
+    assert (given.learning_rate, given.ctc_only, given.augment_from) == (1e-3, 0, 0)
+
+
 def test_the_resolved_configuration_comes_back_the_same(tmp_path: Path) -> None:
     values = {**LEAST, "seed": 3, "features": {"bins": 20}, "policy": {"name": "ptq", "layers": {"*": {"weight": 4}}}}
     config = config_from_dict(values)

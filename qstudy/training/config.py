@@ -126,10 +126,24 @@ class Schedule(Optimization):
     """Steps between evaluations on the dev set while training; 0: only at the end."""
 
 
-def _finetune() -> Schedule:
-    return Schedule(
-        steps=400, learning_rate=1e-3, warmup=0.05, ctc_only=0.0, ctc_weight=0.0, ctc_late=0.0, augment_from=0.0
-    )
+@dataclass
+class Finetuning(Schedule):
+    """How a transducer that can already recognize is trained on."""
+
+    steps: Steps = 400
+    """Optimizer steps."""
+    learning_rate: Rate = 1e-3
+    """Peak of the warm-up; a cosine to 1 % of it follows."""
+    warmup: Share = 0.05
+    """Share of the steps before the peak."""
+    ctc_only: Share = 0.0
+    """Share of the steps with CTC alone."""
+    ctc_weight: Weight = 0.0
+    """Weight of the CTC loss beside the RNN-T loss."""
+    ctc_late: Weight = 0.0
+    """The same in the second half."""
+    augment_from: Share = 0.0
+    """Share of the steps before augmentation begins."""
 
 
 @dataclass
@@ -151,7 +165,7 @@ class RunConfig:
     encoder_only, or a class of your own as file.Class."""
     training: Schedule = field(default_factory=Schedule)
     """Training from scratch: the float baseline."""
-    finetune: Schedule = field(default_factory=_finetune)
+    finetune: Finetuning = field(default_factory=Finetuning)
     """Training from the float baseline or a model file: everything else."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Devices."""
