@@ -80,7 +80,7 @@ architectures: setup
 	$(call FLOAT,commands,bilstm,8000,commands/bilstm)
 	$(call FLOAT,commands,lstm-small,12000,commands/lstm-small)
 	$(call FLOAT,commands,amnet-lowrank,8000,commands/amnet-lowrank)
-	$(call FLOAT,commands,amnet-sparse,8000,commands/amnet-sparse)
+	$(call FLOAT,commands,amnet-sparse,2400,commands/amnet-sparse)
 	$(BIN)/qstudy sweep sweeps/architectures-commands.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-digits.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-amortized.yaml --workers 2

@@ -213,11 +213,13 @@ def _sizes(encoder: dict[str, Any]) -> dict[str, Any]:
 
 
 def _against_controls(study: Study, found: pd.DataFrame) -> pd.DataFrame:
-    """Quantized settings minus the float control that started from the same baseline: not worse?"""
-    controls = study.settings[study.settings.policy == "float"].drop_duplicates("float_run").set_index("float_run")
-    held = found[~found.is_baseline & (found.policy != "float") & found.float_run.isin(controls.index)]
-    against = [controls.loc[run] for run in held.float_run]
-    gaps = [_gap(study, one, control) for (_, one), control in zip(held.iterrows(), against, strict=True)]
+    """Quantized settings minus the float control of the same model that started from the same baseline: not worse?"""
+    pairs = list(zip(found.float_run, found.strength.fillna(-1), strict=True))
+    is_control = (found.policy == "float") & ~found.is_baseline
+    controls = {pairs[place]: found.loc[place] for place in found.index[is_control][::-1]}
+    held = [place for place in found.index[found.policy != "float"] if pairs[place] in controls]
+    against = [controls[pairs[place]] for place in held]
+    gaps = [_gap(study, found.loc[place], control) for place, control in zip(held, against, strict=True)]
     rates = [float(control.wer) for control in against]
     told = {
         "gap": [gap.value for gap in gaps],
@@ -227,7 +229,7 @@ def _against_controls(study: Study, found: pd.DataFrame) -> pd.DataFrame:
         "verdict": [str(one) for one in verdicts(gaps, [MARGIN * rate for rate in rates])],
     }
     types = dict.fromkeys(list(told)[:-1], float) | {"verdict": object}
-    return pd.DataFrame(told, index=held.index).astype(types).reindex(found.index)
+    return pd.DataFrame(told, index=held).astype(types).reindex(found.index)
 
 
 def _gap(study: Study, one: pd.Series, control: pd.Series) -> Difference:
