@@ -95,7 +95,7 @@ def rows() -> Iterable[Row]:
         torch.set_num_threads(threads)
     seconds = sum(map(len, alone)) * model.encoder.output_ms / 1000
     for name in sides:
-        what = f"beam search, beam {BEAM}, {UTTERANCES} utterances of {seconds:.0f} s, {name}"
+        what = f"beam search, beam {BEAM}, {UTTERANCES} utterances, {seconds:.0f} s in all, {name}"
         yield Row(what, "ms", "torchaudio", times[name], times["torchaudio"])
 
 
