@@ -37,7 +37,7 @@ def best(study: Study) -> pd.Series | None:
     return first(settings[within_budget(study, settings)].sort_values(["choice", "size_bytes"], kind="stable"))
 
 
-def smallest_lossless(study: Study) -> pd.Series | None:
+def smallest_near_float(study: Study) -> pd.Series | None:
     """The smallest setting whose word error rate on dev exceeds that of its float baseline by a tenth at most."""
     found = study.settings.query(f"choice <= {1 + MARGIN} * float_choice and size_bytes > 0")
     return first(found.sort_values(["size_bytes", "choice"], kind="stable"))

@@ -23,7 +23,7 @@ class Study:
     wer, low, high  error rate and interval on the reported set
     choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
     latency_ms, rtf on the first of `accelerators`
-    float_run, float_wer, float_bytes, float_low, float_high, float_choice
+    float_run, float_wer, float_bytes, float_choice
                     of the float baseline that it started from, else of the study's first
     """
 
@@ -187,7 +187,7 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
     names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
-    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "low", "high", "bytes", "choice"]]
+    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "bytes", "choice"]]
     return runs.assign(float_run=names).join(of_float.astype(float).add_prefix("float_"), on="float_run")
 
 

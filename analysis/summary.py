@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.measures import best, compression, smallest_lossless
+from analysis.measures import best, compression, smallest_near_float
 from analysis.study import Study
 from analysis.tables.table import interval
 from analysis.text import counted, listed, number, percent, size
@@ -28,7 +28,7 @@ def facts(study: Study) -> list[Fact]:
         limited = study.size_budget is not None or study.latency_budgets
         name = "Lowest WER within the budgets" if limited else "Lowest WER"
         found.append(Fact(name + chosen, _rate(one), _joined(_name(one), _ends(one), _size(one), *_costs(one))))
-    if (one := smallest_lossless(study)) is not None:
+    if (one := smallest_near_float(study)) is not None:
         name = f"Smallest within a tenth of the float baseline’s WER{chosen}"
         found.append(Fact(name, _size(one), _joined(_name(one), f"{_rate(one)} {_ends(one)}", *_costs(one))))
     return found

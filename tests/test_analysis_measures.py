@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.measures import best, compression, front, hypervolume, smallest_lossless
+from analysis.measures import best, compression, front, hypervolume, smallest_near_float
 
 
 def test_front_best_and_smallest_of_the_study(tmp_path: Path) -> None:
     study = made.study(tmp_path, made.records())
     assert list(front(study.settings).label) == ["W2", "W3", "W4", "W5", "W6"]
-    chosen, smallest = best(study), smallest_lossless(study)
+    chosen, smallest = best(study), smallest_near_float(study)
     assert chosen is not None
     assert (chosen.policy, chosen.label) == ("fake_qat", "W5")  # W6 takes 2.002 ms of 2 ms
     assert smallest is not None
@@ -39,11 +39,11 @@ def test_winners_are_chosen_on_dev_and_reported_on_test(tmp_path: Path) -> None:
 
 def test_the_smallest_is_held_against_its_baselines_rate_on_dev(tmp_path: Path) -> None:
     records = made.records()
-    smallest = smallest_lossless(made.study(tmp_path / "a", records))
+    smallest = smallest_near_float(made.study(tmp_path / "a", records))
     assert smallest is not None
     worse = next(record for record in records if record["run"] == smallest.run)
     worse["metrics"]["dev"] |= {"wer": 0.9, "wer_high": 0.9}
-    other = smallest_lossless(made.study(tmp_path / "b", records))
+    other = smallest_near_float(made.study(tmp_path / "b", records))
     assert other is not None
     assert other.size_bytes > smallest.size_bytes
 
