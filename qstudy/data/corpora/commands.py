@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
-from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_counts, require_seed
+from qstudy.data.corpora.corpus import UNSAID, begin, finish, is_made, print_summary, require_counts, require_seed
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import Domain, distinct_sentences
 from qstudy.data.manifest import Utterance
@@ -121,6 +121,8 @@ def commands(
     test: int = 300,
     noisy: float = 0.6,
     domain: Domain = "all",
+    test_domain: Domain | None = None,
+    shared: float = 0.0,
     processes: int | None = None,
 ) -> None:
     """Synthesize voice-assistant commands with espeak-ng; test sentences and test voices are held out.
@@ -133,6 +135,8 @@ def commands(
         test: Number of test utterances (new sentences, new voices).
         noisy: Share of utterances with white, pink or babble noise at 10 to 35 dB.
         domain: Topics of the sentences: home, world (the other half), or all of them.
+        test_domain: Topics of the dev and test sentences, if others: a shift that language models are there for.
+        shared: Share of the training utterances that are of --test_domain all the same.
         processes: How many work at a time; default: one per CPU core. The files do not depend on it.
     """
     counts = {"train": train, "dev": dev, "test": test}
@@ -141,13 +145,17 @@ def commands(
     checked(Annotated[int, Ge(1), Le(256)] | None, processes, "--processes")
     if not 0 <= noisy <= 1:
         raise UserError(f"--noisy: {noisy} is not a share between 0 and 1.")
-    recipe = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}
-    if domain != "all":  # older corpora have no domain, and are of all
-        recipe["domain"] = domain
+    if not 0 <= shared <= 1:
+        raise UserError(f"--shared: {shared} is not a share between 0 and 1.")
+    if shared and test_domain is None:
+        raise UserError("--shared: training shares sentences with another domain only; name it with --test_domain.")
+    recipe: dict[str, Any] = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}
+    domains = {"domain": domain, "test_domain": test_domain, "shared": shared}
+    recipe |= {name: value for name, value in domains.items() if value != UNSAID[name]}  # as in older corpora
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        blocks = _blocks(out, seed, noisy, counts, domain)
+        blocks = list(_blocks(out, seed, noisy, _sentences(seed, counts, domain, test_domain or domain, shared)))
         begin(out, SPLITS, [audio for block in blocks for audio in block.audio])
         made = list(_synthesize(blocks, processes or os.cpu_count() or 1))
         finish(out, {split: [item for found, item in made if found == split] for split in SPLITS}, recipe)
@@ -174,15 +182,26 @@ def say_block(block: Block) -> list[Utterance]:
     return utterances
 
 
-def _blocks(out: Path, seed: int, noisy: float, counts: dict[str, int], domain: Domain) -> list[Block]:
-    """Draw the sentences, test first: more training data leave test and dev as they are."""
+def _sentences(
+    seed: int, counts: dict[str, int], domain: Domain, test_domain: Domain, shared: float
+) -> dict[str, list[str]]:
+    """The sentences of each split, test first: more training data leave test and dev as they are."""
     taken: set[str] = set()
-    blocks = []
-    for split in reversed(SPLITS):
-        sentences = distinct_sentences(counts[split], random.Random(f"{seed} {split}"), taken, domain)
-        starts = range(0, len(sentences), _BLOCK)
-        blocks += [Block(split, i, tuple(sentences[i : i + _BLOCK]), out, seed, noisy) for i in starts]
-    return blocks
+    of_test = round(shared * counts["train"])
+    test, dev = (
+        distinct_sentences(counts[split], random.Random(f"{seed} {split}"), taken, test_domain)
+        for split in ("test", "dev")
+    )
+    generator = random.Random(f"{seed} train")
+    train = distinct_sentences(counts["train"] - of_test, generator, taken, domain)
+    train += distinct_sentences(of_test, generator, taken, test_domain)
+    return {"test": test, "dev": dev, "train": train}
+
+
+def _blocks(out: Path, seed: int, noisy: float, sentences: dict[str, list[str]]) -> Iterator[Block]:
+    for split, texts in sentences.items():
+        for i in range(0, len(texts), _BLOCK):
+            yield Block(split, i, tuple(texts[i : i + _BLOCK]), out, seed, noisy)
 
 
 def _synthesize(blocks: Sequence[Block], processes: int) -> Iterator[tuple[str, Utterance]]:

@@ -61,7 +61,7 @@ def require_recipe(out: Path, options: Mapping[str, Any]) -> None:
         UserError: an option differs.
     """
     made = _made(out)
-    made = {} if made is None else {**_UNSAID, **made}
+    made = {} if made is None else {**UNSAID, **made}
     asked = {name: _KEPT_AS.get(name, _itself)(value) for name, value in options.items()}
     changed = [name for name in made if name in asked and made[name] != asked[name]]
     if changed:
@@ -73,7 +73,7 @@ def _itself(value: Any) -> Any:
     return value
 
 
-_UNSAID = {"domain": "all"}
+UNSAID = {"domain": "all", "test_domain": None, "shared": 0.0}
 """Options that a recipe leaves out where they have this value, so that older corpora are what they were."""
 _KEPT_AS: dict[str, Callable[[Any], Any]] = {
     "root": lambda root: str(root.resolve()),
