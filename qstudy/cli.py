@@ -49,6 +49,9 @@ COMMANDS = {
     "tune-fusion": Command(
         "qstudy.commands.tune_fusion:tune_fusion", "how much language models count, by a dev set", ("model",)
     ),
+    "decode": Command(
+        "qstudy.commands.decode:decode", "a study of searches: recognizers, language models, beams", ("study",)
+    ),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
     "branches": Command(
