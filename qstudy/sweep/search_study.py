@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Le, MinLen
 
@@ -61,6 +61,20 @@ class Tuning:
         check_fields(self)
 
 
+class Cell(NamedTuple):
+    """One search of the study."""
+
+    name: str
+    """Of its models."""
+    form: Form
+    beam: int
+
+    @property
+    def run(self) -> str:
+        """The name of its record."""
+        return f"{self.name}-{self.form}-beam{self.beam:02d}"
+
+
 @dataclass(frozen=True)
 class SearchStudy:
     """A study as its YAML file describes it."""
@@ -100,6 +114,11 @@ class SearchStudy:
     def entries(self) -> dict[str, Models]:
         """The models."""
         return {name: fill(Models, values) for name, values in self.models.items()}
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All searches; the others are held against the first."""
+        return [Cell(name, form, beam) for name in self.models for form in self.fusion for beam in self.beams]
 
 
 def load_search_study(path: Path) -> SearchStudy:

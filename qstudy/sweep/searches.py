@@ -30,7 +30,7 @@ from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.options import Decoding
 from qstudy.recognize.recognizer import Recognizer
 from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
-from qstudy.sweep.search_study import ASKED, Form, Models, SearchStudy
+from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.conclude import SAMPLES, by_utterance, score
 from qstudy.training.environment import environment
 from qstudy.training.load import load_recognizer
@@ -41,20 +41,6 @@ from qstudy.workloads import load_model, with_language_models, with_widths
 
 NAMES = {"lm": "external_lm", "source_lm": "source_lm"}
 """What the layers of language models are called where they are priced."""
-
-
-class Cell(NamedTuple):
-    """One search of the study."""
-
-    name: str
-    """Of its models."""
-    form: Form
-    beam: int
-
-    @property
-    def run(self) -> str:
-        """The name of its record."""
-        return f"{self.name}-{self.form}-beam{self.beam:02d}"
 
 
 class Opened(NamedTuple):
@@ -80,7 +66,7 @@ def run_searches(config: SearchStudy, folder: Path, cache: Path) -> list[Record]
     """
     for accelerator in config.accelerator:
         load_accelerator(accelerator)
-    cells = [Cell(name, form, beam) for name in config.entries for form in config.fusion for beam in config.beams]
+    cells = config.cells
     with tqdm(total=len(cells), desc=config.study, unit="search", disable=None) as progress:
         for name, models in config.entries.items():
             mine = [cell for cell in cells if cell.name == name]
@@ -194,6 +180,7 @@ def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, 
         **describe_price(cost),
         file_bytes=sum(path.stat().st_size for path in files.values()),
         notes={"choices": _choices(files)},
+        baseline=None if cell == (first := config.cells[0]) else {"id": first.run},
         seed=config.seed,
         scored=_identity(config, cell),
         **environment(),
