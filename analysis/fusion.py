@@ -5,6 +5,7 @@ and in few bits, what of their worth is kept, and what it costs.
         --figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,13 +18,15 @@ from matplotlib.lines import Line2D
 
 from analysis.differences import Difference, difference
 from analysis.figures.style import INK, MARKS, MUTED, WIDTH, Picture
+from analysis.records import unpacked
 from analysis.study import Study, first
 from analysis.tables.quantizers import quantizers
 from analysis.tables.table import Column, Row, Table, rate
 from analysis.text import DASH, number, percent, points
 from analysis.verdicts import MARGIN, verdicts
 
-KEYS = ["config.decoding.name", "config.decoding.form", "config.decoding.beam"]
+KEYS = {"models": "name", "form": "form", "beam": "beam"}
+"""Column -> field of a record's `config.decoding`."""
 NONE = "none"
 """The form of fusion that has no language model."""
 SHARE = 0.9
@@ -34,11 +37,15 @@ FORMS = {"none": "no language model", "shallow": "shallow fusion", "density": "d
 
 def cells(study: Study) -> pd.DataFrame:
     """The searches of a study, a row each: models, form, beam, and what `Study.runs` tells; empty if it has none."""
-    if not set(KEYS) <= set(study.finished):
-        return pd.DataFrame(columns=["models", "form", "beam"])
-    found = study.finished.dropna(subset=KEYS)
-    named = dict(zip(("models", "form", "beam"), (found[key] for key in KEYS), strict=True))
-    return found.assign(**named).astype({"beam": int}).reset_index(drop=True)
+    told = [_decoding(record) for record in study.finished.record]
+    found = study.finished.assign(**{name: [one.get(key) for one in told] for name, key in KEYS.items()})
+    return found.dropna(subset=list(KEYS)).astype({"beam": int}).reset_index(drop=True)
+
+
+def _decoding(record: bytes) -> dict[str, Any]:
+    """What a record says of its search; frames have columns of what differs between runs alone."""
+    config = (json.loads(unpacked(record)).get("config") or {}) if record else {}
+    return config.get("decoding") or {}
 
 
 def searches(study: Study) -> Table | None:
@@ -199,7 +206,7 @@ def _gains(study: Study, form: str, *there: pd.DataFrame | None) -> dict[str, An
     reference, gain = difference(study, first_none, first_form), difference(study, none, form_)
     lost = SHARE * reference.value - gain.value
     claim = Difference(lost, SHARE * reference.draws - gain.draws, gain.utterances)
-    return {"float_gain": reference, "gain": gain, "share": gain.value / reference.value, "claim": claim}
+    return {"float_gain": reference, "gain": gain, "share": gain.value / (reference.value or np.nan), "claim": claim}
 
 
 def _at(found: pd.DataFrame, models: str, form: str, beam: int) -> pd.DataFrame | None:

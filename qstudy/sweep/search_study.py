@@ -25,9 +25,9 @@ class Models:
     model: Text
     """The packed recognizer (.qst)."""
     lm: Text | None = None
-    """Language model of the texts to come (.qst)."""
+    """Language model of the texts to come: packed (.qst), or n-grams (.arpa, .arpa.gz), which are not priced."""
     source_lm: Text | None = None
-    """Language model of the texts that the recognizer was trained on."""
+    """Language model of the texts that the recognizer was trained on, likewise."""
     widths: Text | None = None
     """Widths that it is priced in, instead of its own: w16a16, for float models that run in half precision."""
 

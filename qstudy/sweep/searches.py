@@ -27,6 +27,7 @@ from qstudy.quant.packed.file import read as read_packed
 from qstudy.recognize.build import build_beam_search, load_each
 from qstudy.recognize.encoded import EncodedSet
 from qstudy.recognize.fusion import Fusion
+from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
 from qstudy.recognize.recognizer import Recognizer
 from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
@@ -158,7 +159,7 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
 def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, float], work: Search) -> Record:
     """What is known of a cell before it is decoded."""
     files = models.files(cell.form)
-    fused = {layers: files.get(name) for name, layers in NAMES.items()}
+    fused = {NAMES[name]: path for name, path in files.items() if name in NAMES and not is_arpa(path)}
     sizes = with_language_models(load_model(files["model"]), fused)
     header = read_packed(files["model"]).header
     cost = _price(config, sizes, models.widths, work)
