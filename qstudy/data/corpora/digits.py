@@ -4,7 +4,7 @@ The dataset (Jakobovski, github.com/Jakobovski/free-spoken-digit-dataset, CC BY-
 `{digit}_{speaker}_{index}.wav` at 8 kHz; its own test split is index 0-4. Dev strings are made of the recordings 0-1,
 test strings of 2-4, training strings of the rest; no digit string of dev or test is in another split.
 
-A string has one speaker, 3 to 7 digits, random gaps and gain. Training strings are random; dev and test strings are too,
+A string has one speaker, 3 to 7 digits, random gaps and gain. Training strings are random; dev and test strings too,
 or numbers as people say them (`numbers`): a shift that language models are there for. Dev and test stay close to the
 recordings; training strings vary far more, so that few speakers train for many:
 
