@@ -38,6 +38,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
+    "data noisy": Command("qstudy.data.corpora.noisy:noisy", "noisy copies of any manifest", ("manifests",)),
     "data text": Command("qstudy.data.corpora.sentences:text", "text for language models"),
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
     "train-lm": Command("qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels"),
