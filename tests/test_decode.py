@@ -17,6 +17,7 @@ from analysis.study import load_studies
 from qstudy.cli import main
 from qstudy.data.feature_set import FeatureSet
 from qstudy.files import read_json
+from qstudy.locks import locked
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.quant.packed.model import pack_model
 from qstudy.quant.policies import build_policy
@@ -125,6 +126,21 @@ def test_a_cell_is_what_evaluate_says(
     main(["evaluate", str(models / "int4.qst"), *manifest, *search, *lm])
     assert json.loads(capsys.readouterr().out)["wer"] == record["metrics"]["test"]["wer"]
     assert weights["dev_wer"] <= weights["without"]
+
+
+def test_what_another_process_does_is_left_to_it(models: Path, corpus: Path, tmp_path: Path) -> None:
+    values = described(models, corpus, beams=[1])
+    with (
+        locked(tmp_path / "tiny/weights/float-shallow.lock"),
+        locked(tmp_path / "tiny/runs/int4-none-beam01/cell.lock"),
+    ):
+        out = decode(tmp_path, values)
+        missing = {"float-shallow-beam01", "int4-none-beam01"}
+        assert {path.parent.name for path in out.glob("runs/*/record.json")} == {
+            path.name for path in out.glob("runs/*")
+        } - missing
+        assert len([*out.glob("runs/*/record.json")]) == 4
+    assert len([*decode(tmp_path, values).glob("runs/*/record.json")]) == 6
 
 
 def test_another_model_is_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:

@@ -111,13 +111,14 @@ def _opened(config: SearchStudy, models: Models, cache: Path) -> Opened:
 
 
 def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> None:
-    """Decode one cell and write its record, unless another process is at it."""
+    """Decode one cell and write its record, unless another process is at it, or at its weights."""
     own = folder / "runs" / cell.run
     if (lock := try_lock(own / "cell.lock")) is None:
         return
     with lock:
         decoding = Decoding(decode="beam", beam=cell.beam, search=config.search)
-        weights = _weights(config, models, opened, cell, folder)
+        if (weights := _weights(config, models, opened, cell, folder)) is None:
+            return
         factors = {ARGUMENTS[name]: value for name, value in weights.items()}
         fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
         search, begin = build_beam_search(decoding, fusion), time.perf_counter()
@@ -138,13 +139,23 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
         )
 
 
-def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> dict[str, float]:
-    """The weights of a cell's language models: those of its models and form, tuned once for all beams."""
+def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> dict[str, float] | None:
+    """The weights of a cell's language models: those of its models and form, tuned once for all beams; None: another
+    process tunes them now."""
     if not ASKED[cell.form]:
         return {}
+    name = folder / "weights" / f"{cell.name}-{cell.form}"
+    if (lock := try_lock(name.with_suffix(".lock"))) is None:
+        return None
+    with lock:
+        found = _tuned(config, models, opened, cell, name.with_suffix(".db"))
+        write_json(name.with_suffix(".json"), found)
+    return {weight: found[weight] for weight in ARGUMENTS if weight in found}
+
+
+def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, storage: Path) -> dict[str, Any]:
     tune, files = config.tune, models.files(cell.form)
     inputs = [file_hash(path) for path in (*files.values(), Path(config.dev))]
-    storage = folder / "weights" / f"{cell.name}-{cell.form}.db"
     study = open_fusion_study(storage, content_hash(inputs, tune.beam, config.search))
     decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
     language = {name: opened.language[name] for name in ASKED[cell.form]}
@@ -152,8 +163,7 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
         study, opened.dev, decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
     )
     told = {"dev_wer": found.value, "without": tried(study)[0].value, "trials": len(tried(study)), "beam": tune.beam}
-    write_json(folder / "weights" / f"{cell.name}-{cell.form}.json", {**found.params, **told})
-    return dict(found.params)
+    return {**found.params, **told}
 
 
 def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, float], work: Search) -> Record:
