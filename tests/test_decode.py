@@ -130,17 +130,14 @@ def test_a_cell_is_what_evaluate_says(
 
 def test_what_another_process_does_is_left_to_it(models: Path, corpus: Path, tmp_path: Path) -> None:
     values = described(models, corpus, beams=[1])
-    with (
-        locked(tmp_path / "tiny/weights/float-shallow.lock"),
-        locked(tmp_path / "tiny/runs/int4-none-beam01/cell.lock"),
-    ):
-        out = decode(tmp_path, values)
-        missing = {"float-shallow-beam01", "int4-none-beam01"}
-        assert {path.parent.name for path in out.glob("runs/*/record.json")} == {
-            path.name for path in out.glob("runs/*")
-        } - missing
-        assert len([*out.glob("runs/*/record.json")]) == 4
-    assert len([*decode(tmp_path, values).glob("runs/*/record.json")]) == 6
+    study = tmp_path / "tiny"
+    with locked(study / "weights" / "float-shallow.lock"), locked(study / "runs" / "int4-none-beam01" / "cell.lock"):
+        decode(tmp_path, values)
+        done = {path.parent.name for path in study.glob("runs/*/record.json")}
+    decode(tmp_path, values)
+    every = {path.parent.name for path in study.glob("runs/*/record.json")}
+    assert every - done == {"float-shallow-beam01", "int4-none-beam01"}
+    assert len(every) == 6
 
 
 def test_another_model_is_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:
