@@ -16,8 +16,9 @@ from qstudy.errors import UserError
 from qstudy.locks import locked
 from qstudy.sweep.config import load_study
 from qstudy.sweep.objective import Outcome
-from qstudy.sweep.queue import OUTCOME, Queue
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.study import check
+from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
 from qstudy.training.record import Record, read_records
@@ -58,8 +59,8 @@ def test_the_grid_comes_first_and_in_order(tmp_path: Path) -> None:
     grid = {"policy": {"name": ["ptq", "fake_qat"], "layers": {"a": [{"weight": 4}, {"weight": 20}]}}}
     queue = open_queue(tmp_path, make_config(grid=grid, trials=4))
     work(queue, measure)
-    changes = [trial.user_attrs["changes"]["policy"] for trial in queue.trials()[:4]]
-    assert [(policy["name"], policy["layers"]["a"]["weight"]) for policy in changes] == [
+    shown = [trial.params for trial in queue.trials()[:4]]
+    assert [(each["policy/name"], each["grid:policy/layers/a/weight"]) for each in shown] == [
         ("ptq", 4),
         ("ptq", 20),
         ("fake_qat", 4),
@@ -97,7 +98,7 @@ def test_fewer_trials_end_the_study_earlier(tmp_path: Path) -> None:
     again = open_queue(tmp_path, make_config(grid=grid, trials=4))
     work(again, measure)
     assert outcomes(again) == ["trained"] * 3 + ["dropped"] * 5 + ["trained"]
-    assert again.trials()[-1].user_attrs["changes"]["policy"]["layers"]["a"] == {"weight": 8}
+    assert again.trials()[-1].params == {"grid:policy/layers/a/weight": 8}
 
 
 def test_interruptions_do_not_change_what_is_tried(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
 from qstudy.secrets import STORAGE_VARIABLE
 from qstudy.sweep.capacity import cores
 from qstudy.sweep.lifeline import LIFELINE_VARIABLE
-from qstudy.sweep.queue import ATTEMPTS, Queue
+from qstudy.sweep.optuna_internals import kept
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.summary import sentence
+from qstudy.sweep.trials import ATTEMPTS
 from qstudy.training.environment import COMMAND_VARIABLE, command
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -206,7 +208,7 @@ def _wait(processes: Sequence[Popen[bytes]], seconds: float) -> None:
 
 def _state(queue: Queue) -> list[object]:
     """What changes when a worker begins a trial or ends one."""
-    return [(trial.state, trial.user_attrs.get(ATTEMPTS)) for trial in queue.trials()]
+    return [(trial.state, kept(trial).get(ATTEMPTS)) for trial in queue.trials()]
 
 
 def _print_ended(queue: Queue, shown: set[int], bar: "tqdm[None]") -> set[int]:

@@ -1,11 +1,12 @@
 """What a run costs, known before it is trained: bytes and simulated latency."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from qstudy.bits import BitMap, LayerBits, LayerShape
+from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
@@ -30,6 +31,22 @@ class Price:
     """Bytes of the packed model's tensors."""
     latency: dict[str, dict[str, Any]]
     """Per accelerator, the simulator's totals."""
+
+    @property
+    def widths(self) -> str:
+        """Mean bits per weight and per activation, for tables: `W3.4 A8`; `float`."""
+        counts = {shape.name: shape.parameters for shape in self.shapes}
+        weights = {name: (bits.weight, counts[name]) for name, bits in self.bit_map.items()}
+        activations = {name: (bits.activation, 1) for name, bits in self.bit_map.items()}
+        means = [_mean(list(some.values())) for some in (weights, activations)]
+        told = [f"{letter}{mean:.2g}" for letter, mean in zip("WA", means, strict=True) if mean < FLOAT]
+        return " ".join(told) or "float"
+
+
+def _mean(values: Sequence[tuple[int, int]]) -> float:
+    """Of widths, each as often as it counts; of none that of float."""
+    total = sum(count for _, count in values)
+    return sum(bits * count for bits, count in values) / total if total else FLOAT
 
 
 def price(config: RunConfig) -> Price:
