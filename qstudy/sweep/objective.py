@@ -25,7 +25,7 @@ from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
 from qstudy.training.run import run
-from qstudy.training.tracking import start_tracking
+from qstudy.training.tracking import entry_of, start_tracking
 
 MOST_ATTEMPTS = 10
 """A trial whose process died this often without a word (out of memory, a crash) and a new checkpoint is given up."""
@@ -188,7 +188,9 @@ def _note(trial: optuna.Trial, step: int, wers: Sequence[float]) -> bool:
 
 def _finish_tracking(candidate: Candidate, folder: Path, config: RunConfig, record: Record) -> None:
     """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
-    tracker = start_tracking(folder, candidate.study, folder.name, to_dict(config)) if config.track else None
+    if not config.track:
+        return
+    tracker = start_tracking(entry_of(config, folder, record.bit_map or {}, candidate.study, record.trial))
     if tracker:
         tracker.finish(record, folder / MODEL_FILE)
 

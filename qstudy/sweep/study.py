@@ -9,6 +9,7 @@ from tqdm import tqdm
 from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
+from qstudy.sweep.board import Board
 from qstudy.sweep.capacity import fitting_workers
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
@@ -95,11 +96,12 @@ def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str 
     if queue.unfinished():
         print_forecast(config, folder, queue.done())
     workers = workers or max(len(visible_gpus()), 1)
-    if workers > 1:
-        run_pool(queue, workers, storage)
-    elif queue.unfinished():
-        _prepare(config)
-        work(queue)
+    with Board(queue) as board:
+        if workers > 1:
+            run_pool(queue, workers, storage, board.show)
+        elif queue.unfinished():
+            _prepare(config)
+            work(queue, announce=board.tell)
     print_summary(config.study, queue.trials(), folder)
     if is_incomplete(queue.trials()):
         raise SystemExit(INCOMPLETE)
