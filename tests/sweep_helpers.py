@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
 
 from qstudy.files import content_hash
 from qstudy.sweep.config import StudyConfig, study_from_dict
@@ -42,6 +43,24 @@ def open_queue(root: Path, config: StudyConfig, url: str | None = None, **storag
     queue = Queue(open_study(database, config, root / config.study), database, config, root / config.study)
     queue.plan()
     return queue
+
+
+def small_study(corpus: Path, folder: Path, **fields: Any) -> Path:
+    """Writes a study of real speech whose trials train for a second."""
+    short = {"steps": 4, "batch_size": 8, "evaluate_every": 2}
+    base = {
+        "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
+        "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
+        "training": short,
+        "finetune": short,
+        "cache": str(folder / "cache"),
+        "track": False,
+        **fields.pop("base", {}),
+    }
+    grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4, 2]}}}}
+    study = {"study": "small", "base": base, "grid": grid, **fields}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return folder / "study.yaml"
 
 
 def measure(queue: Queue, trial: optuna.Trial) -> Outcome:

@@ -1,6 +1,7 @@
 """Studies: their YAML, and the queue of trials that survives its workers."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
-from sweep_helpers import make_config, measure, open_queue, start_victim
+from sweep_helpers import make_config, measure, open_queue, small_study, start_victim
 
 from qstudy.commands.sweep import sweep
 from qstudy.commands.worker import worker
@@ -164,23 +165,7 @@ def test_the_trial_of_a_killed_worker_goes_on_with_its_number_and_parameters(tmp
 
 @pytest.fixture
 def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a study whose trials train for a second, on real speech."""
-
-    def write(**fields: Any) -> Path:
-        short = {"steps": 4, "batch_size": 8, "evaluate_every": 2}
-        base = {
-            "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
-            "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
-            "training": short,
-            "finetune": short,
-            "cache": str(tmp_path / "cache"),
-            "track": False,
-        }
-        grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4, 2]}}}}
-        (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "small", "base": base, "grid": grid, **fields}))
-        return tmp_path / "study.yaml"
-
-    return write
+    return partial(small_study, corpus, tmp_path)
 
 
 def test_two_objectives_from_yaml_to_summary(

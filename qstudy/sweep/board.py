@@ -73,7 +73,8 @@ class Board:
         for trial in ended:
             folder = self._folder / "runs" / str(trial.user_attrs.get("run"))
             if is_trained(trial):
-                self._mirror_baseline(folder)
+                for run in (folder, *folder.parent.glob(f"{folder.name}-seed*")):
+                    self._mirror_baseline(run)
             elif trial.user_attrs.get(OUTCOME) in FREE and (record := _record(folder)) and record.config:
                 entry = entry_of(
                     config_from_dict(record.config), folder, record.bit_map or {}, record.study, trial.number

@@ -31,6 +31,8 @@ from qstudy.sweep.space import size
 from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, counts
 
 LAST_BEAT_S = 5.0
+SWEEP_LOCK = Path(".locks") / "sweep"
+"""In a study's folder: held while `qstudy sweep` runs there."""
 
 
 @dataclass
@@ -152,7 +154,8 @@ class Queue:
         # another machine may have taken this one for dead, and finished the trial: the first result stands
         with suppress(UpdateFinishedTrialError):
             claim.trial.set_user_attr(OUTCOME, outcome)
-            claim.trial.set_user_attr("reason", reason)
+            if reason is not None:
+                claim.trial.set_user_attr("reason", reason)
             self.study.tell(claim.trial.number, values=values, state=state, skip_if_finished=True)
         if outcome in FREE:
             self._storage.patiently(self._refill)

@@ -9,7 +9,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from qstudy.sweep.queue import Queue
+from qstudy.locks import is_held
+from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.summary import duration, pareto, sentence
 from qstudy.sweep.trials import OUTCOME, counts, dev_wer, is_trained
@@ -26,6 +27,8 @@ class Status:
     """All that there are, by number."""
     dead: Sequence[int]
     """Numbers of those whose worker died: the next worker goes on with them."""
+    at_work: bool
+    """Whether a sweep runs on this machine, which may still make what the trials share."""
     now: datetime
 
     @property
@@ -71,6 +74,7 @@ class Status:
             "study": self.study,
             "wanted": self.wanted,
             "done": self.done,
+            "at_work": self.at_work or bool(self.running),
             "outcomes": self.outcomes,
             "seconds_left": self.seconds_left,
             "running": [self._running(trial) for trial in self.running],
@@ -99,8 +103,13 @@ def read_status(study: str, folder: Path, storage: str | None) -> Status:
     database = open_storage(storage, folder, create=False)
     config, handle = load(database, study)
     queue = Queue(handle, database, config, folder)
-    trials = queue.trials()
-    return Status(study, config.wanted, trials, [trial.number for trial in queue.dead()], datetime.now())
+    dead = [trial.number for trial in queue.dead()]
+    return Status(study, config.wanted, queue.trials(), dead, _is_swept(folder), datetime.now())
+
+
+def _is_swept(folder: Path) -> bool:
+    lock = folder / SWEEP_LOCK
+    return lock.exists() and is_held(lock)
 
 
 def print_status(status: Status) -> None:
@@ -115,7 +124,8 @@ def print_status(status: Status) -> None:
         best = min(status.trained, key=dev_wer)
         print(f"  best so far: {sentence(best)} ({best.user_attrs.get('bits', '')})")
     if status.done < status.wanted and not status.running:
-        print("  Nobody works on it; `qstudy sweep` with its file goes on.")
+        preparing = "A sweep makes what the trials share, or looks for candidates."
+        print(f"  {preparing if status.at_work else 'Nobody works on it; `qstudy sweep` with its file goes on.'}")
 
 
 def _told(trial: FrozenTrial) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
 from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.pool import run_pool, visible_gpus
-from qstudy.sweep.queue import Queue
+from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.space import corners
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import is_incomplete, print_summary
@@ -48,7 +48,7 @@ def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: s
         UserError: it runs already on this machine, or it was begun with other fields.
         SystemExit: it was interrupted (130); trials were given up, or nothing worked (3).
     """
-    lock = try_lock(folder / ".locks" / "sweep")
+    lock = try_lock(folder / SWEEP_LOCK)
     if lock is None:
         raise UserError(
             f"The study {config.study!r} is already running here; wait for it, or add a worker to it with "

@@ -1,6 +1,5 @@
 """What a run costs, known before it is trained: bytes and simulated latency."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,19 +33,13 @@ class Price:
 
     @property
     def widths(self) -> str:
-        """Mean bits per weight and per activation, for tables: `W3.4 A8`; `float`."""
-        counts = {shape.name: shape.parameters for shape in self.shapes}
-        weights = {name: (bits.weight, counts[name]) for name, bits in self.bit_map.items()}
-        activations = {name: (bits.activation, 1) for name, bits in self.bit_map.items()}
-        means = [_mean(list(some.values())) for some in (weights, activations)]
-        told = [f"{letter}{mean:.2g}" for letter, mean in zip("WA", means, strict=True) if mean < FLOAT]
-        return " ".join(told) or "float"
-
-
-def _mean(values: Sequence[tuple[int, int]]) -> float:
-    """Of widths, each as often as it counts; of none that of float."""
-    total = sum(count for _, count in values)
-    return sum(bits * count for bits, count in values) / total if total else FLOAT
+        """Mean bits per weight, and bits of activations where some are quantized, for tables: `W3.4 A8`, `float`."""
+        counted = [(bits.weight, shape.parameters) for shape in self.shapes if (bits := self.bit_map.get(shape.name))]
+        parameters = sum(count for _, count in counted) or 1
+        weights = sum(bits * count for bits, count in counted) / parameters
+        activations = sorted({bits.activation for bits in self.bit_map.values()} - {FLOAT})
+        told = [f"W{weights:.3g}"] if 0 < weights < FLOAT else []
+        return " ".join([*told, *(f"A{'/'.join(map(str, activations))}" for _ in activations[:1])]) or "float"
 
 
 def price(config: RunConfig) -> Price:
