@@ -5,13 +5,15 @@
 # make policies  every policy at every width on two corpora, into reports/policies/
 # make architectures  Conformer, cascaded, bidirectional and amortized encoders on digits and commands, into
 #                reports/architectures/ and reports/architectures-commands/
+# make int4      recognizers and language models in 4 bits from end to end: what fusion and wider beams are worth, into
+#                reports/int4/ (about three hours)
 # make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz bench policies architectures
+.PHONY: setup demo test fuzz bench policies architectures int4
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -90,3 +92,38 @@ architectures: setup
 	  --out reports/architectures-commands $(ARCHITECTURES)
 	$(BIN)/qstudy branches runs/arch/amnet-lowrank/model.qst corpora/digits/test/*0.flac \
 	  --out reports/architectures/branches.png
+
+INT4 = runs/int4
+FOUR_BITS = --policy '{name: int4_e2e}'
+# A language model in float and in 4 bits: folder, text, recognizer, options.
+LANGUAGE = $(BIN)/qstudy train-lm --text $(2) --like $(3) --out $(1) $(4) && \
+	$(BIN)/qstudy train-lm --text $(2) --start $(1)/model.qst $(4) $(FOUR_BITS) --finetune.steps 300 --out $(1)-int4
+# A recognizer trained on, in float and in 4 bits: folder, configuration, steps.
+RECOGNIZER = $(BIN)/qstudy train --config $(2) --start $(1)/am/model.qst --finetune.steps $(3) --out $(1)/am-float && \
+	$(BIN)/qstudy train --config $(2) --start $(1)/am/model.qst --finetune.steps $(3) $(FOUR_BITS) --out $(1)/am-int4
+
+int4: setup
+	$(BIN)/qstudy train --config sweeps/base/commands-shifted.yaml --out $(INT4)/commands/am
+	$(call RECOGNIZER,$(INT4)/commands,sweeps/base/commands-shifted.yaml,1500)
+	$(BIN)/qstudy data text --domain world --out $(INT4)/commands/world.txt \
+	  --exclude '[corpora/commands-shifted/dev.jsonl, corpora/commands-shifted/test.jsonl]'
+	$(BIN)/qstudy data text --source corpora/commands-shifted/train.jsonl --exclude '[]' --out $(INT4)/commands/source.txt
+	$(call LANGUAGE,$(INT4)/commands/lm-world,$(INT4)/commands/world.txt,$(INT4)/commands/am/model.qst,--training.steps 1500)
+	$(call LANGUAGE,$(INT4)/commands/lm-source,$(INT4)/commands/source.txt,$(INT4)/commands/am/model.qst,--training.steps 1500)
+	$(BIN)/qstudy train --config sweeps/base/digits.yaml --training.steps 2400 --out $(INT4)/digits/am
+	$(call RECOGNIZER,$(INT4)/digits,sweeps/base/digits.yaml,600)
+	$(BIN)/qstudy data digits --root ../shared/data/fsdd --out corpora/digits-numbers --train 20 --test_strings numbers
+	$(BIN)/qstudy data noisy corpora/digits-numbers/dev.jsonl corpora/digits-numbers/test.jsonl --snr 5 \
+	  --out corpora/digits-numbers-5db
+	$(BIN)/qstudy data text --source numbers --out $(INT4)/digits/numbers.txt \
+	  --exclude '[corpora/digits-numbers/dev.jsonl, corpora/digits-numbers/test.jsonl]'
+	$(BIN)/qstudy data text --source digits --exclude '[]' --out $(INT4)/digits/source.txt
+	$(call LANGUAGE,$(INT4)/digits/lm-numbers,$(INT4)/digits/numbers.txt,$(INT4)/digits/am/model.qst,\
+	  --model.hidden 256 --training.steps 800)
+	$(call LANGUAGE,$(INT4)/digits/lm-source,$(INT4)/digits/source.txt,$(INT4)/digits/am/model.qst,\
+	  --model.hidden 256 --training.steps 800)
+	$(BIN)/qstudy decode sweeps/int4-commands.yaml
+	$(BIN)/qstudy decode sweeps/int4-digits.yaml
+	$(BIN)/qstudy report studies/int4-commands --also studies/int4-digits --out reports/int4 --alone \
+	  --table+ analysis.fusion.kept --table+ analysis.fusion.searches --table+ analysis.fusion.choices \
+	  --figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency

@@ -21,7 +21,10 @@ WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 def contents_of(
-    studies: list[Study], figures: Sequence[Callable[..., Any]], makers: Sequence[Callable[..., Any]]
+    studies: list[Study],
+    figures: Sequence[Callable[..., Any]],
+    makers: Sequence[Callable[..., Any]],
+    shared: bool = True,
 ) -> dict[str, bytes]:
     """The files of a report, by name.
 
@@ -29,15 +32,16 @@ def contents_of(
         studies: what it tells of.
         figures: functions from a study to figures (`analysis.figures.FIGURES`).
         makers: functions from a study to a table (`analysis.tables.TABLES`).
+        shared: whether there are claims, and a comparison of the studies, too.
     """
-    shown, shared = sections(studies, figures, makers), _shared(studies)
-    tables = [*shared, *(table for section in shown for table in section.tables)]
+    shown, common = sections(studies, figures, makers), _shared(studies) if shared else []
+    tables = [*common, *(table for section in shown for table in section.tables)]
     contents = {
         f"{table.name}.{ending}": writer(table).encode() for table in tables for ending, writer in WRITERS.items()
     }
     for section in shown:
         contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
-    contents["index.html"] = page(shown, shared, contents).encode()
+    contents["index.html"] = page(shown, common, contents).encode()
     contents[RECORDS] = _records(studies)
     return contents
 

@@ -7,7 +7,21 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks import amortized, beam, conformer, data, gpu, loss, memory, qat, report, simulator, streaming, table
+from benchmarks import (
+    amortized,
+    beam,
+    conformer,
+    data,
+    fusion,
+    gpu,
+    loss,
+    memory,
+    qat,
+    report,
+    simulator,
+    streaming,
+    table,
+)
 from benchmarks.machine import describe
 from benchmarks.row import Row
 from qstudy.files import write_json, write_text
@@ -20,6 +34,7 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "conformer": conformer.rows,
     "amortized": amortized.rows,
     "beam": beam.rows,
+    "fusion": fusion.rows,
     "memory": memory.rows,
     "simulator": simulator.rows,
     "data": data.rows,

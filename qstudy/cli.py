@@ -38,6 +38,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
+    "data noisy": Command("qstudy.data.corpora.noisy:noisy", "noisy copies of any manifest", ("manifests",)),
     "data text": Command("qstudy.data.corpora.sentences:text", "text for language models"),
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
     "train-lm": Command("qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels"),
@@ -48,6 +49,9 @@ COMMANDS = {
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
     "tune-fusion": Command(
         "qstudy.commands.tune_fusion:tune_fusion", "how much language models count, by a dev set", ("model",)
+    ),
+    "decode": Command(
+        "qstudy.commands.decode:decode", "a study of searches: recognizers, language models, beams", ("study",)
     ),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),

@@ -38,6 +38,11 @@ def test_unknown_name_lists_the_known_ones() -> None:
         (("processor", "dataflow"), ["vector"], "weight_stationary"),
         (("processor", "fill"), "parallel", "processor.fill: 'parallel' is not one of serial, overlapped"),
         (("cpu", "fill"), "overlapped", "cpu.fill: vector lanes have no tile to fill; leave out 'overlapped'"),
+        (
+            ("processor", "elementwise_in"),
+            "halves",
+            "processor.elementwise_in: 'halves' is not one of",
+        ),
         (("processor", "modes"), [], "modes: a list .* at least 1 item"),
         (("processor", "modes", 0, "weight"), 8.5, "weight: 8.5 should be a valid integer"),
         (("processor", "modes", 0, "weight"), 0, "weight: 0 should be greater"),

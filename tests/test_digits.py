@@ -1,15 +1,18 @@
 """Connected digits: strings, splits by index, repeatable bytes; on a small dataset made here, and on the real one."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from checked import checked
+from test_numbers import every_number
 
 from qstudy.data.audio import resample
-from qstudy.data.corpora.digits import WORDS, digits
+from qstudy.data.corpora.corpus import require_recipe
+from qstudy.data.corpora.digits import WORDS, digits, spelled
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
@@ -93,6 +96,29 @@ def test_unheard_speakers_are_only_in_their_own_manifest(dataset, tmp_path):
     assert not (tmp_path / "unheard.jsonl").exists()
 
 
+def test_numbers_are_said_in_dev_and_test_alone(dataset, tmp_path, capsys):
+    sizes = {"train": 40, "dev": 20, "test": 20}
+    for strings in ("random", "numbers"):
+        digits(dataset, tmp_path / strings, **sizes, unheard=["bob"], test_strings=strings)
+    said = {
+        split: {item.text for item in read_manifest(tmp_path / "numbers" / f"{split}.jsonl")}
+        for split in (*sizes, "unheard")
+    }
+    numbers = {spelled(number) for number in every_number()}
+    assert said["dev"] | said["test"] | said["unheard"] <= numbers
+    assert len(said["dev"] | said["test"] | said["unheard"]) == 60
+    assert not said["train"] & (said["dev"] | said["test"] | said["unheard"])
+    assert len(said["train"] & numbers) < 4
+    assert "test_strings" not in json.loads((tmp_path / "random" / "corpus.json").read_text())
+    for strings, other in (("random", "numbers"), ("numbers", "random")):
+        require_recipe(tmp_path / strings, {"corpus": "digits", "test_strings": strings})
+        with pytest.raises(UserError, match=f"test_strings {strings} there, {other} here"):
+            require_recipe(tmp_path / strings, {"corpus": "digits", "test_strings": other})
+    capsys.readouterr()
+    digits(dataset, tmp_path / "random", **sizes, unheard=["bob"])
+    assert "holds this corpus already" in capsys.readouterr().out
+
+
 def test_training_strings_vary_more_than_test_strings(dataset, tmp_path):
     digits(dataset, tmp_path, train=30, dev=1, test=20)
     peaks = {
@@ -118,8 +144,13 @@ def test_training_strings_vary_more_than_test_strings(dataset, tmp_path):
         (lambda root: None, {"unheard": ["carl"]}, "--unheard: name some, not all, of the speakers anna, bob"),
         (lambda root: None, {"unheard": ["anna", "bob"]}, "--unheard: name some, not all"),
         (lambda root: None, {"test": 0}, "--test: 0 utterances"),
+        (
+            lambda root: None,
+            {"test": 17499, "test_strings": "numbers"},
+            "hardly more than 17,4.. different",
+        ),
     ],
-    ids=["no folder", "no files", "broken file", "missing digit", "stranger", "nobody left", "no strings"],
+    ids=["no folder", "no files", "broken file", "missing digit", "stranger", "nobody left", "no strings", "too many"],
 )
 def test_bad_input_is_named_and_leaves_no_manifest(dataset, tmp_path, change, options, message):
     root = copy_with(dataset, tmp_path / "root", lambda index: False)

@@ -238,7 +238,7 @@ def test_it_learns_and_the_record_says_so(text: Path, tmp_path: Path, capsys: py
     assert f"perplexity {found['label']:.3f} per label, {found['word']:.2f} per word" in capsys.readouterr().out
 
 
-def test_four_bits_from_the_float_one(text: Path, tmp_path: Path) -> None:
+def test_four_bits_from_the_float_one(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = trained(tmp_path / "lm", text, *steps(40), "--training.learning_rate", "0.02")
     start = ["--start", str(tmp_path / "lm" / "model.qst"), "--finetune.steps", "20", "--finetune.batch_size", "8"]
     start += ["--finetune.precision", "32-true"]
@@ -249,6 +249,9 @@ def test_four_bits_from_the_float_one(text: Path, tmp_path: Path) -> None:
     assert after["size_bytes"] < before["size_bytes"] / 5
     assert after["perplexity"] == after["training_model_perplexity"]
     assert "lstm.0.weights.0" in after["notes"]["choices"]
+    with pytest.raises(SystemExit):
+        main(["train-lm", "--text", str(text), "--out", str(tmp_path / "other"), *start, *SMALL[:2], *SMALL[4:]])
+    assert "has model.hidden 16, not 512; say so by --model, or name another file" in capsys.readouterr().err
     rounded = trained(tmp_path / "ptq", text, *start, "--policy", "{name: ptq, layers: {'*': {weight: 8}}}")
     assert rounded["steps"] == 0
     assert rounded["perplexity"]["dev"]["label"] == pytest.approx(before["perplexity"]["dev"]["label"], rel=0.02)

@@ -85,6 +85,16 @@ def test_strings_of_digits(tmp_path: Path) -> None:
     assert lines != made(tmp_path, "--source", "digits", "--lines", "300", "--exclude", "[]", "--seed", "1")
 
 
+def test_numbers_in_digits(tmp_path: Path) -> None:
+    every = made(tmp_path, "--source", "numbers", "--lines", "2000", "--exclude", "[]")
+    assert sum(line.startswith("four one five") for line in every) == pytest.approx(0.1 * 2000, rel=0.25)
+    held = tmp_path / "held.txt"
+    held.write_text("\n".join(every[:200]))
+    rest = made(tmp_path, "--source", "numbers", "--lines", "2000", "--exclude", f"[{held}]")
+    assert len(rest) == 2000
+    assert not set(rest) & set(every[:200])
+
+
 def test_a_file(tmp_path: Path) -> None:
     source = tmp_path / "source.txt"
     source.write_text("It’s HERE,\n\n  naïve -- “yes”\nIt's here!\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import yaml
 from tiny import run_config
 
 from qstudy.cli import main
+from qstudy.files import read_json
 from qstudy.training.record import read_record
 from qstudy.training.run import run
 
@@ -88,3 +89,22 @@ def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["reprice", str(tmp_path)])
     assert f"{tmp_path} holds no finished run" in capsys.readouterr().err
+
+
+def test_a_report_is_priced_without_models(
+    finished: Path, accelerator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its lines stay what they are where nothing changed."""
+    values = read_json(finished / "mine/record.json")
+    lines = [json.dumps(values), json.dumps({**values, "run": "other", "config": None})]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
+    assert "0 of 2 runs" in said(capsys, str(tmp_path))
+    assert (tmp_path / "records.jsonl").read_text().splitlines() == lines
+    old = {**values, "latency": {str(accelerator): {"latency_ms": 1234.5, "rtf": 1.0}}}
+    (tmp_path / "records.jsonl").write_text(json.dumps(old) + "\n")
+    told = said(capsys, str(tmp_path))
+    assert "1234.50 ms ->" in told
+    assert "1 of 1 runs" in told
+    now = json.loads((tmp_path / "records.jsonl").read_text())
+    assert now["latency"] == values["latency"]
+    assert now["metrics"] == values["metrics"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from digits_shapes import DIGITS
 from test_workload import SIZES
 
@@ -198,6 +199,19 @@ def test_other_widths_leave_operators_where_they_were_placed(
     assert {op["name"] for op in operators if op["processor"] == "cpu"} == {
         op["name"] for op in operators if op["name"].endswith("/cell")
     }
+
+
+@pytest.mark.parametrize(("units", "on_cpu"), [("integers", True), ("floats", False)])
+def test_units_that_compute_in_floats_keep_error_prone_operators(
+    units: str, on_cpu: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = packed_file(tmp_path, {"weight": 8, "activation": 8, "placement": "products"})
+    raw = yaml.safe_load((PROFILES / "edge_nna.yaml").read_text())
+    raw["processor"]["elementwise_in"] = units
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(raw))
+    simulate(path, accelerator=str(tmp_path / "device.yaml"), json=True)
+    operators = json.loads(capsys.readouterr().out)["operators"]
+    assert any(op["processor"] == "cpu" for op in operators) is on_cpu
 
 
 @pytest.mark.parametrize("columns", ["160", "80"])

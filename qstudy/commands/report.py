@@ -25,6 +25,7 @@ def report(
     split: str | None = None,
     table: str | list[str] | None = None,
     figure: str | list[str] | None = None,
+    alone: bool = False,
 ) -> None:
     """Rebuild tables, figures and the HTML page of one study or several from their run records.
 
@@ -35,14 +36,15 @@ def report(
         split: the set whose word error rate is reported; by default test if there is one, else dev.
         table: a table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
         figure: a figure of your own, likewise.
+        alone: leave out the tables and figures that every report has.
     """
     folders = [study, *_several(also)]
-    figures = [*FIGURES, *(imported(name, (), "figure") for name in _several(figure))]
-    makers = [*TABLES, *(imported(name, (), "table") for name in _several(table))]
+    figures = [*(() if alone else FIGURES), *(imported(name, (), "figure") for name in _several(figure))]
+    makers = [*(() if alone else TABLES), *(imported(name, (), "table") for name in _several(table))]
     studies = load_studies(*folders, split=split)
     out = out or Path("reports") / folder_name(studies)
     require_whole(out, folders, studies)
-    write_report(out, contents_of(studies, figures, makers))
+    write_report(out, contents_of(studies, figures, makers, shared=not alone))
     for one in studies:
         _print(one)
     print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")

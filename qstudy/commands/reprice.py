@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+RECORDS = "records.jsonl"
+"""Of a report."""
+
 
 def reprice(folder: Path, trust: Path | None = None) -> None:
     """Simulate finished runs anew, without training them: after a new version, or with a changed accelerator.
@@ -9,7 +12,7 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
     Records get today's latencies and placement; all else in them stays.
 
     Args:
-        folder: A run, a folder of runs, or a study.
+        folder: A run, a folder of runs, a study, or a report (its records; `qstudy report` then builds it anew).
         trust: A Python file of yours whose classes the runs may name; no other code is run for them.
     """
     from tqdm import tqdm
@@ -17,14 +20,19 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
     from qstudy.named import trusting
     from qstudy.training import reprice as again
 
-    runs, moved = again.runs_below(folder), 0
-    for run in tqdm(runs, desc="runs", unit="run", leave=False, disable=None):
-        with trusting(trust):
-            was, now = (again.latencies(record) for record in again.reprice(run))
+    with trusting(trust):
+        if (records := folder / RECORDS).is_file():
+            priced = again.reprice_report(records)
+        else:
+            runs = tqdm(again.runs_below(folder), desc="runs", unit="run", leave=False, disable=None)
+            priced = [again.reprice(run) for run in runs]
+    moved = 0
+    for record, after in priced:
+        was, now = again.latencies(record), again.latencies(after)
         moved += was != now
         for name in (each for each in now if was.get(each) != now[each]):
-            tqdm.write(f"{run}: {name}: {_ms(was.get(name))} -> {_ms(now[name])}")
-    print(f"{moved} of {len(runs)} runs have another latency now.")
+            tqdm.write(f"{record.run}: {name}: {_ms(was.get(name))} -> {_ms(now[name])}")
+    print(f"{moved} of {len(priced)} runs have another latency now.")
 
 
 def _ms(latency: float | None) -> str:

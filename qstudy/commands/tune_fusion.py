@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from qstudy.errors import UserError
 from qstudy.fields import Seed, checked
 from qstudy.files import content_hash, file_hash, require_other
 from qstudy.recognize.options import BEAM, Decoding, FusionSettings, Width, save_fusion
@@ -55,29 +54,21 @@ def tune_fusion(
         require_other(file, "--out", model, manifest, *models, *([trust] if trust else []))
     from qstudy.data.feature_set import FeatureSet
     from qstudy.named import trusting
-    from qstudy.recognize.build import build_beam_search, load_each
-    from qstudy.recognize.fusion import Fusion
-    from qstudy.sweep.fusion import DevSet, Weights, best, open_fusion_study, tried, tune
+    from qstudy.recognize.build import load_each
+    from qstudy.recognize.encoded import EncodedSet
+    from qstudy.sweep.fusion import open_fusion_study, tried, tune_weights
     from qstudy.training.load import load_recognizer
 
     with trusting(trust):
         recognizer = load_recognizer(model)
         external, source = load_each((lm, source_lm), recognizer.tokenizer)
+    assert external is not None  # its file is
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
-    if not len(features):
-        raise UserError(f"{manifest} has no utterance to decode.")
-    dev, decoding = DevSet(recognizer, features), Decoding(decode="beam", beam=beam, search=search)
-
-    def errors(weights: Weights) -> tuple[float, float]:
-        source_weight = weights.get("source_weight", 0.0)
-        fusion = Fusion(external, weights["lm_weight"], source, source_weight, weights["length_reward"])
-        return dev.errors(build_beam_search(decoding, fusion))
-
-    names = ["lm_weight", *(["source_weight"] if source_lm else []), "length_reward"]
+    dev, decoding = EncodedSet(recognizer, features, str(manifest)), Decoding(decode="beam", beam=beam, search=search)
     inputs = [file_hash(file) for file in (model, manifest, *models)]
     study = open_fusion_study(storage, content_hash(inputs, beam, search))
-    tune(study, names, trials, seed, errors)
-    found, without, count = best(study), tried(study)[0].value or 0.0, len(tried(study))
+    found = tune_weights(study, dev, decoding, external, source, trials, seed)
+    without, count = tried(study)[0].value or 0.0, len(tried(study))
     told = {"wer": found.value, "without": without, "trials": count, "beam": beam, "search": search}
     settings = FusionSettings(lm=lm, source_lm=source_lm, **found.params)
     save_fusion(out, settings, {**told, "model": str(model), "manifest": str(manifest)})

@@ -65,6 +65,9 @@ class Processor:
     their width, 16 bits at half of it. Absent: as fast as they are needed."""
     elementwise_pj: Amount = 0.0
     """Picojoules per element-wise or non-linear operation."""
+    elementwise_in: Literal["integers", "floats"] = "integers"
+    """What the element-wise units compute in. With floats, operators that were not trained in the accelerator's
+    integers (`LayerBits.placement` is `products`) lose nothing there, and stay on it."""
 
     def __post_init__(self) -> None:
         if self.dataflow == "vector" and self.fill != "serial":

@@ -14,8 +14,9 @@ def plans(columns: Columns, bits: Widths, accelerator: Accelerator, rates: np.nd
     """The ways a compiler may place the operators, best first: block by block, and all on the CPU.
 
     A block runs on the accelerator if this holds its widths, is allowed to it, and is not slower than the CPU with
-    a hand-over there and back; where a layer's placement is `products`, its error-prone operators are blocks of their
-    own that are not allowed to it. An all-float model pays no hand-over when all of it stays on the CPU.
+    a hand-over there and back. Where a layer's placement is `products` and the accelerator's element-wise units compute
+    in integers, its error-prone operators are blocks of their own that are not allowed to it. An all-float model pays
+    no hand-over when all of it stays on the CPU.
 
     Args:
         columns: the operators.
@@ -32,7 +33,7 @@ def plans(columns: Columns, bits: Widths, accelerator: Accelerator, rates: np.nd
     barred = replace(ours, total_s=np.where(bits.cpu > 0, np.inf, ours.total_s))
     handed = _with_handover(cpu, columns.block_starts, accelerator, moved)
     placed = _cheaper(barred, handed, columns.block_starts)
-    if bits.split.any():
+    if bits.split.any() and accelerator.processor.elementwise_in == "integers":
         placed = _split(columns, bits, barred, cpu, accelerator, moved).where(bits.split, placed)
     return [placed, cpu]
 

@@ -73,7 +73,7 @@ class AlignmentSynchronous(BeamSearch):
         u = hypotheses["utterance"]
         places = torch.from_numpy(u * frames.shape[1] + hypotheses["frame"] - first[u]).to(frames.device)
         here = frames.flatten(0, 1).index_select(0, places)
-        logits, language = self.scores(model, here, hypotheses, state.contexts)
+        logits, language = self.scores(model, here, hypotheses, state)
         fresh = np.zeros(state.kept.shape, bool)
         rules = (self.fusion.reward, self.beam, self.max_labels)
         if not step(hypotheses, logits, language, *rules, state.kept, state.numbers, fresh):

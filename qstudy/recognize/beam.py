@@ -63,6 +63,8 @@ class BeamState:
         """What follows from their labels."""
         self.tree = LabelTree()
         """Their labels."""
+        self.expansions = 0
+        """How often the joiner was asked."""
 
     def of(self, utterances: npt.NDArray[Any]) -> Hypotheses:
         """The hypotheses (N,) of some utterances (B,) bool, side by side."""
@@ -83,13 +85,14 @@ class BeamSearch(Decoder):
         return [state.tree.read(node)[0] for node in state.kept["node"][:, 0].tolist()]
 
     def scores(
-        self, model: RNNT, frames: Tensor, hypotheses: Hypotheses, contexts: Contexts
+        self, model: RNNT, frames: Tensor, hypotheses: Hypotheses, state: BeamState
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Of the next labels of hypotheses (N,), each at a frame (N, J): the logits (N, V), and what language models
         add (N, V) or (N, 1)."""
         rows = hypotheses["row"].copy()
-        logits = model.joiner.join(frames, contexts.vectors(rows))
-        return logits.cpu().numpy(), contexts.language(rows).cpu().numpy()
+        state.expansions += 1
+        logits = model.joiner.join(frames, state.contexts.vectors(rows))
+        return logits.cpu().numpy(), state.contexts.language(rows).cpu().numpy()
 
     def grow(self, new: Hypotheses, state: BeamState) -> None:
         """Give hypotheses (N,) that have got a label their own nodes and rows, in place of their parents'."""

@@ -33,6 +33,8 @@ class Contexts:
         self._keys = np.zeros(1, np.int64)
         self._asked = np.zeros(1, np.int64)  # when, last
         self._now = 0
+        self.calls = self.computed = 0
+        """How often the prediction network was asked, and for how many label sequences."""
 
     def vectors(self, rows: Integers) -> Tensor:
         """Projected predictor vectors (N, J)."""
@@ -63,6 +65,7 @@ class Contexts:
 
     def _new(self, keys: Integers, labels: Integers, before: Tensor) -> Integers:
         """Fill rows that are free."""
+        self.calls, self.computed = self.calls + 1, self.computed + len(keys)
         new = self._computed(self._indices(labels), [part.index_select(1, before) for part in self._parts])
         rows = self._free(len(keys))
         for row, key in zip(rows.tolist(), keys.tolist(), strict=True):

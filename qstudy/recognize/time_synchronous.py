@@ -63,7 +63,7 @@ class TimeSynchronous(BeamSearch):
         counts = np.zeros(len(frame), np.int64)
         for emitted in range(self.max_labels + 1):
             here = frame.index_select(0, torch.from_numpy(growing["utterance"].copy()).to(frame.device))
-            scores = self.scores(model, here, growing, state.contexts)
+            scores = self.scores(model, here, growing, state)
             new = np.empty(len(growing) * self.beam, HYPOTHESIS)
             rules = (self.beam, self.prune == "expansion", emitted == self.max_labels)
             made = expand(growing, *scores, self.fusion.reward, waiting, counts, *rules, new)

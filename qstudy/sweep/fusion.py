@@ -1,25 +1,25 @@
 """How much language models count: an Optuna study that decodes a dev set with them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.trial import FrozenTrial, TrialState
-from torch import Tensor
 from tqdm import tqdm
 
-from qstudy.data.feature_set import FeatureSet
 from qstudy.data.metrics import character_errors, word_errors
-from qstudy.data.module import collate, evaluation_batches
-from qstudy.recognize.beam import BeamSearch
-from qstudy.recognize.recognizer import Recognizer
+from qstudy.model.language import LanguageModel
+from qstudy.recognize.build import build_beam_search
+from qstudy.recognize.encoded import EncodedSet
+from qstudy.recognize.fusion import Fusion
+from qstudy.recognize.options import Decoding
 from qstudy.sweep.config import Sampler
 from qstudy.sweep.samplers import make_sampler
 
 RANGES = {"lm_weight": (0.0, 1.5), "source_weight": (0.0, 1.0), "length_reward": (-1.0, 3.0)}
 """Where weights are looked for."""
+ARGUMENTS = {"lm_weight": "external_weight", "source_weight": "source_weight", "length_reward": "length_reward"}
+"""What `Fusion` calls them."""
 STARTUP = 8
 """Trials at random before the sampler learns from what it saw."""
 CER = "cer"
@@ -29,41 +29,35 @@ Weights = dict[str, float]
 """Name, as in `RANGES` -> value."""
 
 
-@dataclass
-class Encoded:
-    """A batch of utterances that the encoder has heard."""
+def tune_weights(
+    study: optuna.Study,
+    dev: EncodedSet,
+    decoding: Decoding,
+    external: LanguageModel,
+    source: LanguageModel | None,
+    trials: int,
+    seed: int,
+) -> FrozenTrial:
+    """The weights of language models with the fewest errors on a set, after so many tries in all.
 
-    indices: Sequence[int]
-    """Of the utterances in their set."""
-    frames: Tensor
-    """(B, T, .) float32."""
-    lengths: Tensor
-    """(B,) int64."""
+    Args:
+        study: what was tried already counts; of `open_fusion_study`.
+        dev: the utterances.
+        decoding: the beam search, without language models.
+        external: what is added.
+        source: what is subtracted; None: shallow fusion.
+        trials: how many, the one with all weights 0 included.
+        seed: of the sampler.
+    """
 
+    def errors(weights: Weights) -> tuple[float, float]:
+        fusion = Fusion(external, source=source, **{ARGUMENTS[name]: value for name, value in weights.items()})
+        texts, said = dev.texts(build_beam_search(decoding, fusion)), dev.features.texts
+        return word_errors(said, texts).rate, character_errors(said, texts).rate
 
-class DevSet:
-    """Utterances that are decoded again and again: the encoder hears them once, for what language models count does not
-    change what it hears."""
-
-    @torch.no_grad()
-    def __init__(self, recognizer: Recognizer, features: FeatureSet) -> None:
-        self._recognizer, self._features = recognizer, features
-        self._batches, model = [], recognizer.model
-        batches = evaluation_batches(features.lengths)
-        for indices in tqdm(batches, desc="encode", unit="batch", leave=False, disable=None):
-            batch = collate(features, indices).to(model.device)
-            if batch.features.shape[1] >= model.encoder.chunk_frames:  # else there is not one encoder frame
-                frames, lengths, _ = model.encoder(batch.features, batch.feature_lengths)
-                self._batches.append(Encoded(indices, frames, lengths))
-
-    def errors(self, search: BeamSearch) -> tuple[float, float]:
-        """Word and character error rates, fractions."""
-        texts, model = [""] * len(self._features), self._recognizer.model
-        for batch in self._batches:
-            found = search.finish(model, search.accept(model, batch.frames, batch.lengths))
-            for index, hypotheses in zip(batch.indices, found, strict=True):
-                texts[index] = self._recognizer.tokenizer.decode(hypotheses[0].labels)
-        return word_errors(self._features.texts, texts).rate, character_errors(self._features.texts, texts).rate
+    names = [name for name in RANGES if source is not None or name != "source_weight"]
+    tune(study, names, trials, seed, errors)
+    return best(study)
 
 
 def open_fusion_study(file: Path, name: str) -> optuna.Study:

@@ -13,14 +13,16 @@ from qstudy.bits import BitMap
 from qstudy.data.sampler import BatchSampler, PieceSampler
 from qstudy.data.tokenizer import CharTokenizer, Tokenizer
 from qstudy.errors import Diverged, UserError
+from qstudy.fields import fill
 from qstudy.files import content_hash, write_json
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.named import build
 from qstudy.quant.packed.model import PackedModel, fill_float, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.recognize.language import describe, language_from_packed
+from qstudy.recognize.language import KEY, describe, language_from_packed
 from qstudy.recognize.perplexity import perplexity
+from qstudy.settings import LanguageModelConfig
 from qstudy.training.checkpoint import KIND, Checkpoint, Interrupted, read_description, require_same
 from qstudy.training.devices import check_devices, join, quiet_lightning, used_precision
 from qstudy.training.environment import environment
@@ -34,6 +36,8 @@ from qstudy.training.record import MODEL_FILE, RECORD_FILE
 LANGUAGE_MODEL = "language model"
 """What checkpoints and records say that they are of."""
 CALIBRATION_BATCHES = 8
+SIZES = ("embedding", "hidden", "layers")
+"""Of a language model."""
 SAME = ("text", "tokenizer", "model", "policy", "start", "seed")
 """What must not change while a training goes on, beside its schedule."""
 
@@ -109,7 +113,7 @@ def _prepared(
     if config.start is not None:
         packed = PackedModel.load(config.start)
         started, _ = language_from_packed(packed)
-        packed.require_layers(model.shapes(), lambda shape: shape.stored)
+        _require_sizes(packed, config)
         fill_float(model, started)
     model.to(device)
     policy.total_steps = config.schedule.steps
@@ -117,6 +121,13 @@ def _prepared(
     policy.prepare(model, bit_map)
     policy.calibrate(model, _passes(model, config, sources.text, device))
     return model, policy, bit_map
+
+
+def _require_sizes(packed: PackedModel, config: LanguageConfig) -> None:
+    """Raise UserError unless the model that training starts from is as large as the configuration says."""
+    there, asked = asdict(fill(LanguageModelConfig, packed.header[KEY])), asdict(config.model)
+    if other := [f"model.{name} {there[name]}, not {asked[name]}" for name in SIZES if there[name] != asked[name]]:
+        raise UserError(f"start: {config.start} has {' and '.join(other)}; say so by --model, or name another file.")
 
 
 @torch.no_grad()

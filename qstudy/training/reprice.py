@@ -1,15 +1,20 @@
 """Finished runs at today's prices: a simulator or a profile has changed, what was trained has not."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from qstudy.errors import UserError, naming
+from qstudy.files import parse_json, write_text
 from qstudy.named import asked_by
 from qstudy.quant.policies import build_policy
-from qstudy.training.config import config_from_dict
+from qstudy.training.config import RunConfig, config_from_dict
 from qstudy.training.load import load_recognizer
-from qstudy.training.price import describe_price, price_layers
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
+from qstudy.training.price import Price, describe_price, price, price_layers
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, parse_record, read_record, write_record
+
+PRICED = ("bit_map", "layers", "latency")
+"""What of a record is new."""
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -38,16 +43,53 @@ def reprice(run: Path) -> tuple[Record, Record]:
     Raises:
         UserError: record or model are damaged, or name what does not exist (any more).
     """
-    before = read_record(run / RECORD_FILE)
-    with naming(run / RECORD_FILE):
-        if before.config is None:
-            raise UserError("config: the record holds none; the run has to be made again.")
-        config = config_from_dict(before.config)
-    with asked_by(run / RECORD_FILE), naming(run / RECORD_FILE):
+    file = run / RECORD_FILE
+    before = read_record(file)
+    with asked_by(file), naming(file):
+        config = _config(before)
         shapes = load_recognizer(run / MODEL_FILE).model.shapes()
-        entries = describe_price(price_layers(shapes, build_policy(config.policy).bit_map(shapes), config))
-    after = replace(before, **{name: entries[name] for name in ("bit_map", "layers", "latency")})
+        bit_map = build_policy(config.policy).bit_map(shapes)
+        after = _repriced(before, price_layers(shapes, bit_map, config))
     return before, after if after == before else write_record(run, after)
+
+
+def reprice_report(file: Path) -> list[tuple[Record, Record]]:
+    """The same of a report's records, whose models need not be there: their configurations say how large they are.
+
+    Args:
+        file: `records.jsonl`; records without a configuration, and those whose prices depend on what their model
+            computed (amortized encoders), stay as they are.
+
+    Returns:
+        The records before and after.
+
+    Raises:
+        UserError: a record is damaged, or names what does not exist (any more).
+    """
+    found, lines = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        where = f"{file}:{number}"
+        values = parse_json(line.encode(), where)
+        with asked_by(file), naming(where):
+            before = parse_record(values)
+            measured = before.config is None or before.usage is not None
+            after = before if measured else _repriced(before, price(_config(before)))
+        found.append((before, after))
+        same = latencies(before) == latencies(after)  # then the line stays what it is, as old as it may be
+        lines.append(line if same else json.dumps({**values, **{name: getattr(after, name) for name in PRICED}}))
+    write_text(file, "".join(f"{line}\n" for line in lines))
+    return found
+
+
+def _config(record: Record) -> RunConfig:
+    if record.config is None:
+        raise UserError("config: the record holds none; the run has to be made again.")
+    return config_from_dict(record.config)
+
+
+def _repriced(record: Record, cost: Price) -> Record:
+    entries = describe_price(cost)
+    return replace(record, **{name: entries[name] for name in PRICED})
 
 
 def latencies(record: Record) -> dict[str, float | None]:

@@ -73,7 +73,7 @@ def _itself(value: Any) -> Any:
     return value
 
 
-UNSAID = {"domain": "all", "test_domain": None, "shared": 0.0}
+UNSAID = {"domain": "all", "test_domain": None, "shared": 0.0, "test_strings": "random"}
 """Options that a recipe leaves out where they have this value, so that older corpora are what they were."""
 _KEPT_AS: dict[str, Callable[[Any], Any]] = {
     "root": lambda root: str(root.resolve()),
@@ -83,7 +83,8 @@ _KEPT_AS: dict[str, Callable[[Any], Any]] = {
 
 
 def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
-    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies.
+    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies; those
+    of another recipe too, since a folder holds one corpus.
 
     Args:
         out: the corpus.
@@ -100,7 +101,7 @@ def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
         if name not in ours and (out / name).exists():
             raise UserError(f"--out: {out / name} is there already and was made elsewhere; choose another folder.")
     write_json(out / _RECIPE, {"files": sorted({*planned, *ours})})  # unfinished
-    for split in splits:
+    for split in {*splits, *(made or {}).get("manifests", ())}:
         (out / f"{split}.jsonl").unlink(missing_ok=True)
 
 

@@ -4,8 +4,9 @@ The dataset (Jakobovski, github.com/Jakobovski/free-spoken-digit-dataset, CC BY-
 `{digit}_{speaker}_{index}.wav` at 8 kHz; its own test split is index 0-4. Dev strings are made of the recordings 0-1,
 test strings of 2-4, training strings of the rest; no digit string of dev or test is in another split.
 
-A string has one speaker, 3 to 7 digits, random gaps and gain. Dev and test stay close to the recordings; training
-strings vary far more, so that few speakers train for many:
+A string has one speaker, 3 to 7 digits, random gaps and gain. Training strings are random; dev and test strings too,
+or numbers as people say them (`numbers`): a shift that language models are there for. Dev and test stay close to the
+recordings; training strings vary far more, so that few speakers train for many:
 
 | | dev, test | train |
 |---|---|---|
@@ -17,18 +18,19 @@ strings vary far more, so that few speakers train for many:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from qstudy.data.audio import read_audio, read_native, write_flac
 from qstudy.data.corpora.corpus import (
+    UNSAID,
     begin,
     finish,
     is_made,
@@ -38,6 +40,7 @@ from qstudy.data.corpora.corpus import (
     require_seed,
 )
 from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
+from qstudy.data.corpora.numbers import draw_number
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
 from qstudy.files import content_hash
@@ -45,7 +48,12 @@ from qstudy.files import content_hash
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 INDICES = {"train": range(5, 1_000_000), "dev": range(2), "test": range(2, 5), "unheard": range(5)}
 _NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
+Strings = Literal["random", "numbers"]
+"""Of digits: any, or numbers as people say them."""
+Draw = Callable[[np.random.Generator], tuple[int, ...]]
+"""A string of them."""
 _THREADS = 2
+_PATIENCE = 10_000  # draws in a row that were there before
 _VERSION = 1  # of the recipe: raise it when the same settings make another sound
 
 
@@ -68,6 +76,7 @@ def digits(
     dev: int = 250,
     test: int = 500,
     unheard: list[str] | None = None,
+    test_strings: Strings = "random",
 ) -> None:
     """Make connected-digit strings, real speech, from the Free Spoken Digit Dataset.
 
@@ -79,6 +88,8 @@ def digits(
         dev: Number of development strings (recordings of index 0-1).
         test: Number of test strings (recordings of index 2-4).
         unheard: Speakers kept out of the three; their strings go to unheard.jsonl (as many as test, index 0-4).
+        test_strings: What dev, test and unheard strings are: random, as training strings always are, or numbers as
+            people say them (phone numbers, dates, prices).
     """
     counts = {"train": train, "dev": dev, "test": test}
     require_counts(**counts)
@@ -87,10 +98,12 @@ def digits(
     sizes = [[path.name, path.stat().st_size] for path in files]
     recipe = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts, "unheard": sorted(unheard or [])}
     recipe["recordings"] = content_hash(sizes)
+    if test_strings != UNSAID["test_strings"]:
+        recipe["test_strings"] = test_strings
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        _make(files, out, seed, counts | {"unheard": test}, set(unheard or []), recipe)
+        _make(files, out, seed, counts | {"unheard": test}, set(unheard or []), test_strings, recipe)
     print_summary(out)
 
 
@@ -141,17 +154,22 @@ def split_voices(recordings: Sequence[Recording], unheard: set[str]) -> dict[str
 
 
 def draw_strings(
-    voices: dict[str, dict[str, Voice]], counts: dict[str, int], seed: int, out: Path
+    voices: dict[str, dict[str, Voice]], counts: dict[str, int], seed: int, out: Path, test_strings: Strings = "random"
 ) -> dict[str, list[DigitString]]:
-    """Draw who says what. Dev, test and unheard strings are all different, and none of them is a training string."""
+    """Draw who says what. Dev, test and unheard strings are all different, and none of them is a training string.
+
+    Raises:
+        UserError: there are not as many different ones.
+    """
     taken: set[tuple[int, ...]] = set()
     strings = {}
     for split in sorted(voices, key=["dev", "test", "unheard", "train"].index):
         stream = list(INDICES).index(split)
         generator = np.random.default_rng([seed, stream])
+        draw = DRAWN["random" if split == "train" else test_strings]
         drawn = []
         for number in range(counts[split]):
-            said = _draw(generator, taken)
+            said = _draw(draw, generator, taken)
             if split != "train":
                 taken.add(said)
             speaker = list(voices[split])[number % len(voices[split])]
@@ -162,11 +180,17 @@ def draw_strings(
 
 
 def _make(
-    files: Sequence[Path], out: Path, seed: int, counts: dict[str, int], unheard: set[str], recipe: dict[str, Any]
+    files: Sequence[Path],
+    out: Path,
+    seed: int,
+    counts: dict[str, int],
+    unheard: set[str],
+    test_strings: Strings,
+    recipe: dict[str, Any],
 ) -> None:
     recordings, rate = load_recordings(files)
     voices = split_voices(recordings, unheard)
-    strings = draw_strings(voices, counts, seed, out)
+    strings = draw_strings(voices, counts, seed, out, test_strings)
     begin(out, tuple(INDICES), [string.audio for split in strings.values() for string in split])
     finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
 
@@ -182,16 +206,23 @@ def _voice(recordings: Sequence[Recording], speaker: str, split: str) -> Voice:
     return voice
 
 
-def _draw(generator: np.random.Generator, taken: set[tuple[int, ...]]) -> tuple[int, ...]:
-    while True:
-        said = draw_digits(generator)
+def _draw(draw: Draw, generator: np.random.Generator, taken: set[tuple[int, ...]]) -> tuple[int, ...]:
+    for _ in range(_PATIENCE):
+        said = draw(generator)
         if said not in taken:
             return said
+    raise UserError(
+        f"--dev, --test: there are hardly more than {len(taken):,} different numbers; ask for fewer strings."
+    )
 
 
 def draw_digits(generator: np.random.Generator) -> tuple[int, ...]:
     """A random string of 3 to 7 digits."""
     return tuple(generator.integers(0, 10, generator.integers(3, 8)).tolist())
+
+
+DRAWN: dict[Strings, Draw] = {"random": draw_digits, "numbers": draw_number}
+"""What draws strings of each kind."""
 
 
 def spelled(digits: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Literal
 
@@ -169,11 +170,12 @@ _SLOT = re.compile(r"\{([^{}]+)\}")
 
 def sentence(generator: random.Random, domain: Domain = "all") -> str:
     """One random sentence of the grammar: lower-case words."""
-    return _filled(generator, generator.choice(topics(domain)))
+    return expand(generator.choice(topics(domain)), RULES, generator.choice)
 
 
-def _filled(generator: random.Random, option: str) -> str:
-    return _SLOT.sub(lambda slot: _filled(generator, generator.choice(RULES[slot[1]])), option)
+def expand(option: str, rules: Mapping[str, list[str]], choose: Callable[[list[str]], str]) -> str:
+    """`option`, each slot of which is filled with the alternative that `choose` takes, and so on."""
+    return _SLOT.sub(lambda slot: expand(choose(rules[slot[1]]), rules, choose), option)
 
 
 @cache
@@ -206,7 +208,8 @@ def distinct_sentences(count: int, generator: random.Random, taken: set[str], do
     return found
 
 
-def _parse(grammar: str) -> dict[str, list[str]]:
+def parse(grammar: str) -> dict[str, list[str]]:
+    """Rule -> its alternatives, of a text in the form of `GRAMMAR`."""
     rules: dict[str, list[str]] = {}
     text = re.sub(r"#.*|\n +", " ", grammar)  # comments go, indented lines continue the rule above them
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -215,4 +218,4 @@ def _parse(grammar: str) -> dict[str, list[str]]:
     return rules
 
 
-RULES = _parse(GRAMMAR)
+RULES = parse(GRAMMAR)

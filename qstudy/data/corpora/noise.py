@@ -43,9 +43,10 @@ def power(samples: np.ndarray) -> float:
     return float(np.mean(np.square(samples))) + 1e-10
 
 
-def add(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Mix `noise` (N,) under `samples` (N,) so that their powers differ by `snr_db`."""
-    gain = np.sqrt(power(samples) / power(noise) / 10 ** (snr_db / 10))
+def add(samples: np.ndarray, noise: np.ndarray, snr_db: float, signal: float | None = None) -> np.ndarray:
+    """Mix `noise` (N,) under `samples` (N,) so that their powers differ by `snr_db`; `signal` is the power of the
+    samples, if not their mean square."""
+    gain = np.sqrt((power(samples) if signal is None else signal) / power(noise) / 10 ** (snr_db / 10))
     return samples + np.float32(gain) * noise
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from qstudy.data.corpora.corpus import require_seed
-from qstudy.data.corpora.digits import draw_digits, spelled
+from qstudy.data.corpora.digits import DRAWN, Strings, spelled
 from qstudy.data.corpora.grammar import Domain, sentence
 from qstudy.data.corpora.text import normalize
 from qstudy.data.manifest import read_manifest
@@ -22,6 +22,8 @@ from qstudy.files import require_other, write_text
 
 MOST = 10_000_000
 """Lines at most."""
+DIGITS: dict[str, Strings] = {"digits": "random", "numbers": "numbers"}
+"""Source -> which strings of digits it is."""
 PATIENCE = 10_000
 """Sentences that may be left out, beside a hundred for each that is kept, before a grammar counts as exhausted."""
 
@@ -40,8 +42,8 @@ def text(
         out: Text file to write.
         exclude: Manifests (.jsonl) and text files whose sentences are left out, [corpora/commands/test.jsonl]; [] for
             none.
-        source: `commands` or `digits`, for sentences of that corpus's grammar, or a text file, whose lines become
-            lower-case words.
+        source: `commands` or `digits`, for sentences of that corpus's grammar, `numbers`, for numbers that people say
+            digit by digit, or a text file, whose lines become lower-case words.
         domain: Topics of the commands: home, world (the other half), or all of them.
         lines: How many; of a file at most as many as it has.
         seed: Same seed, same text.
@@ -50,7 +52,7 @@ def text(
     require_seed(seed)
     if domain != "all" and source != "commands":
         raise UserError(f"--domain: only commands have domains, {source} has none; leave it out.")
-    files = [] if source in ("commands", "digits") else [Path(source)]
+    files = [] if source in ("commands", *DIGITS) else [Path(source)]
     require_other(out, "--out", *exclude, *files)
     taken = {line for path in exclude for line in read_sentences(path)}
     found, left_out = _without(_sentences(source, domain, seed), taken, lines, source)
@@ -98,10 +100,10 @@ def _sentences(source: str, domain: Domain, seed: int) -> Iterator[str]:
         generator = random.Random(f"{seed} text")
         while True:
             yield sentence(generator, domain)
-    if source == "digits":
-        numbers = np.random.default_rng([seed, 4])  # 0 to 3 are the corpus's splits
+    if source in DIGITS:
+        generator_of_digits = np.random.default_rng([seed, 4])  # 0 to 3 are the corpus's splits
         while True:
-            yield spelled(draw_digits(numbers))
+            yield spelled(DRAWN[DIGITS[source]](generator_of_digits))
     yield from filter(None, (normalize(line) for line in read_sentences(Path(source))))
 
 

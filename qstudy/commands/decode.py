@@ -1,0 +1,41 @@
+"""`qstudy decode`."""
+
+from pathlib import Path
+
+from qstudy.files import require_other
+
+
+def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"), trust: Path | None = None) -> None:
+    """Decode a test set with every search of a study: recognizers, language models, ways to fuse them, beam widths.
+
+    Weights of language models are tuned on the dev set that the study names. What was decoded from the same files
+    already is kept, so the same command goes on after an interruption; run it in several terminals to use more cores.
+
+    Args:
+        study: YAML file of the study, e.g. sweeps/int4-commands.yaml.
+        root: folder of all studies.
+        cache: folder of the feature cache.
+        trust: a Python file of yours whose classes the models may name; no other code is run for a model file.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from qstudy.named import trusting
+    from qstudy.sweep.search_study import load_search_study
+    from qstudy.sweep.searches import run_searches
+
+    config = load_search_study(study)
+    folder = root / config.study
+    require_other(folder / "weights", "--root", study)
+    with trusting(trust):
+        records = run_searches(config, folder, cache)
+    table = Table("search", header_style="bold")
+    for heading in ("WER (%)", "real-time factor", "MB", *(f"ms, {name}" for name in config.accelerator)):
+        table.add_column(heading, justify="right")
+    for record in records:
+        scores = (record.metrics or {})["test"]
+        latencies = [(record.latency or {})[name].get("latency_ms") for name in config.accelerator]
+        cells = [100 * (scores.get("wer") or 0), scores.get("rtf"), (record.size_bytes or 0) / 1e6, *latencies]
+        table.add_row(record.run, *("" if value is None else f"{value:.3g}" for value in cells))
+    Console().print(table)
+    print(f"Next: qstudy report {folder} --table+ analysis.fusion.fusion")

@@ -1,0 +1,217 @@
+"""Run a study of searches: recognizers with their language models, ways to fuse them and beam widths, on one test set.
+
+Weights of language models are tuned on a dev set, for each recognizer and each way to fuse; then every cell is decoded
+on the test set from the files alone, timed, and priced by the simulator with the work that its search was seen to do.
+Cells become run records, so that `qstudy report` tells of them.
+"""
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from qstudy.data.feature_set import FeatureSet
+from qstudy.errors import naming
+from qstudy.fields import checked
+from qstudy.files import content_hash, file_hash, read_json, write_json
+from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.search import Search
+from qstudy.hardware.simulator import simulate
+from qstudy.hardware.size import size_bytes
+from qstudy.hardware.sizes import Sizes
+from qstudy.locks import try_lock
+from qstudy.model.language import LanguageModel
+from qstudy.quant.packed.file import read as read_packed
+from qstudy.recognize.build import build_beam_search, load_each
+from qstudy.recognize.encoded import EncodedSet
+from qstudy.recognize.fusion import Fusion
+from qstudy.recognize.language import is_arpa
+from qstudy.recognize.options import Decoding
+from qstudy.recognize.recognizer import Recognizer
+from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
+from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
+from qstudy.training.conclude import SAMPLES, by_utterance, score
+from qstudy.training.environment import environment
+from qstudy.training.load import load_recognizer
+from qstudy.training.price import Price, describe_price
+from qstudy.training.record import RECORD_FILE, Record, read_record, write_record
+from qstudy.training.sections import Notes
+from qstudy.workloads import load_model, with_language_models, with_widths
+
+NAMES = {"lm": "external_lm", "source_lm": "source_lm"}
+"""What the layers of language models are called where they are priced."""
+
+
+class Opened(NamedTuple):
+    """Models in memory, with the sets that the encoder has heard."""
+
+    recognizer: Recognizer
+    language: dict[str, LanguageModel]
+    """By `lm` and `source_lm`."""
+    dev: EncodedSet
+    test: EncodedSet
+
+
+def run_searches(config: SearchStudy, folder: Path, cache: Path) -> list[Record]:
+    """Decode every cell that has no record yet; several processes may work on one study.
+
+    Args:
+        config: the study.
+        folder: receives `weights/*.json` and `runs/*/record.json`.
+        cache: of features.
+
+    Returns:
+        The records of all cells that are there in the end.
+    """
+    for accelerator in config.accelerator:
+        load_accelerator(accelerator)
+    cells = config.cells
+    with tqdm(total=len(cells), desc=config.study, unit="search", disable=None) as progress:
+        for name, models in config.entries.items():
+            mine = [cell for cell in cells if cell.name == name]
+            progress.update(len(mine) - len(left := [each for each in mine if _kept(config, each, folder) is None]))
+            if left:
+                with naming(f"models.{name}"):
+                    opened = _opened(config, models, cache)
+                    for cell in left:
+                        _cell(config, models, opened, cell, folder)
+                        progress.update()
+    return [record for cell in cells if (record := _kept(config, cell, folder)) is not None]
+
+
+def _identity(config: SearchStudy, cell: Cell) -> str:
+    """Of everything that a cell's result depends on."""
+    models = config.entries[cell.name]
+    files = [file_hash(path) for path in (*models.files(cell.form).values(), Path(config.dev), Path(config.test))]
+    tuned = asdict(config.tune) if ASKED[cell.form] else None
+    return content_hash(files, models.widths, tuned, config.search, cell.beam, config.accelerator, config.seed)
+
+
+def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
+    """The record of a cell that was decoded already, from the same files."""
+    path = folder / "runs" / cell.run / RECORD_FILE
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    return record if record.scored == _identity(config, cell) else None
+
+
+def _opened(config: SearchStudy, models: Models, cache: Path) -> Opened:
+    recognizer = load_recognizer(Path(models.model))
+    asked = sorted({name for form in config.fusion for name in ASKED[form]})
+    loaded = load_each([Path(str(getattr(models, name))) for name in asked], recognizer.tokenizer)
+    sets = {}
+    for name, manifest in (("dev", config.dev), ("test", config.test)):
+        features = FeatureSet.open(Path(manifest), recognizer.features, recognizer.tokenizer, cache / "features")
+        sets[name] = EncodedSet(recognizer, features, manifest)
+    language = {name: model for name, model in zip(asked, loaded, strict=True) if model is not None}
+    return Opened(recognizer, language, **sets)
+
+
+def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> None:
+    """Decode one cell and write its record, unless another process is at it, or at its weights."""
+    own = folder / "runs" / cell.run
+    if (lock := try_lock(own / "cell.lock")) is None:
+        return
+    with lock:
+        decoding = Decoding(decode="beam", beam=cell.beam, search=config.search)
+        if (weights := _weights(config, models, opened, cell, folder)) is None:
+            return
+        factors = {ARGUMENTS[name]: value for name, value in weights.items()}
+        fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
+        search, begin = build_beam_search(decoding, fusion), time.perf_counter()
+        texts = opened.test.texts(search, cell.run)
+        seconds = time.perf_counter() - begin + opened.test.seconds
+        work = opened.test.work(search)
+        record: Any = _record(config, models, cell, weights, work)
+        features = opened.test.features
+        pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
+        write_record(
+            own,
+            replace(
+                record,
+                metrics={"test": score(features, texts, seconds)},
+                utterances={"test": by_utterance(features, texts)},
+                samples=[{"reference": reference, "hypothesis": text} for reference, text in pairs],
+            ),
+        )
+
+
+def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> dict[str, float] | None:
+    """The weights of a cell's language models: those of its models and form, tuned once for all beams; None: another
+    process tunes them now."""
+    if not ASKED[cell.form]:
+        return {}
+    name = folder / "weights" / f"{cell.name}-{cell.form}"
+    if (lock := try_lock(name.with_suffix(".lock"))) is None:
+        return None
+    with lock:
+        found = _tuned(config, models, opened, cell, name.with_suffix(".db"))
+        write_json(name.with_suffix(".json"), found)
+    return {weight: found[weight] for weight in ARGUMENTS if weight in found}
+
+
+def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, storage: Path) -> dict[str, Any]:
+    tune, files = config.tune, models.files(cell.form)
+    inputs = [file_hash(path) for path in (*files.values(), Path(config.dev))]
+    study = open_fusion_study(storage, content_hash(inputs, tune.beam, config.search))
+    decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
+    language = {name: opened.language[name] for name in ASKED[cell.form]}
+    found = tune_weights(
+        study, opened.dev, decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
+    )
+    told = {"dev_wer": found.value, "without": tried(study)[0].value, "trials": len(tried(study)), "beam": tune.beam}
+    return {**found.params, **told}
+
+
+def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, float], work: Search) -> Record:
+    """What is known of a cell before it is decoded."""
+    files = models.files(cell.form)
+    fused = {NAMES[name]: path for name, path in files.items() if name in NAMES and not is_arpa(path)}
+    sizes = with_language_models(load_model(files["model"]), fused)
+    header = read_packed(files["model"]).header
+    cost = _price(config, sizes, models.widths, work)
+    told = {"study": config.study, "dev": config.dev, "test": config.test, "tune": asdict(config.tune)}
+    return Record(
+        run=cell.run,
+        study=config.study,
+        state="complete",
+        policy=header["policy"]["name"],
+        config={
+            "policy": header["policy"],
+            "model": header["model"],
+            "files": {name: str(path) for name, path in files.items()},
+            "widths": models.widths,
+            "decoding": {**cell._asdict(), "search": config.search, **weights},
+            "work": asdict(work),
+            "searches": told,
+        },
+        **describe_price(cost),
+        file_bytes=sum(path.stat().st_size for path in files.values()),
+        notes={"choices": _choices(files)},
+        baseline=None if cell == (first := config.cells[0]) else {"id": first.run},
+        seed=config.seed,
+        scored=_identity(config, cell),
+        **environment(),
+    )
+
+
+def _price(config: SearchStudy, sizes: Sizes, widths: str | None, work: Search) -> Price:
+    """Bytes as they are stored, latency in the widths that the models are priced in."""
+    priced = sizes.bit_map if widths is None else with_widths(sizes.bit_map, widths)
+    load = sizes.workload(priced, work)
+    latency = {name: simulate(load, load_accelerator(name)).summary() for name in config.accelerator}
+    return Price(sizes.bit_map, list(sizes.shapes), size_bytes(sizes.shapes, sizes.bit_map), latency)
+
+
+def _choices(files: dict[str, Path]) -> dict[str, Any]:
+    """The quantizers that calibration chose for the tensors of all models, as the records beside their files tell."""
+    found: dict[str, Any] = {}
+    for name, file in files.items():
+        path, prefix = file.with_name(RECORD_FILE), f"{NAMES[name]}." if name in NAMES else ""
+        values = read_json(path) if path.is_file() else {}
+        notes = checked(Notes, (values.get("notes") if isinstance(values, dict) else None) or {}, f"{path}: notes")
+        found |= {f"{prefix}{tensor}": choice for tensor, choice in (notes.get("choices") or {}).items()}
+    return found
