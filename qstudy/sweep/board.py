@@ -28,6 +28,7 @@ class Board:
     def __init__(self, queue: Queue) -> None:
         """Args: the study's trials."""
         self._queue, self._folder, self._charted = queue, queue.folder, 0.0
+        self._seen: set[int] = set()
         tracked = queue.config.base_run.track and queue.unfinished()
         self._tracker = start_tracking(_entry(queue.config, queue.folder)) if tracked else None
 
@@ -36,7 +37,8 @@ class Board:
         if self._tracker is None:
             return
         ended = self._queue.trials(TrialState.COMPLETE, TrialState.PRUNED)
-        self._mirror(ended)
+        self._mirror([trial for trial in ended if trial.number not in self._seen])
+        self._seen |= {trial.number for trial in ended}
         self._tracker.log_metrics(_numbers(ended), len(ended))
         if whole or time.monotonic() - self._charted > CHART_S:
             self._charted = time.monotonic()
@@ -51,7 +53,7 @@ class Board:
         """Show a study while it is worked on."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         """Close the study's run, after the last look if nothing is in its way."""
         if self._tracker is None:
             return
@@ -59,7 +61,7 @@ class Board:
             self.show(whole=True)
             self._tracker.close()
         else:
-            self._tracker.__exit__(kind, *error)
+            self._tracker.__exit__(kind, error)
 
     def _chart(self, tracker: Tracker, ended: Sequence[FrozenTrial]) -> None:
         trained = [trial for trial in ended if is_trained(trial)]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch.loggers import WandbLogger
 
 from qstudy.files import read_json, write_json
+from qstudy.secrets import hide
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import Record
 
@@ -149,8 +150,13 @@ class Tracker(WandbLogger):
         """Track what happens in a `with` block: a run that an error or Ctrl-C ends is closed as crashed."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._guard("close", lambda run: run.finish(exit_code=1))
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        def close(run: Any) -> None:
+            if isinstance(error, Exception):
+                run.summary["reason"] = hide(_sentence(error))
+            run.finish(exit_code=1)
+
+        self._guard("close", close)
         self._experiment = None
 
     def _guard(self, doing: str, act: Callable[[Any], None]) -> None:
