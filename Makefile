@@ -59,7 +59,7 @@ bench: setup
 policies: setup
 	$(BIN)/qstudy sweep sweeps/policies-digits.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/policies-commands.yaml --workers 2
-	$(BIN)/qstudy report studies/policies-digits --also studies/policies-commands --out reports/policies
+	$(BIN)/qstudy report studies/policies-digits studies/policies-commands --out reports/policies
 
 # A preset in float, from scratch: corpus, preset, steps, folder.
 FLOAT = $(BIN)/qstudy train --config sweeps/base/$(1).yaml --model.preset $(2) --training.steps $(3) --out runs/$(4)
@@ -86,9 +86,9 @@ architectures: setup
 	$(BIN)/qstudy sweep sweeps/architectures-commands.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-digits.yaml --workers 2
 	$(BIN)/qstudy sweep sweeps/architectures-amortized.yaml --workers 2
-	$(BIN)/qstudy report studies/architectures-digits --also+ studies/architectures-amortized --also+ runs/arch \
+	$(BIN)/qstudy report studies/architectures-digits studies/architectures-amortized runs/arch \
 	  --out reports/architectures $(ARCHITECTURES) --figure+ analysis.architectures.amortized
-	$(BIN)/qstudy report studies/architectures-commands --also+ runs/commands \
+	$(BIN)/qstudy report studies/architectures-commands runs/commands \
 	  --out reports/architectures-commands $(ARCHITECTURES)
 	$(BIN)/qstudy branches runs/arch/amnet-lowrank/model.qst corpora/digits/test/*0.flac \
 	  --out reports/architectures/branches.png
@@ -124,6 +124,6 @@ int4: setup
 	  --model.hidden 256 --training.steps 800)
 	$(BIN)/qstudy decode sweeps/int4-commands.yaml
 	$(BIN)/qstudy decode sweeps/int4-digits.yaml
-	$(BIN)/qstudy report studies/int4-commands --also studies/int4-digits --out reports/int4 --alone \
+	$(BIN)/qstudy report studies/int4-commands studies/int4-digits --out reports/int4 --alone \
 	  --table+ analysis.fusion.kept --table+ analysis.fusion.searches --table+ analysis.fusion.choices \
 	  --figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from vl_convert import javascript_bundle
 
-from analysis.figures.style import ROLES
+from analysis.figures.style import ROLES, Picture
 from analysis.provenance import provenance
 from analysis.section import Section, folder_name, names, title
 from analysis.study import Study
@@ -34,21 +34,26 @@ TEMPLATES = Environment(
 TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 
 
-def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, bytes]) -> str:
+def page(
+    shown: Sequence[Section], shared: Sequence[Table], together: Sequence[Picture], files: Mapping[str, bytes]
+) -> str:
     """Render the page.
 
     Args:
         shown: the studies with their tables and figures, in the order of the page.
         shared: tables over all studies; claims first, if there are any.
+        together: figures of all studies.
         files: what the report consists of besides, among it `NAME.svg` of every figure.
     """
     studies = [section.study for section in shown]
     pictures = [picture.name for section in shown for picture in section.pictures]
+    pictures += [picture.name for picture in together]
     tables = [*shared, *(table for section in shown for table in section.tables)]
     return TEMPLATES.get_template("page.html").render(
         title=title(studies),
         sections=shown,
         shared=shared,
+        together=together,
         claims=summaries(list(zip(names(studies), studies, strict=True))),
         facts=facts,
         sentence=sentence,
@@ -68,10 +73,8 @@ def page(shown: Sequence[Section], shared: Sequence[Table], files: Mapping[str, 
 
 def rebuild(studies: Sequence[Study]) -> str:
     """The command that makes the page from the studies."""
-    first, *others = [quote(f"studies/{study.name}") for study in studies]
-    plus = "+" if len(others) > 1 else ""
-    also = "".join(f" --also{plus} {folder}" for folder in others)
-    return f"qstudy report {first}{also} --out {quote(f'reports/{folder_name(studies)}')}"
+    folders = " ".join(quote(f"studies/{study.name}") for study in studies)
+    return f"qstudy report {folders} --out {quote(f'reports/{folder_name(studies)}')}"
 
 
 def _inline(name: str, svg: str) -> str:

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from analysis.figures import overlaid
 from analysis.latex import to_latex
 from analysis.page import page
 from analysis.records import RECORDS, unpacked
@@ -33,16 +34,17 @@ def contents_of(
         studies: what it tells of.
         figures: functions from a study to figures (`analysis.figures.FIGURES`).
         makers: functions from a study to a table (`analysis.tables.TABLES`).
-        shared: whether there are claims, and a comparison of the studies, too.
+        shared: whether there are claims, and comparisons of the studies, too.
     """
     shown, common = sections(studies, figures, makers), _shared(studies) if shared else []
+    together = overlaid(list(zip(names(studies), studies, strict=True))) if shared else []
     tables = [*common, *(table for section in shown for table in section.tables)]
     contents = {
         f"{table.name}.{ending}": writer(table).encode() for table in tables for ending, writer in WRITERS.items()
     }
-    for section in shown:
-        contents |= {name: content for picture in section.pictures for name, content in picture.drawn().items()}
-    contents["index.html"] = page(shown, common, contents).encode()
+    for picture in [*(picture for section in shown for picture in section.pictures), *together]:
+        contents |= picture.drawn()
+    contents["index.html"] = page(shown, common, together, contents).encode()
     contents[RECORDS] = _records(studies)
     return contents
 

@@ -65,6 +65,7 @@ COMMANDS = {
     "reprice": Command("qstudy.commands.reprice:reprice", "simulate finished runs anew, without training", ("folder",)),
     "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
     "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
+    "status": Command("qstudy.commands.status:status", "where a study stands, and the best so far", ("study",), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),
     "report": Command("qstudy.commands.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
 
 from qstudy.files import content_hash
 from qstudy.sweep.config import StudyConfig, study_from_dict
-from qstudy.sweep.objective import Outcome, constrain
-from qstudy.sweep.queue import CHANGES, IDENTITY, Queue
+from qstudy.sweep.objective import Outcome
+from qstudy.sweep.optuna_internals import constrain, keep, kept
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import suggest
 from qstudy.sweep.storage import open_storage, open_study
+from qstudy.sweep.trials import GRID, IDENTITY
 
 WIDTHS = [2, 3, 4, 8]
 SPACE = {"policy": {"name": "mixed", "layers": {layer: {"weight": WIDTHS} for layer in "abc"}}}
@@ -42,18 +45,36 @@ def open_queue(root: Path, config: StudyConfig, url: str | None = None, **storag
     return queue
 
 
+def small_study(corpus: Path, folder: Path, **fields: Any) -> Path:
+    """Writes a study of real speech whose trials train for a second."""
+    short = {"steps": 4, "batch_size": 8, "evaluate_every": 2}
+    base = {
+        "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
+        "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
+        "training": short,
+        "finetune": short,
+        "cache": str(folder / "cache"),
+        "track": False,
+        **fields.pop("base", {}),
+    }
+    grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4, 2]}}}}
+    study = {"study": "small", "base": base, "grid": grid, **fields}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return folder / "study.yaml"
+
+
 def measure(queue: Queue, trial: optuna.Trial) -> Outcome:
     """What `qstudy.sweep.objective.evaluate` does with a trial, without training."""
-    changes = trial.user_attrs.get(CHANGES) or suggest(trial, queue.config.space)
+    place, grid = kept(trial).get(GRID), queue.config.combinations
+    changes = suggest(trial, queue.config.space) if place is None else grid.show(trial, place)
     widths = [bits["weight"] for bits in changes["policy"]["layers"].values()]
     costs = {"size_bytes": float(sum(widths))}
     for name, excess in queue.config.budgets.constraints(costs).items():
         constrain(trial, name, excess)
     trial.set_user_attr("size_bytes", sum(widths))
-    trial.set_user_attr(IDENTITY, content_hash(changes))
+    keep(trial, IDENTITY, content_hash(changes))
     if reason := queue.config.budgets.excess(costs):
         return Outcome("over_budget", reason)
-    trial.set_user_attr("dev_wer", 1 / sum(widths))
     return Outcome("trained", values=(1 / sum(widths),))
 
 

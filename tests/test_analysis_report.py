@@ -18,7 +18,7 @@ FIGURES = ("wer_vs_size", "wer_vs_latency", "wer_by_width", "bit_allocation")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the made-up study."""
     folder = tmp_path_factory.mktemp("report")
-    report(made.write(folder / "study", made.records()), folder / "out")
+    report([made.write(folder / "study", made.records())], folder / "out")
     return folder / "out"
 
 
@@ -64,14 +64,14 @@ def odd(records: list[dict]) -> dict[str, list[dict]]:
 
 @pytest.mark.parametrize("name", odd(made.records()))
 def test_odd_studies_are_reported(tmp_path: Path, name: str):
-    report(made.write(tmp_path / "study", odd(made.records())[name]), tmp_path / "out")
+    report([made.write(tmp_path / "study", odd(made.records())[name])], tmp_path / "out")
     assert "</html>" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_corrupt_record_is_a_warning_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = made.write(tmp_path / "study", made.records()[:3])
     (folder / "runs" / "trial-0001-ptq" / "record.json").write_text("{")
-    report(folder, tmp_path / "out")
+    report([folder], tmp_path / "out")
     assert "left out runs/trial-0001-ptq/record.json" in capsys.readouterr().err
     text = (tmp_path / "out" / "index.html").read_text()
     assert "1 record left out" in text
@@ -81,9 +81,9 @@ def test_a_corrupt_record_is_a_warning_on_the_page(tmp_path: Path, capsys: pytes
 
 def test_a_report_without_latency_drops_the_old_figure(tmp_path: Path):
     records = made.records()[:3]
-    report(made.write(tmp_path / "one", records), tmp_path / "out")
+    report([made.write(tmp_path / "one", records)], tmp_path / "out")
     assert (tmp_path / "out" / "wer_vs_latency.png").exists()
-    report(made.write(tmp_path / "two", [record | {"latency": None} for record in records]), tmp_path / "out")
+    report([made.write(tmp_path / "two", [record | {"latency": None} for record in records])], tmp_path / "out")
     assert not (tmp_path / "out" / "wer_vs_latency.png").exists()
     assert (tmp_path / "out" / "wer_vs_size.png").exists()
 
@@ -92,12 +92,12 @@ def test_several_studies_share_a_table(tmp_path: Path):
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "commands"} for record in made.records()[:3]])
     out, again = tmp_path / "out", tmp_path / "again"
-    report(first, out, also=second)
+    report([first, second], out)
     header, *rows = (out / "comparison.md").read_text().splitlines()
     assert "commands test (%)" in header
     assert len([row for row in rows if row.startswith("| ptq")]) == 2
     assert {"digits_runs.csv", "commands_runs.tex", "claims.md"} <= {path.name for path in out.iterdir()}
-    report(out, again)  # from the copy of both studies' records
+    report([out], again)  # from the copy of both studies' records
     for path in out.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes(), path.name
 

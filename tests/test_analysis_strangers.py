@@ -124,6 +124,6 @@ def test_every_format_escapes_its_own() -> None:
 def test_two_studies_of_one_name_are_not_mixed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folders = [str(made.write(tmp_path / name, made.records()[:2])) for name in "ab"]
     with pytest.raises(SystemExit):
-        main(["report", folders[0], "--also", folders[1], "--out", str(tmp_path / "out")])
+        main(["report", folders[0], folders[1], "--out", str(tmp_path / "out")])
     assert "two studies are called digits; give each of them once" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import pytest
 from qstudy.errors import UserError
 from qstudy.sweep.budget import Budgets
 from qstudy.sweep.config import Sampler
-from qstudy.sweep.objective import constrain
+from qstudy.sweep.optuna_internals import constrain
 from qstudy.sweep.samplers import make_sampler
 
 

@@ -11,11 +11,12 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from analysis.figures import pictures
+from analysis.figures import overlaid, pictures
 from analysis.figures.axes import cost_scale, error_scale
 from analysis.figures.interactive import columns
 from analysis.figures.points import costs, points
 from analysis.figures.style import Picture, marks
+from analysis.measures import front
 from analysis.study import Study, load_studies
 
 NAMES = ("wer_by_width", "wer_vs_size", "wer_vs_latency", "bit_allocation")
@@ -148,3 +149,28 @@ def test_the_page_knows_every_run_of_the_study(study: Study):
     bits = [found["weight_bits"]["values"][place] for place in found["weight_bits"]["at"]]
     assert set(bits) == {"float", "mixed", "8", "6", "5", "4", "3", "2"}
     assert {name for name in found if name.startswith("cost_")} == {"cost_0", "cost_1"}
+
+
+def test_fronts_of_two_studies_are_drawn_together(tmp_path: Path) -> None:
+    """One picture per cost that both have, each front a staircase of its own; hypervolume by one corner for both."""
+    records = made.records()
+    worse = [
+        record
+        | {"study": "worse", "metrics": {n: s | {"wer": min(2 * s["wer"], 1)} for n, s in record["metrics"].items()}}
+        if record.get("metrics")
+        else record | {"study": "worse"}
+        for record in records
+    ]
+    first, second = made.study(tmp_path / "a", records), made.study(tmp_path / "b", worse)
+    found = overlaid([("digits", first), ("worse", second)])
+    assert [picture.name for picture in found] == ["fronts_wer_vs_size", "fronts_wer_vs_latency"]
+    assert overlaid([("digits", first)]) == []
+    axes = found[0].figure.axes[0]
+    stairs = [line for line in axes.lines if line.get_marker() == "None"]
+    assert len(stairs) == 2
+    for line, study in zip(stairs, (first, second), strict=True):
+        best = front(study.settings)
+        assert set(line.get_ydata()) == pytest.approx(set(100 * best.wer))
+    shares = [float(word.rstrip(".,")) for word in found[0].caption.split() if re.fullmatch(r"0\.\d{3}[.,]?", word)]
+    assert len(shares) == 2
+    assert shares[0] > shares[1] > 0, "who makes twice the errors dominates less"

@@ -33,7 +33,7 @@ const points = () => [...figures[0].querySelectorAll(".mark-symbol.role-mark pat
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the made-up study."""
     folder = tmp_path_factory.mktemp("page")
-    report(made.write(folder / "study", made.records()), folder / "out")
+    report([made.write(folder / "study", made.records())], folder / "out")
     return folder / "out"
 
 
@@ -62,7 +62,7 @@ def test_the_command_that_rebuilds_it_names_every_study(tmp_path: Path):
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "noisy"} for record in made.records()[:3]])
     studies = load_studies(first, second)
-    assert rebuild(studies) == "qstudy report studies/digits --also studies/noisy --out reports/digits+noisy"
+    assert rebuild(studies) == "qstudy report studies/digits studies/noisy --out reports/digits+noisy"
 
 
 words = st.lists(st.sampled_from(["one", "two", "three"]), max_size=7).map(" ".join)
@@ -167,7 +167,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records[1]["policy"] = EVIL
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "records.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    report(folder, folder / "out")
+    report([folder], folder / "out")
     return folder / "out" / "index.html"
 
 
@@ -212,7 +212,7 @@ def test_print_shows_folded_tables_and_still_figures(tmp_path: Path):
         for copy in range(2)
         for record in records[1:]
     ]
-    report(made.write(tmp_path / "study", [records[0], *many]), tmp_path / "out")
+    report([made.write(tmp_path / "study", [records[0], *many])], tmp_path / "out")
     page = tmp_path / "out" / "index.html"
     assert "<details>" in page.read_text()
     browser(tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}", page.as_uri())

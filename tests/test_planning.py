@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 from sweep_helpers import make_config, measure, open_queue, start_victim
 
 from qstudy.errors import UserError
+from qstudy.sweep.optuna_internals import kept
 from qstudy.sweep.patience import PatientStorage
-from qstudy.sweep.queue import GRID
 from qstudy.sweep.storage import open_storage
+from qstudy.sweep.trials import GRID
 from qstudy.sweep.worker import work
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +68,8 @@ def test_a_thousand_trials_are_planned_in_seconds(tmp_path: Path) -> None:
     assert time.process_time() - before < 10
     trials = queue.trials()
     assert [trial.number for trial in trials] == list(range(1200))
-    assert [trial.user_attrs.get(GRID) for trial in trials] == [*range(1000), *[None] * 200]
-    assert trials[999].user_attrs["changes"]["policy"]["layers"]["c"] == {"weight": 11}
+    assert [kept(trial).get(GRID) for trial in trials] == [*range(1000), *[None] * 200]
+    assert queue.config.combinations.changes[999]["policy"]["layers"]["c"] == {"weight": 11}
 
 
 def test_a_full_disk_plans_nothing_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

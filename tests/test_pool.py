@@ -19,9 +19,10 @@ from qstudy.named import build
 from qstudy.sweep import pool
 from qstudy.sweep.capacity import fitting_workers, free_bytes
 from qstudy.sweep.lifeline import stoppable
+from qstudy.sweep.optuna_internals import kept
 from qstudy.sweep.patience import PatientStorage
-from qstudy.sweep.queue import ATTEMPTS
 from qstudy.sweep.storage import load, open_storage
+from qstudy.sweep.trials import ATTEMPTS
 
 BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
 HERE = Path(__file__).parent
@@ -66,7 +67,7 @@ def test_workers_end_with_their_sweep(working: Path, sent: signal.Signals) -> No
     _, study_ = load(open_storage(None, working / "studies" / "toy"), "toy")
     trials = study_.get_trials()
     assert [trial.state for trial in trials] == [TrialState.WAITING] * 4
-    assert [trial.user_attrs.get(ATTEMPTS) for trial in trials] == [0, 0, None, None], "put back in good order"
+    assert [kept(trial).get(ATTEMPTS) for trial in trials] == [0, 0, None, None], "put back in good order"
 
 
 def test_a_crashed_worker_is_replaced_at_once_and_that_is_said(

@@ -186,7 +186,6 @@ def test_a_worker_whose_trial_another_has_finished_goes_on(server: str, tmp_path
         outcome = measure(queue, trial)
         if trial.number == 0:
             quick.study.tell(trial.number, values=[0.5])
-            trial.set_user_attr("dev_wer", 0.5)
         return outcome
 
     work(slow, overtaken)

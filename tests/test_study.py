@@ -1,6 +1,7 @@
 """Studies: their YAML, and the queue of trials that survives its workers."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
-from sweep_helpers import make_config, measure, open_queue, start_victim
+from sweep_helpers import make_config, measure, open_queue, small_study, start_victim
 
 from qstudy.commands.sweep import sweep
 from qstudy.commands.worker import worker
@@ -16,8 +17,9 @@ from qstudy.errors import UserError
 from qstudy.locks import locked
 from qstudy.sweep.config import load_study
 from qstudy.sweep.objective import Outcome
-from qstudy.sweep.queue import OUTCOME, Queue
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.study import check
+from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
 from qstudy.training.record import Record, read_records
@@ -58,8 +60,8 @@ def test_the_grid_comes_first_and_in_order(tmp_path: Path) -> None:
     grid = {"policy": {"name": ["ptq", "fake_qat"], "layers": {"a": [{"weight": 4}, {"weight": 20}]}}}
     queue = open_queue(tmp_path, make_config(grid=grid, trials=4))
     work(queue, measure)
-    changes = [trial.user_attrs["changes"]["policy"] for trial in queue.trials()[:4]]
-    assert [(policy["name"], policy["layers"]["a"]["weight"]) for policy in changes] == [
+    shown = [trial.params for trial in queue.trials()[:4]]
+    assert [(each["policy/name"], each["grid:policy/layers/a/weight"]) for each in shown] == [
         ("ptq", 4),
         ("ptq", 20),
         ("fake_qat", 4),
@@ -97,7 +99,7 @@ def test_fewer_trials_end_the_study_earlier(tmp_path: Path) -> None:
     again = open_queue(tmp_path, make_config(grid=grid, trials=4))
     work(again, measure)
     assert outcomes(again) == ["trained"] * 3 + ["dropped"] * 5 + ["trained"]
-    assert again.trials()[-1].user_attrs["changes"]["policy"]["layers"]["a"] == {"weight": 8}
+    assert again.trials()[-1].params == {"grid:policy/layers/a/weight": 8}
 
 
 def test_interruptions_do_not_change_what_is_tried(tmp_path: Path) -> None:
@@ -163,23 +165,7 @@ def test_the_trial_of_a_killed_worker_goes_on_with_its_number_and_parameters(tmp
 
 @pytest.fixture
 def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a study whose trials train for a second, on real speech."""
-
-    def write(**fields: Any) -> Path:
-        short = {"steps": 4, "batch_size": 8, "evaluate_every": 2}
-        base = {
-            "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
-            "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
-            "training": short,
-            "finetune": short,
-            "cache": str(tmp_path / "cache"),
-            "track": False,
-        }
-        grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4, 2]}}}}
-        (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "small", "base": base, "grid": grid, **fields}))
-        return tmp_path / "study.yaml"
-
-    return write
+    return partial(small_study, corpus, tmp_path)
 
 
 def test_two_objectives_from_yaml_to_summary(

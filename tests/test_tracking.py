@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 from tiny import run_config
 
+from qstudy.training.config import config_from_dict
 from qstudy.training.record import Record
 from qstudy.training.run import run
-from qstudy.training.tracking import Tracker, start_tracking
+from qstudy.training.tracking import Tracker, entry_of, start_tracking
 
 wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
 
-CONFIG = {"policy": {"name": "mixed"}, "finetune": {"steps": 60}, "seed": 3}
+CONFIG = config_from_dict({"data": {"train": "t", "dev": "d"}, "policy": {"name": "mixed"}, "seed": 3})
 RECORD = Record(
     run="trial-0000-mixed",
+    trial=0,
     state="complete",
+    steps=60,
     policy="mixed",
     bit_map={"encoder.lstm.0": {"weight": 3, "activation": 8}, "joiner.output": {"weight": 8, "activation": 32}},
     metrics={"dev": {"wer": 0.125}, "test": {"wer": 0.25}},
@@ -47,7 +50,7 @@ def track(study: Path, losses: dict[int, float], finish: bool = True) -> Tracker
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.qst"
     model.write_bytes(b"packed model")
-    tracker = start_tracking(folder, study.name, folder.name, CONFIG)
+    tracker = start_tracking(entry_of(CONFIG, folder, RECORD.bit_map or {}, study.name, 0))
     for step, loss in losses.items() if tracker else ():
         tracker.log_metrics({"loss": loss}, step)
     if tracker and finish:
@@ -64,6 +67,23 @@ def runs(study: Path) -> list[Path]:
     return sorted(study.glob("wandb/offline-run-*"))
 
 
+def artifacts(run: Path, kind: str) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in inspect(run).splitlines()]
+    return [
+        record["artifact"] for record in records if record["type"] == "artifact" and record["artifact"]["type"] == kind
+    ]
+
+
+def charts(run: Path) -> dict[str, list[int]]:
+    """What `wandb leet` draws: numbers that were logged under a name without an underscore, with their steps."""
+    found: dict[str, list[int]] = {}
+    for record in (json.loads(line) for line in inspect(run).splitlines()):
+        item = record["history"]["item"] if record["type"] == "history" else {}
+        for name in (name for name in item if not name.startswith("_")):
+            found.setdefault(name, []).append(item["_step"])
+    return found
+
+
 def losses_of(run: Path) -> dict[int, float]:
     records = [json.loads(line) for line in inspect(run).splitlines()]
     items = [record["history"]["item"] for record in records if record["type"] == "history"]
@@ -76,25 +96,31 @@ def test_the_offline_run_is_the_record(tmp_path: Path) -> None:
     (run,) = runs(study)
     assert losses_of(run) == {20: 3.5, 40: 1.25, 60: 0.5}
     seen = json.loads(inspect(run, "--summary"))
-    assert (seen["name"], seen["project"], seen["state"]) == ("trial-0000-mixed", "qstudy", "finished")
+    assert (seen["name"], seen["project"], seen["state"]) == ("digits/trial-0000-mixed", "qstudy", "finished")
     assert {name: seen["summary"][name] for name in RECORD.headline} == RECORD.headline
     assert seen["summary"]["dev_wer"] == 0.125
-    assert {name: seen["config"][name] for name in CONFIG} == CONFIG
+    assert (seen["config"]["policy"], seen["config"]["seed"]) == ({"name": "mixed"}, 3)
+    assert (seen["config"]["bits.joiner.output.weight"], seen["config"]["bits.encoder.lstm.0.activation"]) == (8, 8)
+    assert "-digits-0000-" in run.name, "what `wandb leet` lists"
     records = [json.loads(line) for line in inspect(run).splitlines()]
-    assert next(record["run"] for record in records if record["type"] == "run")["run_group"] == "digits"
-    artifacts = [record["artifact"] for record in records if record["type"] == "artifact"]
-    (model,) = [artifact for artifact in artifacts if artifact["type"] == "model"]
+    entered = next(record["run"] for record in records if record["type"] == "run")
+    assert (entered["run_group"], entered["job_type"], entered["tags"]) == ("digits", "trial", ["mixed", "lstm"])
+    (model,) = artifacts(run, "model")
     (entry,) = model["manifest"]["contents"]
     assert Path(entry["local_path"]).read_bytes() == b"packed model"
 
 
-def test_the_tables_are_in_the_run(tmp_path: Path) -> None:
+def test_the_tables_are_artifacts_and_no_charts(tmp_path: Path) -> None:
+    """What is logged is drawn: of a table its number of columns. What there is to draw ends with the final dev WER."""
     track(tmp_path / "digits", {20: 1.0})
     (run,) = runs(tmp_path / "digits")
-    tables = {path.name.split("_")[0]: json.loads(path.read_text()) for path in run.glob("files/media/table/*.json")}
-    assert tables["layers"]["columns"] == ["layer", "weight", "activation"]
-    assert tables["layers"]["data"] == [["encoder.lstm.0", 3, 8], ["joiner.output", 8, 32]]
-    assert tables["transcripts"]["data"] == [["set a timer", "set timer"]]
+    assert charts(run) == {"loss": [20], "dev_wer": [60]}
+    (tables,) = artifacts(run, "tables")
+    found = {entry["path"].split(".")[0]: Path(entry["local_path"]) for entry in tables["manifest"]["contents"]}
+    layers, transcripts = (json.loads(found[name].read_text()) for name in ("layers", "transcripts"))
+    assert layers["columns"] == ["layer", "weight", "activation"]
+    assert layers["data"] == [["encoder.lstm.0", 3, 8], ["joiner.output", 8, 32]]
+    assert transcripts["data"] == [["set a timer", "set timer"]]
 
 
 def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
@@ -190,9 +216,7 @@ def test_a_training_logs_its_curves(corpus: Path, tmp_path: Path) -> None:
     schedule = {"steps": 40, "evaluate_every": 30}
     run(run_config(corpus, tmp_path, training=schedule, track=True), tmp_path / "float", name="float")
     (folder,) = (tmp_path / "float").glob("wandb/offline-run-*")
-    records = [json.loads(line) for line in inspect(folder).splitlines()]
-    history = [record["history"]["item"] for record in records if record["type"] == "history"]
-    steps = {name: [item["_step"] for item in history if name in item] for name in ("loss", "learning_rate", "dev_wer")}
-    assert steps == {"loss": [19, 39], "learning_rate": [19, 39], "dev_wer": [29]}  # Lightning counts from 0
-    assert not any("epoch" in item for item in history)
+    every = [19, 39]  # Lightning counts from 0
+    names = ("loss", "loss_rnnt", "loss_ctc", "gradient_norm", "step_ms", "learning_rate")
+    assert charts(folder) == {**dict.fromkeys(names, every), "dev_wer": [29]}
     assert json.loads(inspect(folder, "--summary"))["state"] == "finished"

@@ -19,9 +19,8 @@ T = TypeVar("T")
 
 
 def report(
-    study: Path,
+    study: list[Path],
     out: Path | None = None,
-    also: Path | list[Path] | None = None,
     split: str | None = None,
     table: str | list[str] | None = None,
     figure: str | list[str] | None = None,
@@ -30,20 +29,19 @@ def report(
     """Rebuild tables, figures and the HTML page of one study or several from their run records.
 
     Args:
-        study: folder of the study, such as studies/digits, or a report written earlier.
+        study: folder of the study, such as studies/digits, or a report written earlier; of several studies their fronts
+            are drawn together, and their settings and claims side by side.
         out: folder to write to; reports/NAME by default.
-        also: another study, shown on the same page and compared with the first; several: --also+ A --also+ B.
         split: the set whose word error rate is reported; by default test if there is one, else dev.
         table: a table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
         figure: a figure of your own, likewise.
         alone: leave out the tables and figures that every report has.
     """
-    folders = [study, *_several(also)]
     figures = [*(() if alone else FIGURES), *(imported(name, (), "figure") for name in _several(figure))]
     makers = [*(() if alone else TABLES), *(imported(name, (), "table") for name in _several(table))]
-    studies = load_studies(*folders, split=split)
+    studies = load_studies(*study, split=split)
     out = out or Path("reports") / folder_name(studies)
-    require_whole(out, folders, studies)
+    require_whole(out, study, studies)
     write_report(out, contents_of(studies, figures, makers, shared=not alone))
     for one in studies:
         _print(one)

@@ -12,9 +12,8 @@ from annotated_types import Ge, Le, MinLen
 from qstudy.errors import UserError, naming
 from qstudy.fields import Seed, Text, check_fields, fill, merged
 from qstudy.files import safe_name
-from qstudy.quant.policies import build_policy
 from qstudy.sweep.budget import Budgets
-from qstudy.sweep.space import Template, expand, sample, size
+from qstudy.sweep.space import Grid, Template, sample, size
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 from qstudy.yaml_file import load_yaml
 
@@ -75,6 +74,9 @@ class StudyConfig:
     None: the whole grid, nothing else."""
     candidates: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Candidates to look at, over-budget ones included, before giving up; None: 20 per trial."""
+    seeds: Annotated[int, Ge(1), Le(100)] = 1
+    """Runs of every trial, with as many seeds from the base's `seed` on; the sampler sees the mean of their rates. What
+    depends on the seed is made for each: a float baseline too, unless the base starts from a model file."""
     objectives: Annotated[tuple[Objective, ...], MinLen(1)] = ("wer",)
     """What the sampler minimizes: `wer` (on the dev set), or several: `[wer, size_bytes]`."""
     sampler: Sampler = field(default_factory=Sampler)
@@ -93,6 +95,8 @@ class StudyConfig:
                 f"grid: {combinations:,} combinations are more than the {MOST_COMBINATIONS:,} that are possible; make "
                 "its lists shorter, or move them to `space`, which is searched."
             )
+        if self.seeds > 1 and any("seed" in template for template in (*self.grid, *self.space)):
+            raise UserError("seeds: the grid or the space sets `seed`; leave it out there, or `seeds` at 1.")
         if self.objectives[:1] != ("wer",) or len(set(self.objectives)) < len(self.objectives):
             raise UserError("objectives: the first one must be wer, and each can be there only once.")
         if self.pruning and len(self.objectives) > 1:
@@ -102,6 +106,11 @@ class StudyConfig:
     def base_run(self) -> RunConfig:
         """The run configuration that every trial starts from."""
         return config_from_dict(self.base)
+
+    @cached_property
+    def combinations(self) -> Grid:
+        """Those of the grid, in order."""
+        return Grid(self.grid, self.space)
 
     def run_of(self, changes: Mapping[str, Any]) -> RunConfig:
         """The run configuration of a trial.
@@ -114,10 +123,14 @@ class StudyConfig:
             return replace(self.base_run, policy=values["policy"])
         return config_from_dict(values)
 
+    def repeats(self, config: RunConfig) -> list[RunConfig]:
+        """The runs of a trial: the same with one seed after the other."""
+        return [replace(config, seed=(config.seed + index) % 2**32) for index in range(self.seeds)]
+
     @property
     def wanted(self) -> int:
         """Trials to train."""
-        return len(expand(self.grid)) if self.trials is None else self.trials
+        return size(self.grid) if self.trials is None else self.trials
 
     @property
     def most_candidates(self) -> int:
@@ -144,12 +157,14 @@ def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> St
     Raises:
         UserError: the file is missing or not YAML, or a field is unknown, missing or wrong.
     """
+    from qstudy.quant.policies import build_policy  # here: it needs torch, and who reads a study may be in a hurry
+
     values = load_yaml(path)
     if trials is not None:
         values["trials"] = trials
     with naming(path):
         study = _resolved(study_from_dict(_whole(path, values)), fresh)
-        for changes in [*expand(study.grid), *sample(study.space)]:  # before anything is made for any of them
+        for changes in [*study.combinations.changes, *sample(study.space)]:  # before anything is made for any of them
             build_policy(study.run_of(changes).policy)
     return study
 

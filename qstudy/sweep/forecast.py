@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.space import corners, expand
+from qstudy.sweep.space import corners
+from qstudy.sweep.summary import duration
 from qstudy.training.assets import corpus_maker
 from qstudy.training.baseline import trained_folder
 from qstudy.training.config import RunConfig
@@ -43,19 +44,11 @@ def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
     Raises:
         UserError: its start file is missing.
     """
-    parts = [_corpus(config.base_run), _baseline(config.base_run), _trials(config, done)]
+    baselines = list(dict.fromkeys(_baseline(run) for run in config.repeats(config.base_run)))
+    parts = [_corpus(config.base_run), *baselines, _trials(config, done)]
     whole = duration(sum(part.seconds for part in parts))
     print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")
     print("\n".join(_lines(parts)), flush=True)
-
-
-def duration(seconds: float) -> str:
-    """About so long: `20 s`, `4 min`, `1.5 h`."""
-    if seconds < 50:
-        return f"about {max(round(seconds, -1), 10):.0f} s"
-    if seconds < 5400:
-        return f"about {max(round(seconds / 60), 1)} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def _lines(parts: Sequence[Part]) -> list[str]:
@@ -84,18 +77,21 @@ def _baseline(run: RunConfig) -> Part:
     if Path(run.data.train).exists() and (trained_folder(run) / RECORD_FILE).exists():
         return Part("baseline", f"{trained_folder(run)} is there", 0)
     seconds = run.training.steps * _step_s(run, _parameters(run), FLOAT_STEP_S) / CORES
-    return Part("baseline", f"train a float model, {run.training.steps:,} steps", seconds + SCORING_S)
+    seed = f", seed {run.seed}" if run.seed else ""
+    return Part("baseline", f"train a float model, {run.training.steps:,} steps{seed}", seconds + SCORING_S)
 
 
 def _trials(config: StudyConfig, done: int) -> Part:
     """The grid's trials, then the space's, whose first corner stands for all of them."""
-    changes = expand(config.grid)[: config.wanted]
+    changes = config.combinations.changes[: config.wanted]
     changes += corners(config.space)[:1] * (config.wanted - len(changes))
     runs = [config.run_of(each) for each in changes]
     steps = max(run.schedule.steps for run in runs)
-    what = f"{config.wanted} of up to {steps:,} steps" + (f", {done} done" if done else "")
+    seeds = f" with each of {config.seeds} seeds" if config.seeds > 1 else ""
+    what = f"{config.wanted} of up to {steps:,} steps{seeds}" + (f", {done} done" if done else "")
     parameters = {model: _parameters(run) for model, run in {repr(run.model): run for run in runs}.items()}
-    return Part("trials", what, sum(_trial_s(run, parameters[repr(run.model)]) for run in runs[done:]) / CORES)
+    seconds = sum(_trial_s(run, parameters[repr(run.model)]) for run in runs[done:])
+    return Part("trials", what, config.seeds * seconds / CORES)
 
 
 def _trial_s(run: RunConfig, parameters: int) -> float:

@@ -2,9 +2,11 @@
 
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import optuna
@@ -13,20 +15,20 @@ from optuna.exceptions import OptunaError, TrialPruned
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
-from qstudy.sweep.queue import ATTEMPTS, CHANGES, FAILED, IDENTITY, Queue
+from qstudy.sweep.optuna_internals import constrain, keep, kept
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.space import suggest
+from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
 from qstudy.training.run import run
-from qstudy.training.tracking import start_tracking
+from qstudy.training.tracking import entry_of, start_tracking
 
 MOST_ATTEMPTS = 10
 """A trial whose process died this often without a word (out of memory, a crash) and a new checkpoint is given up."""
-PROGRESS = "progress"
-"""Attribute of a trial: the time of the checkpoint from which on its attempts are counted."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class Candidate:
     """A proposal and what it costs."""
 
     trial: optuna.Trial
-    config: RunConfig
+    runs: dict[Path, RunConfig]
+    """Folder -> the run in it; several differ in their seed alone."""
     price: Price
     costs: dict[str, float]
     study: str
-    folder: Path
     extra: dict[str, Any]
     """Entries of the record that only a study knows."""
 
@@ -65,7 +67,7 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
     outcome = _refusal(queue, candidate)
     if outcome is None:
         try:
-            return _outcome_of(queue, candidate, _train_or_read(candidate))
+            return _outcome_of(queue, candidate, _train(candidate))
         except TrialPruned as stopped:
             outcome = Outcome("stopped", str(stopped))
         except Diverged as error:
@@ -73,7 +75,7 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
         except (UserError, OptunaError):  # not this trial's fault
             raise
         except Exception as error:  # this configuration does not work; the study goes on, and the reason is kept
-            log = candidate.folder / "error.txt"
+            log = _unfinished(candidate) / "error.txt"
             write_text(log, hide(traceback.format_exc()))
             outcome = Outcome("failed", hide(f"{type(error).__name__}: {error} (see {log})"))
     _record_unfinished(candidate, outcome)
@@ -83,19 +85,22 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
 def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
     """The trial's run configuration, priced; constraints and costs are told to the storage before any training."""
     study = queue.config
-    changes = trial.user_attrs.get(CHANGES) or suggest(trial, study.space)
-    config = study.run_of(changes)
+    place = kept(trial).get(GRID)
+    config = study.run_of(suggest(trial, study.space) if place is None else study.combinations.show(trial, place))
     cost = price(config)
     costs = study.budgets.costs(cost)
     name = f"trial-{trial.number:04d}-{config.policy['name']}"
     for key, excess in study.budgets.constraints(costs).items():
         constrain(trial, key, excess)
-    # dashboards know the constraints by an older name only
-    feasible = study.budgets.excess(costs) is None
-    for key, value in {**costs, "feasible": feasible, "run": name, IDENTITY: content_hash(to_dict(config))}.items():
+    keep(trial, IDENTITY, content_hash(to_dict(config)))
+    told = {"run": name, "bits": cost.widths, "seed": config.seed, "feasible": study.budgets.excess(costs) is None}
+    for key, value in {**told, **costs}.items():
         trial.set_user_attr(key, value)
-    extra = {"budgets": study.budgets.to_record()}
-    return Candidate(trial, config, cost, costs, study.study, queue.folder / "runs" / name, extra)
+    runs = {
+        queue.folder / "runs" / f"{name}{'' if not index else f'-seed{run.seed}'}": run
+        for index, run in enumerate(study.repeats(config))
+    }
+    return Candidate(trial, runs, cost, costs, study.study, {"budgets": study.budgets.to_record()})
 
 
 def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
@@ -111,19 +116,21 @@ def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
 
 def _attempts(candidate: Candidate) -> int:
     """How often the trial was begun, this time included, since it got as far as its checkpoint here."""
-    trial, saved = candidate.trial, 0.0
-    with suppress(OSError):
-        saved = (candidate.folder / CHECKPOINT_FILE).stat().st_mtime
-    if saved > trial.user_attrs.get(PROGRESS, 0.0):
-        trial.set_user_attr(PROGRESS, saved)
-        trial.set_user_attr(ATTEMPTS, 1)
-    return int(trial.user_attrs[ATTEMPTS])
+    trial, noted, saved = candidate.trial, kept(candidate.trial), 0.0
+    for file in (folder / name for folder in candidate.runs for name in (CHECKPOINT_FILE, RECORD_FILE)):
+        with suppress(OSError):
+            saved = max(saved, file.stat().st_mtime)
+    if saved > noted.get(PROGRESS, 0.0):
+        keep(trial, PROGRESS, saved)
+        keep(trial, ATTEMPTS, 1)
+        return 1
+    return int(noted[ATTEMPTS])
 
 
 def _earlier_same(queue: Queue, trial: optuna.Trial) -> int | None:
     """The first earlier trial with the same configuration; the sampler is told to look elsewhere."""
-    identity = trial.user_attrs[IDENTITY]
-    twins = [other.number for other in queue.trials() if other.user_attrs.get(IDENTITY) == identity]
+    identity = kept(trial)[IDENTITY]
+    twins = [other.number for other in queue.trials() if kept(other).get(IDENTITY) == identity]
     if twins[0] == trial.number:
         return None
     # a repeated good candidate would otherwise count as ever more evidence for itself, until nothing else is proposed
@@ -131,71 +138,103 @@ def _earlier_same(queue: Queue, trial: optuna.Trial) -> int | None:
     return twins[0]
 
 
-def constrain(trial: optuna.Trial, name: str, excess: float) -> None:
-    """Set a named constraint (above 0: violated), unless it is set: a trial that is continued has its constraints."""
-    if name not in trial.constraints:
-        trial.set_constraint(name, excess)
+def _train(candidate: Candidate) -> list[Record]:
+    """The records of the trained candidate, one per seed."""
+    records: list[Record] = []
+    for folder, config in candidate.runs.items():
+        records.append(_train_or_read(candidate, folder, config, [_dev_wer(record) for record in records]))
+    return records
 
 
-def _train_or_read(candidate: Candidate) -> Record:
-    """The record of the trained candidate; if a killed worker left a whole one, that one."""
-    done = candidate.folder / RECORD_FILE
+def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before: Sequence[float]) -> Record:
+    """The record of one run; if a killed worker left a whole one, that one. `before`: dev WERs of the other seeds."""
+    done = folder / RECORD_FILE
     if done.exists() and (record := read_record(done)).state == "complete":
-        _finish_tracking(candidate, record)
+        _finish_tracking(candidate, folder, config, record)
         return record
-    trial = candidate.trial
-
-    def report(step: int, wer: float) -> None:
-        if len(trial.study.directions) > 1:  # Optuna stops trials early by one objective only
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a trial that is continued may report a step again: the same value
-            trial.report(wer, step)
-        if trial.should_prune():
-            raise TrialPruned(f"stopped at step {step}: dev WER {wer:.1%} is worse than the median")
-
-    return run(
-        candidate.config,
-        candidate.folder,
-        name=candidate.folder.name,
+    record = run(
+        config,
+        folder,
+        name=folder.name,
         study=candidate.study,
-        trial=trial.number,
+        trial=candidate.trial.number,
         extra=candidate.extra,
         cost=candidate.price,
-        report=report,
+        report=lambda step, wer: _report(candidate.trial, config, step, [*before, wer]),
     )
+    _note(candidate.trial, (len(before) + 1) * config.schedule.steps, [*before, _dev_wer(record)])
+    return record
 
 
-def _finish_tracking(candidate: Candidate, record: Record) -> None:
+def _report(trial: optuna.Trial, config: RunConfig, step: int, wers: Sequence[float]) -> None:
+    """Tell Optuna of the dev WER while training, a mean over the seeds so far, whose steps follow each other.
+
+    Raises:
+        TrialPruned: it is hopeless.
+    """
+    if _note(trial, (len(wers) - 1) * config.schedule.steps + step, wers) and trial.should_prune():
+        raise TrialPruned(f"stopped at step {step}: dev WER {mean(wers):.1%} is worse than the median")
+
+
+def _note(trial: optuna.Trial, step: int, wers: Sequence[float]) -> bool:
+    """Keep an intermediate value; False: Optuna takes them of studies with one objective only."""
+    if len(trial.study.directions) > 1:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a trial that is continued may report a step again: the same value
+        trial.report(mean(wers), step)
+    return True
+
+
+def _finish_tracking(candidate: Candidate, folder: Path, config: RunConfig, record: Record) -> None:
     """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
-    config, folder = candidate.config, candidate.folder
-    tracker = start_tracking(folder, candidate.study, folder.name, to_dict(config)) if config.track else None
+    if not config.track:
+        return
+    tracker = start_tracking(entry_of(config, folder, record.bit_map or {}, candidate.study, record.trial))
     if tracker:
         tracker.finish(record, folder / MODEL_FILE)
 
 
-def _outcome_of(queue: Queue, candidate: Candidate, record: Record) -> Outcome:
-    """The objectives, and the numbers that tables show, as attributes of the trial."""
-    assert record.metrics is not None  # a complete run has them
-    wer = record.metrics["dev"]["wer"]
-    candidate.trial.set_user_attr("dev_wer", wer)
-    candidate.trial.set_user_attr("wer", record.headline["wer"])
-    values: dict[str, Any] = {**candidate.costs, "wer": wer}
+def _dev_wer(record: Record) -> float:
+    wer = (record.metrics or {})["dev"]["wer"]
+    assert wer is not None  # a complete run has it
+    return wer
+
+
+def _outcome_of(queue: Queue, candidate: Candidate, records: Sequence[Record]) -> Outcome:
+    """The objectives, and the numbers that tables show, as attributes of the trial; means over its seeds."""
+    trial, wers = candidate.trial, [_dev_wer(record) for record in records]
+    if set(records[0].metrics or {}) != {"dev"}:
+        trial.set_user_attr("test_wer", mean(record.headline["wer"] for record in records))
+    if len(wers) > 1:
+        trial.set_user_attr("dev_wer_spread", stdev(wers))
+        trial.set_user_attr("seeds", len(wers))
+    values: dict[str, Any] = {**candidate.costs, "wer": mean(wers)}
     return Outcome("trained", values=tuple(values[name] for name in queue.config.objectives))
 
 
+def _unfinished(candidate: Candidate) -> Path:
+    """The folder of the first run whose record is not that of a trained model."""
+    folders = list(candidate.runs)
+    done = [file for folder in folders if (file := folder / RECORD_FILE).exists()]
+    whole = sum(read_record(file).state == "complete" for file in done)
+    return folders[min(whole, len(folders) - 1)]
+
+
 def _record_unfinished(candidate: Candidate, outcome: Outcome) -> None:
+    folder = _unfinished(candidate)
+    config = candidate.runs[folder]
     record = Record(
-        run=candidate.folder.name,
+        run=folder.name,
         study=candidate.study,
         trial=candidate.trial.number,
         state="failed" if outcome.kind in FAILED else "pruned",
         reason=outcome.reason,
-        policy=candidate.config.policy["name"],
-        config=to_dict(candidate.config),
+        policy=config.policy["name"],
+        config=to_dict(config),
         **describe_price(candidate.price),
-        seed=candidate.config.seed,
+        seed=config.seed,
         **environment(),
         **candidate.extra,
     )
-    write_record(candidate.folder, record)
+    write_record(folder, record)

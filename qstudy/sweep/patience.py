@@ -13,14 +13,16 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 
 from qstudy.errors import UserError
 from qstudy.secrets import hide
+from qstudy.sweep.optuna_internals import TRANSACTIONS
 
 PATIENCE_S = 60.0
 QUIET_S = 2.0  # a shorter absence is nobody's business
 PAUSE_S = 0.5
 OPERATIONS = (
     *sorted(BaseStorage.__abstractmethods__),
-    *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
-    *("record_heartbeat", "_get_stale_trial_ids"),
+    *("get_trial_system_attrs", "get_trial_user_attrs", "get_trial_param", "get_trial_id_from_study_id_trial_number"),
+    "record_heartbeat",
+    *TRANSACTIONS,
 )
 """All that Optuna and the queue ask of a storage; each is one transaction, so that it may be asked again."""
 

@@ -7,15 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import StudyModel, TrialModel, TrialUserAttributeModel
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from tqdm import tqdm
 
-AT_ONCE = 100  # trials per statement
+from qstudy.sweep.optuna_internals import studies, system_attributes, trial_id, trials, user_attributes
 
-trials: Table = TrialModel.__table__
-attributes: Table = TrialUserAttributeModel.__table__
+AT_ONCE = 100  # trials per statement
 
 
 class Plan:
@@ -26,7 +24,7 @@ class Plan:
         self._study_id = study_id
 
     def add(self, waiting: Sequence[Mapping[str, Any]]) -> None:
-        """Add a trial that waits for every mapping, which has its user attributes."""
+        """Add a trial that waits for every mapping, which is what is kept of it (`optuna_internals.kept`)."""
         mine = trials.c.study_id == self._study_id
         first = self._connection.execute(select(func.count()).where(mine)).scalar_one()
         with tqdm(total=len(waiting), desc="planning", unit="trial", leave=False, disable=None) as bar:
@@ -36,22 +34,22 @@ class Plan:
                 self._connection.execute(insert(trials), [{**new, "number": number} for number in part])
                 numbered = select(trials.c.trial_id, trials.c.number).where(mine, trials.c.number >= first + begin)
                 rows = [
-                    {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-                    for trial_id, number in self._connection.execute(numbered)
-                    for key, value in part[number].items()
+                    {"trial_id": key, "key": name, "value_json": json.dumps(value)}
+                    for key, number in self._connection.execute(numbered)
+                    for name, value in part[number].items()
                 ]
                 if rows:
-                    self._connection.execute(insert(attributes), rows)
+                    self._connection.execute(insert(system_attributes), rows)
                 bar.update(len(part))
 
     def drop(self, unwanted: Sequence[FrozenTrial], **why: str) -> None:
-        """End trials as PRUNED that still wait, with these attributes; who has just begun goes on."""
-        for trial in unwanted:
-            waits = (trials.c.trial_id == trial._trial_id) & (trials.c.state == TrialState.WAITING)
+        """End trials as PRUNED that still wait, with these user attributes; who has just begun goes on."""
+        for key in map(trial_id, unwanted):
+            waits = (trials.c.trial_id == key) & (trials.c.state == TrialState.WAITING)
             end = {"state": TrialState.PRUNED, "datetime_complete": datetime.now(UTC).replace(tzinfo=None)}
             if self._connection.execute(update(trials).where(waits).values(end)).rowcount:
-                rows = [{"trial_id": trial._trial_id, "key": key, "value_json": json.dumps(why[key])} for key in why]
-                self._connection.execute(insert(attributes), rows)
+                rows = [{"trial_id": key, "key": name, "value_json": json.dumps(why[name])} for name in why]
+                self._connection.execute(insert(user_attributes), rows)
 
 
 def count(storage: RDBStorage, study_id: int, states: Sequence[TrialState]) -> int:
@@ -68,7 +66,6 @@ def planning(storage: RDBStorage, study_id: int) -> Iterator[Plan]:
     The study's own row is the lock: written without a change, it is held to the end by every database that has rows,
     and Optuna locks the same one before it adds a trial. What others planned before can be read from here on.
     """
-    studies: Table = StudyModel.__table__
     touch = update(studies).where(studies.c.study_id == study_id).values(study_name=studies.c.study_name)
     with storage.engine.begin() as connection:
         connection.execute(touch)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
 from qstudy.secrets import STORAGE_VARIABLE
 from qstudy.sweep.capacity import cores
 from qstudy.sweep.lifeline import LIFELINE_VARIABLE
-from qstudy.sweep.queue import ATTEMPTS, Queue
+from qstudy.sweep.optuna_internals import kept
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.summary import sentence
+from qstudy.sweep.trials import ATTEMPTS
 from qstudy.training.environment import COMMAND_VARIABLE, command
 
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -108,8 +110,14 @@ class Pool:
         self._queue.recover_soon()  # what one had no time to put back
 
 
-def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
+def run_pool(queue: Queue, workers: int, storage: str | None, on_end: Callable[[], None] = lambda: None) -> None:
     """Work on a study with several processes until its queue is empty.
+
+    Args:
+        queue: the study's trials.
+        workers: how many processes.
+        storage: URL of the study's database; None: its own file.
+        on_end: called when trials have ended.
 
     Raises:
         UserError: a worker met a mistake of the user, all of them crash, or the storage stays away.
@@ -122,7 +130,9 @@ def run_pool(queue: Queue, workers: int, storage: str | None) -> None:
     with tqdm(total=queue.config.wanted, desc=queue.config.study, unit="trial", disable=None) as bar:
         with Pool(queue, workers, storage) as pool:
             while _trials_are_left(queue):
-                shown |= _print_ended(queue, shown, bar)
+                if fresh := _print_ended(queue, shown, bar):
+                    shown |= fresh
+                    on_end()
                 pool.replace_ended()
                 time.sleep(POLL_S)
         _print_ended(queue, shown, bar)
@@ -206,7 +216,7 @@ def _wait(processes: Sequence[Popen[bytes]], seconds: float) -> None:
 
 def _state(queue: Queue) -> list[object]:
     """What changes when a worker begins a trial or ends one."""
-    return [(trial.state, trial.user_attrs.get(ATTEMPTS)) for trial in queue.trials()]
+    return [(trial.state, kept(trial).get(ATTEMPTS)) for trial in queue.trials()]
 
 
 def _print_ended(queue: Queue, shown: set[int], bar: "tqdm[None]") -> set[int]:

@@ -23,21 +23,16 @@ from qstudy.errors import UserError
 from qstudy.files import content_hash
 from qstudy.locks import is_held, locked, try_lock
 from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.optuna_internals import keep, kept, silent_trials, study_id, trial_id
 from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.planning import count, planning
-from qstudy.sweep.samplers import make_sampler
-from qstudy.sweep.space import expand, size
+from qstudy.sweep.samplers import fixed_sampler, make_sampler
+from qstudy.sweep.space import size
+from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, counts
 
-OUTCOME = "outcome"
-"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
-DROPPED = "dropped"
-FAILED = ("failed", "given_up")
-FREE = ("over_budget", "repeated", DROPPED)
-"""Outcomes that cost no training and do not count as a trial of the study."""
-IDENTITY = "identity"
-"""Attribute of a trial: the hash of its run configuration."""
-GRID, CHANGES, PLACE, ATTEMPTS = "grid", "changes", "place", "attempts"
 LAST_BEAT_S = 5.0
+SWEEP_LOCK = Path(".locks") / "sweep"
+"""In a study's folder: held while `qstudy sweep` runs there."""
 
 
 @dataclass
@@ -115,16 +110,16 @@ class Queue:
         self._storage.patiently(self._plan)
 
     def _plan(self) -> None:
-        with planning(self._storage, self.study._study_id) as plan:
+        with planning(self._storage, study_id(self.study)) as plan:
             trials = self.trials()
             missing = self._missing(trials)
             if missing < 0:
-                untouched = [t for t in trials if t.state == TrialState.WAITING and ATTEMPTS not in t.user_attrs]
+                untouched = [t for t in trials if t.state == TrialState.WAITING and ATTEMPTS not in kept(t)]
                 plan.drop(untouched[missing:], **{OUTCOME: DROPPED})
                 return
-            planned = {t.user_attrs.get(GRID) for t in trials if t.user_attrs.get(OUTCOME) != DROPPED}
-            grid = enumerate(expand(self.config.grid))
-            new = [{GRID: index, CHANGES: changes} for index, changes in grid if index not in planned][:missing]
+            planned = {kept(t).get(GRID) for t in trials if t.user_attrs.get(OUTCOME) != DROPPED}
+            grid = range(len(self.config.combinations.changes))
+            new = [{GRID: index} for index in grid if index not in planned][:missing]
             places = min(missing - len(new), self._room(trials, len(new)))
             plan.add([*new, *[{}] * places])
 
@@ -133,8 +128,8 @@ class Queue:
 
     def _room(self, trials: Sequence[FrozenTrial], planned: int = 0) -> int:
         """How many places for the sampler there can still be: none when enough was tried, or everything."""
-        searched = [trial.user_attrs for trial in trials if GRID not in trial.user_attrs]
-        tried = {attributes[IDENTITY] for attributes in searched if IDENTITY in attributes}
+        searched = [noted for noted in map(kept, trials) if GRID not in noted]
+        tried = {noted[IDENTITY] for noted in searched if IDENTITY in noted}
         left = self.config.most_candidates - len(trials) - planned
         return max(left, 0) if len(tried) < size(self.config.space) else 0
 
@@ -147,7 +142,7 @@ class Queue:
                 if lock is None:
                     continue
                 # a heartbeat before the trial runs: without one, a death right after this line would never be noticed
-                self._storage.record_heartbeat(waiting._trial_id)
+                self._storage.record_heartbeat(trial_id(waiting))
                 if self._set(waiting, TrialState.RUNNING):
                     return self._start(waiting, lock)
                 lock.close()  # a worker on another machine was quicker
@@ -159,7 +154,8 @@ class Queue:
         # another machine may have taken this one for dead, and finished the trial: the first result stands
         with suppress(UpdateFinishedTrialError):
             claim.trial.set_user_attr(OUTCOME, outcome)
-            claim.trial.set_user_attr("reason", reason)
+            if reason is not None:
+                claim.trial.set_user_attr("reason", reason)
             self.study.tell(claim.trial.number, values=values, state=state, skip_if_finished=True)
         if outcome in FREE:
             self._storage.patiently(self._refill)
@@ -168,8 +164,8 @@ class Queue:
     def put_back(self, claim: Claim) -> None:
         """Put a trial back into the queue, to be continued; if the storage is away, the next worker finds it dead."""
         with suppress(OptunaError, UserError), self._storage.without_retries():
-            claim.trial.set_user_attr(ATTEMPTS, 0)  # it was stopped in good order
-            self._storage.set_trial_state_values(claim.trial._trial_id, TrialState.WAITING)
+            keep(claim.trial, ATTEMPTS, 0)  # it was stopped in good order
+            self._storage.set_trial_state_values(trial_id(claim.trial), TrialState.WAITING)
         self.release(claim)
 
     def release(self, claim: Claim) -> None:
@@ -179,12 +175,16 @@ class Queue:
 
     def recover(self) -> int:
         """Put the trials of dead workers back into the queue; how many there were."""
-        running = self.trials(TrialState.RUNNING)
-        silent = set(self._storage._get_stale_trial_ids(self.study._study_id)) if running else set()
-        dead = [trial for trial in running if self._is_dead(trial, trial._trial_id in silent)]
+        dead = self.dead()
         for trial in dead:
             self._set(trial, TrialState.WAITING)
         return len(dead)
+
+    def dead(self) -> list[FrozenTrial]:
+        """Running trials whose workers have died."""
+        running = self.trials(TrialState.RUNNING)
+        silent = silent_trials(self._storage, self.study) if running else set()
+        return [trial for trial in running if self._is_dead(trial, trial_id(trial) in silent)]
 
     def recover_soon(self) -> None:
         """The same on the way out: what a storage that is away does not take, the next worker finds."""
@@ -192,41 +192,41 @@ class Queue:
             self.recover()
 
     def _is_dead(self, trial: FrozenTrial, silent: bool) -> bool:
-        here = self._one_machine or trial.user_attrs.get(PLACE) == self._place
+        here = self._one_machine or kept(trial).get(PLACE) == self._place
         return (here or silent) and not is_held(self._trial_lock(trial.number))
 
     def _start(self, waiting: FrozenTrial, lock: IO[str]) -> Claim:
-        heartbeat = Heartbeat(self._storage, waiting._trial_id)
+        heartbeat = Heartbeat(self._storage, trial_id(waiting))
         heartbeat.start()
-        self.study.sampler = make_sampler(self.config.sampler, waiting.number)
-        trial = optuna.Trial(self.study, waiting._trial_id)
-        trial.set_user_attr(PLACE, self._place)
-        trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
+        place = kept(waiting).get(GRID)
+        self.study.sampler = (
+            make_sampler(self.config.sampler, waiting.number)
+            if place is None
+            else fixed_sampler(self.config.combinations.parameters[place])
+        )
+        trial = optuna.Trial(self.study, trial_id(waiting))
+        keep(trial, PLACE, self._place)
+        keep(trial, ATTEMPTS, kept(waiting).get(ATTEMPTS, 0) + 1)
         return Claim(trial, lock, heartbeat)
 
     def _count(self, *states: TrialState) -> int:
-        return self._storage.patiently(lambda: count(self._storage, self.study._study_id, states))
+        return self._storage.patiently(lambda: count(self._storage, study_id(self.study), states))
 
     def _set(self, trial: FrozenTrial, state: TrialState) -> bool:
         try:
-            return self._storage.set_trial_state_values(trial._trial_id, state)
+            return self._storage.set_trial_state_values(trial_id(trial), state)
         except UpdateFinishedTrialError:
             return False
 
     def _refill(self) -> None:
         """One more place for the sampler, unless a planner saw already that one is missing."""
-        with planning(self._storage, self.study._study_id) as plan:
+        with planning(self._storage, study_id(self.study)) as plan:
             trials = self.trials()
             if self._missing(trials) > 0 and self._room(trials):
                 plan.add([{}])
 
     def _trial_lock(self, number: int) -> Path:
         return self._locks / f"trial-{number:04d}"
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of those that the study was asked for."""
-    return trial.user_attrs.get(OUTCOME) not in FREE or not trial.state.is_finished()
 
 
 def _locks(storage: PatientStorage, folder: Path, study: str) -> Path:

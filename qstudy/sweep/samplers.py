@@ -1,6 +1,8 @@
 """The parts of Optuna that propose candidates and stop hopeless ones."""
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 
@@ -22,6 +24,13 @@ def make_sampler(settings: Sampler, trial: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(n_startup_trials=settings.startup, multivariate=True, group=True, seed=seed)
+
+
+def fixed_sampler(parameters: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
+    """What proposes nothing but these: for a trial of the grid, which then shows its parameters as any other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(dict(parameters), optuna.samplers.RandomSampler())
 
 
 def make_pruner(settings: Pruning | None) -> optuna.pruners.BasePruner:

@@ -15,6 +15,7 @@ Template = Mapping[str, Any]
 """Part of a run configuration. A list stands for one of its entries; a list inside a list is a list."""
 
 Path = tuple[str, ...]
+Label = str | int | float | bool | None
 FEW = 1000
 BRANCH = "space"  # the parameter that says which template of several a trial is of
 
@@ -33,9 +34,35 @@ class Varied:
         return "/".join(self.path)
 
     @property
-    def labels(self) -> list[str | int | float | bool | None]:
+    def labels(self) -> list[Label]:
         """The values in a form that Optuna stores: mappings and lists as JSON."""
-        return [value if _plain(value) else json.dumps(value) for value in self.values]
+        return [_label(value) for value in self.values]
+
+
+class Grid:
+    """All combinations of some templates, and for each what tells it from the others, as parameters of a trial."""
+
+    def __init__(self, templates: Sequence[Template], searched: Sequence[Template] = ()) -> None:
+        """Args: the grid's templates, and those of the space, which may vary the same things among other values."""
+        self.changes = expand(templates)
+        flat = [{"/".join(path): _label(value) for path, value in _leaves(each, ())} for each in self.changes]
+        names = list(dict.fromkeys(name for one in flat for name in one))
+        taken = {choice.name for template in searched for choice in varied(template)}
+        shown = {name: f"grid:{name}" if name in taken else name for name in names if _differs(name, flat)}
+        self.parameters = [{shown[name]: value for name, value in one.items() if name in shown} for one in flat]
+        self._choices: dict[str, dict[Label, None]] = {name: {} for name in shown.values()}
+        for one in self.parameters:
+            for name, value in one.items():
+                self._choices[name][value] = None
+
+    def show(self, trial: optuna.Trial, index: int) -> dict[str, Any]:
+        """The changes to the base of one combination, whose parameters the trial has from here on.
+
+        Its study's sampler must be the one that proposes them (`samplers.fixed_sampler`).
+        """
+        for name in self.parameters[index]:
+            trial.suggest_categorical(name, list(self._choices[name]))
+        return self.changes[index]
 
 
 def varied(template: Template) -> list[Varied]:
@@ -121,8 +148,13 @@ def _fill(value: Any, path: Path, picked: Mapping[Path, Any]) -> Any:
     return picked[path] if isinstance(value, list) else value
 
 
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+def _label(value: Any) -> Label:
+    return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
+
+
+def _differs(name: str, flat: Sequence[Mapping[str, Label]]) -> bool:
+    """Whether some of the combinations have another value, or none."""
+    return len({one.get(name) for one in flat if name in one}) > 1 or any(name not in one for one in flat)
 
 
 def _policy(template: Template) -> str:

@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from qstudy.errors import UserError
 from qstudy.secrets import STORAGE_VARIABLE, hide, masked
 from qstudy.sweep.config import StudyConfig, study_from_dict
+from qstudy.sweep.optuna_internals import kept
 from qstudy.sweep.patience import PATIENCE_S, PatientStorage, is_passing, reason
-from qstudy.sweep.queue import ATTEMPTS
 from qstudy.sweep.samplers import make_pruner
+from qstudy.sweep.trials import ATTEMPTS, METRICS
 
 HEARTBEAT_S = 15
 GRACE_S = 60
@@ -109,7 +110,7 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
         pruner=make_pruner(config.pruning),
         load_if_exists=True,
     )
-    begun = any(ATTEMPTS in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    begun = any(ATTEMPTS in kept(trial) for trial in study.get_trials(deepcopy=False))
     if not begun and any(folder.glob("runs/*")):
         raise UserError(f"{folder / 'runs'} holds runs that the storage knows nothing of; move or remove it.")
     if begun and (changed := config.differences(study_from_dict(study.user_attrs[DEFINITION]))):
@@ -122,6 +123,9 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
         optuna.delete_study(study_name=config.study, storage=storage)  # planned only: plan anew
         return open_study(storage, config, folder)
     study.set_user_attr(DEFINITION, config.to_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([METRICS.get(name, name) for name in config.objectives])
     return study
 
 

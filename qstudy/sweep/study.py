@@ -9,13 +9,14 @@ from tqdm import tqdm
 from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
+from qstudy.sweep.board import Board
 from qstudy.sweep.capacity import fitting_workers
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
 from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.pool import run_pool, visible_gpus
-from qstudy.sweep.queue import Queue
-from qstudy.sweep.space import corners, expand
+from qstudy.sweep.queue import SWEEP_LOCK, Queue
+from qstudy.sweep.space import corners
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import is_incomplete, print_summary
 from qstudy.sweep.worker import work
@@ -30,7 +31,7 @@ def check(config: StudyConfig) -> None:
     Raises:
         UserError: a field, layer pattern, policy or accelerator that does not exist.
     """
-    for name, candidates in (("grid", expand(config.grid)), ("space", corners(config.space))):
+    for name, candidates in (("grid", config.combinations.changes), ("space", corners(config.space))):
         for changes in tqdm(candidates, desc=f"checking the {name}", leave=False, disable=None):
             try:
                 config.budgets.costs(price(config.run_of(changes)))
@@ -47,7 +48,7 @@ def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: s
         UserError: it runs already on this machine, or it was begun with other fields.
         SystemExit: it was interrupted (130); trials were given up, or nothing worked (3).
     """
-    lock = try_lock(folder / ".locks" / "sweep")
+    lock = try_lock(folder / SWEEP_LOCK)
     if lock is None:
         raise UserError(
             f"The study {config.study!r} is already running here; wait for it, or add a worker to it with "
@@ -73,12 +74,17 @@ def join_study(study: str, folder: Path, storage: str | None, prepare_only: bool
         try:
             database = open_storage(storage, folder, create=False, patient=of_a_pool)
             config, handle = load(database, study)
-            prepare(config.base_run)
+            _prepare(config)
             if not prepare_only:
                 work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
         except KeyboardInterrupt as error:
             print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
+
+
+def _prepare(config: StudyConfig) -> None:
+    for run in config.repeats(config.base_run):
+        prepare(run)
 
 
 def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str | None) -> None:
@@ -90,11 +96,12 @@ def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str 
     if queue.unfinished():
         print_forecast(config, folder, queue.done())
     workers = workers or max(len(visible_gpus()), 1)
-    if workers > 1:
-        run_pool(queue, workers, storage)
-    elif queue.unfinished():
-        prepare(config.base_run)
-        work(queue)
-    print_summary(config, queue.trials(), folder)
+    with Board(queue) as board:
+        if workers > 1:
+            run_pool(queue, workers, storage, board.show)
+        elif queue.unfinished():
+            _prepare(config)
+            work(queue, announce=board.tell)
+    print_summary(config.study, queue.trials(), folder)
     if is_incomplete(queue.trials()):
         raise SystemExit(INCOMPLETE)

@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
 from qstudy.pareto import front
-from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.queue import FAILED, FREE, OUTCOME, counts
+from qstudy.sweep.trials import FAILED, FREE, OUTCOME, counts, dev_wer, is_trained
 from qstudy.training.record import RECORD_FILE
 
 SHOWN = 12
+COLUMNS = ("trial", "policy", "bits", "seed", "dev WER", "test WER", "bytes", "ms", "")
+WORDS = ("policy", "bits", "")
 
 
 def sentence(trial: FrozenTrial) -> str:
@@ -21,19 +22,34 @@ def sentence(trial: FrozenTrial) -> str:
     name = attributes.get("run", f"trial-{trial.number:04d}")
     costs = [f"{attributes['size_bytes']:,} bytes"] if "size_bytes" in attributes else []
     costs += [f"{attributes['latency_ms']:.3g} ms"] if "latency_ms" in attributes else []
-    if attributes.get(OUTCOME) == "trained":
-        return f"{name}: dev WER {attributes['dev_wer']:.1%}, {', '.join(costs)}"
+    if is_trained(trial):
+        return f"{name}: dev WER {rate(trial)}, {', '.join(costs)}"
     return f"{name}: {attributes.get('reason') or attributes.get(OUTCOME)}"
 
 
-def print_summary(config: StudyConfig, trials: Sequence[FrozenTrial], folder: Path) -> None:
+def rate(trial: FrozenTrial) -> str:
+    """The dev WER of a trained trial in per cent, and of several seeds their standard deviation."""
+    told = trial.user_attrs
+    spread = f" ± {100 * told['dev_wer_spread']:.2f} ({told['seeds']} seeds)" if "seeds" in told else ""
+    return f"{dev_wer(trial):.2%}{spread}"
+
+
+def duration(seconds: float) -> str:
+    """About so long: `20 s`, `4 min`, `1.5 h`."""
+    if seconds < 50:
+        return f"about {max(round(seconds, -1), 10):.0f} s"
+    if seconds < 5400:
+        return f"about {max(round(seconds / 60), 1)} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def print_summary(study: str, trials: Sequence[FrozenTrial], folder: Path) -> None:
     """Print what came out of a study, where it lies, and what to do next."""
-    trained = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    print(f"\nStudy {config.study}: {_account(trials)}.")
+    trained = [trial for trial in trials if is_trained(trial)]
+    print(f"\nStudy {study}: {_account(trials)}.")
     if trained:
-        Console(width=max(Console().width, 100)).print(_table(trained))
-        best = min(trained, key=lambda trial: trial.user_attrs["dev_wer"])
-        print(f"Best packed model: {_run(best, folder) / 'model.qst'}")
+        print_table(trained)
+        print(f"Best packed model: {_run(min(trained, key=dev_wer), folder) / 'model.qst'}")
     elif trials:
         print(f"Nothing was trained; {_advice(trials)}")
     if given_up := [trial for trial in trials if trial.user_attrs.get(OUTCOME) == "given_up"]:
@@ -46,7 +62,7 @@ def print_summary(config: StudyConfig, trials: Sequence[FrozenTrial], folder: Pa
         )
     print(f"Records: {folder / 'runs'}/*/record.json")
     if trained:
-        print(f"Next: qstudy report {folder} --out reports/{config.study}   (tables, plots, one HTML page)")
+        print(f"Next: qstudy report {folder} --out reports/{study}   (tables, plots, one HTML page)")
         print(f"      wandb leet {folder / 'wandb'}   (browse the runs in the terminal)")
 
 
@@ -54,6 +70,41 @@ def is_incomplete(trials: Sequence[FrozenTrial]) -> bool:
     """Whether trials were given up, or some failed and none was trained."""
     outcomes = {trial.user_attrs.get(OUTCOME) for trial in trials}
     return "given_up" in outcomes or ("failed" in outcomes and "trained" not in outcomes)
+
+
+def pareto(trained: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those on the front of dev WER and size, smallest first."""
+    return [trained[place] for place in front([(one.user_attrs["size_bytes"], dev_wer(one)) for one in trained])]
+
+
+def print_table(trained: Sequence[FrozenTrial]) -> None:
+    """Print the best trained trials, those on the front marked."""
+    table, best = Table(title="Trials by dev WER; * on the Pareto front of WER and size"), pareto(trained)
+    table.title_justify = "left"
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in WORDS else "right")
+    for trial in sorted(trained, key=dev_wer)[:SHOWN]:
+        table.add_row(*_row(trial), "*" if trial in best else "")
+    Console(width=max(Console().width, 110)).print(table)
+
+
+def _row(trial: FrozenTrial) -> list[str]:
+    told = trial.user_attrs
+    test = f"{told['test_wer']:.2%}" if "test_wer" in told else ""
+    latency = f"{told['latency_ms']:.3g}" if "latency_ms" in told else ""
+    policy = str(told["run"]).split("-", 2)[2]
+    seeds = range(told.get("seed", 0), told.get("seed", 0) + told.get("seeds", 1))
+    seed = "–".join(str(one) for one in dict.fromkeys((seeds[0], seeds[-1])))
+    return [
+        str(trial.number),
+        policy,
+        told.get("bits", ""),
+        seed,
+        rate(trial),
+        test,
+        f"{told['size_bytes']:,}",
+        latency,
+    ]
 
 
 def _advice(trials: Sequence[FrozenTrial]) -> str:
@@ -79,20 +130,3 @@ def _account(trials: Sequence[FrozenTrial]) -> str:
         if kind in kinds:
             parts.append(f"{kinds.count(kind)} {kind.replace('_', ' ')}")
     return ", ".join(parts)
-
-
-def _table(trained: Sequence[FrozenTrial]) -> Table:
-    costs = [(trial.user_attrs["size_bytes"], trial.user_attrs["dev_wer"]) for trial in trained]
-    best = [trained[place] for place in front(costs)]
-    table = Table(title="Trials by dev WER; * on the Pareto front of WER and size", title_justify="left")
-    for column in ("trial", "policy", "dev WER", "test WER", "bytes", "ms", ""):
-        table.add_column(column, justify="left" if column in ("policy", "") else "right")
-    for trial in sorted(trained, key=lambda trial: trial.user_attrs["dev_wer"])[:SHOWN]:
-        values = trial.user_attrs
-        latency = f"{values['latency_ms']:.3g}" if "latency_ms" in values else ""
-        policy = values["run"].split("-", 2)[2]
-        wers = (f"{values['dev_wer']:.2%}", f"{values['wer']:.2%}")
-        table.add_row(
-            str(trial.number), policy, *wers, f"{values['size_bytes']:,}", latency, "*" if trial in best else ""
-        )
-    return table

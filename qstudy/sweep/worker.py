@@ -9,8 +9,9 @@ from optuna.trial import TrialState
 
 from qstudy.errors import UserError
 from qstudy.sweep.objective import Outcome, evaluate
-from qstudy.sweep.queue import FAILED, OUTCOME, Queue
+from qstudy.sweep.queue import Queue
 from qstudy.sweep.summary import sentence
+from qstudy.sweep.trials import FAILED, OUTCOME
 
 POLL_S = 1.0
 HOPELESS = 3  # trials that fail before one has worked: then something is wrong with all of them

@@ -94,6 +94,7 @@ class Progress(L.Callback):
         self.losses.append(float(np.mean(losses)))
         self.step_s.append(sum(seconds))
         self.wait_s.append(sum(self.waiting.seconds))
+        trainer.lightning_module.log("step_ms", 1e3 * self.step_s[-1])
         self.waiting.seconds.clear()
         if not np.isfinite(self.losses[-1]):
             raise Diverged(

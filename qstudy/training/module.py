@@ -41,20 +41,32 @@ class TransducerModule(PolicyModule):
         passes, lengths = encoder.passes(batch.features, batch.feature_lengths)
         pairs = zip(encoder.pass_weights, passes, strict=True)
         losses = [weight * self._loss(batch, encoded, lengths, progress) for weight, encoded in pairs if weight]
-        loss = batch.weight * torch.stack(losses).sum() + self.policy.penalty(self.model, self.global_step)
-        if (penalty := encoder.penalty()) is not None:
-            loss = loss + batch.weight * penalty
-        self.log("loss", loss.detach(), sync_dist=True, batch_size=len(batch.texts))
+        penalty = self.policy.penalty(self.model, self.global_step)
+        loss = batch.weight * torch.stack(losses).sum() + penalty
+        if penalty.requires_grad:  # else it is none
+            self._tell("loss_penalty", penalty, batch)
+        if (own := encoder.penalty()) is not None:
+            loss = loss + batch.weight * own
+            self._tell("loss_encoder_penalty", own, batch)
+        self._tell("loss", loss, batch)
         return loss
+
+    def _tell(self, name: str, value: Tensor, batch: Batch) -> None:
+        """A curve of the training, averaged over devices; of an encoder with several passes the last one's."""
+        self.log(name, value.detach(), sync_dist=True, batch_size=len(batch.texts))
 
     def _loss(self, batch: Batch, encoded: Tensor, lengths: Tensor, progress: float) -> Tensor:
         """Of the encoder's frames (B, T, .): RNN-T and CTC as the schedule weighs them, () float32."""
         loss = encoded.new_zeros((), dtype=torch.float32)
         if progress >= self.schedule.ctc_only:
             logits = self.model.joiner(encoded, self.model.predictor(batch.targets))
-            loss = loss + rnnt_loss(logits.float(), batch.targets, lengths, batch.target_lengths, blank=BLANK)
+            rnnt = rnnt_loss(logits.float(), batch.targets, lengths, batch.target_lengths, blank=BLANK)
+            self._tell("loss_rnnt", rnnt, batch)
+            loss = loss + rnnt
         if (weight := self._ctc_weight(progress)) and self.ctc is not None:
-            loss = loss + weight * self._ctc_loss(self.ctc, batch, encoded, lengths)
+            ctc = self._ctc_loss(self.ctc, batch, encoded, lengths)
+            self._tell("loss_ctc", ctc, batch)
+            loss = loss + weight * ctc
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -50,6 +50,7 @@ class PolicyModule(L.LightningModule):
             "The gradient": nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf),
             "A weight": nn.utils.get_total_norm(list(self.parameters())),
         }
+        self.log("gradient_norm", norms["The gradient"])  # before it was clipped
         for what, norm in norms.items():
             if not norm.isfinite():
                 raise Diverged(

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from qstudy.bits import BitMap, LayerBits, LayerShape
+from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
@@ -30,6 +30,16 @@ class Price:
     """Bytes of the packed model's tensors."""
     latency: dict[str, dict[str, Any]]
     """Per accelerator, the simulator's totals."""
+
+    @property
+    def widths(self) -> str:
+        """Mean bits per weight, and bits of activations where some are quantized, for tables: `W3.4 A8`, `float`."""
+        counted = [(bits.weight, shape.parameters) for shape in self.shapes if (bits := self.bit_map.get(shape.name))]
+        parameters = sum(count for _, count in counted) or 1
+        weights = sum(bits * count for bits, count in counted) / parameters
+        activations = sorted({bits.activation for bits in self.bit_map.values()} - {FLOAT})
+        told = [f"W{weights:.3g}"] if 0 < weights < FLOAT else []
+        return " ".join([*told, *(f"A{'/'.join(map(str, activations))}" for _ in activations[:1])]) or "float"
 
 
 def price(config: RunConfig) -> Price:

@@ -19,13 +19,13 @@ from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.conclude import conclude
-from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.config import RunConfig
 from qstudy.training.devices import check_devices, check_precision, join
 from qstudy.training.fit import Report, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import Price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record
-from qstudy.training.tracking import start_tracking
+from qstudy.training.tracking import entry_of, start_tracking
 
 CALIBRATION_BATCHES = 8
 UNTRAINED: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
@@ -78,7 +78,8 @@ def run(
     baseline = None if config.from_scratch else float_baseline(config)
     L.seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
     tracked = config.track and devices.is_global_zero
-    tracker = start_tracking(folder, study, name, to_dict(config)) if tracked else None
+    widths = {layer: bits.to_dict() for layer, bits in cost.bit_map.items()}
+    tracker = start_tracking(entry_of(config, folder, widths, study, trial)) if tracked else None
     with tracker or nullcontext(), naming_rate(config):
         model, policy = _prepared(config, cost, assets, baseline, devices.device)
         trained = UNTRAINED

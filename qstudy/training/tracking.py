@@ -1,45 +1,107 @@
 """Weights & Biases beside a run: a mirror of its record that may fail without costing anything."""
 
 import os
+import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 
 from qstudy.files import read_json, write_json
+from qstudy.secrets import hide
+from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import Record
 
 PROJECT = "qstudy"
 FLUSH_S = "1"  # what a killed run loses at most; W&B's default is 15
 FINISH_S = 60.0  # an upload that hangs longer is left to `wandb sync`
 ID_FILE = "wandb.json"
+Job = Literal["train", "trial", "baseline", "candidate", "study"]
+"""What a run is: of no study, of one; its float baseline; a candidate that was not trained; the study itself."""
 
 
-def start_tracking(folder: Path, study: str | None, name: str, config: dict[str, Any]) -> "Tracker | None":
-    """Start a run in W&B; None if W&B cannot (which is said).
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """How a run is entered in W&B."""
+
+    folder: Path
+    """Of the run; keeps its identity (`wandb.json`), so that a resumed run is the same one."""
+    place: Path
+    """Receives W&B's own folder: the study's, so that `wandb leet` shows its runs side by side; or the run's."""
+    name: str
+    config: Mapping[str, Any]
+    study: str | None = None
+    """W&B's group."""
+    trial: int | None = None
+    job: Job = "train"
+    tags: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """The run's id: study and trial, or what else it is, and some letters that make it the only one."""
+        path = self.folder / ID_FILE
+        if not path.exists():
+            which = f"{self.trial:04d}" if self.trial is not None else self.job
+            parts = (self.study or self.name, which, secrets.token_hex(4))
+            write_json(path, {"id": "-".join(re.sub(r"[^\w.-]", "_", part)[:50] for part in parts)})
+        return str(read_json(path)["id"])
+
+
+def entry_of(
+    config: RunConfig, folder: Path, bit_map: Mapping[str, Any], study: str | None = None, trial: int | None = None
+) -> Entry:
+    """The entry of a run.
 
     Args:
-        folder: of the run: `studies/NAME/runs/RUN`, or any folder if there is no study.
-        study: W&B's group; None: none.
-        name: of the run.
-        config: the resolved run configuration.
+        config: the run.
+        folder: `studies/NAME/runs/RUN`, or any folder if there is no study.
+        bit_map: layer -> widths, as records have it: they become flat keys (`bits.joiner.output.weight`), which
+            parallel coordinates can show.
+        study: its study.
+        trial: its number there.
     """
+    widths = {
+        f"bits.{layer}.{name}": bits[name]
+        for layer, bits in bit_map.items()
+        for name in ("weight", "activation")
+        if name in bits
+    }
+    return Entry(
+        folder=folder,
+        place=folder.resolve().parents[1] if study else folder.resolve(),
+        name=f"{study}/{folder.name}" if study else folder.name,
+        config={**to_dict(config), **widths, "study": study, "trial": trial},
+        study=study,
+        trial=trial,
+        job="train" if study is None else "trial",
+        tags=(str(config.policy["name"]), str(config.model.encoder.get("name", ""))),
+    )
+
+
+def start_tracking(entry: Entry) -> "Tracker | None":
+    """Start a run in W&B; None if W&B cannot (which is said)."""
     try:
-        return Tracker(_new_run(folder, study, name, config))
+        return Tracker(_new_run(entry))
     except Exception as error:  # whatever W&B raises, the run is worth more
         _go_on_without("start", error)
         return None
 
 
+def mirror(entry: Entry, record: Record) -> None:
+    """Enter a run that nothing more will be logged of: a float baseline, a candidate that was not trained."""
+    if tracker := start_tracking(entry):
+        tracker.finish(record)
+
+
 class Tracker(WandbLogger):
     """Lightning's W&B logger for a run that has started; every method is harmless when W&B is away or breaks.
 
-    Offline by default. Online if the environment variable WANDB_MODE says `online` and the user is logged in. The runs
-    of a study lie together in `studies/NAME/wandb`, so that `wandb leet` shows them side by side.
+    Offline by default. Online if the environment variable WANDB_MODE says `online` and the user is logged in.
     """
 
     def __init__(self, run: Any) -> None:
@@ -56,8 +118,8 @@ class Tracker(WandbLogger):
         values = {name: value for name, value in metrics.items() if name != "epoch"}  # ours has none to speak of
         self._guard("log", lambda run: run.log(values, step=step))
 
-    def finish(self, record: Record, model: Path) -> None:
-        """Add what came out (summary, tables, the packed model) and close the run.
+    def finish(self, record: Record, model: Path | None = None) -> None:
+        """Add what came out (summary, artifacts) and close the run.
 
         Args:
             record: the run's record.
@@ -66,12 +128,35 @@ class Tracker(WandbLogger):
         self._guard("finish", lambda run: _finish(run, record, model))
         self._experiment = None
 
+    def log_scatter(
+        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], axes: tuple[str, str], step: int
+    ) -> None:
+        """Log a table and the scatter plot of two of its columns; a later one of the same key takes its place."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+            run.log({key: wandb.plot.scatter(table, *axes, title=" against ".join(reversed(axes)))}, step=step)
+
+        self._guard("log", log)
+
+    def close(self) -> None:
+        """Close the run."""
+        self._guard("close", lambda run: run.finish())
+        self._experiment = None
+
     def __enter__(self) -> "Tracker":
         """Track what happens in a `with` block: a run that an error or Ctrl-C ends is closed as crashed."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._guard("close", lambda run: run.finish(exit_code=1))
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        def close(run: Any) -> None:
+            if isinstance(error, Exception):
+                run.summary["reason"] = hide(_sentence(error))
+            run.finish(exit_code=1)
+
+        self._guard("close", close)
         self._experiment = None
 
     def _guard(self, doing: str, act: Callable[[Any], None]) -> None:
@@ -85,18 +170,20 @@ class Tracker(WandbLogger):
             _go_on_without(doing, error)
 
 
-def _new_run(folder: Path, study: str | None, name: str, config: dict[str, Any]) -> Any:
+def _new_run(entry: Entry) -> Any:
     os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", FLUSH_S)
     import wandb  # here: the package is optional, and takes half a second
 
     mode = _mode(wandb)
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
-        group=study,
-        name=name,
-        id=_identity(folder),
-        config=config,
-        dir=folder.resolve().parents[1] if study else folder.resolve(),
+        group=entry.study,
+        name=entry.name,
+        id=entry.identity,
+        job_type=entry.job,
+        tags=[tag for tag in entry.tags if tag],
+        config=dict(entry.config),
+        dir=entry.place,
         mode=mode,
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(
@@ -110,26 +197,36 @@ def _new_run(folder: Path, study: str | None, name: str, config: dict[str, Any])
     )
 
 
-def _finish(run: Any, record: Record, model: Path) -> None:
+def _finish(run: Any, record: Record, model: Path | None) -> None:
+    metrics = record.metrics or {}
+    if record.trial is not None and "dev" in metrics:  # the curve ends where the trial does, evaluated before or not
+        run.log({"dev_wer": metrics["dev"]["wer"]}, step=record.steps or 0)
+    for name, scores in metrics.items():
+        run.summary[f"{name}_wer"] = scores["wer"]
+    run.summary.update({**record.headline, "state": record.state})
+    if record.reason:
+        run.summary["reason"] = record.reason
+    if model is not None:
+        _add_artifacts(run, record, model)
+    run.finish()
+
+
+def _add_artifacts(run: Any, record: Record, model: Path) -> None:
+    """The packed model; and the tables of layers and transcripts, which as logged values would be charts of their
+    numbers of columns."""
     import wandb
 
-    bit_map = record.bit_map or {}
-    layers: list[Any] = [[name, *bits.values()] for name, bits in bit_map.items()]
-    names = list(next(iter(bit_map.values()), {}))
-    samples: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in record.samples or []]
-    run.log(
-        {
-            "layers": wandb.Table(columns=["layer", *names], data=layers),
-            "transcripts": wandb.Table(columns=["reference", "hypothesis"], data=samples),
-        }
-    )
-    for name, scores in (record.metrics or {}).items():
-        run.summary[f"{name}_wer"] = scores["wer"]
-    run.summary.update(record.headline)
     artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=record.headline)
     artifact.add_file(str(model), policy="immutable")  # by reference: no second copy in the user's home
     run.log_artifact(artifact)
-    run.finish()
+    bit_map, samples = record.bit_map or {}, record.samples or []
+    names = list(next(iter(bit_map.values()), {}))
+    layers: list[Any] = [[name, *bits.values()] for name, bits in bit_map.items()]
+    texts: list[Any] = [[sample["reference"], sample["hypothesis"]] for sample in samples]
+    tables = wandb.Artifact(f"tables-{run.id}", type="tables")
+    tables.add(wandb.Table(columns=["layer", *names], data=layers), "layers")
+    tables.add(wandb.Table(columns=["reference", "hypothesis"], data=texts), "transcripts")
+    run.log_artifact(tables)
 
 
 def _go_on_without(doing: str, error: Exception) -> None:
@@ -158,11 +255,3 @@ def _forget_service() -> None:
 
 def _sentence(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def _identity(folder: Path) -> str:
-    """The run's W&B id, kept in its folder: a resumed run is the same run to W&B."""
-    path = folder / ID_FILE
-    if not path.exists():
-        write_json(path, {"id": secrets.token_hex(4)})
-    return str(read_json(path)["id"])

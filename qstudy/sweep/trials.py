@@ -1,0 +1,33 @@
+"""What is told of a study's trials: names of their attributes, outcomes, and which of them count.
+
+Without torch, so that a look at a study (`qstudy status`) is quick.
+"""
+
+from optuna.trial import FrozenTrial
+
+OUTCOME = "outcome"
+"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
+DROPPED = "dropped"
+FAILED = ("failed", "given_up")
+FREE = ("over_budget", "repeated", DROPPED)
+"""Outcomes that cost no training and do not count as a trial of the study."""
+IDENTITY, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "grid", "place", "attempts", "progress"
+"""What the queue notes for itself (`optuna_internals.keep`): the hash of the run configuration, the index in the grid,
+the machine and folder, how often the trial was begun, and the time of the checkpoint from which on that is counted."""
+METRICS = {"wer": "dev_wer"}
+"""Objectives that trials have under a name that says more: choices are made on the dev set."""
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that the study was asked for."""
+    return trial.user_attrs.get(OUTCOME) not in FREE or not trial.state.is_finished()
+
+
+def is_trained(trial: FrozenTrial) -> bool:
+    """Whether a trial came to its end with a model, which then is within the budgets."""
+    return trial.user_attrs.get(OUTCOME) == "trained"
+
+
+def dev_wer(trial: FrozenTrial) -> float:
+    """Of a trained trial: the first of its objectives; a mean over its seeds."""
+    return float(trial.values[0])
