@@ -186,6 +186,24 @@ def test_the_papers_recipe_draws_weights_to_their_centroids() -> None:
     assert distance() < 0.1 * before
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("options", "left"), [({}, 0.25), (PAPER, 0.7)], ids=["ours", "paper"])
+def test_training_wins_back_what_two_bits_cost(options: dict[str, Any], left: float) -> None:
+    """By either recipe: squared error of the logits that the device computes, against the float model's."""
+    target = logits(talkative())
+    model, policy = prepared(2, steps=100, **options)
+    before = float((logits(model) - target).square().mean())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    policy.project_(model.train(), 0)
+    for step in range(1, 101):
+        optimizer.zero_grad()
+        output: Tensor = model(speech(), torch.tensor([80, 71, 66]), torch.tensor([[3, 1, 4, 1]] * 3))[0]
+        ((output - target).square().mean() + policy.penalty(model, step)).backward()
+        optimizer.step()
+        policy.project_(model, step)
+    assert float((logits(model.eval()) - target).square().mean()) < left * before
+
+
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
 def test_uniform_levels_are_equally_far_apart(bits: int) -> None:
     """And cost more than Lloyd-Max's on weights that are not."""
