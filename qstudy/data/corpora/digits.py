@@ -10,7 +10,7 @@ recordings; training strings vary far more, so that few speakers train for many:
 
 Unheard speakers, for leaving one out, have strings of their own: of their recordings 0-4, or of all. Of all: a string
 takes one recording of each digit, the next string the next, and so on in turn, so that all are used alike (where there
-are 500 strings of 500 recordings, two or three not at all). Strings then share recordings within small groups alone, say
+are 500 strings of 500 recordings, two or three not at all). Strings then share recordings within small groups alone:
 those of a speaker's tenth recordings of all digits; the manifest names them, for a bootstrap that draws groups. Strings
 of other splits take any recordings of their speaker in the split: what they share is the speaker.
 
