@@ -6,8 +6,7 @@ and in few bits, what of their worth is kept, and what it costs.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.differences import Difference, difference
+from analysis.figures.axes import cost_scale, set_axis
 from analysis.figures.style import INK, MARKS, MUTED, WIDTH, Picture
 from analysis.records import unpacked
 from analysis.study import Study, first
-from analysis.tables.quantizers import quantizers
+from analysis.tables.quantizers import choices_of
 from analysis.tables.table import Column, Row, Table, rate
 from analysis.text import DASH, number, percent, points
 from analysis.verdicts import MARGIN, verdicts
@@ -129,12 +129,33 @@ def kept(study: Study) -> Table | None:
 
 
 def choices(study: Study) -> Table | None:
-    """The quantizer of every tensor of the largest search that has any: recognizer and language models."""
-    found = cells(study)
-    quantized = found[found.policy != "float"].sort_values("size_bytes", kind="stable")
-    if quantized.empty:
+    """The quantizer of every tensor of recognizer and language models, with the error of each that it was chosen over:
+    those of the largest search that has any."""
+    found = cells(study).sort_values("size_bytes", kind="stable")
+    told = [told for record in found.record if (told := choices_of(record))]
+    if not told:
         return None
-    return quantizers(replace(study, runs=study.runs[study.runs.run == quantized.run.iloc[-1]]))
+    rows = [
+        {"tensor": tensor, "quantizer": one.get("quantizer"), **(one.get("errors") or {})}
+        for tensor, one in told[-1].items()
+    ]
+    frame = pd.DataFrame(rows)
+    rivals = [name for name in frame if name not in ("tensor", "quantizer")]
+    columns = (
+        Column("tensor", "Tensor"),
+        Column("quantizer", "Chosen"),
+        *(Column(name, name, "r", lambda error: number(error, 2), bold=_chosen(name)) for name in rivals),
+    )
+    caption = (
+        "The quantizer that calibration chose for each tensor of recognizer and language models, and the squared "
+        "errors of all candidates relative to the power of the tensor, the chosen one in bold. Without numbers there "
+        "was nothing to choose: the range is known."
+    )
+    return Table("choices", "Quantizer by tensor", caption, frame, columns)
+
+
+def _chosen(name: str) -> Callable[[Row], bool]:
+    return lambda row: row["quantizer"] == name
 
 
 def by_beam(study: Study) -> Iterator[Picture]:
@@ -171,10 +192,9 @@ def against_latency(study: Study) -> Iterator[Picture]:
             for _, one in mine.iloc[[0, -1]].iterrows():
                 at = (one.ms, 100 * one.wer)
                 axes.annotate(str(one.beam), at, xytext=(3, 4), textcoords="offset points", color=MUTED, fontsize=7)
-        axes.set_xscale("log")
-        axes.set(xlabel=f"Latency on {device} (ms)")
+        values = [*found[f"latency_ms.{device}"].dropna()]
+        set_axis(axes, "x", cost_scale(values, values), f"Latency on {device} (ms)")
     parts[0].set_ylabel(f"WER on {study.split} (%)")
-    parts[0].set_ylim(bottom=0)
     _legend(parts[0], found)
     caption = (
         f"Word error rates on {study.described_split} against the latency of the whole search, simulated, over beam "
@@ -206,7 +226,8 @@ def _gains(study: Study, form: str, *there: pd.DataFrame | None) -> dict[str, An
     reference, gain = difference(study, first_none, first_form), difference(study, none, form_)
     lost = SHARE * reference.value - gain.value
     claim = Difference(lost, SHARE * reference.draws - gain.draws, gain.utterances)
-    return {"float_gain": reference, "gain": gain, "share": gain.value / (reference.value or np.nan), "claim": claim}
+    share = gain.value / reference.value if reference.low > 0 else np.nan  # of what is no gain there is no share
+    return {"float_gain": reference, "gain": gain, "share": share, "claim": claim}
 
 
 def _at(found: pd.DataFrame, models: str, form: str, beam: int) -> pd.DataFrame | None:
@@ -247,5 +268,7 @@ def _legend(axes: Axes, found: pd.DataFrame) -> None:
         Line2D([], [], color=_mark(mine).color, marker=_mark(mine).marker, ls="", label=mine.models.iloc[0])
         for mine in models
     ]
-    handles += [Line2D([], [], color=INK, ls=LINES[form], label=FORMS[form]) for form in found.form.unique()]
+    handles += [
+        Line2D([], [], color=INK, ls=LINES[form], label=FORMS[form]) for form in FORMS if form in set(found.form)
+    ]
     axes.legend(handles=handles, fontsize=8)

@@ -108,7 +108,7 @@ def test_cells_are_decoded_once_and_told_of(
     options += ["--table+", "analysis.fusion.choices", "--figure+", "analysis.fusion.by_beam"]
     main(["report", str(out), "--out", str(report), "--alone", *options])
     names = {path.name for path in report.iterdir()}
-    assert {"searches.csv", "kept.md", "quantizers.tex", "by_beam.svg", "records.jsonl"} <= names
+    assert {"searches.csv", "kept.md", "choices.tex", "by_beam.svg", "records.jsonl"} <= names
     assert not {"runs.csv", "claims.csv"} & names
     capsys.readouterr()
 

@@ -23,7 +23,7 @@ def quantizers(study: Study) -> Table | None:
     rows = [
         {"run": run, "tensor": tensor, "": told.get("quantizer"), **(told.get("errors") or {})}
         for run, record in zip(trials.run, trials.record, strict=True)
-        for tensor, told in _choices(record).items()
+        for tensor, told in choices_of(record).items()
     ]
     if not rows:
         return None
@@ -37,7 +37,7 @@ def quantizers(study: Study) -> Table | None:
     return Table("quantizers", "Quantizer by tensor", CAPTION, frame.reset_index(names="tensor"), (tensor, *columns))
 
 
-def _choices(record: bytes) -> dict[str, dict[str, Any]]:
+def choices_of(record: bytes) -> dict[str, dict[str, Any]]:
     """Tensor -> `quantizer`, and `errors` by candidate."""
     text = unpacked(record)
     return (json.loads(text).get("notes") or {}).get("choices") or {} if '"choices"' in text else {}
