@@ -1,5 +1,6 @@
 """What a report consists of: tables, figures, the page, and the records that all of it was made from."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -66,6 +67,14 @@ def _shared(studies: list[Study]) -> list[Table]:
 def _records(studies: list[Study]) -> bytes:
     """The records that were read, one per line; paths under the current folder become relative."""
     here, file = f"{Path.cwd()}/", BytesIO()  # thousands of records are there once, not three times
-    for record in (record for study in studies for record in study.runs.record if record):
-        file.write(f"{unpacked(record).replace(here, '')}\n".encode())
+    for study in studies:
+        for record in filter(None, study.runs.record):
+            file.write(f"{_named(unpacked(record), study.name).replace(here, '')}\n".encode())
     return file.getvalue()
+
+
+def _named(record: str, study: str) -> str:
+    """A record that says of which study it is: a run on its own was shown under the name of its folder, which is not
+    that of a report."""
+    values = json.loads(record)
+    return record if values.get("study") else json.dumps({**values, "study": study})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from digits_shapes import DIGITS
-from tiny import FEATURES, filled, model_config, packed, run_config, speech, talkative
+from tiny import FEATURES, LSTM, STATELESS, filled, model_config, packed, run_config, speech, talkative
 from torch import Tensor
 
 from qstudy.bits import BitMap
@@ -32,8 +32,10 @@ POLICIES: list[dict[str, Any]] = [
     {"layers": {"*": {"weight": 4, "activation": 8}, "encoder.*": {"granularity": "tensor"}}, "entries": 256},
     {"layers": {"*": {"weight": 2, "activation": 4}}, "weight_range": "max", "cell_fraction": 12},
     {"layers": {"encoder.*": {"weight": 5, "activation": 6}}, "weight_range": "mse", "gate_fraction": 12},
+    {"layers": W8A8, "rounding": "truncate", "entries": 16, "cell_bits": 8, "cell_fraction": 4},
+    {"layers": W8A8, "linear_fraction": None},
 ]
-IDS = ["W8A8", "truncate", "W4A8", "W2A4", "encoder"]
+IDS = ["W8A8", "truncate", "W4A8", "W2A4", "encoder", "harsh", "floats handed over"]
 
 
 def trained_and_loaded(options: dict[str, Any]) -> tuple[RNNT, Recognizer, PackedModel]:
@@ -63,7 +65,41 @@ def test_the_packed_model_is_the_training_model_to_the_bit(options: dict[str, An
         assert torch.equal(mine, other)
     assert torch.equal(trained[1], packed_[1])
     assert trained[2] == packed_[2]
-    assert len(trained[2][0]) > 3
+    assert len(trained[2][0]) > 3 or "cell_bits" in options  # that hurts
+    with torch.no_grad():
+        inputs = speech(seed=2), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64)
+        assert torch.equal(model(*inputs)[0], loaded.model(*inputs)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("predictor", [STATELESS, {**LSTM, "embedding": 12, "tied": True}], ids=["stateless", "tied"])
+def test_linear_layers_hand_over_sixteen_bits(predictor: dict[str, Any]) -> None:
+    """Logits are multiples of 2**-10 within [-32, 32), in training as packed; what the output layer takes is Q0.15."""
+    config = model_config(predictor)
+    model = talkative(config)
+    policy = filled(model, {"name": "accelerator_aware", "layers": W8A8})
+    loaded = recognizer_from_packed(packed(model, policy, config)).model
+    inputs = speech(seed=2), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64)
+    logits = model(*inputs)[0]
+    assert torch.equal(logits, loaded(*inputs)[0])
+    assert torch.equal(logits, (logits * 2**10).round().clamp(-(2**15), 2**15 - 1) / 2**10)
+    for each in (model, loaded):
+        bent = each.joiner.output.tanh(torch.linspace(-3, 3, 101))
+        assert torch.equal(bent, (bent * 2**15).round() / 2**15)
+        assert not torch.equal(bent, torch.linspace(-3, 3, 101).tanh())
+
+
+def test_an_older_file_hands_over_floats() -> None:
+    """Its settings know nothing of what linear layers do now."""
+    model, _, file = trained_and_loaded({"layers": W8A8, "linear_fraction": None})
+    for settings in file.header["settings"].values():
+        for field in ("linear_fraction", "cell_bits"):
+            settings.pop(field, None)
+    loaded = recognizer_from_packed(file).model
+    assert torch.equal(hypotheses(model, speech())[1], hypotheses(loaded, speech())[1])
+    with torch.no_grad():
+        inputs = speech(), torch.full((3,), 80), torch.ones(3, 5, dtype=torch.int64)
+        assert torch.equal(model(*inputs)[0], loaded(*inputs)[0])
 
 
 @torch.no_grad()

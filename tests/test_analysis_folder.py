@@ -115,6 +115,19 @@ def test_rebuilding_in_place_loses_no_record(tmp_path: Path, capfd: pytest.Captu
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
 
 
+def test_runs_on_their_own_keep_the_name_they_were_shown_under(tmp_path: Path) -> None:
+    """In a report, which has a folder of its own, too."""
+    for record in made.records()[:2]:
+        own = tmp_path / "plain" / record["run"]
+        own.mkdir(parents=True)
+        (own / "record.json").write_text(json.dumps({**record, "study": None}))
+    main(["report", str(tmp_path / "plain"), "--out", str(tmp_path / "first")])
+    main(["report", str(tmp_path / "first"), "--out", str(tmp_path / "second")])
+    for name in ("runs.csv", "records.jsonl", "index.html"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    assert "plain" in (tmp_path / "second" / "index.html").read_text()
+
+
 def test_the_committed_reports_can_be_rebuilt() -> None:
     """Their files are what their manifests say, so that the next report may replace them."""
     manifests = list((Path(__file__).parents[1] / "reports").glob(f"*/{MANIFEST}"))

@@ -10,7 +10,7 @@ from qstudy.arguments import read_configurations
 from qstudy.cli import main
 from qstudy.commands.train import train
 from qstudy.errors import UserError
-from qstudy.training.config import RunConfig, config_from_dict
+from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
 LEAST = ["--data.train", "a.jsonl", "--data.dev", "b.jsonl"]
 
@@ -31,6 +31,15 @@ def test_later_arguments_win_and_keep_what_they_do_not_name(tmp_path: Path) -> N
     assert config.data.make == {"corpus": "digits", "root": "c"}
     assert config.data.train == "a.jsonl"
     assert read("--training.steps=9", "--config", f"{tmp_path}/a.yaml").training.steps == 5
+
+
+def test_paths_name_options_of_the_corpus() -> None:
+    fold = read("--config", "sweeps/base/digits-unheard.yaml", "--data.make.unheard=[lucas, george]").data
+    assert fold.make["out"] == "corpora/digits-without-lucas-george"
+    assert fold.train == "corpora/digits-without-lucas-george/train.jsonl"
+    assert fold.test["test"] == "corpora/digits-without-lucas-george/unheard.jsonl"
+    kept = config_from_dict(to_dict(read("--data.make={out: a, root: b}", "--data.dev={x}/{root}/{out}{}"))).data
+    assert (kept.dev, kept.train) == ("{x}/b/a{}", "a.jsonl")
 
 
 def test_options_add_to_what_a_file_says_of_a_policy(tmp_path: Path) -> None:

@@ -38,6 +38,16 @@ POLICIES: dict[str, dict[str, Any]] = {
         "layers": {"*": {"weight": 3, "activation": 5, "granularity": "tensor"}},
     },
     "native_int W16A16": {"name": "native_int", "layers": {"*": {"weight": 16, "activation": 16}}},
+    "native_int by row": {
+        "name": "native_int",
+        "layers": {"*": {"weight": 4, "activation": 8}},
+        "activation_range": "row",
+    },
+    "native_int W16A16 by row": {
+        "name": "native_int",
+        "layers": {"*": {"weight": 16, "activation": 16}},
+        "activation_range": "row",
+    },
     "int4_e2e": {"name": "int4_e2e"},
     "int4_e2e, edges at 8": {"name": "int4_e2e", "edges": 8},
     "accelerator_aware": {"name": "accelerator_aware", "layers": {"*": EIGHT}},
@@ -247,6 +257,8 @@ def test_accumulators_are_numpys(policy: str) -> None:
         if shapes[name].kind == "lstm":
             before = np.concatenate([0 * y[:, :1], y[:, :-1]], 1)
             x = (before if index == "1" else x).swapaxes(0, 1)
+        if policy.endswith("by row") and index == "0":
+            x = x / np.abs(x).max(-1, keepdims=True)
         size = shapes[name].matrices[int(index)]
         expected = by_numpy(x, device, f"{name}.", int(index), size, device.bit_map[name])
         assert np.array_equal(sums.numpy().astype(np.int64), expected.reshape(-1, size[0])), matrix
@@ -297,6 +309,7 @@ KINDS: dict[str, Callable[[Tensor], Tensor]] = {
 SINGLE = {
     "native_int W8A8": POLICIES["native_int W8A8"],
     "native_int W4A4": POLICIES["native_int W4A4"],
+    "native_int by row": POLICIES["native_int by row"],
     "native_int W2A3": {"name": "native_int", "layers": {"*": {"weight": 2, "activation": 3}}},
     "native_int W16A8": {"name": "native_int", "layers": {"*": {"weight": 16, "activation": 8}}},
     "int4_e2e": POLICIES["int4_e2e"],
@@ -351,5 +364,7 @@ def test_any_weights(
     if policy not in ("accelerator_aware",):
         sums = trained["layer"][0].numpy().astype(np.int64)
         ordered = x.numpy().swapaxes(0, 1) if lstm else x.numpy()
+        if policy.endswith("by row"):
+            ordered = ordered / np.abs(ordered).max(-1, keepdims=True)
         bits = built.bit_map(shapes)["layer"]
         assert np.array_equal(sums, by_numpy(ordered, device, "layer.", 0, shapes[0].matrices[0], bits))

@@ -41,6 +41,7 @@ STREAMING = ("conformer", "amortized, low rank", "amortized, sparse")
 W4A8, W8A8 = ({"*": {"weight": weight, "activation": 8}} for weight in (4, 8))
 POLICIES: dict[str, dict[str, Any]] = {
     "native_int": {"name": "native_int", "layers": W4A8},
+    "native_int by row": {"name": "native_int", "layers": W4A8, "activation_range": "row"},
     "int4_e2e": {"name": "int4_e2e"},
     "accelerator_aware": {"name": "accelerator_aware", "layers": W8A8},
 }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,31 @@ def test_unheard_speakers_are_only_in_their_own_manifest(dataset, tmp_path):
     assert who == {"train": {"anna"}, "dev": {"anna"}, "test": {"anna"}, "unheard": {"bob"}}
     digits(dataset, tmp_path, **SIZES)
     assert not (tmp_path / "unheard.jsonl").exists()
+
+
+def test_all_recordings_of_unheard_speakers_in_groups_that_share_none(dataset, tmp_path):
+    """Seven groups: changing the recordings of one changes the sound of its strings, and of no other."""
+    given = {**SIZES, "test": 210, "unheard": ["bob"]}
+    digits(dataset, tmp_path / "plain", **given, unheard_all=True)
+    utterances = checked(tmp_path / "plain" / "unheard.jsonl")
+    assert [item.group for item in utterances] == [f"bob-{number % 7}" for number in range(210)]
+    groups = defaultdict(set)
+    for item in utterances:
+        groups[item.group] |= set(item.text.split())
+    assert all(said == set(WORDS) for said in groups.values())  # so that all 70 recordings are there
+    for index in (0, 6):
+        other = copy_with(dataset, tmp_path / f"root{index}", lambda number, index=index: number == index)
+        digits(other, tmp_path / f"out{index}", **given, unheard_all=True)
+        plain, changed = sounds(tmp_path / "plain", "unheard"), sounds(tmp_path / f"out{index}", "unheard")
+        differs = {item.group for item, one, two in zip(utterances, plain, changed, strict=True) if one != two}
+        assert differs == {f"bob-{index}"}
+        assert sum(one != two for one, two in zip(plain, changed, strict=True)) == 30
+    digits(dataset, tmp_path / "few", **given)
+    assert {item.group for item in read_manifest(tmp_path / "few" / "unheard.jsonl")} == {None}
+    for split in SIZES:
+        assert sounds(tmp_path / "few", split) == sounds(tmp_path / "plain", split)
+    with pytest.raises(UserError, match="unheard_all False there, True here"):
+        require_recipe(tmp_path / "few", {"corpus": "digits", "unheard_all": True})
 
 
 def test_numbers_are_said_in_dev_and_test_alone(dataset, tmp_path, capsys):

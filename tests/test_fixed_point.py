@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qstudy.errors import UserError
 from qstudy.quant.fixed_point.cell import CellConstants, CellTrace, run_frame, run_frame_in_torch
+from qstudy.quant.fixed_point.linear import fixed_point_tanh, handed_over
 from qstudy.quant.fixed_point.lookup import OFFSET, responses, table
 from qstudy.quant.fixed_point.lstm import LSTMOperands, fixed_point_lstm, gate_requantization, hidden_scale, run_lstm
 from qstudy.quant.fixed_point.operators import (
@@ -29,6 +30,8 @@ SPECS = [
     FixedPoint("half_away", "linear"),
     FixedPoint("truncate", "linear", gate_fraction=10, cell_fraction=12),
     FixedPoint("half_away", "table", 65536, gate_fraction=14, cell_fraction=8),
+    FixedPoint("truncate", "table", 16, cell_fraction=4, cell_bits=8),
+    FixedPoint("half_away", "linear", cell_fraction=5, cell_bits=8),
 ]
 ACCUMULATORS = st.integers(-(2**31), 2**31 - 1) | st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31)])
 spec_ids = pytest.mark.parametrize("spec", SPECS, ids=lambda s: "-".join(map(str, s.to_dict().values())))
@@ -147,7 +150,8 @@ def reference_step(x: np.ndarray, h: np.ndarray, c: np.ndarray, constants: CellC
     for j, before in enumerate(c.tolist()):
         i, f, g, o = (after[k * size + j] for k in range(4))
         kept = shifted(f * before, 15, spec.rounding)
-        cell = saturated(kept + shifted(i * g, 30 - spec.cell_fraction, spec.rounding))
+        end = 2 ** (spec.cell_bits - 1)
+        cell = saturated(kept + shifted(i * g, 30 - spec.cell_fraction, spec.rounding), end - 1, -end)
         wide = spec.gate_fraction - spec.cell_fraction
         argument = saturated(cell * 2**wide) if wide >= 0 else shifted(cell, -wide, spec.rounding)
         cells.append(cell)
@@ -316,8 +320,57 @@ def test_gradients_are_those_of_the_float_operators_at_the_quantized_values() ->
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("rounding", "up"), ("nonlinearity", "cubic"), ("entries", 100), ("gate_fraction", 20), ("cell_fraction", 3)],
+    [
+        ("rounding", "up"),
+        ("nonlinearity", "cubic"),
+        ("entries", 100),
+        ("gate_fraction", 20),
+        ("cell_fraction", 3),
+        ("cell_bits", 4),
+        ("linear_fraction", 3),
+    ],
 )
 def test_formats_that_do_not_exist_are_named(field: str, value: str | int) -> None:
     with pytest.raises(UserError, match=f"^{field}: {value!r}"):
         FixedPoint(**{field: value})  # type: ignore[arg-type]
+
+
+def test_an_eight_bit_cell_has_a_format_of_eight_bits() -> None:
+    with pytest.raises(UserError, match=r"^cell_fraction: 11 is not from 1 to 7 bits\."):
+        FixedPoint(cell_bits=8)
+
+
+# Linear layers
+
+
+@given(
+    st.integers(-(2**24), 2**24),
+    st.floats(1e-9, 10.0),
+    st.floats(1e-6, 1.0),
+    st.floats(-50, 50),
+    st.sampled_from(["half_away", "truncate"]),
+    st.sampled_from([8, 10, 15]),
+)
+def test_what_is_handed_over_is_multiplied_shifted_and_saturated(
+    accumulator: int, scale: float, input_scale: float, bias: float, rounding: str, fraction: int
+) -> None:
+    spec = FixedPoint(rounding, linear_fraction=fraction)
+    scales = torch.tensor([input_scale]), torch.tensor([scale])
+    y = handed_over(
+        torch.tensor([[accumulator]], dtype=torch.int32), scales[0][0], scales[1], torch.tensor([bias]), spec
+    )
+    word = int(requantization(scales[0].double() * scales[1].double() * 2.0**fraction)) & 0xFFFFFFFF
+    product = saturated(shifted(accumulator * (word >> 8), word & 0xFF, rounding))
+    expected = saturated(product + int(to_fixed(torch.tensor(bias), fraction)))
+    assert float(y) == expected * 2.0**-fraction
+
+
+@spec_ids
+def test_a_joiners_tanh_is_the_cells(spec: FixedPoint) -> None:
+    x = torch.linspace(-20, 20, 4001)
+    y = fixed_point_tanh(x, spec)
+    codes = to_fixed(x, spec.gate_fraction).long() + OFFSET
+    assert torch.equal(y, responses(spec).tanh[codes].float() / 2**15)
+    allowed = 0.3 if spec.entries == 16 else 0.1 if spec.nonlinearity == "linear" else 0.01
+    held = x.abs() < 2.0 ** (15 - spec.gate_fraction)
+    assert float((y - x.tanh())[held].abs().max()) < allowed

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from digits_shapes import DIGITS
@@ -17,10 +18,10 @@ from qstudy.hardware.workload import workload
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.policies.int4_e2e import Int4E2E, choice_table, choices
-from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import PREFERENCE, ChosenActivations, ChosenWeights, relative_error
 from qstudy.quant.quantizers.pact import PactActivations, pact
-from qstudy.quant.quantizers.sawb import COEFFICIENTS, SawbWeights
+from qstudy.quant.quantizers.sawb import COEFFICIENTS, FAMILIES, FamilyWeights, SawbWeights
 from qstudy.quant.quantizers.sawb_fit import DENSITIES, Moments, best_clip, fit
 from qstudy.training.module import TransducerModule
 
@@ -100,6 +101,60 @@ def test_sawb_is_close_to_the_best_clip(bits: int) -> None:
     assert error < 0.8 * float((UniformWeights(weight, bits, "tensor", "max")(weight) - weight).square().mean())
 
 
+def drawn(family: str, count: int = 100_000) -> Tensor:
+    """Weights (1, count) spread as a family's density."""
+    density, end = DENSITIES[family]
+    x = np.linspace(0, end, 200_001)
+    mass = np.cumsum(density(x))
+    quantiles = np.interp((np.arange(count // 2) + 0.5) / (count // 2), mass / mass[-1], x)
+    return torch.from_numpy(np.concatenate([-quantiles[::-1], quantiles])).float()[None]
+
+
+def least_error(weight: Tensor, bits: int) -> float:
+    """The least mean squared error over a grid of 400 clips, to the largest magnitude."""
+    high = 2 ** (bits - 1) - 1
+    scales = torch.linspace(0.0025, 1, 400) * weight.abs().max() / high
+    return min(float(((weight / s).round().clamp(-high, high) * s - weight).square().mean()) for s in scales)
+
+
+@pytest.mark.parametrize("bits", COEFFICIENTS)
+@pytest.mark.parametrize("family", DENSITIES)
+def test_a_familys_clip_is_the_best_of_all(family: str, bits: int) -> None:
+    """Within 1 % of the least error of a grid of clips."""
+    weight = drawn(family)
+    quantizer = FamilyWeights(bits, "tensor")
+    quantizer.calibrate(weight)
+    assert float((quantizer(weight) - weight).square().mean()) <= 1.01 * least_error(weight, bits)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("family", DENSITIES)
+def test_one_line_for_all_families_costs_what_is_said(family: str, bits: int) -> None:
+    """Up to 3 bits half a percent; at 4 it cannot serve all: a von Mises density pays 17 %, a uniform one 7 %."""
+    weight = drawn(family)
+    cost = float((SawbWeights(bits, "tensor")(weight) - weight).square().mean()) / least_error(weight, bits) - 1
+    at_four_bits = {"gaussian": 0.02, "uniform": 0.08, "laplace": 0.01, "logistic": 0.03, "triangular": 0.04}
+    assert cost < (0.005 if bits < 4 else at_four_bits.get(family, 0.18))
+
+
+@pytest.mark.parametrize("bits", COEFFICIENTS)
+def test_committed_families_are_the_densities(bits: int) -> None:
+    tables = [Moments(density) for density in DENSITIES.values()]
+    assert FAMILIES[bits] == pytest.approx([best_clip(m, bits) / m.mean_magnitude for m in tables], abs=1e-5)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(list(FAMILIES)), SEEDS, st.floats(-6, 6), st.sampled_from(["channel", "tensor"]))
+def test_a_family_follows_the_weights(bits: int, seed: int, power: float, granularity: str) -> None:
+    """What calibration chose is a multiple of E[|w|]: it grows with the weights, and lives in checkpoints."""
+    weight = values(3, 40, seed=seed) ** 3
+    quantizer, again = FamilyWeights(bits, granularity), FamilyWeights(bits, granularity)
+    quantizer.calibrate(weight)
+    again.load_state_dict(quantizer.state_dict())
+    assert float(quantizer.factor) in FAMILIES[bits]
+    torch.testing.assert_close(again.clip(weight * 10**power), quantizer.clip(weight) * 10**power, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("bits", COEFFICIENTS)
 def test_sawb_reaches_every_level(bits: int) -> None:
     weight = values(1, 100_000)
@@ -173,7 +228,7 @@ def test_pact_is_the_clips_own_gradient() -> None:
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
 def test_pact_reaches_every_level(bits: int) -> None:
     quantizer = PactActivations(bits)
-    quantizer.alpha.data.fill_(2.0)
+    quantizer.clip.set(2.0)
     levels = quantizer(torch.linspace(-3, 3, 8 * 2**bits + 1)).detach().unique()
     assert len(levels) == 2**bits - 1
     torch.testing.assert_close(levels[[0, -1]], torch.tensor([-2.0, 2.0]))
@@ -193,7 +248,7 @@ def test_pact_starts_no_worse_than_the_maximum(bits: int, seed: int, power: floa
 def optimized(decay: float, weight_decay: float, steps: int = 100) -> float:
     """alpha after training to keep 4-bit values close to Gaussian ones."""
     quantizer = PactActivations(4)
-    quantizer.alpha.data.fill_(1.0)
+    quantizer.clip.set(1.0)
     optimizer = torch.optim.AdamW(quantizer.parameters(), lr=0.04, weight_decay=weight_decay)
     x = values(1000)
     for _ in range(steps):
@@ -214,7 +269,11 @@ def test_pact_learns_its_clip() -> None:
 
 def test_weights_choose_by_their_distribution() -> None:
     def choose(weight: Tensor, bits: int = 4) -> ChosenWeights:
-        quantizers = {"max": UniformWeights(weight, bits, "tensor", "max"), "sawb": SawbWeights(bits, "tensor")}
+        quantizers: dict[str, WeightQuantizer] = {
+            "max": UniformWeights(weight, bits, "tensor", "max"),
+            "sawb": SawbWeights(bits, "tensor"),
+            "family": FamilyWeights(bits, "tensor"),
+        }
         quantizer = ChosenWeights(quantizers)
         quantizer.calibrate(weight)
         expected = {
@@ -224,7 +283,8 @@ def test_weights_choose_by_their_distribution() -> None:
         assert torch.equal(quantizer(weight), quantizers[quantizer.choice.name](weight))
         return quantizer
 
-    assert choose(values(20, 50)).choice.name == "sawb"
+    assert choose(values(20, 50), 3).choice.name == "sawb"
+    assert choose(drawn("von mises").view(50, -1)).choice.name == "family"
     assert choose(torch.linspace(-1, 1, 1000).view(10, 100), 8).choice.name == "max"
 
 
@@ -262,17 +322,17 @@ def test_every_tensor_has_a_choice_in_the_table() -> None:
     table = choice_table(policy.choices)
     for tensor, (quantizer, errors) in policy.choices.items():
         assert f"| {tensor} | {quantizer} |" in table
-        assert quantizer in ("fixed", "max", "pact", "sawb")
+        assert quantizer in ("fixed", "max", "pact", "sawb", "family")
         assert not errors or errors[quantizer] <= PREFERENCE * min(errors.values())
     assert {name for name, choice in policy.choices.items() if not choice.errors} == {
         "encoder.lstm.0.hidden",
         "encoder.lstm.1.hidden",
         "predictor.lstm.hidden",
     }
-    assert {choice.quantizer for choice in policy.choices.values()} == {"fixed", "max", "pact", "sawb"}
+    assert {choice.quantizer for choice in policy.choices.values()} >= {"fixed", "pact", "sawb", "family"}
 
 
-@pytest.mark.parametrize(("weights", "activations"), [("max", "max"), ("sawb", "pact"), ("sawb", "fixed")])
+@pytest.mark.parametrize(("weights", "activations"), [("max", "max"), ("sawb", "pact"), ("family", "fixed")])
 def test_one_quantizer_for_all(weights: str, activations: str) -> None:
     _, policy = calibrated(weight_quantizer=weights, activation_quantizer=activations)
     for tensor, (quantizer, _errors) in policy.choices.items():
@@ -345,17 +405,20 @@ def test_four_bits_are_not_three() -> None:
     model, _ = calibrated()
     for name, layer in quantizable(model).items():
         for quantizer, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
-            assert quantizer.quantize(matrix).integers.unique().tolist() == list(range(-7, 8)), name
+            levels = quantizer.quantize(matrix).integers.unique().tolist()
+            assert len(levels) > 7, name
+            assert max(map(abs, levels)) == 7, name
 
 
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"weight_quantizer": "pact"}, ["policy.weight_quantizer", "'pact'", "auto, max, sawb"]),
+        ({"weight_quantizer": "pact"}, ["policy.weight_quantizer", "'pact'", "auto, max, sawb, family"]),
         ({"activation_quantizer": "sawb"}, ["policy.activation_quantizer", "auto, fixed, max, pact"]),
         ({"edges": 9}, ["policy.edges", "9", "8"]),
         ({"layers": {"*": {"weight": 4, "quantizer": "codebook"}}}, ["int4_e2e", "codebook", "s8bqat"]),
         ({"layers": {"*": {"weight": 16}}, "weight_quantizer": "sawb"}, ["SAWB", "16", "2 to 8"]),
+        ({"layers": {"*": {"weight": 16}}, "weight_quantizer": "family"}, ["SAWB", "16", "2 to 8"]),
     ],
     ids=str,
 )
@@ -379,7 +442,7 @@ def test_the_optimizer_trains_the_clips_that_are_in_use(tmp_path: Any) -> None:
     schedule = run_config(tmp_path, tmp_path).finetune
     module = TransducerModule(model, policy, schedule, TOKENIZER, seed=0)
     optimizer = module.configure_optimizers()["optimizer"]
-    clips = {name: p for name, p in model.named_parameters() if name.endswith("alpha")}
+    clips = {name: p for name, p in model.named_parameters() if name.endswith("clip.growth")}
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert len(clips) == 6
     assert all(id(parameter) in owned for parameter in clips.values())
@@ -390,16 +453,17 @@ def test_the_optimizer_trains_the_clips_that_are_in_use(tmp_path: Any) -> None:
         optimizer.step()
         policy.project_(model, step)
     assert all(float(parameter.detach()) != before[name] for name, parameter in clips.items())
-    assert all(float(parameter.detach()) > 0 for parameter in clips.values())
 
 
 def test_the_penalty_is_the_squared_clips() -> None:
     model, policy = calibrated(activation_quantizer="pact", decay=0.5)
-    clips = [p for name, p in model.named_parameters() if name.endswith("alpha")]
+    found = [module for module in model.modules() if isinstance(module, PactActivations)]
+    clips = [float(quantizer.alpha.detach()) for quantizer in found]
     penalty = policy.penalty(model, 0)
-    assert float(penalty) == pytest.approx(0.5 * sum(float(clip) ** 2 for clip in clips))
+    assert float(penalty.detach()) == pytest.approx(0.5 * sum(clip**2 for clip in clips))
     penalty.backward()
-    assert all(float(clip.grad) == pytest.approx(float(clip)) for clip in clips)
+    gradients = [float(quantizer.clip.growth.grad) for quantizer in found]
+    assert gradients == pytest.approx([clip**2 for clip in clips])
     unused, policy = calibrated(activation_quantizer="max")
     assert float(policy.penalty(unused, 0)) == 0
 
@@ -408,9 +472,9 @@ def test_every_parameter_in_use_gets_a_gradient() -> None:
     model, _ = calibrated()
     logits(model.train()).square().mean().backward()
     idle = {name for name, parameter in model.named_parameters() if parameter.grad is None}
-    in_use = {f"{n}.candidates.pact.alpha" for n, c in choices(model).items() if c.quantizer == "pact"}
+    in_use = {f"{n}.candidates.pact.clip.growth" for n, c in choices(model).items() if c.quantizer == "pact"}
     assert in_use
-    assert all(name.endswith("pact.alpha") for name in idle)
+    assert all(name.endswith("pact.clip.growth") for name in idle)
     assert not {name.replace("arithmetic.", "") for name in idle} & in_use
 
 

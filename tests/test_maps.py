@@ -67,3 +67,12 @@ def test_options_reach_the_base(base: str) -> None:
     assert build_policy(config).layers == {"*": LSTMS}
     with pytest.raises(Exception, match="nonsense"):
         build_policy({**config, "nonsense": 1})
+
+
+def test_the_papers_encoder_only_is_in_native_integers() -> None:
+    config = {"name": "encoder_only", "encoder": LSTMS}
+    assert type(build_policy(config)) is POLICIES["fake_qat"]
+    policy = build_policy({**config, "base": "paper"})
+    assert type(policy) is POLICIES["native_int"]
+    assert policy.activation_range == "row"
+    assert build_policy({**config, "base": "paper", "activation_range": "ema"}).activation_range == "ema"

@@ -7,16 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import filled, speech, talkative
+from tiny import filled, packed, speech, talkative
 from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
 from qstudy.quant import bfloat16
 from qstudy.quant.arithmetic import LSTMState
+from qstudy.quant.arithmetics.by_row import ByRowArithmetic
 from qstudy.quant.arithmetics.native import NativeArithmetic, quantize
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Embedding, Linear, quantizable
+from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.policies import build_policy
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
@@ -30,9 +32,9 @@ RECIPES = {
 }
 
 
-def native(layer: Any, weight: int, activation: int = 32, gradient: str = "float32") -> NativeArithmetic:
+def native(layer: Any, weight: int, activation: int = 32, **options: str) -> NativeArithmetic:
     """The policy's arithmetic for one layer, its input quantizer fitted to [-1, 1]."""
-    policy = build_policy({"name": "native_int", "layers": {}, "gradient": gradient})
+    policy = build_policy({"name": "native_int", "layers": {}, **options})
     bits = build_policy({"name": "native_int", "layers": {"*": {"weight": weight, "activation": activation}}})
     made: NativeArithmetic = policy.arithmetic(layer, bits.bit_map([layer.shape("x")])["x"])
     if made.inputs is not None:
@@ -188,7 +190,8 @@ def by_autograd(layer: LSTM, x: Tensor, state: LSTMState) -> Tensor:
         through(matrix, quantizer(matrix))
         for quantizer, matrix in zip(arithmetic.weights, layer.matrices(), strict=True)
     )
-    gates = F.linear(arithmetic.inputs(x), w_input) + layer.bias_ih_l0 + layer.bias_hh_l0
+    unit = x.detach().abs().amax(-1, keepdim=True) if isinstance(arithmetic, ByRowArithmetic) else 1
+    gates = F.linear(arithmetic.inputs(x / unit) * unit, w_input) + layer.bias_ih_l0 + layer.bias_hh_l0
     h, c = state[0][0], state[1][0]
     outputs = []
     for t in range(x.shape[1]):
@@ -199,11 +202,12 @@ def by_autograd(layer: LSTM, x: Tensor, state: LSTMState) -> Tensor:
     return torch.stack(outputs, 1)
 
 
+@pytest.mark.parametrize("activation_range", ["ema", "row"])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_gradients_of_an_lstm(bits: int) -> None:
+def test_gradients_of_an_lstm(bits: int, activation_range: str) -> None:
     torch.manual_seed(2)
     layer = LSTM(6, 8)
-    layer.arithmetic = native(layer, bits, bits)
+    layer.arithmetic = native(layer, bits, bits, activation_range=activation_range)
     x = (0.8 * torch.randn(3, 9, 6)).requires_grad_()
     state = (0.5 * torch.randn(1, 3, 8).tanh(), torch.randn(1, 3, 8))
     upstream = torch.randn(3, 9, 8)
@@ -215,6 +219,40 @@ def test_gradients_of_an_lstm(bits: int) -> None:
         gradients.append([x.grad, *(parameter.grad for parameter in layer.parameters())])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_row_ends_at_its_largest_magnitude(bits: int) -> None:
+    """Each row by the patent's formula, whatever lies beside it; nothing is clipped, and gradients pass whole."""
+    torch.manual_seed(3)
+    layer, high = Linear(6, 5), 2 ** (bits - 1) - 1
+    layer.arithmetic = native(layer, 8, bits, activation_range="row")
+    x = (torch.randn(4, 6) * torch.tensor([[1e-3], [1.0], [1e4], [0.0]])).requires_grad_()
+    y = layer(x)
+    scale = x.detach().abs().amax(1, keepdim=True).clamp_min(1e-12) / high
+    weight = layer.arithmetic.weights[0](layer.weight).detach()
+    quantized = (x.detach() / scale).round() * scale
+    torch.testing.assert_close(y, quantized @ weight.t() + layer.bias, rtol=1e-5, atol=1e-6)
+    for row in range(4):
+        assert torch.equal(layer(x[row : row + 1])[0], y[row])
+    upstream = torch.randn(4, 5)
+    y.backward(upstream)
+    torch.testing.assert_close(x.grad, upstream @ weight)
+    torch.testing.assert_close(layer.weight.grad, upstream.t() @ quantized, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(layer.bias.grad, upstream.sum(0))
+
+
+def test_rows_start_with_the_other_activations() -> None:
+    model = talkative()
+    config = {"name": "native_int", "layers": {"*": RECIPES["W8A8"]}, "activation_range": "row"}
+    policy = filled(model, {**config, "activation_start": 2})
+    twin = talkative()
+    filled(twin, {"name": "native_int", "layers": {"*": {"weight": 8}}})
+    torch.testing.assert_close(logits(model), logits(twin))
+    policy.project_(model, 2)
+    with recorded_accumulators() as found:
+        assert not torch.equal(logits(model), logits(twin))
+    assert found
 
 
 def test_bfloat16_gradients_leave_the_forward_pass_alone() -> None:
@@ -316,11 +354,20 @@ def test_quantized_weights_follow_the_optimizer() -> None:
     assert torch.equal(logits(model), after)
 
 
-def test_training_lowers_the_loss() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": {"*": {"weight": 3, "activation": 4}}},
+        {"layers": {"*": {"weight": 3, "activation": 4}}, "activation_range": "row"},
+        {"layers": {"*": {"weight": 3}}},
+    ],
+    ids=["W3A4", "W3A4 by row", "W3A-float"],
+)
+def test_training_lowers_the_loss_and_serves_what_it_trained(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = talkative()
     target = logits(model).detach()
-    policy = filled(model, {"name": "native_int", "layers": {"*": {"weight": 3, "activation": 4}}})
+    policy = filled(model, {"name": "native_int", **options})
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
     losses = []
     for step in range(1, 31):
@@ -331,6 +378,9 @@ def test_training_lowers_the_loss() -> None:
         policy.project_(model, step)
         losses.append(float(loss.detach()))
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:2])
+    fill_packed(loaded := talkative(seed=9), packed(model.eval(), policy))
+    with torch.no_grad():
+        torch.testing.assert_close(logits(loaded.eval()), logits(model), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_the_ratio_is_that_of_the_speech_without_its_pauses(manifest: Path, tmp_
 def test_what_is_said_and_by_whom_stays(manifest: Path, tmp_path: Path) -> None:
     noisy([manifest], tmp_path, 5)
     originals, copies = read_manifest(manifest), checked(tmp_path / "test.jsonl")
-    for name in ("text", "speaker", "duration"):
+    for name in ("text", "speaker", "group", "duration"):
         assert [getattr(one, name) for one in copies] == [getattr(one, name) for one in originals]
     for one, copy in zip(originals, copies, strict=True):
         before, after = soundfile.info(one.audio), soundfile.info(copy.audio)

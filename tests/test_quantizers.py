@@ -1,6 +1,9 @@
 """Quantizers: which levels there are, where they end, and what moves them."""
 
 import builtins
+import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from qstudy.errors import Diverged, UserError
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, bounds
 from qstudy.quant.quantizers.base import ActivationQuantizer
 from qstudy.quant.quantizers.blocks import from_blocks, spread, to_blocks
+from qstudy.quant.quantizers.magnitude import RATE, Magnitude
 from qstudy.quant.quantizers.pact import PactActivations
 
 WIDTHS = [2, 3, 4, 5, 6, 7, 8, 16]
@@ -45,7 +49,7 @@ def test_every_level_is_reached_and_no_other(bits: int, narrow: bool) -> None:
     weight = torch.linspace(-1, 1, 8 * levels + 1)[None] * (1 if narrow else -low / high)
     weight[0, 0] = weight[0, 0].clamp_min(-1 - 1 / high)
     quantizer = UniformWeights(weight.clamp(-1, 1), bits, "channel", "learned", narrow)
-    quantizer.learned.data.fill_(1 / high)
+    quantizer.learned.set(1 / high)
     assert len(quantizer(weight).unique()) == levels
     integers = quantizer.quantize(weight).integers
     assert (int(integers.min()), int(integers.max())) == (low, high)
@@ -68,7 +72,7 @@ def test_weights_use_every_level(bits: int, narrow: bool, range: str, shared: st
     quantizer = UniformWeights(weight, bits, shared, range, narrow, 6 * 2**bits)
     quantizer.calibrate(weight)
     if range == "learned":  # as the full range's last level lies beyond the largest weight, a trained scale can be
-        quantizer.learned.data.fill_(size / high)
+        quantizer.learned.set(size / high)
     elif not narrow:
         quantizer.ratio.data.fill_(float(weight.max() / weight.abs().max()))
     integers = quantizer.quantize(weight).integers[0]
@@ -185,10 +189,10 @@ def test_group_gradients_pass_as_those_of_rows() -> None:
     quantizer = make(weight.detach(), 3, "group", "learned", group=16)
     upstream = matrix(2, 40, 7)
     quantizer(weight).backward(upstream)
-    inside = (weight.detach() / spread(quantizer.learned.detach().view(2, 3), 16, weight.shape)).abs() < 3
+    inside = (weight.detach() / spread(quantizer.learned().detach().view(2, 3), 16, weight.shape)).abs() < 3
     assert torch.equal(weight.grad, upstream * inside)
-    assert quantizer.learned.grad.shape == (6, 1)
-    assert (quantizer.learned.grad != 0).all()
+    assert quantizer.learned.growth.grad.shape == (6, 1)
+    assert (quantizer.learned.growth.grad != 0).all()
 
 
 def test_unknown_granularity() -> None:
@@ -200,11 +204,11 @@ def test_gradient_of_weights_and_learned_scale() -> None:
     weight = matrix().requires_grad_()
     quantizer = make(weight.detach(), 3, range="learned")
     quantizer(weight).square().sum().backward()
-    clipped = (weight.detach() / quantizer.learned.detach()).abs() >= 3
+    clipped = (weight.detach() / quantizer.learned().detach()).abs() >= 3
     assert clipped.any()
     assert not weight.grad[clipped].any()
     assert torch.equal(weight.grad[~clipped], 2 * quantizer(weight).detach()[~clipped])
-    assert (quantizer.learned.grad != 0).all()
+    assert (quantizer.learned.growth.grad != 0).all()
 
 
 # Activations
@@ -293,8 +297,57 @@ def test_learned_activation_scale_has_a_gradient(symmetric: bool) -> None:
     quantizer.observe(x)
     quantizer.compute_qparams()
     quantizer(x).square().sum().backward()
-    assert {name for name, _ in quantizer.named_parameters()} == ({"scale"} if symmetric else {"scale", "zero_point"})
+    assert {name for name, _ in quantizer.named_parameters()} == {"learned.growth"} | (
+        set() if symmetric else {"zero_point"}
+    )
     assert all(float(p.grad) != 0 for p in quantizer.parameters())
+
+
+def small_weights() -> UniformWeights:
+    """Levels of 0.0002, next to which a learning rate of 0.001 is large."""
+    return make(matrix() / 100, 8, range="learned")
+
+
+def wide_clip() -> PactActivations:
+    """A clip of 30, next to which a learning rate of 0.001 is nothing."""
+    quantizer = PactActivations(4)
+    quantizer.clip.set(30.0)
+    return quantizer
+
+
+def wide_inputs() -> UniformActivations:
+    quantizer = UniformActivations(4, range="learned")
+    quantizer.observe(30 * matrix())
+    quantizer.compute_qparams()
+    return quantizer
+
+
+@pytest.mark.parametrize("make_quantizer", [small_weights, wide_clip, wide_inputs])
+@pytest.mark.parametrize("pull", [-1.0, 1.0])
+def test_what_is_learned_moves_by_shares_of_itself(make_quantizer: Callable[[], Any], pull: float) -> None:
+    """Adam's steps are as large as the learning rate, whatever the gradient: a bare scale of 0.0002 would move by many
+    times its size, a bare clip of 30 by a thousandth of it."""
+    quantizer = make_quantizer()
+    (magnitude,) = (module for module in quantizer.modules() if isinstance(module, Magnitude))
+    optimizer = torch.optim.AdamW(quantizer.parameters(), lr=1e-3)
+    x = 100 * matrix()
+    before = magnitude().detach().clone()
+    for _ in range(20):
+        optimizer.zero_grad()
+        (pull * quantizer(x) * x.sign()).sum().backward()
+        optimizer.step()
+    share = magnitude().detach() / before
+    torch.testing.assert_close(share, torch.full_like(share, math.exp(-pull * 20 * RATE * 1e-3)), rtol=1e-2, atol=0)
+
+
+def test_weight_decay_draws_a_magnitude_back_to_its_start() -> None:
+    scale = Magnitude()
+    scale.set(1e-4)
+    scale.growth.data.fill_(0.1)
+    optimizer = torch.optim.SGD(scale.parameters(), lr=1.0, weight_decay=1.0)
+    (0 * scale()).backward()
+    optimizer.step()
+    assert float(scale().detach()) == pytest.approx(1e-4)
 
 
 def test_a_learned_zero_point_follows_its_values() -> None:

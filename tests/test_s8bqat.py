@@ -24,7 +24,7 @@ from qstudy.recognize.greedy import greedy
 from qstudy.training.checkpoint import pack_checkpoint
 from qstudy.training.run import run
 
-PAPER: dict[str, Any] = {"quantize_from": 1.0, "compress_every": 0.2}
+PAPER: dict[str, Any] = {"recipe": "paper"}
 
 
 def prepared(bits: int = 4, activation: int = 32, steps: int = 100, **options: Any) -> tuple[RNNT, S8BQAT]:
@@ -97,10 +97,12 @@ def test_layers_left_in_float_have_no_codebook() -> None:
         ({"full_strength": 50}, "policy.full_strength"),
         ({"strength": -1.0}, "policy.strength"),
         ({"strength": float("nan")}, "policy.strength"),
+        ({"recipe": "theirs"}, "policy.recipe"),
+        ({"levels": "even"}, "policy.levels"),
     ],
     ids=str,
 )
-def test_options_that_make_no_sense(options: dict[str, float], named: str) -> None:
+def test_options_that_make_no_sense(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         build_policy({"name": "s8bqat", "layers": {}, **options})
 
@@ -150,6 +152,73 @@ def test_the_compressor_projects_exactly_and_when_it_is_time() -> None:
     assert not on_centroids(model)
     policy.project_(model, 60)
     assert on_centroids(model)
+
+
+def test_each_part_of_the_papers_recipe_goes_by_one_option() -> None:
+    """The whole; without the penalty; without the compressor; in the forward pass instead of in place."""
+    found = []
+    for options in ({}, {"strength": 0.0}, {"compress_every": 0.0}, {"quantize_from": 0.0}):
+        model, policy = prepared(3, **PAPER, **options)
+        shaken(model)
+        policy.project_(model.train(), 20)
+        centroids_in_forward = quantizable(model)["joiner.output"].arithmetic.weight_fake_quant_enabled
+        found.append((bool(policy.penalty(model, 100) > 0), on_centroids(model), centroids_in_forward))
+    assert found == [(True, True, False), (False, True, False), (True, False, False), (True, False, True)]
+
+
+def test_the_papers_recipe_draws_weights_to_their_centroids() -> None:
+    """Its penalty alone, where the steps are long enough for the way: then the compressor has little left to do."""
+    model, policy = prepared(2, steps=150, compress_every=0.0, recipe="paper")
+
+    def distance() -> float:
+        pairs = [
+            ((matrix - quantizer(matrix)).abs() / quantizer.levels.diff().min())
+            for matrix, quantizer in codebooks(model)
+        ]
+        return float(torch.cat([each.flatten() for each in pairs]).mean().detach())
+
+    before = distance()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(150):
+        optimizer.zero_grad()
+        policy.penalty(model, step + 1).backward()
+        optimizer.step()
+    assert distance() < 0.1 * before
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("options", "left"), [({}, 0.25), (PAPER, 0.7)], ids=["ours", "paper"])
+def test_training_wins_back_what_two_bits_cost(options: dict[str, Any], left: float) -> None:
+    """By either recipe: squared error of the logits that the device computes, against the float model's."""
+    target = logits(talkative())
+    model, policy = prepared(2, steps=100, **options)
+    before = float((logits(model) - target).square().mean())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    policy.project_(model.train(), 0)
+    for step in range(1, 101):
+        optimizer.zero_grad()
+        output: Tensor = model(speech(), torch.tensor([80, 71, 66]), torch.tensor([[3, 1, 4, 1]] * 3))[0]
+        ((output - target).square().mean() + policy.penalty(model, step)).backward()
+        optimizer.step()
+        policy.project_(model, step)
+    assert float((logits(model.eval()) - target).square().mean()) < left * before
+
+
+@pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)
+def test_uniform_levels_are_equally_far_apart(bits: int) -> None:
+    """And cost more than Lloyd-Max's on weights that are not."""
+    model, policy = prepared(bits, levels="uniform")
+    assert policy.bit_map(model.shapes())["joiner.output"].quantizer == "codebook"
+    for _, quantizer in codebooks(model):
+        gaps = quantizer.table.int().diff()
+        assert int(gaps.max() - gaps.min()) <= 1
+    weight = torch.randn(100, 200, generator=torch.Generator().manual_seed(0))
+    errors = []
+    for levels in ("uniform", "lloyd_max"):
+        quantizer = CodebookWeights(weight, bits, levels)
+        quantizer.calibrate(weight)
+        errors.append(float((quantizer(weight) - weight).square().mean()))
+    assert 1.01 < errors[0] / errors[1] < 3
 
 
 def test_no_compression_in_place_once_the_forward_pass_quantizes() -> None:
@@ -274,7 +343,7 @@ def stopping(at: int) -> Callable[[int, float], None]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("options", [{}, PAPER], ids=["default", "paper"])
-def test_a_run(corpus: Path, shared_folder: Path, tmp_path: Path, options: dict[str, float]) -> None:
+def test_a_run(corpus: Path, shared_folder: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     """Train, stop, go on: the same packed model, which computes what the checkpoint does."""
     policy = {"name": "s8bqat", "layers": {"*": {"weight": 3, "activation": 8}}, **options}
     config = run_config(corpus, shared_folder, policy=policy, finetune={"evaluate_every": 6})

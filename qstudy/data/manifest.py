@@ -1,8 +1,8 @@
 """Manifests: NeMo-style JSON lines, one utterance per line; the one way in for any corpus.
 
 A line: `{"audio_filepath": "train/a.flac", "duration": 2.35, "text": "turn on the light", "speaker": "anna"}`.
-`audio_filepath` is relative to the manifest's folder (or absolute), `duration` is in seconds, `speaker` is optional,
-other fields are ignored. The audio may lie anywhere, `..` included: it is only ever read, as sound.
+`audio_filepath` is relative to the manifest's folder (or absolute), `duration` is in seconds, `speaker` and `group` are
+optional, other fields are ignored. The audio may lie anywhere, `..` included: it is only ever read, as sound.
 """
 
 import json
@@ -39,6 +39,9 @@ class Utterance:
     """Who speaks, if the manifest says so."""
     source: str = ""
     """`path/train.jsonl:17`, for error messages."""
+    group: str | None = None
+    """What makes the errors of some utterances alike, if the manifest says so and it is not the speaker: a room, a
+    recording that they share."""
 
 
 class Line(NamedTuple):
@@ -120,15 +123,13 @@ def parse_line(line: Line, manifest: Path) -> Utterance:
     audio = _printable("audio_filepath", _string(entry, "audio_filepath", source), source)
     if not audio:
         raise UserError(f"{source}: audio_filepath is empty; it must name a sound file.")
-    speaker = entry.get("speaker")
-    if not isinstance(speaker, str | int | None):
-        raise UserError(f"{source}: speaker must be a name, not {_shown(speaker)}.")
     return Utterance(
         audio=manifest.parent / audio,
         duration=_seconds(entry, source),
         text=_words(entry, source),
-        speaker=None if speaker is None else str(speaker),
+        speaker=_name(entry, "speaker", source),
         source=source,
+        group=_name(entry, "group", source),
     )
 
 
@@ -146,7 +147,15 @@ def _entry(utterance: Utterance, folder: Path) -> dict[str, Any]:
         "duration": round(utterance.duration, 4),
         "text": utterance.text,
     }
-    return entry if utterance.speaker is None else entry | {"speaker": utterance.speaker}
+    names = {"speaker": utterance.speaker, "group": utterance.group}
+    return entry | {field: name for field, name in names.items() if name is not None}
+
+
+def _name(entry: dict[str, Any], field: str, source: str) -> str | None:
+    name = entry.get(field)
+    if not isinstance(name, str | int | None):
+        raise UserError(f"{source}: {field} must be a name, not {_shown(name)}.")
+    return None if name is None else str(name)
 
 
 def _words(entry: dict[str, Any], source: str) -> str:

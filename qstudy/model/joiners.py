@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
@@ -50,6 +49,10 @@ class Scores(nn.Module):
         """x (..., D) to scores (..., V)."""
         return self._table[0].scores(x)
 
+    def tanh(self, x: Tensor) -> Tensor:
+        """As a layer's: the tanh of x (...), in the table's arithmetic."""
+        return self._table[0].tanh(x)
+
 
 class ProjectingJoiner(Joiner):
     """Project both sides into a common space, combine them there, tanh, project to labels."""
@@ -71,14 +74,14 @@ class ProjectingJoiner(Joiner):
         self.encoder = Linear(encoder, hidden, rate=Rate(every_ms=frame_ms))
         self.predictor = Linear(predictor, hidden, self.predictor_bias, Rate(per_label=1))
         self.hidden, self.rate = hidden, Rate(every_ms=frame_ms, per_label=1)
-        self.output: nn.Module = Linear(hidden, labels, rate=self.rate)
+        self.output: Linear | Scores = Linear(hidden, labels, rate=self.rate)
 
     @abstractmethod
     def combine(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Projected sides, broadcastable: (..., hidden)."""
 
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        logits: Tensor = self.output(torch.tanh(self.combine(encoded, predicted)))
+        logits: Tensor = self.output(self.output.tanh(self.combine(encoded, predicted)))
         return logits
 
     def tie(self, table: TiedEmbedding) -> None:

@@ -59,6 +59,10 @@ class Arithmetic(nn.Module, ABC):
         """Over the last dimension of x (..., N), in which minus infinity stands for nothing: (..., N) float32."""
         raise self._has_no("softmax")
 
+    def tanh(self, x: Tensor) -> Tensor:
+        """What the layer takes is the tanh of x (...): (...) float32; in float, unless the arithmetic has its own."""
+        return torch.tanh(x)
+
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """Normalization of the last dimension of x (..., D), by weight and bias (D): (..., D) float32."""
         raise self._has_no("normalization")

@@ -40,6 +40,10 @@ class Quantizable(nn.Module):
     bounded: tuple[bool, ...] = (False,)
     """One entry per activation that is quantized: whether it is known to lie in [-1, 1]."""
 
+    def tanh(self, x: Tensor) -> Tensor:
+        """The tanh of x (...), which this layer takes, in its arithmetic: (...)."""
+        return torch.tanh(x) if self.arithmetic is None else self.arithmetic.tanh(x)
+
     @abstractmethod
     def matrices(self) -> list[Tensor]:
         """The weight matrices, (rows, columns) each: what is quantized."""

@@ -35,7 +35,11 @@ Norm = Annotated[float, Gt(0), Le(1e9)]
 
 @dataclass
 class DataConfig:
-    """Where utterances come from."""
+    """Where utterances come from.
+
+    Paths may hold options of `make` in braces, which are filled in: `out: corpora/without-{unheard}` there, here
+    `train: "{out}/train.jsonl"`.
+    """
 
     train: Text
     """Manifest of the training set."""
@@ -54,8 +58,19 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if isinstance(out := self.make.get("out"), str):
+            self.make = {**self.make, "out": _filled(out, self.make)}
+        self.train, self.dev = (_filled(path, self.make) for path in (self.train, self.dev))
+        self.test = {name: _filled(path, self.make) for name, path in self.test.items()}
         if "dev" in self.test:
             raise UserError("test: no test set can be named dev, which is the set that choices are made on; rename it.")
+
+
+def _filled(path: str, options: Mapping[str, Any]) -> str:
+    """A path in which `{name}` stands for the option of that name, as `a-b` if it is a list."""
+    for name, value in options.items():
+        path = path.replace(f"{{{name}}}", "-".join(map(str, value if isinstance(value, list) else [value])))
+    return path
 
 
 @dataclass

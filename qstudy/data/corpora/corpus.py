@@ -73,7 +73,10 @@ def _itself(value: Any) -> Any:
     return value
 
 
-UNSAID = {"domain": "all", "test_domain": None, "shared": 0.0, "test_strings": "random"}
+UNSAID = {
+    **{"domain": "all", "test_domain": None, "shared": 0.0},  # of commands
+    **{"unheard_all": False, "test_strings": "random"},  # of digits
+}
 """Options that a recipe leaves out where they have this value, so that older corpora are what they were."""
 _KEPT_AS: dict[str, Callable[[Any], Any]] = {
     "root": lambda root: str(root.resolve()),

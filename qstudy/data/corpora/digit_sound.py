@@ -21,6 +21,8 @@ class DigitString:
     speaker: str
     audio: Path
     seed: tuple[int, ...]
+    take: int | None = None
+    """Which of the speaker's recordings of each digit are joined: those of this place; None: any."""
 
 
 # What makes the sound: (string, voices by speaker, sample rate) -> samples, float32 (N,).
@@ -30,7 +32,8 @@ Render = Callable[[DigitString, dict[str, Voice], int], np.ndarray]
 def render_clean(string: DigitString, voices: dict[str, Voice], rate: int) -> np.ndarray:
     """A dev or test string, float32 (N,): the recordings as they are, with silences, faint noise and gain."""
     generator = np.random.default_rng(string.seed)
-    clips = _pick(voices[string.speaker], string.digits, generator)
+    voice = voices[string.speaker]
+    clips = _pick(voice, string.digits, generator) if string.take is None else _take(voice, string.digits, string.take)
     shortest = np.array([0.05, *[0.03] * (len(clips) - 1), 0.05])  # seconds before, between and after
     samples = _join(clips, generator.uniform(shortest, 0.25), rate)
     return noise.add_faint(channel.level(samples, generator, 0.3, 0.9), generator)
@@ -55,6 +58,11 @@ def render_varied(string: DigitString, voices: dict[str, Voice], rate: int) -> n
 
 def _pick(voice: Voice, digits: Sequence[int], generator: np.random.Generator) -> list[np.ndarray]:
     return [voice[digit][generator.integers(len(voice[digit]))] for digit in digits]
+
+
+def _take(voice: Voice, digits: Sequence[int], take: int) -> list[np.ndarray]:
+    """One recording of each digit; a digit that has fewer than others begins again."""
+    return [voice[digit][take % len(voice[digit])] for digit in digits]
 
 
 def _join(clips: Sequence[np.ndarray], gaps: np.ndarray, rate: int) -> np.ndarray:

@@ -8,6 +8,12 @@ A string has one speaker, 3 to 7 digits, random gaps and gain. Training strings 
 or numbers as people say them (`numbers`): a shift that language models are there for. Dev and test stay close to the
 recordings; training strings vary far more, so that few speakers train for many:
 
+Unheard speakers, for leaving one out, have strings of their own: of their recordings 0-4, or of all. Of all: a string
+takes one recording of each digit, the next string the next, and so on in turn, so that all are used alike (where there
+are 500 strings of 500 recordings, two or three not at all). Strings then share recordings within small groups alone:
+those of a speaker's tenth recordings of all digits; the manifest names them, for a bootstrap that draws groups. Strings
+of other splits take any recordings of their speaker in the split: what they share is the speaker.
+
 | | dev, test | train |
 |---|---|---|
 | silence before, between, after | 50-250, 30-250, 50-250 ms | 0-350 ms |
@@ -46,7 +52,8 @@ from qstudy.errors import UserError
 from qstudy.files import content_hash
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-INDICES = {"train": range(5, 1_000_000), "dev": range(2), "test": range(2, 5), "unheard": range(5)}
+_END = 1_000_000  # more recordings of a digit than anyone has made
+INDICES = {"train": range(5, _END), "dev": range(2), "test": range(2, 5), "unheard": range(5)}
 _NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
 Strings = Literal["random", "numbers"]
 """Of digits: any, or numbers as people say them."""
@@ -68,6 +75,27 @@ class Recording:
     """float32 (N,)."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What strings are made."""
+
+    seed: int
+    counts: dict[str, int]
+    """Split -> strings."""
+    unheard: set[str]
+    """Speakers of the split of that name."""
+    unheard_all: bool
+    test_strings: Strings
+
+    def indices(self, split: str) -> range:
+        """Of the recordings that a split is made of."""
+        return range(_END) if self.unheard_all and split == "unheard" else INDICES[split]
+
+    def take(self, split: str, voice: Voice, number: int) -> int | None:
+        """Which recording of every digit one speaker's string of this number is made of; None: any."""
+        return number % max(map(len, voice.values())) if self.unheard_all and split == "unheard" else None
+
+
 def digits(
     root: Path,
     out: Path,
@@ -76,6 +104,7 @@ def digits(
     dev: int = 250,
     test: int = 500,
     unheard: list[str] | None = None,
+    unheard_all: bool = False,
     test_strings: Strings = "random",
 ) -> None:
     """Make connected-digit strings, real speech, from the Free Spoken Digit Dataset.
@@ -88,6 +117,7 @@ def digits(
         dev: Number of development strings (recordings of index 0-1).
         test: Number of test strings (recordings of index 2-4).
         unheard: Speakers kept out of the three; their strings go to unheard.jsonl (as many as test, index 0-4).
+        unheard_all: Make these of all their recordings.
         test_strings: What dev, test and unheard strings are: random, as training strings always are, or numbers as
             people say them (phone numbers, dates, prices).
     """
@@ -96,14 +126,15 @@ def digits(
     require_seed(seed)
     files = find_recordings(root)
     sizes = [[path.name, path.stat().st_size] for path in files]
-    recipe = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts, "unheard": sorted(unheard or [])}
-    recipe["recordings"] = content_hash(sizes)
-    if test_strings != UNSAID["test_strings"]:
-        recipe["test_strings"] = test_strings
+    recipe: dict[str, Any] = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts}
+    recipe |= {"unheard": sorted(unheard or []), "recordings": content_hash(sizes)}
+    later = {"unheard_all": unheard_all, "test_strings": test_strings}
+    recipe |= {name: value for name, value in later.items() if value != UNSAID[name]}  # as in older corpora
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        _make(files, out, seed, counts | {"unheard": test}, set(unheard or []), test_strings, recipe)
+        plan = Plan(seed, counts | {"unheard": test}, set(unheard or []), unheard_all, test_strings)
+        _make(files, out, plan, recipe)
     print_summary(out)
 
 
@@ -140,22 +171,24 @@ def load_recordings(files: Sequence[Path]) -> tuple[list[Recording], int]:
     return [Recording(int(n[1]), n[2], int(n[3]), x) for n, x in zip(names, sounds, strict=True) if n], rate
 
 
-def split_voices(recordings: Sequence[Recording], unheard: set[str]) -> dict[str, dict[str, Voice]]:
+def split_voices(recordings: Sequence[Recording], plan: Plan) -> dict[str, dict[str, Voice]]:
     """Split -> speaker -> digit -> recordings; the split `unheard` exists only if speakers are kept for it.
 
     Raises:
         UserError: `unheard` names a stranger or leaves nobody, or a speaker lacks a digit in a split.
     """
     speakers = {item.speaker for item in recordings}
-    if not unheard < speakers:
+    if not plan.unheard < speakers:
         raise UserError(f"--unheard: name some, not all, of the speakers {', '.join(sorted(speakers))}.")
-    who = dict.fromkeys(("train", "dev", "test"), speakers - unheard) | ({"unheard": unheard} if unheard else {})
-    return {split: {name: _voice(recordings, name, split) for name in sorted(who[split])} for split in who}
+    who = dict.fromkeys(("train", "dev", "test"), speakers - plan.unheard)
+    who |= {"unheard": plan.unheard} if plan.unheard else {}
+    return {
+        split: {name: _voice(recordings, name, split, plan.indices(split)) for name in sorted(who[split])}
+        for split in who
+    }
 
 
-def draw_strings(
-    voices: dict[str, dict[str, Voice]], counts: dict[str, int], seed: int, out: Path, test_strings: Strings = "random"
-) -> dict[str, list[DigitString]]:
+def draw_strings(voices: dict[str, dict[str, Voice]], plan: Plan, out: Path) -> dict[str, list[DigitString]]:
     """Draw who says what. Dev, test and unheard strings are all different, and none of them is a training string.
 
     Raises:
@@ -165,43 +198,36 @@ def draw_strings(
     strings = {}
     for split in sorted(voices, key=["dev", "test", "unheard", "train"].index):
         stream = list(INDICES).index(split)
-        generator = np.random.default_rng([seed, stream])
-        draw = DRAWN["random" if split == "train" else test_strings]
+        generator = np.random.default_rng([plan.seed, stream])
+        draw = DRAWN["random" if split == "train" else plan.test_strings]
         drawn = []
-        for number in range(counts[split]):
+        for number in range(plan.counts[split]):
             said = _draw(draw, generator, taken)
             if split != "train":
                 taken.add(said)
-            speaker = list(voices[split])[number % len(voices[split])]
+            turn, which = divmod(number, len(voices[split]))
+            speaker = list(voices[split])[which]
             audio = out / split / f"{speaker}-{number:05d}.flac"
-            drawn.append(DigitString(said, speaker, audio, (seed, stream, number)))
+            take = plan.take(split, voices[split][speaker], turn)
+            drawn.append(DigitString(said, speaker, audio, (plan.seed, stream, number), take))
         strings[split] = drawn
     return strings
 
 
-def _make(
-    files: Sequence[Path],
-    out: Path,
-    seed: int,
-    counts: dict[str, int],
-    unheard: set[str],
-    test_strings: Strings,
-    recipe: dict[str, Any],
-) -> None:
+def _make(files: Sequence[Path], out: Path, plan: Plan, recipe: dict[str, Any]) -> None:
     recordings, rate = load_recordings(files)
-    voices = split_voices(recordings, unheard)
-    strings = draw_strings(voices, counts, seed, out, test_strings)
+    voices = split_voices(recordings, plan)
+    strings = draw_strings(voices, plan, out)
     begin(out, tuple(INDICES), [string.audio for split in strings.values() for string in split])
     finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
 
 
-def _voice(recordings: Sequence[Recording], speaker: str, split: str) -> Voice:
-    wanted = INDICES[split]
+def _voice(recordings: Sequence[Recording], speaker: str, split: str, wanted: range) -> Voice:
     mine = [item for item in recordings if item.speaker == speaker and item.index in wanted]
     voice = {digit: [item.samples for item in mine if item.digit == digit] for digit in range(10)}
     for digit, clips in voice.items():
         if not clips:
-            bounds = f"{wanted[0]} and above" if split == "train" else f"{wanted[0]}-{wanted[-1]}"
+            bounds = f"{wanted[0]} and above" if wanted.stop == _END else f"{wanted[0]}-{wanted[-1]}"
             raise UserError(f"--root: {speaker} has no recording of the digit {digit} with index {bounds} ({split}).")
     return voice
 
@@ -240,4 +266,5 @@ def _render(split: str, strings: Sequence[DigitString], voices: dict[str, Voice]
 def _write(string: DigitString, render: Render, voices: dict[str, Voice], rate: int) -> Utterance:
     samples = render(string, voices, rate)
     write_flac(string.audio, samples, rate)
-    return Utterance(string.audio, len(samples) / rate, spelled(string.digits), string.speaker)
+    group = None if string.take is None else f"{string.speaker}-{string.take}"
+    return Utterance(string.audio, len(samples) / rate, spelled(string.digits), string.speaker, group=group)

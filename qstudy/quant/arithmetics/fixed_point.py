@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
+from qstudy.quant.fixed_point.linear import fixed_point_tanh, handed_over
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
 from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.fixed_point.softmax import fixed_point_softmax
-from qstudy.quant.integer.accumulator import QParams, device_qparams, record, rescale
-from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
+from qstudy.quant.integer.accumulator import QParams, accumulate_block_diagonal, device_qparams, record
 from qstudy.quant.integer.matmul import integer_matmul
 from qstudy.quant.packed.arithmetics import PackedArithmetic, PackedFixedPoint, PackedProduct
 from qstudy.quant.quantizers import ActivationQuantizer, QuantizedMatrix, WeightQuantizer
@@ -22,33 +22,42 @@ from qstudy.quant.straight_through import straight_through
 
 
 class _FixedPointLinear(torch.autograd.Function):
-    """y = (integer product) * scales; backward that of the float product of the quantized values."""
+    """The integer product as it is handed over; backward that of the float product of the quantized values."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, codes: Tensor, input_scale: Tensor, matrix: QuantizedMatrix
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        codes: Tensor,
+        input_scale: Tensor,
+        matrix: QuantizedMatrix,
+        spec: FixedPoint,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         accumulator = integer_matmul(codes, matrix.integers)
         record(accumulator)
-        return rescale(accumulator, input_scale, matrix.scale.flatten())
+        return handed_over(accumulator, input_scale, matrix.scale.flatten(), bias, spec)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grads[0].float()
+        rows = grad.flatten(0, -2)
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        return grad_x, grad.flatten(0, -2).t() @ x.flatten(0, -2), None, None, None
+        grad_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
+        return grad_x, rows.t() @ x.flatten(0, -2), grad_bias, None, None, None, None
 
 
 class FixedPointArithmetic(FakeArithmetic):
     """int8 products with int32 accumulators; an LSTM's cell in 16-bit fixed point.
 
-    Softmax and layer normalization are 16-bit fixed point as well; what goes in and out of them is float.
-
-    A linear layer's accumulators go to float at once, times the scales of inputs and weights, plus the bias: what
-    consumes them (a sum, a softmax) is not a quantizable layer. While activations are not yet quantized (calibration,
-    weights first), everything computes in float, as `FakeArithmetic` does.
+    Softmax, layer normalization and a joiner's tanh are 16-bit fixed point as well, and a linear layer hands over 16
+    bits: its accumulators by multiplier and shift, plus the bias (where the formats have `linear_fraction`, else
+    floats). What no layer computes (sums, products, SiLU between layers) is in float, of numbers that 16 bits hold.
+    While activations are not yet quantized (calibration, weights first), everything computes in float, as
+    `FakeArithmetic` does.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
@@ -89,18 +98,25 @@ class FixedPointArithmetic(FakeArithmetic):
         with torch.autocast(x.device.type, enabled=False):
             quantized, quantizer = self.inputs(x).float(), self._qparams()
             codes = quantizer.quantize(x.detach().float())
-            y = _FixedPointLinear.apply(quantized, values, codes, quantizer.scale, matrix)
-            return y if bias is None else y + bias
+            y: Tensor = _FixedPointLinear.apply(quantized, values, bias, codes, quantizer.scale, matrix, self.spec)
+            return y
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         fake = super().block_diagonal_linear(x, weight, bias, windows)  # what the gradient is of
         if self.inputs is None or not self.inputs.fake_quant_enabled:
             return fake
         with torch.no_grad():
-            matrix = self._codes(0, weight)
-            weights = QuantizedWeight(None, matrix.integers, matrix.scale.flatten())
-            exact = block_diagonal_integer_linear(x, weights, bias, self._qparams(), windows)
+            matrix, qparams = self._codes(0, weight), self._qparams()
+            codes = windows(qparams.quantize(x.float()))
+            accumulator = accumulate_block_diagonal(codes, qparams.zero_point, matrix.integers)
+            record(accumulator)
+            exact = handed_over(accumulator, qparams.scale, matrix.scale.flatten(), bias, self.spec)
         return straight_through(fake, exact)
+
+    def tanh(self, x: Tensor) -> Tensor:
+        if self.inputs is None or not self.inputs.fake_quant_enabled or self.spec.linear_fraction is None:
+            return super().tanh(x)
+        return straight_through(torch.tanh(x.float()), fixed_point_tanh(x, self.spec))
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return self._product_in_integers(x, y, super().matmul(x, y))

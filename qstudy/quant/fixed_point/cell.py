@@ -3,7 +3,7 @@
 Both compute, for every hidden unit, in the integers of `operators.py`:
 
     gate = sat16(requantize(input accumulator) + requantize(hidden accumulator) + bias)
-    c    = sat16(round(sigmoid(f) * c) + round(sigmoid(i) * tanh(g)))
+    c    = sat16(round(sigmoid(f) * c) + round(sigmoid(i) * tanh(g))), or sat8
     h    = round(sigmoid(o) * tanh(c)), and its 8-bit code for the next frame's product
 
 Integers have one sum, so the two are equal to the bit, whatever the batch, the chunks and the threads.
@@ -72,7 +72,7 @@ def run_frame_in_torch(t: int, inputs: Tensor, hidden: Tensor, constants: CellCo
     i, f, g, o = saturate(products[0] + products[1] + constants.bias).add(OFFSET).chunk(4, -1)
     i, f, g, o = sigmoid[i].long(), sigmoid[f].long(), tanh[g].long(), sigmoid[o].long()
     kept = shift_right(f * trace.cells[t], UNIT, rounding)
-    cell = saturate(kept + shift_right(i * g, 2 * UNIT - spec.cell_fraction, rounding))
+    cell = saturate(kept + shift_right(i * g, 2 * UNIT - spec.cell_fraction, rounding), *spec.cell_bounds)
     wide = spec.gate_fraction - spec.cell_fraction
     argument = saturate(cell << wide) if wide >= 0 else shift_right(cell, -wide, rounding)
     output = shift_right(o * tanh[argument + OFFSET].long(), UNIT, rounding)
@@ -89,9 +89,19 @@ def _compiled(t: int, inputs: Tensor, hidden: Tensor, constants: CellConstants, 
         constants.bias.numpy(),
     )
     tables = (table.numpy() for table in responses(spec)[:2])
-    shifts = (2 * UNIT - spec.cell_fraction, spec.gate_fraction - spec.cell_fraction, constants.bits)
+    formats = (2 * UNIT - spec.cell_fraction, spec.gate_fraction - spec.cell_fraction, *spec.cell_bounds)
     rows = (part.numpy() for part in (trace.gates, trace.cells, trace.outputs, trace.codes))
-    _cell(t, inputs.numpy(), hidden.numpy(), *requantization, *tables, *shifts, spec.rounding == "half_away", *rows)
+    _cell(
+        t,
+        inputs.numpy(),
+        hidden.numpy(),
+        *requantization,
+        *tables,
+        *formats,
+        constants.bits,
+        spec.rounding == "half_away",
+        *rows,
+    )
 
 
 LOW, HIGH = SIXTEEN
@@ -131,13 +141,15 @@ def _lookup(table: Any, x: Any) -> None:
 
 
 @compiled()
-def _next_cell(gate: Any, before: Any, shift: int, wide: int, half_away: bool, after: Any, argument: Any) -> None:
+def _next_cell(
+    gate: Any, before: Any, shift: int, wide: int, low: int, high: int, half_away: bool, after: Any, argument: Any
+) -> None:
     """Cell state (H,) from gates (4H,) and the cell state before; and the argument of its tanh in the gates' format."""
     size = len(before)
     i, f, g = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size]
     for j in range(size):
         cell = _shift(f[j] * before[j], 15, half_away) + _shift(i[j] * g[j], shift, half_away)
-        cell = min(max(cell, LOW), HIGH)
+        cell = min(max(cell, low), high)
         after[j] = cell
         argument[j] = min(max(cell << wide, LOW), HIGH) if wide >= 0 else _shift(cell, -wide, half_away)
 
@@ -164,6 +176,8 @@ def _cell(
     tanh: Any,
     shift: int,
     wide: int,
+    low: int,
+    high: int,
     bits: int,
     half_away: bool,
     gates: Any,
@@ -183,6 +197,6 @@ def _cell(
         _lookup(sigmoid, gate[: 2 * size])
         _lookup(tanh, gate[2 * size : 3 * size])
         _lookup(sigmoid, gate[3 * size :])
-        _next_cell(gate, cells[t, b], shift, wide, half_away, cells[t + 1, b], bent)
+        _next_cell(gate, cells[t, b], shift, wide, low, high, half_away, cells[t + 1, b], bent)
         _lookup(tanh, bent)
         _output(gate[3 * size :], bent, bits, half_away, outputs[t, b], codes[t + 1, b])

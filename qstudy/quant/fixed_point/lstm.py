@@ -117,7 +117,7 @@ class _FixedPointLSTM(torch.autograd.Function):
     ) -> Any:
         spec, bits = operands.constants.spec, operands.constants.bits
         first = to_fixed(h, UNIT)
-        trace = run_lstm(codes, first, to_fixed(c, spec.cell_fraction), operands)
+        trace = run_lstm(codes, first, to_fixed(c, spec.cell_fraction, spec.cell_bounds), operands)
         ctx.save_for_backward(x, w_input, w_hidden, trace.gates, trace.cells, trace.codes)
         ctx.scales = (spec.cell_fraction, hidden_scale(bits))
         return to_float(trace.outputs, UNIT), *final_state(first, trace, spec)

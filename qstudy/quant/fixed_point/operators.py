@@ -25,7 +25,7 @@ NONLINEARITIES = ("table", "linear")
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """How an accelerator's operators compute: LSTM cells, softmax, layer normalization."""
+    """How an accelerator's operators compute: LSTM cells, softmax, layer normalization, linear layers, their tanh."""
 
     rounding: str = "half_away"
     """Of shifts to the right: `half_away` (to nearest, ties away from zero) or `truncate` (bits are dropped, that is,
@@ -42,6 +42,11 @@ class FixedPoint:
     """Fractional bits of the cell state: Q4.11 holds [-16, 16)."""
     norm_fraction: int = 10
     """Fractional bits of what a layer normalization takes: Q5.10 holds [-32, 32)."""
+    cell_bits: int = 16
+    """Of the cell state: 16, or 8, which is coarse: with 4 fractional bits it holds [-8, 8) in sixteenths."""
+    linear_fraction: int | None = None
+    """Fractional bits of what a linear layer or a convolution hands over, 16 bits in all: Q5.10 holds [-32, 32). None,
+    as in older files: its accumulators become floats, and a joiner's tanh is in float."""
 
     def __post_init__(self) -> None:
         for field, choices in (("rounding", ROUNDINGS), ("nonlinearity", NONLINEARITIES)):
@@ -49,9 +54,20 @@ class FixedPoint:
                 raise UserError(f"{field}: {getattr(self, field)!r} is not one of {', '.join(choices)}.")
         if self.entries not in (2**power for power in range(4, 17)):
             raise UserError(f"entries: {self.entries!r} is not a power of two from 16 to 65536.")
-        for field in ("gate_fraction", "cell_fraction", "norm_fraction"):
-            if getattr(self, field) not in range(8, 16):
-                raise UserError(f"{field}: {getattr(self, field)!r} is not from 8 to 15 bits.")
+        if self.cell_bits not in (8, 16):
+            raise UserError(f"cell_bits: {self.cell_bits!r} is not 8 or 16.")
+        least = {"gate_fraction": 8, "cell_fraction": 8 if self.cell_bits == 16 else 1, "norm_fraction": 8}
+        if self.linear_fraction is not None:
+            least["linear_fraction"] = 8
+        for field, bits in least.items():
+            most = 7 if field == "cell_fraction" and self.cell_bits == 8 else 15
+            if getattr(self, field) not in range(bits, most + 1):
+                raise UserError(f"{field}: {getattr(self, field)!r} is not from {bits} to {most} bits.")
+
+    @property
+    def cell_bounds(self) -> tuple[int, int]:
+        """Least and greatest integer of a cell state."""
+        return -(2 ** (self.cell_bits - 1)), 2 ** (self.cell_bits - 1) - 1
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -112,9 +128,10 @@ def _multiplier_and_shift(requantization: Tensor) -> tuple[Tensor, Tensor]:
     return requantization >> 8 & (2**MULTIPLIER_BITS - 1), requantization & 0xFF
 
 
-def to_fixed(x: Tensor, fraction: int) -> Tensor:
-    """Floats (...) to int16's range with `fraction` fractional bits, int16; to nearest, ties to even."""
-    return torch.round(x.double() * 2.0**fraction).clamp(*SIXTEEN).to(torch.int16)
+def to_fixed(x: Tensor, fraction: int, bounds: tuple[int, int] = SIXTEEN) -> Tensor:
+    """Floats (...) to int16's range, or narrower bounds, with `fraction` fractional bits, int16; to nearest, ties to
+    even."""
+    return torch.round(x.double() * 2.0**fraction).clamp(*bounds).to(torch.int16)
 
 
 def to_float(x: Tensor, fraction: int) -> Tensor:

@@ -9,12 +9,12 @@ from qstudy.bits import LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.fields import fill
 from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.fixed_point.linear import fixed_point_tanh, handed_over
 from qstudy.quant.fixed_point.lstm import final_state, hidden_scale, lstm_operands, run_lstm, weight_scale
 from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
 from qstudy.quant.fixed_point.operators import MAX_SHIFT, UNIT, FixedPoint, to_fixed, to_float
 from qstudy.quant.fixed_point.softmax import fixed_point_probabilities
-from qstudy.quant.integer.accumulator import accumulate, record, rescale
-from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear
+from qstudy.quant.integer.accumulator import accumulate, accumulate_block_diagonal, record
 from qstudy.quant.packed.layer import Layout, StoredLayer
 from qstudy.quant.packed.scaled import PackedScaled
 
@@ -59,14 +59,24 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
         return [self.values(index) * scale.view(-1, 1) for index, scale in enumerate(scales)]
 
     def product(self, index: int, x: Tensor) -> Tensor:
-        qparams = self.qparams(index)
-        accumulator = accumulate(qparams.quantize(x), qparams.zero_point, self.values(index))
-        record(accumulator)
-        return rescale(accumulator, qparams.scale, self.scale(index))
+        return self.linear(x, self.values(index), None)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        qparams = self.qparams(0)
+        return self._handed_over(accumulate(qparams.quantize(x), qparams.zero_point, self.values(0)), bias)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        weights = QuantizedWeight(None, self.values(0), self.scale(0))
-        return block_diagonal_integer_linear(x, weights, bias, self.qparams(0), windows)
+        qparams = self.qparams(0)
+        codes = windows(qparams.quantize(x.float()))
+        return self._handed_over(accumulate_block_diagonal(codes, qparams.zero_point, self.values(0)), bias)
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return super().tanh(x) if self.spec.linear_fraction is None else fixed_point_tanh(x, self.spec)
+
+    def _handed_over(self, accumulator: Tensor, bias: Tensor | None) -> Tensor:
+        """What a linear layer makes of its accumulators (..., H) int32: float32."""
+        record(accumulator)
+        return handed_over(accumulator, self.qparams(0).scale, self.scale(0), bias, self.spec)
 
     def softmax(self, x: Tensor) -> Tensor:
         return fixed_point_probabilities(x, self.spec)
@@ -78,7 +88,7 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
         matrices, requantizations = ([part(0), part(1)] for part in (self.values, self.scale))
         operands = lstm_operands(matrices, requantizations, weights[2] + weights[3], self.bits.activation, self.spec)
         codes = self.qparams(0).quantize(x).transpose(0, 1).contiguous()
-        h, c = to_fixed(state[0][0], UNIT), to_fixed(state[1][0], self.spec.cell_fraction)
+        h, c = to_fixed(state[0][0], UNIT), to_fixed(state[1][0], self.spec.cell_fraction, self.spec.cell_bounds)
         trace = run_lstm(codes, h, c, operands)
         last_h, last_c = final_state(h, trace, self.spec)
         return to_float(trace.outputs, UNIT).transpose(0, 1), (last_h.unsqueeze(0), last_c.unsqueeze(0))

@@ -19,10 +19,13 @@ class AcceleratorAware(QuantizedPolicy):
     """The accelerator's operators in the forward pass of training, so that none of them has to run on the CPU.
 
     int8 products with int32 accumulators; requantization by multiplier and shift, with saturation; LSTM cells in 16
-    bits, their sigmoids and tanhs by table or straight segments, their products in fixed point; softmax and layer
-    normalization in 16 bits likewise. Backward: gradients of the float operators at the quantized values, straight
-    through. The cells of an amortized encoder, which are no part of a layer, stay in float: where the accelerator has
-    no float mode they run on the CPU, and their hand-overs are priced.
+    bits, their sigmoids and tanhs by table or straight segments, their products in fixed point; softmax, layer
+    normalization and the joiner's tanh in 16 bits likewise, and 16 bits are what a linear layer or a convolution hands
+    over. Backward: gradients of the float operators at the quantized values, straight through.
+
+    What no layer computes stays in float, between numbers of 16 bits: residual sums, gates and SiLU of a Conformer, the
+    sum of the joiner's sides, the tanh of a stateless predictor. So do the cells of an amortized encoder; where the
+    accelerator has no float mode they run on the CPU, and their hand-overs are priced.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778. Not public there, and therefore our assumptions: the formats (like
     those of common int8 LSTM kernels), the table's size, activations on symmetric quantizers.
@@ -33,6 +36,9 @@ class AcceleratorAware(QuantizedPolicy):
           layers: {"*": {weight: 8, activation: 8}}
           rounding: half_away
           nonlinearity: table
+
+    Formats that hurt, to study what training wins back: `{rounding: truncate, entries: 16, cell_bits: 8,
+    cell_fraction: 4}`.
     """
 
     name = "accelerator_aware"
@@ -48,6 +54,8 @@ class AcceleratorAware(QuantizedPolicy):
         gate_fraction: int = 11,
         cell_fraction: int = 11,
         norm_fraction: int = 10,
+        cell_bits: int = 16,
+        linear_fraction: int | None = 10,
         weight_range: Literal["max", "mse", "learned"] = "learned",
         activation_start: Step = 0,
         freeze_step: Step | None = None,
@@ -59,8 +67,11 @@ class AcceleratorAware(QuantizedPolicy):
             nonlinearity: `table` (entries with linear interpolation) or `linear` (seven segments, Amin et al. 1997).
             entries: of a table, a power of two.
             gate_fraction: fractional bits of a gate before its non-linearity (11: [-16, 16)).
-            cell_fraction: fractional bits of the cell state (11: [-16, 16)).
+            cell_fraction: fractional bits of the cell state (11: [-16, 16); of 8 bits 4: [-8, 8)).
             norm_fraction: fractional bits of what a layer normalization takes (10: [-32, 32)).
+            cell_bits: of the cell state, 16 or 8.
+            linear_fraction: fractional bits of what a linear layer hands over (10: [-32, 32)); None: it hands over
+                floats, and the joiner's tanh is in float.
             weight_range: range of the weights: `max`, `mse` or `learned`.
             activation_start: activations stay in float, only observed, before this step.
             freeze_step: activation ranges stop moving at this step; None: never.
@@ -71,7 +82,16 @@ class AcceleratorAware(QuantizedPolicy):
         super().__init__(layers, activation_start, freeze_step)
         self.weight_range = weight_range
         try:
-            self.spec = FixedPoint(rounding, nonlinearity, entries, gate_fraction, cell_fraction, norm_fraction)
+            self.spec = FixedPoint(
+                rounding,
+                nonlinearity,
+                entries,
+                gate_fraction,
+                cell_fraction,
+                norm_fraction,
+                cell_bits,
+                linear_fraction,
+            )
         except UserError as error:  # it knows its fields' names, not its own
             raise UserError(dotted("policy", str(error))) from error
 

@@ -1,6 +1,6 @@
 """`int4_e2e`: 4 bits from end to end, with a quantizer that suits each tensor."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,11 +17,11 @@ from qstudy.quant.policies.quantized import Step, activation_quantizers_of
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import ChosenActivations, ChosenWeights
 from qstudy.quant.quantizers.pact import PactActivations
-from qstudy.quant.quantizers.sawb import COEFFICIENTS, SawbWeights
+from qstudy.quant.quantizers.sawb import COEFFICIENTS, FamilyWeights, SawbWeights
 
 W4A4: BitPatterns = {"*": {"weight": 4, "activation": 4}}
 Decay = Annotated[float, Ge(0), Le(1e6)]
-WEIGHTS = ("max", "sawb")
+WEIGHTS = ("max", "sawb", "family")
 ACTIVATIONS = ("fixed", "max", "pact")
 
 
@@ -36,8 +36,9 @@ class Choice(NamedTuple):
 class Int4E2E(NativeInt):
     """Weights and activations of encoder, predictor and joiner at 4 bits, in real integers.
 
-    Weights end at their largest magnitude (`max`) or where two of their moments say (`sawb`, anew at every step), per
-    tensor unless the map asks for channels. Inputs end at a known bound (`fixed`: 1, what follows a tanh), at the
+    Weights end at their largest magnitude (`max`), where two of their moments say (`sawb`) or where it is best for the
+    one of SAWB's six distributions that suits them (`family`, ours), anew at every step, per tensor unless the map asks
+    for channels. Inputs end at a known bound (`fixed`: 1, what follows a tanh), at the
     moving average of their extremes (`max`), or at a trained clip (`pact`). `auto` takes, per tensor, the one with
     the least squared error in calibration. The hidden state of an LSTM is known to lie in (-1, 1): `fixed`.
 
@@ -59,7 +60,7 @@ class Int4E2E(NativeInt):
     def __init__(
         self,
         layers: BitPatterns | None = None,
-        weight_quantizer: Literal["auto", "max", "sawb"] = "auto",
+        weight_quantizer: Literal["auto", "max", "sawb", "family"] = "auto",
         activation_quantizer: Literal["auto", "fixed", "max", "pact"] = "auto",
         edges: int | None = None,
         decay: Decay = 1e-4,
@@ -69,7 +70,7 @@ class Int4E2E(NativeInt):
         """
         Args:
             layers: ordered glob patterns over layer names -> widths; None: 4 bits everywhere.
-            weight_quantizer: `auto`, `max` or `sawb`.
+            weight_quantizer: `auto`, `max`, `sawb` or `family`.
             activation_quantizer: `auto`, `fixed`, `max` or `pact`.
             edges: bits of the first and of the last layer with inputs; None: as `layers` says.
             decay: factor of the penalty on PACT's squared clips.
@@ -101,7 +102,7 @@ class Int4E2E(NativeInt):
             for name in {*driven[:1], *driven[-1:]}:
                 bit_map[name] = replace(bit_map[name], weight=self.edges, activation=self.edges)
         for name, bits in bit_map.items():
-            if self.weight_quantizers == ("sawb",) and bits.weight not in (*COEFFICIENTS, FLOAT):
+            if "max" not in self.weight_quantizers and bits.weight not in (*COEFFICIENTS, FLOAT):
                 raise UserError(f"layers: {name}: weight: SAWB has 2 to 8 bits, not {bits.weight}; use max, or auto.")
         return self.checked(bit_map)
 
@@ -127,13 +128,13 @@ class Int4E2E(NativeInt):
         return self.decay * torch.stack(clips).square().sum() if clips else super().penalty(model, step)
 
     def _weights(self, matrix: Tensor, bits: LayerBits) -> ChosenWeights:
-        made: dict[str, WeightQuantizer] = {}
-        for name in self.weight_quantizers:
-            if name == "max":
-                made[name] = UniformWeights(matrix, bits.weight, bits.granularity, "max")
-            elif len(self.weight_quantizers) == 1 or bits.weight in COEFFICIENTS:
-                made[name] = SawbWeights(bits.weight, bits.granularity)
-        return ChosenWeights(made)
+        names = self.weight_quantizers if bits.weight in COEFFICIENTS else ("max",)
+        makers: dict[str, Callable[[], WeightQuantizer]] = {
+            "max": lambda: UniformWeights(matrix, bits.weight, bits.granularity, "max"),
+            "sawb": lambda: SawbWeights(bits.weight, bits.granularity),
+            "family": lambda: FamilyWeights(bits.weight, bits.granularity),
+        }
+        return ChosenWeights({name: makers[name]() for name in names})
 
     def _inputs(self, bits: int) -> ChosenActivations:
         makers = {"fixed": FixedActivations, "max": UniformActivations, "pact": PactActivations}

@@ -3,22 +3,29 @@
 from typing import Literal
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
+from qstudy.quant.arithmetics.by_row import ByRowArithmetic
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
 from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
-from qstudy.quant.quantizers import UniformActivations, UniformWeights
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 
 class NativeInt(QuantizedPolicy):
     """Weights and activations are cast to integers and multiplied in integers, in training as on the device.
 
     Weights: symmetric, scale = max|W| / (2**(bits - 1) - 1) per output channel (or tensor), without gradient.
-    Activations: symmetric, their end the moving average of each batch's largest magnitude, or left in float; the
-    hidden state of an LSTM lies in (-1, 1) and is quantized at every frame. The packed model computes the very same
-    accumulators.
+    Activations: symmetric, their end the moving average of each batch's largest magnitude (the default, ours), or the
+    largest magnitude of the row at hand (`activation_range: row`, as in the patent, which takes it over an axis of the
+    tensor), or left in float; the hidden state of an LSTM lies in (-1, 1) and is quantized at every frame. The packed
+    model computes the very same accumulators, whole or streaming.
 
-    Source: Ding et al. 2022, arXiv 2203.15952.
+    A row is a frame's features: the one axis that gives a stream the scales of the whole. It fits each frame, and needs
+    neither calibration nor freezing. It costs the device a pass over each input for its largest magnitude, a division,
+    and a product per output, which the simulator does not price; packed LSTMs run frame by frame without their compiled
+    program. Products of two activations (attention) keep the moving average: there one operand's rows go over frames.
+
+    Source: Ding et al. 2022, arXiv 2203.15952; patent US20230298569A1.
 
     YAML:
         policy:
@@ -39,6 +46,7 @@ class NativeInt(QuantizedPolicy):
         freeze_step: Step | None = None,
         gradient: Gradient = "float32",
         weight_range: Literal["max", "mse"] = "max",
+        activation_range: Literal["ema", "row"] = "ema",
     ) -> None:
         """
         Args:
@@ -49,12 +57,15 @@ class NativeInt(QuantizedPolicy):
                 the device has it.
             weight_range: range of the weights: `max` of the row, the paper's; or `mse`, the share of it at which
                 the baseline's squared error is least. Below 4 bits `max` leaves nearly all weights in the middle level.
+            activation_range: range of the activations: `ema`, a moving average over the batches of training, fixed on
+                the device; or `row`, the largest magnitude of each row as it comes, the patent's.
 
         Raises:
             UserError: a type or range that does not exist.
         """
         super().__init__(layers, activation_start, freeze_step)
         self.weight_range: Literal["max", "mse"] = weight_range
+        self.activation_range = activation_range
         self.gradient = gradient
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
@@ -62,5 +73,7 @@ class NativeInt(QuantizedPolicy):
             UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range) if bits.weight != FLOAT else None
             for matrix in layer.matrices()
         ]
-        activations = activation_quantizers_of(layer, bits, UniformActivations)
-        return NativeArithmetic(weights, *activations, gradient=self.gradient)
+        by_row = self.activation_range == "row" and bool(weights) and bits.weight != FLOAT
+        activations = activation_quantizers_of(layer, bits, FixedActivations if by_row else UniformActivations)
+        made = ByRowArithmetic if by_row and activations else NativeArithmetic
+        return made(weights, *activations, gradient=self.gradient)

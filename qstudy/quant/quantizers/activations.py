@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from qstudy.quant.quantizers.base import TINY, ActivationQuantizer, bounds, finite_extremes
 from qstudy.quant.quantizers.calibration import METHODS, Method, percentile_ends, qparams_of_range
 from qstudy.quant.quantizers.histogram import Histogram
+from qstudy.quant.quantizers.magnitude import Magnitude
 from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size, whole_zero_point
 
 ActivationRange = Literal["max", "ema", "percentile", "mse", "kl", "learned"]
@@ -24,6 +25,8 @@ class UniformActivations(ActivationQuantizer):
 
     extremes: Tensor
     seen: Tensor
+    observed: Tensor
+    zero_point: Tensor
 
     def __init__(
         self,
@@ -53,8 +56,17 @@ class UniformActivations(ActivationQuantizer):
         self.method = _method(range, percentile)
         self.static_range = self.method is not None
         self.histogram = Histogram() if self.static_range else None
-        self._register("scale", torch.ones(()))
-        self._register("zero_point", torch.zeros(()), not symmetric)
+        self.register_buffer("observed", torch.ones(()))  # the scale that follows what is seen
+        self.learned = Magnitude() if self.trained else None
+        if self.trained and not symmetric:
+            self.register_parameter("zero_point", nn.Parameter(torch.zeros(())))
+        else:
+            self.register_buffer("zero_point", torch.zeros(()))
+
+    @property
+    def scale(self) -> Tensor:  # type: ignore[override]
+        """() float32, above zero; with a gradient where it is trained."""
+        return self.observed if self.learned is None else self.learned()
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize x (any shape)."""
@@ -90,7 +102,7 @@ class UniformActivations(ActivationQuantizer):
 
     def qparams(self) -> Tensor:
         zero_point = whole_zero_point(self.zero_point) if self.trained and not self.symmetric else self.zero_point
-        return torch.stack([self.scale.detach().abs().clamp_min(TINY), zero_point]).float()
+        return torch.stack([self.scale.detach().clamp_min(TINY), zero_point]).float()
 
     def _follow(self, now: Tensor) -> None:
         if not self.seen:
@@ -104,20 +116,15 @@ class UniformActivations(ActivationQuantizer):
 
     def _fit(self, ends: Tensor) -> None:
         scale, zero_point = qparams_of_range(ends[0], ends[1], self.low, self.high, self.symmetric)
-        self.scale.copy_(scale)
+        self.observed.copy_(scale)
+        if self.learned is not None:
+            self.learned.set(scale)
         self.zero_point.copy_(zero_point)
 
     def _learned(self, x: Tensor) -> Tensor:
-        scale = self.scale.abs().clamp_min(TINY)
         if self.symmetric:
-            return learned_step_size(x, scale, self.low, self.high)
-        return learned_offset(x, scale, self.zero_point, self.low, self.high)
-
-    def _register(self, name: str, value: Tensor, moves: bool = True) -> None:
-        if self.trained and moves:
-            self.register_parameter(name, nn.Parameter(value))
-        else:
-            self.register_buffer(name, value)
+            return learned_step_size(x, self.scale, self.low, self.high)
+        return learned_offset(x, self.scale, self.zero_point, self.low, self.high)
 
 
 def _method(range: ActivationRange, percentile: float) -> Method | None:
@@ -131,7 +138,7 @@ class FixedActivations(UniformActivations):
 
     def __init__(self, bits: int, bound: float = 1.0) -> None:
         super().__init__(bits)
-        self.scale.fill_(bound / self.high)
+        self.observed.fill_(bound / self.high)
 
     def observe(self, x: Tensor) -> None:
         """Nothing to learn."""

@@ -1,6 +1,7 @@
 """Codebook quantizers of weights: K = 2**bits levels where the weights are, each an int8 number times one scale."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from qstudy.quant.quantizers.codebook_kernels import HIGH, look_up, nearest_entr
 from qstudy.quant.quantizers.lloyd_max import lloyd_max
 
 CODEBOOK_WIDTHS = (2, 3, 4, 5, 6, 7)
+Levels = Literal["lloyd_max", "uniform"]
+"""Where a codebook's levels lie."""
+CLIPS = 64  # candidates for the last of uniform levels
 
 
 class CodebookWeights(WeightQuantizer):
-    """Lloyd-Max centroids of one weight matrix, each a multiple of its scale that int8 holds.
+    """Lloyd-Max centroids of one weight matrix, each a multiple of its scale that int8 holds; or uniform levels.
 
     Source: Zhen et al. 2022, arXiv 2206.15408 (S8BQAT).
     """
@@ -25,10 +29,10 @@ class CodebookWeights(WeightQuantizer):
     scale: Tensor
     """(1, 1) float32: the matrix's largest magnitude is 127 times this."""
 
-    def __init__(self, weight: Tensor, bits: int) -> None:
-        """Args: the matrix (rows, columns), on whose device the table lies; bits per weight, 2 to 7."""
+    def __init__(self, weight: Tensor, bits: int, levels: Levels = "lloyd_max") -> None:
+        """Args: the matrix (rows, columns), on whose device the table lies; bits per weight, 2 to 7; which levels."""
         super().__init__()
-        self.bits = bits
+        self.bits, self.place = bits, PLACES[levels]
         even = torch.linspace(-HIGH, HIGH, 2**bits, device=weight.device)  # until calibrated
         self.register_buffer("table", even.round().to(torch.int8))
         self.register_buffer("scale", torch.full((1, 1), 1 / HIGH, device=weight.device))
@@ -51,12 +55,36 @@ class CodebookWeights(WeightQuantizer):
 
     @torch.no_grad()
     def calibrate(self, weight: Tensor) -> None:
-        """Place the centroids by Lloyd-Max, and give every one an int8 number of its own."""
+        """Place the centroids, and give every one an int8 number of its own."""
         scale = (weight.detach().abs().amax().float() / HIGH).clamp_min(TINY)
-        centroids = lloyd_max(weight.double() / scale.double(), len(self.table)).numpy()
+        centroids = self.place(weight.double() / scale.double(), len(self.table)).numpy()
         table = distinct_integers(_with_spares(centroids, len(self.table)), HIGH)
         self.scale.fill_(float(scale))
         self.table.copy_(torch.from_numpy(table))
+
+
+def uniform_levels(values: Tensor, K: int) -> Tensor:
+    """K levels equally far apart, from -clip to clip: of `CLIPS` clips the one with the least squared error.
+
+    Args:
+        values: any shape, float64.
+        K: 2 or more.
+
+    Returns:
+        (K,) float64, ascending.
+    """
+    values = values.cpu()
+    clips = values.abs().amax().clamp_min(TINY) * torch.arange(1, CLIPS + 1, dtype=torch.float64) / CLIPS
+
+    def error(clip: Tensor) -> float:
+        width = 2 * clip / (K - 1)
+        nearest = ((values + clip) / width).round().clamp(0, K - 1) * width - clip
+        return float((nearest - values).square().sum())
+
+    return torch.linspace(-1, 1, K, dtype=torch.float64) * min(clips, key=error)
+
+
+PLACES: dict[Levels, Callable[[Tensor, int], Tensor]] = {"lloyd_max": lloyd_max, "uniform": uniform_levels}
 
 
 class _NearestEntry(torch.autograd.Function):

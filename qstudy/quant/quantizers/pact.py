@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.quant.quantizers.base import TINY, ActivationQuantizer, bounds, finite_extremes
+from qstudy.quant.quantizers.magnitude import Magnitude
 
 RATIOS = 41  # candidates for the first clip, from 0.1 to 1.0 of the largest value seen
 SAMPLE = 4096  # values of each calibration batch that the first clip is chosen on
@@ -28,14 +29,19 @@ class PactActivations(ActivationQuantizer):
         super().__init__()
         self.bits = bits
         self.low, self.high = bounds(bits)
-        self.alpha = nn.Parameter(torch.ones(()))
+        self.clip = Magnitude()
         self.register_buffer("zero_point", torch.zeros(()))
         self._seen: list[Tensor] = []
 
     @property
+    def alpha(self) -> Tensor:
+        """() float32, above zero."""
+        return self.clip()
+
+    @property
     def scale(self) -> Tensor:  # type: ignore[override]
         """() float32, what one level is worth; no gradient."""
-        return (self.alpha.detach().abs() / self.high).clamp_min(TINY)
+        return (self.alpha.detach() / self.high).clamp_min(TINY)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize x (any shape)."""
@@ -57,7 +63,7 @@ class PactActivations(ActivationQuantizer):
         clips = torch.linspace(0.1, 1.0, RATIOS, device=seen.device) * seen.abs().amax().clamp_min(TINY)
         scales = (clips / self.high)[:, None]
         errors = ((seen / scales).round().clamp(self.low, self.high) * scales - seen).square().mean(1)
-        self.alpha.copy_(clips[errors.argmin()])
+        self.clip.set(clips[errors.argmin()])
 
 
 def sample(x: Tensor) -> Tensor:
@@ -75,8 +81,8 @@ class _Pact(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha = ctx.saved_tensors
-        clipped = x.abs() >= alpha.abs()
-        grad_alpha = (grads[0] * x.sign() * clipped).sum() * alpha.sign()
+        clipped = x.abs() >= alpha
+        grad_alpha = (grads[0] * x.sign() * clipped).sum()
         return grads[0] * ~clipped, grad_alpha, None, None
 
 

@@ -3,10 +3,11 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.quant.quantizers.base import TINY, QuantizedMatrix, WeightQuantizer, bounds, integer_type
 from qstudy.quant.quantizers.blocks import columns_per_scale, from_blocks, to_blocks
+from qstudy.quant.quantizers.magnitude import Magnitude
 from qstudy.quant.rounding import largest, quantize_symmetric
 from qstudy.quant.straight_through import fake_quantize, learned_step_size
 
@@ -25,7 +26,6 @@ class UniformWeights(WeightQuantizer):
     """
 
     ratio: Tensor
-    learned: nn.Parameter
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class UniformWeights(WeightQuantizer):
         scales = len(to_blocks(weight, self.per_scale))
         self.register_buffer("ratio", weight.new_ones(scales, 1))  # the largest level's share of the maximum
         if range == "learned":
-            self.learned = nn.Parameter(weight.new_ones(scales, 1))
+            self.learned = Magnitude(scales, 1).to(weight.device)
 
     def scale(self, weight: Tensor) -> Tensor:
         """What one level is worth, one for each block of weights that share it, (scales, 1) float32."""
         if self.range == "learned":
-            return self.learned.abs().clamp_min(TINY)
+            return self.learned()
         return _max_scale(to_blocks(weight, self.per_scale), self.high) * self.ratio
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class UniformWeights(WeightQuantizer):
         elif self.range != "max":
             self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
         if self.range == "learned":
-            self.learned.copy_(unclipped * self.ratio)
+            self.learned.set(unclipped * self.ratio)
 
 
 def _max_scale(blocks: Tensor, high: int) -> Tensor:

@@ -1,0 +1,54 @@
+"""Native arithmetic whose activation scale is the largest magnitude of the row at hand."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.arithmetics.native import NativeArithmetic
+from qstudy.quant.bfloat16 import gradient_dtype
+from qstudy.quant.integer.accumulator import device_qparams
+from qstudy.quant.integer.by_row import by_row, integer_recurrence
+from qstudy.quant.packed.arithmetics import PackedArithmetic, PackedByRow
+
+
+class ByRowArithmetic(NativeArithmetic):
+    """`NativeArithmetic` of rows in units of their own largest magnitude; its input quantizer ends at 1.
+
+    An LSTM's hidden state lies in (-1, 1) and keeps that scale. Only for layers with matrices: in a product of
+    activations one operand's rows are frames, of which a stream does not yet know all.
+    """
+
+    @property
+    def packed(self) -> type[PackedArithmetic]:
+        return PackedByRow
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.repeated_linear(weight, bias)(x)
+
+    def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        if not self._quantizes_inputs:
+            return super().repeated_linear(weight, bias)
+        product = super().repeated_linear(weight, None)
+        return lambda x: by_row(x, bias, product)
+
+    def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
+        if not self._quantizes_inputs:
+            return super().block_diagonal_linear(x, weight, bias, windows)
+        x, product = windows(x), super().block_diagonal_linear
+        return by_row(x, bias, lambda rows: product(rows, weight, None), len(weight) // x.shape[-2])
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        if not self._quantizes_inputs or self.hidden is None:
+            return super().lstm(x, state, weights)
+        inputs, bias = self.linear(x.transpose(0, 1), weights[0], None), weights[2] + weights[3]
+        dtype = gradient_dtype(self.gradient, x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            return integer_recurrence(
+                inputs, state, self._codes(1, weights[1]), bias, device_qparams(self.hidden), dtype
+            )
+
+    @property
+    def _quantizes_inputs(self) -> bool:
+        return self.inputs is not None and self.inputs.fake_quant_enabled
