@@ -15,7 +15,7 @@ from qstudy.sweep.queue import Queue
 from qstudy.training.config import RunConfig
 from qstudy.training.record import RECORD_FILE, Record
 
-BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
+BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}, "track": False}
 GRID = {"policy": {"name": "ptq", "layers": {"*": {"weight": [8, 4, 3, 2]}}}}
 
 

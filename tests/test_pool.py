@@ -24,7 +24,7 @@ from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.trials import ATTEMPTS
 
-BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
+BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}, "track": False}
 HERE = Path(__file__).parent
 
 

@@ -25,7 +25,7 @@ from qstudy.training.config import RunConfig
 from qstudy.training.record import Record, read_records
 
 ROOT = Path(__file__).parents[1]
-BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}}
+BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}, "track": False}
 ENDED = {TrialState.COMPLETE, TrialState.PRUNED}
 
 

@@ -143,6 +143,7 @@ def _train(candidate: Candidate) -> list[Record]:
     records: list[Record] = []
     for folder, config in candidate.runs.items():
         records.append(_train_or_read(candidate, folder, config, [_dev_wer(record) for record in records]))
+        _note(candidate.trial, len(records) * config.schedule.steps, [_dev_wer(record) for record in records])
     return records
 
 
@@ -152,7 +153,7 @@ def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before
     if done.exists() and (record := read_record(done)).state == "complete":
         _finish_tracking(candidate, folder, config, record)
         return record
-    record = run(
+    return run(
         config,
         folder,
         name=folder.name,
@@ -162,8 +163,6 @@ def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before
         cost=candidate.price,
         report=lambda step, wer: _report(candidate.trial, config, step, [*before, wer]),
     )
-    _note(candidate.trial, (len(before) + 1) * config.schedule.steps, [*before, _dev_wer(record)])
-    return record
 
 
 def _report(trial: optuna.Trial, config: RunConfig, step: int, wers: Sequence[float]) -> None:

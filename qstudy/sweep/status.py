@@ -1,5 +1,6 @@
 """Where a study stands, from its storage alone: nothing is trained, built or changed, and torch is not needed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,10 @@ from qstudy.locks import is_held
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.summary import duration, pareto, sentence
-from qstudy.sweep.trials import OUTCOME, counts, dev_wer, is_trained
+from qstudy.sweep.trials import FAILED, FREE, OUTCOME, counts, dev_wer, is_trained
+
+ORDER = ("trained", "running", "interrupted", "waiting", "stopped", *FAILED, *FREE)
+"""Of outcomes and states, when they are told."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class Status:
     @property
     def outcomes(self) -> dict[str, int]:
         """How many trials came to which end, wait or run."""
-        names = [str(trial.user_attrs.get(OUTCOME, trial.state.name.lower())) for trial in self.trials]
-        dead = {"interrupted": len(self.dead)} if self.dead else {}
-        found = {name: names.count(name) for name in dict.fromkeys(names)} | dead
-        return {name: count - len(self.dead) * (name == "running") for name, count in found.items()}
+        kinds = Counter(str(trial.user_attrs.get(OUTCOME, trial.state.name.lower())) for trial in self.trials)
+        kinds["running"] -= len(self.dead)
+        kinds["interrupted"] += len(self.dead)
+        order = sorted(kinds, key=lambda kind: ORDER.index(kind) if kind in ORDER else len(ORDER))
+        return {kind: kinds[kind] for kind in order if kinds[kind]}
 
     @property
     def seconds_left(self) -> float | None:
@@ -122,7 +127,8 @@ def print_status(status: Status) -> None:
         print(f"  running: {one['run'] or 'trial {:04d}'.format(one['trial'])} for {one['seconds']:.0f} s{wer}")
     if status.trained:
         best = min(status.trained, key=dev_wer)
-        print(f"  best so far: {sentence(best)} ({best.user_attrs.get('bits', '')})")
+        bits = best.user_attrs.get("bits", "")
+        print(f"  best so far: {sentence(best)}{bits and f', {bits}'}")
     if status.done < status.wanted and not status.running:
         preparing = "A sweep makes what the trials share, or looks for candidates."
         print(f"  {preparing if status.at_work else 'Nobody works on it; `qstudy sweep` with its file goes on.'}")

@@ -93,8 +93,8 @@ def _row(trial: FrozenTrial) -> list[str]:
     test = f"{told['test_wer']:.2%}" if "test_wer" in told else ""
     latency = f"{told['latency_ms']:.3g}" if "latency_ms" in told else ""
     policy = str(told["run"]).split("-", 2)[2]
-    seeds = range(told.get("seed", 0), told.get("seed", 0) + told.get("seeds", 1))
-    seed = "–".join(str(one) for one in dict.fromkeys((seeds[0], seeds[-1])))
+    first, count = told.get("seed", ""), told.get("seeds", 1)
+    seed = f"{first}–{first + count - 1}" if count > 1 else str(first)
     return [
         str(trial.number),
         policy,
