@@ -61,8 +61,9 @@ def architectures(study: Study) -> Table | None:
     )
     caption = (
         f"Architectures on {study.described_split}. Δ: against the float control of the same architecture, trained as "
-        "long, with the 95 % interval of a paired bootstrap over utterances; not worse: by less than a tenth of the "
-        "control's rate, with Holm's correction over the table. MACs saved: of the encoder, counted while "
+        f"long, with the 95 % interval of a paired bootstrap over {study.resampled}; "
+        "not worse: by less than a tenth of the control's rate, with Holm's correction over the table. "
+        "MACs saved: of the encoder, counted while "
         "the packed model recognized this set. Training: seconds of the steps, on machines that did other work too. "
         f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}, with the measured shares."
     )
@@ -93,7 +94,7 @@ def word_errors(study: Study) -> Iterator[Picture]:
     axes.invert_yaxis()
     marks = [handle(policy, MARKS[policy]) for policy in policies]
     axes.legend(handles=marks, loc="upper left", bbox_to_anchor=(1, 1))
-    caption = f"Word error rates on {study.described_split}, with 95 % bootstrap intervals over utterances."
+    caption = f"Word error rates on {study.described_split}, with 95 % bootstrap intervals over {study.resampled}."
     if len(first):
         caption += (
             f" Shaded: up to {TOLERATED:g} times that of {FIRST} in float; the table says how long trainings took."
@@ -123,8 +124,9 @@ def against_control(study: Study) -> Iterator[Picture]:
     axes.invert_yaxis()
     caption = (
         f"Word error rate on {study.split} minus that of the float control of the same architecture, fine-tuned as "
-        "long, with the 95 % interval of a paired bootstrap over utterances; in brackets how many times smaller than "
-        "float. Shaded: a tenth of the control's rate; not worse is what ends within it."
+        f"long, with the 95 % interval of a paired bootstrap over {study.resampled}; "
+        "in brackets how many times smaller than float. Shaded: a tenth of the control's rate; "
+        "not worse is what ends within it."
     )
     yield Picture("against_control", "Quantized against the float control", caption, figure)
 

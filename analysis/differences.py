@@ -1,4 +1,9 @@
-"""Differences between settings: their size, and by a bootstrap how sure it is."""
+"""Differences between settings: their size, and by a bootstrap how sure it is.
+
+Drawn are utterances, or groups of them where records tell which share a speaker or recordings (`qstudy.bootstrap`).
+Of few groups little can be shown: five speakers who all agree may do so by chance, once in sixteen, whatever the
+utterances say.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.study import Study
+from qstudy.bootstrap import by_group, count_groups, widened
 
 DRAWS = 5000
 NORMAL = 1.96  # standard deviations to either end of a 95 % interval
@@ -39,24 +45,46 @@ class Difference:
 def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Difference:
     """The difference on the reported set between the mean of some runs and that of others.
 
-    Where all records tell the errors of every utterance, the distribution is a bootstrap over utterances, the same draw
-    for both (Bisani and Ney 2004): what is hard for both cancels out; and over seeds, where there are several. Else it
-    is made of the ends of both intervals, which is wider than need be.
+    Where all records tell the errors of every utterance, the distribution is a bootstrap over utterances, or groups of
+    them, the same draw for both (Bisani and Ney 2004): what is hard for both cancels out; and over seeds, where there
+    are several. Else it is made of the ends of both intervals, which is wider than need be.
     """
     value = runs.wer.mean() - others.wer.mean()
     mine, theirs = ([study.errors_of(run) for run in some.run] for some in (runs, others))
-    words = mine[0].words.to_numpy()
+    words = mine[0].words.to_numpy(np.float32)
     if not len(words) or not all(np.array_equal(words, one.words) for one in [*mine, *theirs]):
         ends = runs.low.mean() - others.high.mean(), runs.high.mean() - others.low.mean()
         return Difference(value, _between(value, *ends))
+    groups = _groups([*mine, *theirs])
+    number = count_groups(groups)
     errors, rivals = (np.stack([one.errors.to_numpy(np.float32) for one in some]) for some in (mine, theirs))
-    weights = _draws(len(words))
-    total = np.maximum(weights @ words.astype(np.float32), 1)
-    if list(runs.seed) == list(others.seed):
-        drawn = _over_seeds((errors - rivals) @ weights.T, 1)
-    else:
-        drawn = _over_seeds(errors @ weights.T, 1) - _over_seeds(rivals @ weights.T, 2)
-    return Difference(value, drawn / total, len(words))
+    if number:
+        errors, rivals, words = (by_group(counts, groups) for counts in (errors, rivals, words))
+    drawn = _drawn(errors, rivals, words, list(runs.seed) == list(others.seed))
+    return Difference(value, widened(drawn, value, number) if number else drawn, len(mine[0]))
+
+
+def _groups(runs: list[pd.DataFrame]) -> NDArray[np.integer]:
+    """(N,) the group of each utterance, as those records have it that tell any; one for all if they do not agree."""
+    told = [found for one in runs if (found := one.group.to_numpy()).min() >= 0]
+    agreed = told and all(np.array_equal(told[0], each) for each in told)
+    return told[0] if agreed else np.zeros(len(runs[0]), np.int8)
+
+
+def _drawn(errors: Rates, rivals: Rates, words: Rates, paired: bool) -> Rates:
+    """(DRAWS,) differences of rates.
+
+    Args:
+        errors: (S, N) of each seed and utterance, or group of them.
+        rivals: (S', N) those that are subtracted.
+        words: (N,).
+        paired: whether the seeds of both are the same.
+    """
+    weights = _draws(words.shape[-1])
+    total = np.maximum(weights @ words, 1)
+    if paired:
+        return _over_seeds((errors - rivals) @ weights.T, 1) / total
+    return (_over_seeds(errors @ weights.T, 1) - _over_seeds(rivals @ weights.T, 2)) / total
 
 
 def same_seeds(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -66,7 +66,7 @@ WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name
 NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model_wer", "train_seconds")
 TEXTS = ("reason", "command", "commit", "created")
 COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
-EDITS = ("errors", "words")
+EDITS = ("errors", "words", "group")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Frames:
     """One row per run and layer: study, run, layer, kind, parameters, bytes; and weight, activation (bits), quantizer,
     granularity, placement where the layer is quantizable."""
     errors: pd.DataFrame
-    """One row per run, set and utterance: study, run, set, utterance (from 0), errors, words (of the reference)."""
+    """One row per run, set and utterance: study, run, set, utterance (from 0), errors, words (of the reference), group
+    (the number of what it shares with others, a speaker or recordings; -1: the record tells of none)."""
     samples: pd.DataFrame
     """One row per run and sample transcript: study, run, reference, hypothesis."""
     problems: tuple[Problem, ...]
@@ -131,7 +132,7 @@ class _Run(NamedTuple):
     """Flat."""
     layers: list[dict[str, Any]]
     errors: list[tuple[Any, ...]]
-    """(set, errors, words) by utterance."""
+    """(set, errors, words, group) by utterance."""
     samples: list[tuple[str, str]]
 
 
@@ -184,9 +185,16 @@ def _run(record: Record, content: bytes) -> _Run:
         _row(record, content),
         flat(record.config),
         _layers(record),
-        [(name, *(_counts(edits[key]) for key in EDITS)) for name, edits in errors.items()],
+        [(name, *_edits(edits)) for name, edits in errors.items()],
         [(intern(str(one.get("reference", ""))), intern(str(one.get("hypothesis", "")))) for one in samples],
     )
+
+
+def _edits(edits: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors, words and group of every utterance."""
+    words = _counts(edits["words"])
+    groups = _counts(edits["groups"]) if "groups" in edits else np.full(len(words), -1, np.int8)
+    return _counts(edits["errors"]), words, groups
 
 
 def _counts(text: str) -> np.ndarray:

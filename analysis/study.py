@@ -112,8 +112,16 @@ class Study:
         counts = [(known[f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
         return f"{self.split} ({', '.join(counted(int(count), noun) for count, noun in counts if count > 0)})"
 
+    @cached_property
+    def resampled(self) -> str:
+        """What a bootstrap on the reported set draws: `utterances`, or `50 groups of utterances that share ...`."""
+        told = self.errors[(self.errors.set == self.split) & (self.errors.group >= 0)]
+        numbers = sorted(set(told.groupby("run", observed=True).group.nunique()) - {1})
+        shared = "groups of utterances that share a speaker or recordings"
+        return f"{' or '.join(map(str, numbers))} {shared}" if numbers else "utterances"
+
     def errors_of(self, run: str) -> pd.DataFrame:
-        """Errors and words of a run on the reported set, by utterance; empty if its record has none."""
+        """Errors, words and group of a run on the reported set, by utterance; empty if its record has none."""
         return self.errors[(self.errors.run == run) & (self.errors.set == self.split)]
 
 

@@ -78,6 +78,55 @@ def test_without_errors_by_utterance_intervals_have_to_lie_apart() -> None:
     )
 
 
+def grouped(one: dict[str, Any], groups: list[int] | None) -> dict[str, Any]:
+    if groups:
+        one["utterances"]["test"]["groups"] = " ".join(map(str, groups))
+    return one
+
+
+def test_groups_are_drawn_where_records_tell_of_them() -> None:
+    """Of ten speakers one tells the runs apart in all of his utterances: nobody knows whether the next one does."""
+    words, speakers = [4] * 200, [number % 10 for number in range(200)]
+    worse = [2 if speaker == 3 else 0 for speaker in speakers]
+    gaps, drawn = {}, {}
+    runs = list(zip("ab", (worse, [0] * 200), strict=True))
+    for name, groups in {"none": (None, None), "both": (speakers,) * 2, "one": (None, speakers)}.items():
+        told = zip(runs, groups, strict=True)
+        records = [grouped(record(run, errors, words), own) for (run, errors), own in told]
+        study, mine, theirs = pair(*records)
+        gaps[name], drawn[name] = difference(study, mine, theirs), study.resampled
+    assert gaps["none"].low > 0
+    assert gaps["both"].low <= 0 < gaps["none"].high < gaps["both"].high
+    assert np.array_equal(gaps["both"].draws, gaps["one"].draws)
+    assert drawn["none"] == "utterances"
+    assert drawn["both"] == drawn["one"] == "10 groups of utterances that share a speaker or recordings"
+    assert [one.word for one in verdicts([gaps["none"]], [0.0])] == [REFUTED]
+    assert [one.word for one in verdicts([gaps["both"]], [0.0])] == [OPEN]
+
+
+@pytest.mark.parametrize("groups", [([0] * 40, [0] * 40), ([0, 1] * 20, [0] * 20 + [1] * 20)], ids=["one", "differ"])
+def test_without_groups_to_draw_utterances_are_drawn(groups: tuple[list[int], list[int]]) -> None:
+    dice = np.random.default_rng(2)
+    errors = [dice.integers(0, 3, 40).tolist() for _ in "ab"]
+    plain = [record(run, some, [3] * 40) for run, some in zip("ab", errors, strict=True)]
+    told = [grouped(record(run, some, [3] * 40), own) for run, some, own in zip("ab", errors, groups, strict=True)]
+    assert np.array_equal(difference(*pair(*plain)).draws, difference(*pair(*told)).draws)
+
+
+def test_five_speakers_are_not_five_hundred_utterances() -> None:
+    """Of runs that are equal but for what each does to a speaker: how often one is told to be better than the other."""
+    words, speakers, dice = [4] * 100, [number % 5 for number in range(100)], np.random.default_rng(6)
+    wrong = {"utterances": 0, "speakers": 0}
+    for _ in range(20):
+        errors = [dice.integers(0, 5, 5)[speakers].tolist() for _ in "ab"]
+        plain = [record(run, some, words) for run, some in zip("ab", errors, strict=True)]
+        wrong["utterances"] += verdicts([difference(*pair(*plain))], [0.0])[0].word != OPEN
+        told = [grouped(one, speakers) for one in plain]
+        wrong["speakers"] += verdicts([difference(*pair(*told))], [0.0])[0].word != OPEN
+    assert wrong["utterances"] > 10
+    assert wrong["speakers"] < 4
+
+
 def test_luck_of_seeds_is_in_the_interval() -> None:
     """Settings that are equal on average, but not seed by seed."""
     words = [5] * 40

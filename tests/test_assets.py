@@ -1,13 +1,17 @@
 """What a run reads: a corpus that is made on first use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import run_config
 
+from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import UserError
 from qstudy.training.assets import make_corpus
 from qstudy.training.config import config_from_dict
+from qstudy.training.run import run
 
 
 def test_a_corpus_is_made_once_and_says_nothing_of_what_to_do_next(
@@ -71,3 +75,23 @@ def test_a_corpus_whose_making_was_stopped_at_its_end_is_made_again(tmp_path: Pa
     (tmp_path / "train.jsonl").write_text("{}")
     make_corpus(config)
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 4
+
+
+def test_speakers_and_groups_are_in_the_record_and_in_its_intervals(corpus: Path, tmp_path: Path) -> None:
+    """Three sets of the same six utterances: without speakers, by two of them, and with groups in the manifest."""
+    lines = [replace(item, speaker=None) for item in read_manifest(corpus / "test.jsonl")]
+    speakers = [replace(item, speaker="ab"[number % 2]) for number, item in enumerate(lines)]
+    groups = [replace(item, group=f"room {number // 2}") for number, item in enumerate(speakers)]
+    sets = {"nobody": lines, "speakers": speakers, "groups": groups}
+    for name, items in sets.items():
+        write_manifest(tmp_path / f"{name}.jsonl", items)
+    test = {name: str(tmp_path / f"{name}.jsonl") for name in sets}
+    data = {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl"), "test": test}
+    config = run_config(corpus, tmp_path, data=data, training={"steps": 2, "batch_size": 4, "precision": "32-true"})
+    record = run(config, tmp_path / "run", name="made")
+    told = {name: edits.get("groups") for name, edits in (record.utterances or {}).items() if name != "dev"}
+    assert told == {"nobody": None, "speakers": "0 1 0 1 0 1", "groups": "0 0 1 1 2 2"}
+    assert record.metrics is not None
+    ends = {name: (record.metrics[name]["wer_low"], record.metrics[name]["wer_high"]) for name in sets}
+    assert len(set(ends.values())) == 3 or all(low == high for low, high in ends.values())
+    assert len({record.metrics[name]["wer"] for name in sets}) == 1

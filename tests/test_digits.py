@@ -99,8 +99,8 @@ def test_unheard_speakers_are_only_in_their_own_manifest(dataset, tmp_path):
 
 def test_all_recordings_of_unheard_speakers_in_groups_that_share_none(dataset, tmp_path):
     """Seven groups: changing the recordings of one changes the sound of its strings, and of no other."""
-    given = {**SIZES, "test": 210, "unheard": ["bob"]}
-    digits(dataset, tmp_path / "plain", **given, unheard_all=True)
+    given = {**SIZES, "test": 210, "unheard": ["bob"], "unheard_all": True}
+    digits(dataset, tmp_path / "plain", **given, takes=True)
     utterances = checked(tmp_path / "plain" / "unheard.jsonl")
     assert [item.group for item in utterances] == [f"bob-{number % 7}" for number in range(210)]
     groups = defaultdict(set)
@@ -109,17 +109,29 @@ def test_all_recordings_of_unheard_speakers_in_groups_that_share_none(dataset, t
     assert all(said == set(WORDS) for said in groups.values())  # so that all 70 recordings are there
     for index in (0, 6):
         other = copy_with(dataset, tmp_path / f"root{index}", lambda number, index=index: number == index)
-        digits(other, tmp_path / f"out{index}", **given, unheard_all=True)
+        digits(other, tmp_path / f"out{index}", **given, takes=True)
         plain, changed = sounds(tmp_path / "plain", "unheard"), sounds(tmp_path / f"out{index}", "unheard")
         differs = {item.group for item, one, two in zip(utterances, plain, changed, strict=True) if one != two}
         assert differs == {f"bob-{index}"}
         assert sum(one != two for one, two in zip(plain, changed, strict=True)) == 30
-    digits(dataset, tmp_path / "few", **given)
-    assert {item.group for item in read_manifest(tmp_path / "few" / "unheard.jsonl")} == {None}
+    assert {item.group for item in checked(tmp_path / "plain" / "test.jsonl")} == {"anna-0", "anna-1", "anna-2"}
+    digits(dataset, tmp_path / "any", **given)
+    assert {item.group for item in read_manifest(tmp_path / "any" / "unheard.jsonl")} == {None}
+    assert sounds(tmp_path / "any", "train") == sounds(tmp_path / "plain", "train")
+    with pytest.raises(UserError, match="takes False there, True here"):
+        require_recipe(tmp_path / "any", {"corpus": "digits", "takes": True})
+
+
+def test_recordings_of_unheard_speakers_are_five_of_each_digit_or_all(dataset, tmp_path):
+    given = {**SIZES, "test": 70, "unheard": ["bob"]}
+    last = copy_with(dataset, tmp_path / "root", lambda index: index == 6)
+    for every in (False, True):
+        for name, root in (("plain", dataset), ("last", last)):
+            digits(root, tmp_path / f"{name}{every}", **given, unheard_all=every)
+        plain, changed = (sounds(tmp_path / f"{name}{every}", "unheard") for name in ("plain", "last"))
+        assert sum(one != two for one, two in zip(plain, changed, strict=True)) > 20 if every else plain == changed
     for split in SIZES:
-        assert sounds(tmp_path / "few", split) == sounds(tmp_path / "plain", split)
-    with pytest.raises(UserError, match="unheard_all False there, True here"):
-        require_recipe(tmp_path / "few", {"corpus": "digits", "unheard_all": True})
+        assert sounds(tmp_path / "plainTrue", split) == sounds(tmp_path / "plainFalse", split)
 
 
 def test_numbers_are_said_in_dev_and_test_alone(dataset, tmp_path, capsys):

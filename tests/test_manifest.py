@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qstudy.data.manifest import Utterance, identity, manifest_lines, read_manifest, stamps, write_manifest
+from qstudy.data.manifest import Utterance, groups_of, identity, manifest_lines, read_manifest, stamps, write_manifest
 from qstudy.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -30,6 +30,24 @@ def test_round_trip(tmp_path):
         (u.audio, u.duration, u.text, u.speaker) for u in utterances
     ]
     assert [u.source for u in back] == [f"{path}:1", f"{path}:2"]
+
+
+def test_groups_are_those_named_else_speakers(tmp_path):
+    path = tmp_path / "m.jsonl"
+
+    def groups(*names, lines=None):
+        sound = tmp_path / "a.wav"
+        write_manifest(path, [Utterance(sound, 1.0, "one", speaker, group=group) for speaker, group in names])
+        return groups_of(path, lines or range(1, len(names) + 1))
+
+    assert groups(("anna", None), ("bob", None), ("anna", None)) == [0, 1, 0]
+    assert groups(("anna", "x"), ("bob", "y"), ("carl", "x"), (None, "y"), ("y", None)) == [0, 1, 0, 1, 1]
+    assert groups(("anna", None), ("bob", None), ("bob", None), lines=[2, 3]) == [0, 0]
+    assert groups(("anna", None), ("bob", None)) is None  # nothing is shared
+    assert groups(("anna", None), (None, None), ("anna", None)) is None
+    assert groups((None, "x"), (None, "x")) == [0, 0]
+    with pytest.raises(UserError, match="has no utterance in line 4 any more"):
+        groups(("anna", None), ("anna", None), lines=[1, 4])
 
 
 def test_paths_survive_a_linked_folder(tmp_path):
@@ -70,6 +88,7 @@ def test_text_is_lower_case_words_and_lines_may_come_from_windows(tmp_path):
         (json.dumps({**GOOD, "text": list(range(99999))}), "..."),
         (json.dumps({**GOOD, "audio_filepath": "a\0.wav"}), "audio_filepath holds the control character"),
         (json.dumps({**GOOD, "speaker": ["anna"]}), "speaker must be a name"),
+        (json.dumps({**GOOD, "group": 1.5}), "group must be a name"),
         ('{"text": "one", "text": "two"}', "the key 'text' comes twice"),
         ("[" * 100_000, "nested"),
         ('{"duration": ' + 5000 * "9" + "}", "not valid JSON"),

@@ -138,6 +138,22 @@ def test_the_readmes_table_is_what_the_command_prints(capsys: pytest.CaptureFixt
     assert printed in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("preset", "hidden", "parameters"),
+    [
+        ("lstm-small", 100, "289,693"),
+        ("lstm-small", 152, "592,333"),
+        ("lstm-small", 208, "1,039,213"),
+        ("lstm", 400, "3,997,869"),
+    ],
+)
+def test_the_readmes_sizes_between_presets(preset: str, hidden: int, parameters: str) -> None:
+    with torch.device("meta"):
+        model = RNNT(ModelConfig(preset=preset, encoder={"hidden": hidden}), FeatureSettings(), TOKENIZER.size)
+    assert f"{sum(shape.parameters for shape in model.shapes()):,}" == parameters
+    assert parameters in " ".join((ROOT / "README.md").read_text().split())
+
+
 def test_the_command_prints_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     main(["presets", "--json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -94,6 +94,11 @@ def test_unknown_fields_are_ignored() -> None:
         ({"baseline": {"wer": "low"}}, "baseline.wer: 'low'"),
         ({"baseline": {"latency": 3}}, "baseline.latency: 3 should be a mapping"),
         ({"baseline": {"utterances": {"dev": {"errors": "-1", "words": "2"}}}}, "baseline.utterances.dev: a mapping n"),
+        (
+            {"utterances": {"dev": {"errors": "1", "words": "2", "groups": "0 1"}}},
+            "utterances.dev: a mapping needs `gr",
+        ),
+        ({"utterances": {"dev": {"errors": "1", "words": "2", "groups": "-1"}}}, "utterances.dev: a mapping needs `gr"),
         ({"utterances": {"dev": {"errors": "1 2", "words": "2"}}}, "utterances.dev: a mapping has 2 errors, but 1 w"),
         ({"seed": [1]}, "seed: a list should be a valid integer"),
         ({"seed": 1.5}, "seed: 1.5 should be a valid integer"),

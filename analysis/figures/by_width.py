@@ -62,8 +62,9 @@ def _panel(axes: Axes, inside: pd.DataFrame, others: pd.DataFrame, widths: list[
 def _caption(study: Study) -> str:
     text = (
         f"Word error rate on {study.split} against bits per weight, for runs that quantize every layer alike. "
-        "Whiskers: 95 % bootstrap interval over utterances. Where several settings share a width, the line goes "
-        "through the one in the middle and the others are small and hollow."
+        f"Whiskers: 95 % bootstrap interval over {study.resampled}. "
+        "Where several settings share a width, the line goes through the one in the middle and the others are small "
+        "and hollow."
     )
     if study.references.empty:
         return text

@@ -112,7 +112,7 @@ def _caption(shown: Points) -> str:
         parts.append(f"Points (of files and in print) are means over up to {seeds:.0f} seeds.")
     if shown.trials.low.notna().any():
         few = " of runs on the front" * (not shown.few)
-        parts.append(f"Whiskers: 95 % bootstrap interval over utterances{few}.")
+        parts.append(f"Whiskers: 95 % bootstrap interval over {shown.study.resampled}{few}.")
     if cost.budget is not None:
         where = "Dashed" if shown.budget else "Far to the right"
         parts.append(f"{where}: the budget of {cost.words(cost.budget)}.")

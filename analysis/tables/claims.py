@@ -20,7 +20,7 @@ FEW = (4, 3, 2)  # weight bits at which training is held against rounding
 MOST = 8  # weight bits up to which somebody might lose something
 CAPTION = (
     "Δ: WER minus that of what it is held against, in percentage points (of the packed against the training model: the "
-    "largest over all widths), with the 95 % interval of a bootstrap over utterances, and over seeds where there are "
+    "largest over all widths), with the 95 % interval of a bootstrap over {drawn}, and over seeds where there are "
     "several, in which both runs get the same draw (where records lack errors by utterance: made of both runs' "
     f"intervals, hence wider). Not worse: by less than {MARGIN_TEXT} of the float rate, a margin stated beforehand. A "
     "claim is shown, or refuted, where the bootstrap lies on one side, with Holm's correction over all rows: the "
@@ -117,9 +117,11 @@ def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
     frame = pd.concat(parts, axis=1, sort=False).reset_index()
     if frame.empty:
         return None
+    drawn = " or ".join(dict.fromkeys(study.resampled for _, study in studies))
     frame = frame.sort_values("claim", key=lambda found: found.map(list(found.unique()).index), kind="stable")
     columns = [column for prefix in prefixes for column in _columns(prefix)]
-    return Table("claims", "Claims", CAPTION, frame, (Column("claim", "Claim"), Column("method", "Method"), *columns))
+    columns = [Column("claim", "Claim"), Column("method", "Method"), *columns]
+    return Table("claims", "Claims", CAPTION.format(drawn=drawn), frame, tuple(columns))
 
 
 def _columns(prefix: str) -> list[Column]:

@@ -74,7 +74,7 @@ def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
 
 
 def interval(low: float, high: float, spread: float, seeds: float) -> str:
-    """The interval of a rate over utterances; of several seeds their spread."""
+    """The interval of a rate; of several seeds their spread."""
     if seeds > 1:
         return f"± {percent(spread)} ({seeds:.0f} seeds)"
     return "" if pd.isna(low) or pd.isna(high) else f"[{percent(low)}, {percent(high)}]"

@@ -37,6 +37,7 @@ def evaluate(
         trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
     from qstudy.data.feature_set import FeatureSet
+    from qstudy.data.manifest import groups_of
     from qstudy.named import trusting
     from qstudy.recognize.build import build_decoder
     from qstudy.training.conclude import recognize, score
@@ -52,7 +53,7 @@ def evaluate(
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")
     texts, seconds = recognize(recognizer.model, features, recognizer.tokenizer, manifest.name, decoder)
-    scores = score(features, texts, seconds)
+    scores = score(features, texts, seconds, groups_of(manifest, features.lines.tolist()))
     if hypotheses is not None:
         pairs = zip(features.texts, texts, strict=True)
         lines = [json_format.dumps({"reference": r, "hypothesis": h}, ensure_ascii=False) for r, h in pairs]

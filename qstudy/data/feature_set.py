@@ -42,6 +42,7 @@ class FeatureSet:
         self.texts: Sequence[str] = Texts(store.index, "texts", items)
         self.labels: Sequence[list[int]] = Integers(labels, "labels")
         self.lengths: np.ndarray = store.index["lengths"][items]  # (items,) int64, frames
+        self.lines: np.ndarray = store.index["lines"][items]  # (items,) int64, of the manifest, from 1 on
         self.sums: np.ndarray = labels["sums"]  # (bins,) int64, of all stored features
         self.squares: np.ndarray = labels["squares"]
         self._starts = (store.index["lengths"].cumsum() - store.index["lengths"])[items]

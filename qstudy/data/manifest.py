@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qstudy.bootstrap import numbered
 from qstudy.errors import UserError
 from qstudy.files import content_hash, parse_json, write_text
 
@@ -104,6 +105,29 @@ def identity(path: Path) -> str:
     lines = manifest_lines(path)
     sizes = stamps(path, lines)[:, 0].tolist()
     return content_hash([line.text for line in lines], sizes)
+
+
+def groups_of(path: Path, numbers: Sequence[int]) -> list[int] | None:
+    """The number of each utterance's group, from 0 on; where the manifest names none, its speaker is the group.
+
+    Args:
+        path: the manifest.
+        numbers: its lines that are asked for, from 1 on.
+
+    Returns:
+        None unless groups or speakers are named for all of these lines, and some of them share one.
+
+    Raises:
+        UserError: as `read_manifest`, or the manifest has lost a line.
+    """
+    lines = {line.number: line for line in manifest_lines(path)}
+    if missing := set(numbers) - lines.keys():
+        raise UserError(
+            f"{path} has no utterance in line {min(missing)} any more; start anew with the manifest as it is."
+        )
+    utterances = [parse_line(lines[number], path) for number in numbers]
+    names = [item.group or item.speaker or "" for item in utterances]
+    return numbered(names) if all(names) and len(set(names)) < len(names) else None
 
 
 def parse_line(line: Line, manifest: Path) -> Utterance:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import jiwer
 import numpy as np
 
+from qstudy.bootstrap import by_group, count_groups, widened
+
 _BLOCK = 4_000_000  # resampled utterances held at a time: 32 MB
 
 
@@ -56,17 +58,23 @@ def utterance_errors(references: Sequence[str], hypotheses: Sequence[str]) -> tu
 
 
 def bootstrap_interval(
-    references: Sequence[str], hypotheses: Sequence[str], seed: int = 0, samples: int = 1000
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    seed: int = 0,
+    samples: int = 1000,
+    groups: Sequence[int] | None = None,
 ) -> tuple[float, float]:
-    """The 95 % interval of the word error rate, by drawing utterances again with replacement.
+    """The 95 % interval of the word error rate, by drawing utterances, or groups of them, again with replacement.
 
-    Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
+    Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation"; of groups:
+    `qstudy.bootstrap`.
 
     Args:
         references: what was said, one text per utterance.
         hypotheses: what was recognized.
         seed: of the draws; equal seeds, equal interval.
         samples: number of draws of the whole set, at least 1.
+        groups: number of each utterance's group, from 0 on; None, or a single one: utterances are drawn.
 
     Returns:
         The 2.5 and 97.5 percentiles, fractions; (0, 0) without utterances.
@@ -76,17 +84,25 @@ def bootstrap_interval(
     """
     if samples < 1:
         raise ValueError(f"samples is {samples}, but must be at least 1.")
-    errors, words = (np.array(counts, dtype=np.float64) for counts in utterance_errors(references, hypotheses))
-    count = len(words)
-    if not count:
+    counts = np.array(utterance_errors(references, hypotheses), dtype=np.float64)  # (2, N)
+    if not counts.size:
         return 0.0, 0.0
-    generator = np.random.default_rng(seed)
-    rates = []
+    number = count_groups(groups)
+    errors, words = by_group(counts, np.array(groups)) if number else counts
+    drawn = _rates(errors, words, seed, samples)
+    if number:
+        drawn = widened(drawn, errors.sum() / max(words.sum(), 1), number).clip(0)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _rates(errors: np.ndarray, words: np.ndarray, seed: int, samples: int) -> np.ndarray:
+    """(samples,) error rates of sets drawn with replacement from (N,) utterances or groups."""
+    count, generator, rates = len(words), np.random.default_rng(seed), []
     for size in _blocks(samples, max(1, _BLOCK // count)):
         drawn = generator.integers(count, size=(size, count))
         rates.append(errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1))
-    low, high = np.percentile(np.concatenate(rates), [2.5, 97.5])
-    return float(low), float(high)
+    return np.concatenate(rates)
 
 
 def _paired(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ import inspect
 import io
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from qstudy.data.corpora import CORPORA
 from qstudy.data.corpora.corpus import is_unfinished, require_recipe
 from qstudy.data.feature_set import FeatureSet
-from qstudy.data.manifest import read_manifest
+from qstudy.data.manifest import groups_of, read_manifest
 from qstudy.data.tokenizer import CharTokenizer, Labels, SentencePieceTokenizer, Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError
 from qstudy.fields import checked
@@ -32,6 +32,8 @@ class Assets:
     train: FeatureSet
     dev: FeatureSet
     test: dict[str, FeatureSet]
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    """Of the sets below: the group of each utterance, where utterances share speakers or recordings."""
 
     @property
     def evaluated(self) -> dict[str, FeatureSet]:
@@ -53,7 +55,10 @@ def open_assets(config: RunConfig) -> Assets:
         return FeatureSet.open(Path(manifest), config.features, tokenizer, cache, config.data.skip_broken)
 
     test = {name: open_set(manifest) for name, manifest in config.data.test.items()}
-    return Assets(tokenizer, open_set(config.data.train), open_set(config.data.dev), test)
+    assets = Assets(tokenizer, open_set(config.data.train), open_set(config.data.dev), test)
+    manifests = {"dev": config.data.dev, **config.data.test}
+    found = {name: groups_of(Path(manifests[name]), each.lines.tolist()) for name, each in assets.evaluated.items()}
+    return replace(assets, groups={name: groups for name, groups in found.items() if groups})
 
 
 def make_corpus(config: RunConfig) -> None:

@@ -61,10 +61,13 @@ def recognize(
     return texts, time.perf_counter() - begin
 
 
-def score(features: FeatureSet, hypotheses: list[str], seconds: float) -> dict[str, Any]:
-    """Error rates (fractions) with their counts and 95 % interval, and the real-time factor, JSON-able."""
+def score(
+    features: FeatureSet, hypotheses: list[str], seconds: float, groups: list[int] | None = None
+) -> dict[str, Any]:
+    """Error rates (fractions) with their counts and 95 % interval, and the real-time factor, JSON-able; the interval is
+    that of `groups` (a number for each utterance), if there are any."""
     words = word_errors(features.texts, hypotheses)
-    low, high = bootstrap_interval(features.texts, hypotheses)
+    low, high = bootstrap_interval(features.texts, hypotheses, groups=groups)
     return {
         "wer": words.rate,
         "wer_low": low,
@@ -79,14 +82,15 @@ def score(features: FeatureSet, hypotheses: list[str], seconds: float) -> dict[s
     }
 
 
-def by_utterance(features: FeatureSet, hypotheses: list[str]) -> dict[str, str]:
-    """Word `errors` and reference `words` of every utterance, in the set's order, as text (`0 0 2 1`).
+def by_utterance(features: FeatureSet, hypotheses: list[str], groups: list[int] | None = None) -> dict[str, str]:
+    """Word `errors` and reference `words` of every utterance, in the set's order, as text (`0 0 2 1`), and its group.
 
     With these two runs can be compared utterance by utterance; as text, because indented JSON gives every entry of a
     list its own line.
     """
     errors, words = utterance_errors(features.texts, hypotheses)
-    return {"errors": " ".join(map(str, errors)), "words": " ".join(map(str, words))}
+    counts = {"errors": errors, "words": words} | ({"groups": groups} if groups else {})
+    return {name: " ".join(map(str, numbers)) for name, numbers in counts.items()}
 
 
 def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, Any]:
@@ -97,10 +101,11 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
     for name, features in assets.evaluated.items():
         loaded.encoder.reset_usage()
         texts, seconds = recognize(loaded, features, assets.tokenizer, name)
-        metrics[name] = score(features, texts, seconds)
+        groups = assets.groups.get(name)
+        metrics[name] = score(features, texts, seconds, groups)
         if (usage := loaded.encoder.usage()) is not None:
             counted[name] = usage
-        edits[name] = by_utterance(features, texts)
+        edits[name] = by_utterance(features, texts, groups)
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
         samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
     texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
@@ -120,10 +125,11 @@ def score_first_pass(recognizer: Recognizer, assets: Assets) -> dict[str, Any] |
     if recognizer.model.encoder.first_pass is None:
         return None
     recognizer.decode_from("first")
-    return {
-        name: score(features, *recognize(recognizer.model, features, assets.tokenizer, f"{name}, first pass"))
-        for name, features in assets.evaluated.items()
-    }
+    found = {}
+    for name, features in assets.evaluated.items():
+        texts, seconds = recognize(recognizer.model, features, assets.tokenizer, f"{name}, first pass")
+        found[name] = score(features, texts, seconds, assets.groups.get(name))
+    return found
 
 
 def measure_backlog(

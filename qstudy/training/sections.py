@@ -47,6 +47,9 @@ def _utterances(value: "Utterances") -> "Utterances":
         )
     if errors.count(" ") != words.count(" "):
         raise ValueError(f"has {errors.count(' ') + 1} errors, but {words.count(' ') + 1} words")
+    groups = value.get("groups", words)
+    if not _COUNTS.fullmatch(groups) or groups.count(" ") != words.count(" "):
+        raise ValueError(f"needs `groups`, a whole number for each of its {words.count(' ') + 1} utterances")
     return value
 
 
@@ -122,10 +125,12 @@ class Scores(TypedDict, total=False):
 
 
 class Utterances(TypedDict, total=False):
-    """Word errors and reference words of every utterance of a set, as text: `0 2 1`."""
+    """Word errors and reference words of every utterance of a set, as text: `0 2 1`; and the number of its group, where
+    utterances share speakers or recordings."""
 
     errors: str
     words: str
+    groups: str
 
 
 Edits = dict[Label, Annotated[Utterances, AfterValidator(_utterances)]]

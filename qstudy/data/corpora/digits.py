@@ -8,11 +8,14 @@ A string has one speaker, 3 to 7 digits, random gaps and gain. Training strings 
 or numbers as people say them (`numbers`): a shift that language models are there for. Dev and test stay close to the
 recordings; training strings vary far more, so that few speakers train for many:
 
-Unheard speakers, for leaving one out, have strings of their own: of their recordings 0-4, or of all. Of all: a string
-takes one recording of each digit, the next string the next, and so on in turn, so that all are used alike (where there
-are 500 strings of 500 recordings, two or three not at all). Strings then share recordings within small groups alone:
-those of a speaker's tenth recordings of all digits; the manifest names them, for a bootstrap that draws groups. Strings
-of other splits take any recordings of their speaker in the split: what they share is the speaker.
+Unheard speakers, for leaving one out, have strings of their own: of their recordings 0-4, or of all.
+
+Strings of a speaker share recordings, so that their errors are alike, and a bootstrap must not draw them one by one.
+They take any recordings that their speaker has in the split: all are connected, and the group is the speaker. Five
+speakers are few to draw from. With `takes`, strings that are not for training take one recording of each digit, a
+speaker's next string the next, and so on in turn: recordings are used alike (of 500, in 500 strings, two or three not
+at all), and strings share them within small groups alone, say those of a speaker's second recordings of all digits.
+The manifest names these groups: three per speaker in test, fifty of a speaker all of whose recordings are used.
 
 | | dev, test | train |
 |---|---|---|
@@ -85,6 +88,7 @@ class Plan:
     unheard: set[str]
     """Speakers of the split of that name."""
     unheard_all: bool
+    takes: bool
     test_strings: Strings
 
     def indices(self, split: str) -> range:
@@ -93,7 +97,7 @@ class Plan:
 
     def take(self, split: str, voice: Voice, number: int) -> int | None:
         """Which recording of every digit one speaker's string of this number is made of; None: any."""
-        return number % max(map(len, voice.values())) if self.unheard_all and split == "unheard" else None
+        return number % max(map(len, voice.values())) if self.takes and split != "train" else None
 
 
 def digits(
@@ -105,6 +109,7 @@ def digits(
     test: int = 500,
     unheard: list[str] | None = None,
     unheard_all: bool = False,
+    takes: bool = False,
     test_strings: Strings = "random",
 ) -> None:
     """Make connected-digit strings, real speech, from the Free Spoken Digit Dataset.
@@ -118,6 +123,8 @@ def digits(
         test: Number of test strings (recordings of index 2-4).
         unheard: Speakers kept out of the three; their strings go to unheard.jsonl (as many as test, index 0-4).
         unheard_all: Make these of all their recordings.
+        takes: Make strings of dev, test and unheard of one recording of each digit, so that few of them share any; the
+            manifest tells which do.
         test_strings: What dev, test and unheard strings are: random, as training strings always are, or numbers as
             people say them (phone numbers, dates, prices).
     """
@@ -128,12 +135,12 @@ def digits(
     sizes = [[path.name, path.stat().st_size] for path in files]
     recipe: dict[str, Any] = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts}
     recipe |= {"unheard": sorted(unheard or []), "recordings": content_hash(sizes)}
-    later = {"unheard_all": unheard_all, "test_strings": test_strings}
+    later = {"unheard_all": unheard_all, "takes": takes, "test_strings": test_strings}
     recipe |= {name: value for name, value in later.items() if value != UNSAID[name]}  # as in older corpora
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        plan = Plan(seed, counts | {"unheard": test}, set(unheard or []), unheard_all, test_strings)
+        plan = Plan(seed, counts | {"unheard": test}, set(unheard or []), unheard_all, takes, test_strings)
         _make(files, out, plan, recipe)
     print_summary(out)
 
