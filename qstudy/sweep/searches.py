@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from qstudy.data.feature_set import FeatureSet
+from qstudy.data.manifest import groups_of
 from qstudy.errors import naming
 from qstudy.fields import checked
 from qstudy.files import content_hash, file_hash, read_json, write_json
@@ -127,13 +128,14 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
         work = opened.test.work(search)
         record: Any = _record(config, models, cell, weights, work)
         features = opened.test.features
+        groups = groups_of(Path(config.test), features.lines.tolist())
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
         write_record(
             own,
             replace(
                 record,
-                metrics={"test": score(features, texts, seconds)},
-                utterances={"test": by_utterance(features, texts)},
+                metrics={"test": score(features, texts, seconds, groups)},
+                utterances={"test": by_utterance(features, texts, groups)},
                 samples=[{"reference": reference, "hypothesis": text} for reference, text in pairs],
             ),
         )
