@@ -36,15 +36,17 @@ def test_settings_that_differ_are_columns(tmp_path: Path) -> None:
 
 def test_layers_errors_and_samples_stand_beside_the_runs(tmp_path: Path) -> None:
     records = made.records()[:3]
-    records[1]["utterances"] = {"test": {"errors": "0 2 1", "words": "5 4 6"}}
+    counts = {"errors": "0 2 1", "words": "5 4 6"}
+    records[1]["utterances"] = {"test": counts, "new": {**counts, "groups": "0 1 0"}}
     frames = load(made.write(tmp_path, records))
     layer = frames.layers[(frames.layers.run == "trial-0001-ptq") & (frames.layers.layer == "joiner.output")].iloc[0]
     assert (layer.kind, layer.parameters, layer.weight, layer.quantizer) == ("linear", 3741, 8, "uniform")
     assert frames.errors.drop(columns=["study", "run"]).to_dict("list") == {
-        "set": ["test"] * 3,
-        "utterance": [0, 1, 2],
-        "errors": [0, 2, 1],
-        "words": [5, 4, 6],
+        "set": ["test"] * 3 + ["new"] * 3,
+        "utterance": [0, 1, 2] * 2,
+        "errors": [0, 2, 1] * 2,
+        "words": [5, 4, 6] * 2,
+        "group": [-1, -1, -1, 0, 1, 0],
     }
     assert list(frames.samples.reference[:2]) == made.SENTENCES[:2]
 
