@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -39,7 +38,9 @@ def cells(study: Study) -> pd.DataFrame:
     """The searches of a study, a row each: models, form, beam, and what `Study.runs` tells; empty if it has none."""
     told = [_decoding(record) for record in study.finished.record]
     found = study.finished.assign(**{name: [one.get(key) for one in told] for name, key in KEYS.items()})
-    return found.dropna(subset=list(KEYS)).astype({"beam": int}).reset_index(drop=True)
+    found = found.dropna(subset=list(KEYS)).astype({"beam": int})
+    places = {"models": list(found.models.unique()).index, "form": [*FORMS].index, "beam": int}
+    return found.sort_values(list(KEYS), key=lambda column: column.map(places[column.name]), ignore_index=True)
 
 
 def _decoding(record: bytes) -> dict[str, Any]:
@@ -121,8 +122,8 @@ def kept(study: Study) -> Table | None:
     )
     caption = (
         f"What fusion takes off the word error rate on {study.described_split} at the same beam, in float and in few "
-        "bits, and how much of it is kept. Intervals of 95 %: a paired bootstrap over utterances, the same draws for "
-        f"all. Not worse: by less than {MARGIN:.0%} of the float rate. Verdicts with Holm's correction over the "
+        f"bits, and how much of it is kept. Intervals of 95 %: a paired bootstrap over {study.resampled}, the same "
+        f"draws for all. Not worse: by less than {MARGIN:.0%} of the float rate. Verdicts with Holm's correction over the "
         "table."
     ).replace("10%", "10 %")
     return Table("kept", "Gain of fusion that is kept", caption, frame, columns)
@@ -173,8 +174,11 @@ def by_beam(study: Study) -> Iterator[Picture]:
     axes.set(xticks=sorted(found.beam.unique()), xticklabels=sorted(found.beam.unique()))
     axes.set(xlabel="Hypotheses that are kept (beam)", ylabel=f"WER on {study.split} (%)")
     axes.set_ylim(bottom=0)
-    _legend(axes, found)
-    caption = f"Word error rates on {study.described_split} over beam widths, with 95 % bootstrap intervals."
+    _legend(figure, found)
+    caption = (
+        f"Word error rates on {study.described_split} over beam widths, with 95 % intervals of a bootstrap over "
+        f"{study.resampled}."
+    )
     yield Picture("by_beam", "Word error rate over beam widths", caption, figure)
 
 
@@ -195,7 +199,7 @@ def against_latency(study: Study) -> Iterator[Picture]:
         values = [*found[f"latency_ms.{device}"].dropna()]
         set_axis(axes, "x", cost_scale(values, values), f"Latency on {device} (ms)")
     parts[0].set_ylabel(f"WER on {study.split} (%)")
-    _legend(parts[0], found)
+    _legend(figure, found)
     caption = (
         f"Word error rates on {study.described_split} against the latency of the whole search, simulated, over beam "
         "widths (the numbers: the narrowest and the widest)."
@@ -261,7 +265,7 @@ def _look(mine: pd.DataFrame) -> dict[str, Any]:
     return {"color": mark.color, "marker": mark.marker, "ms": 0.7 * mark.size, "ls": LINES[mine.form.iloc[0]], "lw": 1}
 
 
-def _legend(axes: Axes, found: pd.DataFrame) -> None:
+def _legend(figure: Figure, found: pd.DataFrame) -> None:
     """Colours for models, lines for forms of fusion."""
     models = [mine for _, mine in found.groupby("models", sort=False)]
     handles = [
@@ -271,4 +275,4 @@ def _legend(axes: Axes, found: pd.DataFrame) -> None:
     handles += [
         Line2D([], [], color=INK, ls=LINES[form], label=FORMS[form]) for form in FORMS if form in set(found.form)
     ]
-    axes.legend(handles=handles, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
