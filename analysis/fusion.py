@@ -123,8 +123,8 @@ def kept(study: Study) -> Table | None:
     caption = (
         f"What fusion takes off the word error rate on {study.described_split} at the same beam, in float and in few "
         f"bits, and how much of it is kept. Intervals of 95 %: a paired bootstrap over {study.resampled}, the same "
-        f"draws for all. Not worse: by less than {MARGIN:.0%} of the float rate. Verdicts with Holm's correction over the "
-        "table."
+        f"draws for all. Not worse: by less than {MARGIN:.0%} of the float rate. Verdicts with Holm's correction over "
+        "the table."
     ).replace("10%", "10 %")
     return Table("kept", "Gain of fusion that is kept", caption, frame, columns)
 
