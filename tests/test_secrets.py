@@ -171,7 +171,7 @@ def test_nothing_of_a_study_has_the_password(corpus: Path, tmp_path: Path) -> No
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert not [path for path, content in files.items() if PASSWORD.encode() in content]
     tracked = [content for path, content in files.items() if path.suffix == ".wandb"]
-    assert len(tracked) == 2  # the float baseline, the trial
+    assert len(tracked) == 4  # the float baseline by itself and in the study, the trial, the study
     assert all(b"***" in content for content in tracked)
     (record,) = [content for path, content in files.items() if path.match("runs/*/record.json")]
     assert b"qstudy sweep study.yaml --storage 'sqlite:///file:study.db?***'" in record

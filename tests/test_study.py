@@ -18,11 +18,13 @@ from qstudy.locks import locked
 from qstudy.sweep.config import load_study
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.queue import Queue
+from qstudy.sweep.search_study import load_search_study
 from qstudy.sweep.study import check
 from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
 from qstudy.training.record import Record, read_records
+from qstudy.yaml_file import load_yaml
 
 ROOT = Path(__file__).parents[1]
 BASE = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}, "track": False}
@@ -313,7 +315,19 @@ def test_a_study_is_like_another_on_a_changed_base(tmp_path: Path) -> None:
         load_study(tmp_path / "third.yaml")
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+STUDIES = sorted((ROOT / "sweeps").glob("*.yaml"))
+SEARCHES = [file for file in STUDIES if "models" in load_yaml(file)]
+"""Of searches, for `qstudy decode`."""
+
+
+@pytest.mark.parametrize("file", SEARCHES, ids=lambda file: file.stem)
+def test_the_studies_of_searches_that_come_with_the_project_can_be_read(file: Path) -> None:
+    config = load_search_study(file)
+    assert config.study == file.stem
+    assert len(config.cells) == 2 * 3 * 6
+
+
+@pytest.mark.parametrize("file", [file for file in STUDIES if file not in SEARCHES], ids=lambda file: file.stem)
 def test_the_studies_that_come_with_the_project_can_run(file: Path) -> None:
     config = load_study(file)
     check(config)

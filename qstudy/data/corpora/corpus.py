@@ -86,8 +86,8 @@ _KEPT_AS: dict[str, Callable[[Any], Any]] = {
 
 
 def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
-    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies; those
-    of another recipe too, since a folder holds one corpus.
+    """Remove old manifests before their audio is written over, so that an interrupted run leaves none that lies; where
+    there is audio, those of another recipe too, whose sound may be written over.
 
     Args:
         out: the corpus.
@@ -104,7 +104,8 @@ def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
         if name not in ours and (out / name).exists():
             raise UserError(f"--out: {out / name} is there already and was made elsewhere; choose another folder.")
     write_json(out / _RECIPE, {"files": sorted({*planned, *ours})})  # unfinished
-    for split in {*splits, *(made or {}).get("manifests", ())}:
+    older = (made or {}).get("manifests", ()) if audio else ()
+    for split in {*splits, *older}:
         (out / f"{split}.jsonl").unlink(missing_ok=True)
 
 
