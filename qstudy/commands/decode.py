@@ -29,8 +29,9 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
     require_other(folder / "weights", "--root", study)
     with trusting(trust):
         records = run_searches(config, folder, cache)
-    table = Table("search", header_style="bold")
-    for heading in ("WER (%)", "real-time factor", "MB", *(f"ms, {name}" for name in config.accelerator)):
+    table = Table(header_style="bold")
+    table.add_column("search", no_wrap=True)
+    for heading in ("WER (%)", "RTF", "MB", *(f"ms on {name}" for name in config.accelerator)):
         table.add_column(heading, justify="right")
     for record in records:
         scores = (record.metrics or {})["test"]
@@ -38,4 +39,4 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
         cells = [100 * (scores.get("wer") or 0), scores.get("rtf"), (record.size_bytes or 0) / 1e6, *latencies]
         table.add_row(record.run, *("" if value is None else f"{value:.3g}" for value in cells))
     Console().print(table)
-    print(f"Next: qstudy report {folder} --table+ analysis.fusion.fusion")
+    print(f"Next: qstudy report {folder} --alone --table+ analysis.fusion.kept --figure+ analysis.fusion.by_beam")
