@@ -19,6 +19,7 @@ from analysis.figures.axes import cost_scale, set_axis
 from analysis.figures.style import INK, MARKS, MUTED, WIDTH, Picture
 from analysis.records import unpacked
 from analysis.study import Study, first
+from analysis.tables.claims import MARGIN_TEXT
 from analysis.tables.quantizers import choices_of
 from analysis.tables.table import Column, Row, Table, rate
 from analysis.text import DASH, number, percent, points
@@ -123,9 +124,9 @@ def kept(study: Study) -> Table | None:
     caption = (
         f"What fusion takes off the word error rate on {study.described_split} at the same beam, in float and in few "
         f"bits, and how much of it is kept. Intervals of 95 %: a paired bootstrap over {study.resampled}, the same "
-        f"draws for all. Not worse: by less than {MARGIN:.0%} of the float rate. Verdicts with Holm's correction over "
+        f"draws for all. Not worse: by less than {MARGIN_TEXT} of the float rate. Verdicts with Holm's correction over "
         "the table."
-    ).replace("10%", "10 %")
+    )
     return Table("kept", "Gain of fusion that is kept", caption, frame, columns)
 
 

@@ -129,7 +129,8 @@ class LayerBits:
     """Columns of a group, where the granularity is `group`; the last one of a row may have fewer."""
     placement: str = "accelerator"
     """Where the layer runs: `accelerator`, `cpu`, or `products`: its matrix products on the accelerator, its
-    error-prone operators (an LSTM's sigmoids, tanhs and element-wise products) on the CPU."""
+    error-prone operators (an LSTM's sigmoids, tanhs and element-wise products) on the CPU, unless the accelerator's
+    element-wise units compute in floats."""
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():

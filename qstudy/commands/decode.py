@@ -28,7 +28,7 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
     folder = root / config.study
     require_other(folder / "weights", "--root", study)
     with trusting(trust):
-        records = run_searches(config, folder, cache)
+        records = run_searches(config, folder, cache / "features")
     table = Table(header_style="bold")
     table.add_column("search", no_wrap=True)
     for heading in ("WER (%)", "RTF", "MB", *(f"ms on {name}" for name in config.accelerator)):

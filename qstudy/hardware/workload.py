@@ -51,7 +51,8 @@ class Operator:
     reuse: int = 1
     """Runs in a row that use the same weights: read once for all of them as far as they fit on chip."""
     error_prone: bool = False
-    """Whether its results suffer most from few bits: with its layer's placement `products` it runs on the CPU."""
+    """Whether its results suffer most from few bits: with its layer's placement `products` it runs on the CPU, if the
+    accelerator has no floats for it."""
     on_cpu: bool = False
     """Placed on the CPU whatever its layer's placement."""
 

@@ -7,6 +7,7 @@ Cells become run records, so that `qstudy report` tells of them.
 
 import time
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,6 @@ from qstudy.recognize.encoded import EncodedSet
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
-from qstudy.recognize.recognizer import Recognizer
 from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
 from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.conclude import SAMPLES, by_utterance, score
@@ -46,22 +46,21 @@ NAMES = {"lm": "external_lm", "source_lm": "source_lm"}
 
 
 class Opened(NamedTuple):
-    """Models in memory, with the sets that the encoder has heard."""
+    """Language models in memory, and the sets that the recognizer's encoder has heard."""
 
-    recognizer: Recognizer
     language: dict[str, LanguageModel]
     """By `lm` and `source_lm`."""
     dev: EncodedSet
     test: EncodedSet
 
 
-def run_searches(config: SearchStudy, folder: Path, cache: Path) -> list[Record]:
+def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Record]:
     """Decode every cell that has no record yet; several processes may work on one study.
 
     Args:
         config: the study.
         folder: receives `weights/*.json` and `runs/*/record.json`.
-        cache: of features.
+        features: folder of the feature cache.
 
     Returns:
         The records of all cells that are there in the end.
@@ -75,7 +74,7 @@ def run_searches(config: SearchStudy, folder: Path, cache: Path) -> list[Record]
             progress.update(len(mine) - len(left := [each for each in mine if _kept(config, each, folder) is None]))
             if left:
                 with naming(f"models.{name}"):
-                    opened = _opened(config, models, cache)
+                    opened = _opened(config, models, features)
                     for cell in left:
                         _cell(config, models, opened, cell, folder)
                         progress.update()
@@ -85,9 +84,20 @@ def run_searches(config: SearchStudy, folder: Path, cache: Path) -> list[Record]
 def _identity(config: SearchStudy, cell: Cell) -> str:
     """Of everything that a cell's result depends on."""
     models = config.entries[cell.name]
-    files = [file_hash(path) for path in (*models.files(cell.form).values(), Path(config.dev), Path(config.test))]
+    files = [_hash(path) for path in (*models.files(cell.form).values(), Path(config.dev), Path(config.test))]
     tuned = asdict(config.tune) if ASKED[cell.form] else None
     return content_hash(files, models.widths, tuned, config.search, cell.beam, config.accelerator, config.seed)
+
+
+def _hash(path: Path) -> str:
+    """Of a file: cells share them, and language models are large, so that each is read once as long as it stays."""
+    told = path.stat()
+    return _hash_of(path, told.st_size, told.st_mtime_ns)
+
+
+@cache
+def _hash_of(path: Path, size: int, time_ns: int) -> str:
+    return file_hash(path)
 
 
 def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
@@ -99,16 +109,16 @@ def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
     return record if record.scored == _identity(config, cell) else None
 
 
-def _opened(config: SearchStudy, models: Models, cache: Path) -> Opened:
+def _opened(config: SearchStudy, models: Models, features: Path) -> Opened:
     recognizer = load_recognizer(Path(models.model))
     asked = sorted({name for form in config.fusion for name in ASKED[form]})
     loaded = load_each([Path(str(getattr(models, name))) for name in asked], recognizer.tokenizer)
     sets = {}
     for name, manifest in (("dev", config.dev), ("test", config.test)):
-        features = FeatureSet.open(Path(manifest), recognizer.features, recognizer.tokenizer, cache / "features")
-        sets[name] = EncodedSet(recognizer, features, manifest)
+        utterances = FeatureSet.open(Path(manifest), recognizer.features, recognizer.tokenizer, features)
+        sets[name] = EncodedSet(recognizer, utterances, manifest)
     language = {name: model for name, model in zip(asked, loaded, strict=True) if model is not None}
-    return Opened(recognizer, language, **sets)
+    return Opened(language, **sets)
 
 
 def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> None:
@@ -157,7 +167,7 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
 
 def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, storage: Path) -> dict[str, Any]:
     tune, files = config.tune, models.files(cell.form)
-    inputs = [file_hash(path) for path in (*files.values(), Path(config.dev))]
+    inputs = [_hash(path) for path in (*files.values(), Path(config.dev))]
     study = open_fusion_study(storage, content_hash(inputs, tune.beam, config.search))
     decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
     language = {name: opened.language[name] for name in ASKED[cell.form]}
