@@ -166,8 +166,9 @@ def _stamp(text: str, folder: str) -> tuple[int, int]:
 
 
 def _entry(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    audio = utterance.audio.parent.resolve() / utterance.audio.name  # an audio file that is a link itself stays one
     entry = {
-        "audio_filepath": Path(os.path.relpath(Path.cwd() / utterance.audio, folder)).as_posix(),
+        "audio_filepath": Path(os.path.relpath(audio, folder)).as_posix(),
         "duration": round(utterance.duration, 4),
         "text": utterance.text,
     }
