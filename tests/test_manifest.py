@@ -59,6 +59,14 @@ def test_paths_survive_a_linked_folder(tmp_path):
     assert read_manifest(tmp_path / "link" / "m.jsonl")[0].audio.is_file()
 
 
+def test_audio_below_a_linked_folder_is_named_from_the_manifest(tmp_path):
+    (tmp_path / "real" / "train").mkdir(parents=True)
+    (tmp_path / "real" / "train" / "a.wav").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_manifest(tmp_path / "link" / "m.jsonl", [Utterance(tmp_path / "link" / "train" / "a.wav", 1.0, "one")])
+    assert '"train/a.wav"' in (tmp_path / "real" / "m.jsonl").read_text()
+
+
 def test_text_is_lower_case_words_and_lines_may_come_from_windows(tmp_path):
     path = tmp_path / "m.jsonl"
     line = json.dumps({"audio_filepath": "/x/a.wav", "duration": 2, "text": "  HELLO\tWorld ", "lang": "en"})
