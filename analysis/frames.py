@@ -29,6 +29,7 @@
                             counts
     decoding_rtf.SET        seconds of decoding per second of speech
     training_model_wer      word error rate on dev of the model that was trained, before packing
+    mismatches              utterances of dev in which the packed model hears something else than that
     latency_ms.NAME         simulated on that accelerator: milliseconds from the end of speech to the last result
     rtf.NAME                and seconds of computing per second of speech
     size_budget             bytes that the study allows
@@ -63,7 +64,7 @@ from qstudy.training.record import Record
 
 WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name not in ("accumulator", "group")}
 """What is told of a quantizable layer, and what it is where a record does not say."""
-NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model_wer", "train_seconds")
+NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model_wer", "mismatches", "train_seconds")
 TEXTS = ("reason", "command", "commit", "created")
 COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
 EDITS = ("errors", "words", "group")

@@ -194,8 +194,29 @@ def test_a_run_from_baseline_to_record(corpus: Path, shared_folder: Path, tmp_pa
     policy = {"name": "accelerator_aware", "layers": {"*": {"weight": 4, "activation": 8}}}
     record = run(run_config(corpus, shared_folder, policy=policy), tmp_path, name="aware")
     assert record.training_model_wer == record.metrics["dev"]["wer"]
+    assert record.mismatches == 0
     assert record.size_bytes == PackedModel.load(tmp_path / "model.qst").size_bytes
     assert {bits["placement"] for bits in record.bit_map.values()} == {"accelerator"}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_another_training_is_served_on_the_accelerators_operators(
+    corpus: Path, shared_folder: Path, tmp_path: Path
+) -> None:
+    """`finetune.steps: 0` calibrates and trains nothing: the integers of the weights are those that were trained."""
+    layers = {"*": {"weight": 8, "activation": 8}}
+    native = run_config(corpus, shared_folder, policy={"name": "native_int", "layers": layers})
+    run(native, tmp_path / "native", name="native")
+    aware = {"name": "accelerator_aware", "layers": layers, "weight_range": "max"}
+    start = str(tmp_path / "native" / "model.qst")
+    served = run_config(corpus, shared_folder, policy=aware, start=start, finetune={"steps": 0})
+    record = run(served, tmp_path / "served", name="served")
+    assert (record.steps, record.train_seconds, record.mismatches) == (0, 0.0, 0)
+    assert {bits["placement"] for bits in record.bit_map.values()} == {"accelerator"}
+    trained, kept = (PackedModel.load(tmp_path / name / "model.qst").tensors for name in ("native", "served"))
+    codes = [name for name in trained if name.endswith(".codes")]
+    assert codes
+    assert all(torch.equal(trained[name], kept[name]) for name in codes)
 
 
 # Placement

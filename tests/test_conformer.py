@@ -347,4 +347,5 @@ def test_it_trains(corpus: Path, tmp_path: Path) -> None:
     tuned = run(run_config(corpus, tmp_path, **changes, policy=policy), tmp_path / "qat", name="qat")
     assert (tuned.steps, tuned.state) == (12, "complete")
     assert tuned.metrics["dev"]["wer"] == tuned.training_model_wer
+    assert tuned.mismatches == 0
     assert tuned.size_bytes < 0.5 * record.size_bytes

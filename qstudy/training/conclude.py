@@ -97,10 +97,11 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
     """What a record says of a finished model: the packed one's scores on every set, the training model's on dev beside
     them, to tell whether the two agree."""
     loaded = recognizer.model
-    metrics, edits, samples, counted = {}, {}, {}, {}
+    metrics, edits, samples, counted, heard = {}, {}, {}, {}, {}
     for name, features in assets.evaluated.items():
         loaded.encoder.reset_usage()
         texts, seconds = recognize(loaded, features, assets.tokenizer, name)
+        heard[name] = texts
         groups = assets.groups.get(name)
         metrics[name] = score(features, texts, seconds, groups)
         if (usage := loaded.encoder.usage()) is not None:
@@ -115,6 +116,7 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
         "utterances": edits,
         "usage": counted,
         "training_model_wer": score(assets.dev, texts, seconds)["wer"],
+        "mismatches": sum(one != other for one, other in zip(texts, heard["dev"], strict=True)),
         "samples": next((kept for name, kept in samples.items() if name != "dev"), samples["dev"]),
     }
 

@@ -145,8 +145,8 @@ class Schedule(Optimization):
 class Finetuning(Schedule):
     """How a transducer that can already recognize is trained on."""
 
-    steps: Steps = 400
-    """Optimizer steps."""
+    steps: Annotated[int, Ge(0), Le(10**8)] = 400
+    """Optimizer steps; 0: quantizers are calibrated, nothing is trained."""
     learning_rate: Rate = 1e-3
     """Peak of the warm-up; a cosine to 1 % of it follows."""
     warmup: Share = 0.05

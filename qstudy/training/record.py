@@ -71,6 +71,8 @@ class Record:
     """Set -> what an amortized encoder computed."""
     training_model_wer: Amount | None = None
     """Word error rate of the model that was trained, on dev."""
+    mismatches: Count | None = None
+    """Utterances of dev in which the packed model hears something else than the one that was trained."""
     samples: list[Sample] | None = None
     file_bytes: Count | None = None
     """Of the packed model's file."""

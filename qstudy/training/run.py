@@ -83,7 +83,7 @@ def run(
     with tracker or nullcontext(), naming_rate(config):
         model, policy = _prepared(config, cost, assets, baseline, devices.device)
         trained = UNTRAINED
-        if policy.trains:
+        if policy.trains and config.schedule.steps:
             module = TransducerModule(model, policy, config.schedule, assets.tokenizer, config.seed)
             trained = fit(module, config, assets, folder, name, tracker, report)
         if not devices.is_global_zero:  # one process tells what came out
