@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -71,6 +72,37 @@ def page(
     )
 
 
+def index_page(
+    pictures: Sequence[Picture],
+    tables: Sequence[Table],
+    papers: Sequence[Any],
+    runs: Sequence[Any],
+    reports: Mapping[str, Sequence[Study]],
+    drawn: Mapping[str, bytes],
+) -> str:
+    """Render the page over all reports (`analysis.index`).
+
+    Args:
+        pictures: the common fronts.
+        tables: the papers' claims and who owns which stretch.
+        papers: `analysis.papers.Paper`, for what they say of why.
+        runs: `analysis.index.Run`: what is behind the points.
+        reports: folder -> studies.
+        drawn: `NAME.svg` of every figure.
+    """
+    return TEMPLATES.get_template("index.html").render(
+        pictures=pictures,
+        tables=tables,
+        papers=papers,
+        runs=runs,
+        reports=reports,
+        sentence=sentence,
+        svgs={
+            picture.name: Markup(_inline(picture.name, drawn[f"{picture.name}.svg"].decode())) for picture in pictures
+        },
+    )
+
+
 def rebuild(studies: Sequence[Study]) -> str:
     """The command that makes the page from the studies."""
     folders = " ".join(quote(f"studies/{study.name}") for study in studies)
@@ -80,7 +112,7 @@ def rebuild(studies: Sequence[Study]) -> str:
 def _inline(name: str, svg: str) -> str:
     """A drawn SVG for the page: no prologue, ids of its own, greys that follow the page's colours."""
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)(?!run-)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
     return reduce(lambda text, role: text.replace(*role), ROLES.items(), svg)
 

@@ -67,6 +67,7 @@ COMMANDS = {
     "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
     "status": Command("qstudy.commands.status:status", "where a study stands, and the best so far", ("study",), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),
+    "index": Command("qstudy.commands.index:index", "one page over all reports, and what papers claim"),
     "report": Command("qstudy.commands.report:report", "rebuild tables and plots from a study's records", ("study",)),
 }
 

@@ -1,0 +1,118 @@
+"""Several studies of one task as one: every setting with its architecture, their common Pareto front, and who owns it.
+
+A task is a test set: settings of different studies can be held against each other where they recognized the same
+utterances.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.architectures import settings
+from analysis.measures import front
+from analysis.records import unpacked
+from analysis.study import Study
+from analysis.tables.table import Column, Table, rate
+from analysis.text import DASH, MIB, counted, number, slug
+
+ACCELERATOR = "edge_nna"
+"""Whose latency is told: the one that all our studies simulate."""
+KEPT = ["study", "run", "setting", "record", "policy", "title", "bits", "label", "architecture", "is_baseline"]
+KEPT += ["wer", "low", "high", "choice", "spread", "n", "size_bytes", "latency_ms"]
+COLUMNS = (
+    Column("from_mib", "From (MiB)", "r", number),
+    Column("policy", "Policy"),
+    Column("bits", "Bits"),
+    Column("architecture", "Architecture"),
+    rate("wer", "WER (%) [95 %]"),
+    Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+    Column("study", "Study"),
+    Column("run", "Run"),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What several studies tell of one test set."""
+
+    name: str
+    """The folder of its manifest: `commands-20000`."""
+    described: str
+    """The set with its counts."""
+    studies: tuple[Study, ...]
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """A row per setting and float baseline, of all studies: the columns of `analysis.architectures.settings`, with
+        `study`, `latency_ms` (of ACCELERATOR), and whether `on_front` of size against the rate on dev."""
+        parts = [_kept(settings(study)) for study in self.studies]
+        found = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True).reindex(columns=KEPT)
+        found = found.drop_duplicates(["study", "setting"]).reset_index(drop=True)
+        return found.assign(on_front=found.index.isin(front(found).index))
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The settings on the front, smallest first."""
+        return self.settings[self.settings.on_front].sort_values("size_bytes", kind="stable")
+
+
+def tasks(studies: Sequence[Study]) -> list[Task]:
+    """The studies by task: that of the largest test set first, which tells most."""
+    grouped: dict[tuple[str, str], list[Study]] = {}
+    for study in studies:
+        grouped.setdefault((_corpus(study), study.described_split), []).append(study)
+    found = [Task(name, described, tuple(some)) for (name, described), some in grouped.items()]
+    return sorted(found, key=lambda task: -_words(task.studies[0]))
+
+
+def stretches(task: Task) -> Table:
+    """Which policy owns which stretch of the common front: from this size on, up to the next row, it recognizes best."""
+    found = task.front
+    frame = found.assign(
+        from_mib=found.size_bytes / MIB,
+        wer_low=found.low,
+        wer_high=found.high,
+        wer_spread=found.spread,
+        wer_seeds=found.n,
+    )
+    caption = (
+        f"The Pareto front of packed size against word error rate over {counted(len(task.studies), 'study')}, chosen "
+        f"on dev, reported on {task.described}: from this size on, up to the next row, this setting recognizes best. "
+        f"Latency: simulated on {ACCELERATOR}."
+    ).replace("studys", "studies")
+    names = [*(column.key for column in COLUMNS), "size_bytes", "wer_low", "wer_high", "wer_spread", "wer_seeds"]
+    return Table(f"front_{slug(task.name)}", f"Who owns the front: {task.name}", caption, _only(frame, names), COLUMNS)
+
+
+def configuration(record: bytes) -> Mapping[str, Any]:
+    """The whole record of a run; empty if there is none of its own."""
+    return json.loads(unpacked(record)) if record else {}
+
+
+def _kept(found: pd.DataFrame) -> pd.DataFrame:
+    return found.assign(latency_ms=found.get(f"latency_ms.{ACCELERATOR}", np.nan)).reindex(columns=KEPT)
+
+
+def _only(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return frame.reindex(columns=list(dict.fromkeys(names))).reset_index(drop=True)
+
+
+def _words(study: Study) -> float:
+    """Of the reported set; 0 if nobody tells."""
+    return float(np.nan_to_num(study.finished[f"words.{study.split}"].max()))
+
+
+def _corpus(study: Study) -> str:
+    """The folder of the reported set's manifest, as the first run that tells has it."""
+    for record in study.finished.record:
+        data = (configuration(record).get("config") or {}).get("data") or {}
+        path = {"dev": data.get("dev"), **(data.get("test") or {})}.get(study.split)
+        if isinstance(path, str):
+            return Path(path).parent.name or study.name
+    return study.name

@@ -1,0 +1,208 @@
+"""What papers claim, held against our records: their number, ours with its interval, the verdict, and why.
+
+The claims are a YAML file beside the reports (`reports/papers.yaml`), because what a number comes to is known only once
+it is measured: its `why` is written by who looked at the records, its numbers come from them.
+
+    - paper: Native QAT
+      source: Ding et al. 2022, arXiv 2203.15952
+      claims:
+        - says: 4-bit weights lose nothing
+          theirs: as float
+          measure: not_worse
+          study: native_qat
+          of: {architecture: lstm, policy: native_int, bits: W4A8}
+          why: ...
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.architectures import settings
+from analysis.differences import Difference, difference, same_seeds
+from analysis.joint import ACCELERATOR
+from analysis.measures import compression
+from analysis.study import Study
+from analysis.tables.table import Column, Table
+from analysis.text import DASH, percent, points
+from analysis.verdicts import MARGIN, REFUTED, SHOWN, verdicts
+from qstudy.errors import UserError
+from qstudy.fields import Text, check_fields, fill
+from qstudy.yaml_file import load_yaml
+
+Measure = Literal["not_worse", "better", "smaller", "faster", "saved"]
+Where = dict[Text, Text | int | float]
+NOT_MEASURED = "not measured"
+COLUMNS = (
+    Column("paper", "Paper"),
+    Column("says", "Claim"),
+    Column("theirs", "Theirs"),
+    Column("ours", "Ours"),
+    Column("verdict", "Verdict", bold=lambda row: row["verdict"] in (SHOWN, REFUTED)),
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, and which of our settings it is held against."""
+
+    says: Text
+    theirs: Text
+    """The paper's number, in its words."""
+    measure: Measure
+    """`not_worse`: than the float control, by less than a tenth of its rate; `better`: fewer errors than `against`;
+    `smaller`: than float, in bytes; `faster`: than `against`, simulated; `saved`: share of the encoder's MACs."""
+    study: Text
+    of: Where
+    """Column -> value: the one setting of the study that all of them hold for."""
+    against: Where = field(default_factory=dict)
+    at_least: float | None = None
+    """What `smaller` (times), `faster` (share) and `saved` (share) must come to."""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper."""
+
+    paper: Text
+    source: Text
+    claims: tuple[Claim, ...]
+    report: Text = ""
+    """The folder of our report on it, beside the file."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Finding(NamedTuple):
+    """What our records say of a claim."""
+
+    ours: str
+    gap: Difference | None = None
+    """Of error rates: judged together with all others."""
+    bound: float = np.nan
+    value: float = np.nan
+    """Of what is counted or simulated: it is what it is."""
+
+
+def load_papers(path: Path) -> list[Paper]:
+    """Read the claims.
+
+    Raises:
+        UserError: the file is missing or no YAML, a field is unknown, missing or wrong.
+    """
+    listed = load_yaml(path).get("papers")
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: papers: this must be a list of papers, each with its claims.")
+    try:
+        return [fill(Paper, each, f"papers.{place}") for place, each in enumerate(listed)]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Table:
+    """A row per claim."""
+    known = {study.name: study for study in studies}
+    rows = [(paper, claim, _finding(claim, known.get(claim.study))) for paper in papers for claim in paper.claims]
+    judged = [found for *_, found in rows if found.gap is not None]
+    told = verdicts([found.gap for found in judged if found.gap], [found.bound for found in judged])
+    words = dict(zip(map(id, judged), map(str, told), strict=True))
+    frame = pd.DataFrame(
+        [
+            {
+                "paper": paper.paper,
+                "says": claim.says,
+                "theirs": claim.theirs,
+                "ours": found.ours,
+                "verdict": words.get(id(found)) or _counted(claim, found),
+                "why": " ".join(claim.why.split()),
+                "source": paper.source,
+                "study": claim.study,
+            }
+            for paper, claim, found in rows
+        ]
+    )
+    caption = (
+        "Claims of the papers beside our records. Not worse: by less than a tenth of the float control's rate, a "
+        "margin stated beforehand; better: the paired interval lies below 0; both by a bootstrap with Holm's correction over "
+        f"this table. Latencies are simulated on {ACCELERATOR}. Our tasks are not theirs: a verdict is on our records."
+    )
+    return Table("papers", "What the papers claim, and what our records say", caption, frame, COLUMNS)
+
+
+def _counted(claim: Claim, found: Finding) -> str:
+    """The verdict on what needs no test."""
+    if np.isnan(found.value):
+        return NOT_MEASURED
+    if claim.at_least is None:
+        return DASH
+    return SHOWN if found.value >= claim.at_least else REFUTED
+
+
+def _finding(claim: Claim, study: Study | None) -> Finding:
+    if study is None:
+        return Finding(DASH)
+    known = settings(study)
+    one, other = _chosen(known, claim.of, claim), _chosen(known, claim.against, claim)
+    missing = one is None or (claim.against and other is None)
+    return Finding(DASH) if missing else MEASURES[claim.measure](study, known, one, other)
+
+
+def _chosen(known: pd.DataFrame, where: Where, claim: Claim) -> pd.Series | None:
+    """The one setting for which all of it holds; None: there is none yet, or nothing was asked for."""
+    if not where:
+        return None
+    if odd := [name for name in where if name not in known]:
+        raise UserError(f"{claim.says!r}: {odd[0]} is no column of the settings; there are {', '.join(known)[:600]}.")
+    holds = np.all([known[name].astype(str) == str(value) for name, value in where.items()], axis=0)
+    found = known[holds]
+    if len(found) > 1:
+        listed = ", ".join(found.run)
+        raise UserError(f"{claim.says!r}: {len(found)} settings of {claim.study} fit ({listed}); say which is meant.")
+    return None if found.empty else found.iloc[0]
+
+
+def _not_worse(study: Study, known: pd.DataFrame, one: pd.Series, _: Any) -> Finding:
+    if np.isnan(one.gap):
+        return Finding(f"{percent(one.wer)} %, no float control")
+    controls = known[(known.policy == "float") & ~known.is_baseline & (known.float_run == one.float_run)]
+    return _compared(study, one, controls.iloc[0], MARGIN * float(one.control_wer))
+
+
+def _better(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Finding:
+    return _compared(study, one, other, 0.0)
+
+
+def _compared(study: Study, one: pd.Series, other: pd.Series, bound: float) -> Finding:
+    gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(other)))
+    relative = f", {100 * gap.value / other.wer:+.0f} %".replace("-", "−") if other.wer else ""
+    said = f"{percent(one.wer)} against {percent(other.wer)} %: {points(gap.value)} points"
+    return Finding(f"{said} [{points(gap.low)}, {points(gap.high)}]{relative}", gap, bound)
+
+
+def _smaller(_: Study, __: pd.DataFrame, one: pd.Series, ___: Any) -> Finding:
+    ratio = float(compression(one.to_frame().T).iloc[0])
+    return Finding(f"{ratio:.1f}× ({percent(one.wer)} %)", value=ratio)
+
+
+def _faster(_: Study, __: pd.DataFrame, one: pd.Series, other: Any) -> Finding:
+    column = f"latency_ms.{ACCELERATOR}"
+    share = 1 - float(one[column]) / float(other[column])
+    return Finding(
+        f"{100 * share:.0f} % ({one[column]:.3g} against {other[column]:.3g} ms)".replace("-", "−"), value=share
+    )
+
+
+def _saved(_: Study, __: pd.DataFrame, one: pd.Series, ___: Any) -> Finding:
+    return Finding(f"{100 * one.saved:.1f} % ({percent(one.wer)} %)", value=float(one.saved))
+
+
+MEASURES = {"not_worse": _not_worse, "better": _better, "smaller": _smaller, "faster": _faster, "saved": _saved}

@@ -1,0 +1,96 @@
+"""A table of models trained in one way and served in another: the same weights on an accelerator's operators.
+
+The question is that of Shakiah et al. 2022 (arXiv 2305.07778): what does the accelerator's arithmetic cost a model that
+has never met it, and how much of that does training under it win back?
+
+    qstudy report studies/accelerator_aware --table analysis.served.served
+
+A model is served elsewhere by a run of `finetune.steps: 0` that starts from its file. What a run was trained as is told
+by the name of the folder that it starts from, or by its own policy if it was trained.
+"""
+
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from analysis.differences import Difference, difference, same_seeds
+from analysis.records import unpacked
+from analysis.study import Study
+from analysis.tables.table import Column, Row, Table, rate
+from analysis.text import DASH, number, points
+from analysis.verdicts import MARGIN, verdicts
+
+FORMATS = ("rounding", "nonlinearity", "entries", "gate_fraction", "cell_fraction", "cell_bits", "linear_fraction")
+COLUMNS = (
+    Column("trained", "Trained as"),
+    Column("served", "Served as"),
+    Column("on", "Cells on"),
+    rate("wer", "WER (%) [95 %]"),
+    Column("gap", "Δ to what was trained for it (points)", "r", points, lambda row: _interval(row)),
+    Column("verdict", "Not worse?"),
+    Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
+)
+
+
+def served(study: Study) -> Table | None:
+    """A row per setting, by how it is served; None: all are served as they were trained."""
+    found = study.settings[study.settings.policy != "float"]
+    if found.empty or not (found.steps == 0).any():
+        return None
+    told = pd.DataFrame(
+        [_told(record, steps) for record, steps in zip(found.record, found.steps, strict=True)], found.index
+    )
+    found = found.join(told).sort_values(["served", "trained"], kind="stable").reset_index(drop=True)
+    gaps = {place: gap for place in found.index if (gap := _gap(study, found, place)) is not None}
+    words = verdicts([gap for gap, _ in gaps.values()], [MARGIN * wer for _, wer in gaps.values()])
+    frame = found.assign(
+        gap=pd.Series({place: gap.value for place, (gap, _) in gaps.items()}, dtype=float),
+        gap_low=pd.Series({place: gap.low for place, (gap, _) in gaps.items()}, dtype=float),
+        gap_high=pd.Series({place: gap.high for place, (gap, _) in gaps.items()}, dtype=float),
+        verdict=pd.Series(dict(zip(gaps, map(str, words), strict=True)), dtype=object),
+        wer_low=found.low,
+        wer_high=found.high,
+        wer_spread=found.spread,
+        wer_seeds=found.n,
+    )
+    caption = (
+        f"Models by how they were trained and how they are served, on {study.described_split}. Served elsewhere: the "
+        "trained weights under the other operators, calibrated, not trained. Δ: minus the model that was trained under "
+        f"the operators that serve it, with the 95 % interval of a paired bootstrap over {study.resampled}; not worse: "
+        "by less than a tenth of its rate, with Holm's correction. Cells on: where LSTM cells and other operators that "
+        f"are prone to errors run. Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}."
+    )
+    names = [*(column.key for column in COLUMNS), "run", "gap_low", "gap_high", "wer_low", "wer_high", "wer_spread"]
+    return Table("served", "Trained in one way, served in another", caption, frame[[*names, "wer_seeds"]], COLUMNS)
+
+
+def _told(record: bytes, steps: float) -> dict[str, str]:
+    config: dict[str, Any] = json.loads(unpacked(record)).get("config") or {}
+    policy: dict[str, Any] = config.get("policy") or {}
+    formats = " ".join(f"{name}={policy[name]}" for name in FORMATS if name in policy)
+    own = f"{policy.get('name')} {formats}".strip()
+    aware = policy.get("name") == "accelerator_aware"
+    return {"served": own, "trained": own if steps else _start(config), "on": "accelerator" if aware else "CPU"}
+
+
+def _start(config: dict[str, Any]) -> str:
+    """`native_int` of `studies/NAME/runs/trial-0003-native_int/model.qst`."""
+    folder = PurePosixPath(str(config.get("start") or "float")).parent.name
+    return re.sub(r"^trial-\d+-", "", folder) or "float"
+
+
+def _gap(study: Study, found: pd.DataFrame, place: int) -> tuple[Difference, float] | None:
+    """The setting minus the one that was trained as it is served, and that one's rate."""
+    one = found.loc[place]
+    own = found[(found.served == one.served) & (found.steps > 0)]
+    if own.empty or one.steps > 0:
+        return None
+    other = own.iloc[0]
+    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(other))), float(other.wer)
+
+
+def _interval(row: Row) -> str:
+    return "" if pd.isna(row["gap_low"]) else f"[{points(row['gap_low'])}, {points(row['gap_high'])}]"

@@ -1,0 +1,20 @@
+"""The command `qstudy index`."""
+
+from pathlib import Path
+
+from analysis.folder import write_report
+from analysis.index import index_contents
+from analysis.text import counted
+
+
+def index(reports: Path = Path("reports")) -> None:
+    """Make one page over all reports: the papers' claims beside our records, the front that all studies of a task
+    share, and behind each point its configuration and command.
+
+    Args:
+        reports: the folder of the reports; `index.html` is written there, of `papers.yaml` and the folders beside it.
+    """
+    contents = index_contents(reports)
+    write_report(reports, contents)
+    pictures = sum(name.endswith(".svg") for name in contents)
+    print(f"Open {reports / 'index.html'}; {counted(pictures, 'picture')}, tables in {reports}/*.csv, *.md, *.tex.")
