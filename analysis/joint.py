@@ -72,7 +72,7 @@ def tasks(studies: Sequence[Study]) -> list[Task]:
 
 
 def stretches(task: Task) -> Table:
-    """Which policy owns which stretch of the common front: from this size on, up to the next row, it recognizes best."""
+    """Which policy owns which stretch of the common front: from this size on, up to the next, it recognizes best."""
     found = task.front
     frame = found.assign(
         from_mib=found.size_bytes / MIB,

@@ -132,8 +132,8 @@ def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Tabl
     )
     caption = (
         "Claims of the papers beside our records. Not worse: by less than a tenth of the float control's rate, a "
-        "margin stated beforehand; better: the paired interval lies below 0; both by a bootstrap with Holm's correction over "
-        f"this table. Latencies are simulated on {ACCELERATOR}. Our tasks are not theirs: a verdict is on our records."
+        "margin stated beforehand; better: the paired interval lies below 0; both by a bootstrap with Holm's correction "
+        f"over this table. Latencies are simulated on {ACCELERATOR}. Our tasks are not theirs: a verdict is on our records."
     )
     return Table("papers", "What the papers claim, and what our records say", caption, frame, COLUMNS)
 
