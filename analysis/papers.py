@@ -74,12 +74,15 @@ class Paper:
 
     paper: Text
     source: Text
-    claims: tuple[Claim, ...]
-    report: Text = ""
+    claims: tuple[Any, ...]
+    """Each a `Claim`, of the mapping that the file has."""
+    report: str = ""
     """The folder of our report on it, beside the file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        made = tuple(fill(Claim, each, f"claims.{place}") for place, each in enumerate(self.claims))
+        object.__setattr__(self, "claims", made)
 
 
 class Finding(NamedTuple):
@@ -132,8 +135,9 @@ def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Tabl
     )
     caption = (
         "Claims of the papers beside our records. Not worse: by less than a tenth of the float control's rate, a "
-        "margin stated beforehand; better: the paired interval lies below 0; both by a bootstrap with Holm's correction "
-        f"over this table. Latencies are simulated on {ACCELERATOR}. Our tasks are not theirs: a verdict is on our records."
+        "margin stated beforehand; better: the paired interval lies below 0; both by a bootstrap with Holm's "
+        "correction over this table. Latencies are simulated on "
+        f"{ACCELERATOR}. Our tasks are not theirs: a verdict is on our records."
     )
     return Table("papers", "What the papers claim, and what our records say", caption, frame, COLUMNS)
 

@@ -1,0 +1,187 @@
+"""The page over all reports: claims of papers, the common front, and a run behind every point."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from analysis_study import write
+
+from analysis.joint import stretches, tasks
+from analysis.papers import load_papers
+from analysis.study import load_studies
+from qstudy.commands.index import index
+from qstudy.commands.report import report
+from qstudy.errors import UserError
+from qstudy.presets import load_preset
+
+UTTERANCES = 400
+WORDS = " ".join(["5"] * UTTERANCES)
+CLAIMS = {
+    "papers": [
+        {
+            "paper": "Native QAT",
+            "source": "Ding et al. 2022",
+            "report": "one",
+            "claims": [
+                {
+                    "says": "4 bits lose nothing",
+                    "theirs": "as float",
+                    "measure": "not_worse",
+                    "study": "one",
+                    "of": {"architecture": "lstm", "policy": "native_int", "bits": "W4"},
+                    "why": "Because it is so.",
+                },
+                {
+                    "says": "and are smaller",
+                    "theirs": "5.8 times",
+                    "measure": "smaller",
+                    "at_least": 5.8,
+                    "study": "one",
+                    "of": {"policy": "native_int", "bits": "W4"},
+                },
+                {
+                    "says": "2 bits beat 4",
+                    "theirs": "yes",
+                    "measure": "better",
+                    "study": "one",
+                    "of": {"bits": "W2"},
+                    "against": {"bits": "W4"},
+                },
+                {"says": "unknown", "theirs": "?", "measure": "saved", "study": "nowhere", "of": {"bits": "W4"}},
+                {
+                    "says": "faster",
+                    "theirs": "5 %",
+                    "measure": "faster",
+                    "study": "one",
+                    "of": {"bits": "W2"},
+                    "against": {"bits": "W4"},
+                    "at_least": 0.05,
+                },
+            ],
+        }
+    ]
+}
+
+
+def errors(every: int) -> str:
+    """One error in each `every`-th utterance."""
+    return " ".join("1" if place % every == 0 else "0" for place in range(UTTERANCES))
+
+
+def record(study: str, run: str, policy: str, every: int, size: int, **more: Any) -> dict[str, Any]:
+    counts = errors(every)
+    rate = sum(map(int, counts.split())) / (5 * UTTERANCES)
+    scores = {"wer": rate, "wer_low": 0.7 * rate, "wer_high": 1.4 * rate, "words": 2000, "utterances": UTTERANCES}
+    data = {"train": "corpora/c/train.jsonl", "dev": "corpora/c/dev.jsonl", "test": {"test": "corpora/c/test.jsonl"}}
+    return {
+        "schema": 2,
+        "run": run,
+        "study": study,
+        "state": "complete",
+        "policy": policy,
+        "size_bytes": size,
+        "layers": {"encoder": {"kind": "linear", "parameters": 250_000}},
+        "config": {"model": load_preset("lstm").parts, "policy": {"name": policy, "run": run}, "data": data},
+        "metrics": {"test": scores, "dev": scores},
+        "utterances": {"test": {"errors": counts, "words": WORDS}},
+        "latency": {"edge_nna": {"latency_ms": size / 1e5}},
+        "command": f"qstudy sweep {study}.yaml",
+        "commit": "abc123",
+        **more,
+    }
+
+
+def study(name: str) -> list[dict[str, Any]]:
+    start = {"baseline": {"id": f"float-{name}", "wer": 0.05, "size_bytes": 1_000_000}}
+    bits = [{"bit_map": {"encoder": {"weight": width}}} for width in (4, 2)]
+    return [
+        record(name, f"float-{name}", "float", 4, 1_000_000, baseline=None),
+        record(name, "control", "float", 4, 1_000_000, trial=0, **start),
+        record(name, "four", "native_int", 4, 150_000, trial=1, **start, **bits[0]),
+        record(name, "two", "s8bqat", 2, 80_000, trial=2, **start, **bits[1]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two reports of one task, and the claims."""
+    folder = tmp_path_factory.mktemp("index")
+    for name in ("one", "two"):
+        report([write(folder / "studies" / name, study(name))], folder / "reports" / name)
+    (folder / "reports" / "papers.yaml").write_text(yaml.safe_dump(CLAIMS))
+    index(folder / "reports")
+    return folder / "reports"
+
+
+def test_claims_get_their_verdicts(reports: Path) -> None:
+    rows = (reports / "papers.md").read_text().splitlines()[2:7]
+    assert [row.split("|")[-2].strip().strip("*") for row in rows] == [
+        "shown",
+        "shown",
+        "refuted",
+        "not measured",
+        "shown",
+    ]
+    assert "6.7×" in rows[1]
+    assert "+5.00 points" in rows[2]
+    assert "47 % (0.8 against 1.5 ms)" in rows[4]
+
+
+def test_every_point_leads_to_its_configuration_and_command(reports: Path) -> None:
+    page = (reports / "index.html").read_text()
+    links = set(re.findall(r'href="#(run-[^"]+)"', page))
+    places = set(re.findall(r'id="(run-[^"]+)"', page))
+    assert len(links) == 8
+    assert links <= places
+    assert "qstudy sweep one.yaml" in page
+    assert "Because it is so." in page
+    assert 'href="one/index.html"' in page
+
+
+def test_the_front_is_common_to_the_studies_of_a_task(reports: Path) -> None:
+    (task,) = tasks([*load_studies(reports / "one"), *load_studies(reports / "two")])
+    assert task.name == "c"
+    assert list(stretches(task).frame.bits) == ["W2", "W4"]
+    assert list(np.round(stretches(task).frame.wer, 3)) == [0.1, 0.05]
+
+
+def test_it_is_the_same_every_time(reports: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in reports.iterdir() if path.is_file()}
+    done = subprocess.run([sys.executable, "-m", "qstudy", "index", "--reports", str(reports)], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in reports.iterdir() if path.is_file()} == before
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no reports"):
+        index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"measure": "luck"}, "papers.0.claims.0.measure: 'luck' is not one of"),
+        ({"of": {"policy": "s8bqat", "odd": 1}}, "odd is no column"),
+        ({"of": {"architecture": "lstm"}}, "4 settings of one fit .*say which is meant"),
+    ],
+    ids=["measure", "column", "ambiguous"],
+)
+def test_a_claim_that_cannot_be_held_against_anything_is_named(
+    reports: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    first = {**CLAIMS["papers"][0], "claims": [CLAIMS["papers"][0]["claims"][0] | change]}  # type: ignore[operator]
+    (tmp_path / "papers.yaml").write_text(yaml.safe_dump({"papers": [first]}))
+    report([reports / "one"], tmp_path / "one")
+    with pytest.raises(UserError, match=said):
+        index(tmp_path)
+
+
+def test_claims_are_a_list(tmp_path: Path) -> None:
+    (tmp_path / "papers.yaml").write_text("papers: {}")
+    with pytest.raises(UserError, match="must be a list"):
+        load_papers(tmp_path / "papers.yaml")
