@@ -7,13 +7,17 @@
 #                reports/architectures/ and reports/architectures-commands/
 # make int4      recognizers and language models in 4 bits from end to end: what fusion and wider beams are worth, into
 #                reports/int4/ (about three hours)
+# make papers    every table and figure of reports/ anew from the committed records, and the page over all of them
+#                (reports/index.html); about three minutes
+# make papers-train  the papers' studies trained anew on synthesized commands and on digits (about three days on two cores,
+#                most of it Conformers; what is there is kept, what was interrupted goes on), then make papers
 # make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz bench policies architectures int4
+.PHONY: setup demo test fuzz bench policies architectures int4 papers papers-train
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -94,6 +98,8 @@ architectures: setup
 	  --out reports/architectures/branches.png
 
 INT4 = runs/int4
+FUSION = --table+ analysis.fusion.kept --table+ analysis.fusion.searches --table+ analysis.fusion.choices \
+	--figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency
 FOUR_BITS = --policy '{name: int4_e2e}'
 # A language model in float and in 4 bits: folder, text, recognizer, options.
 LANGUAGE = $(BIN)/qstudy train-lm --text $(2) --like $(3) --out $(1) $(4) && \
@@ -124,6 +130,38 @@ int4: setup
 	  --model.hidden 256 --training.steps 800)
 	$(BIN)/qstudy decode sweeps/int4-commands.yaml
 	$(BIN)/qstudy decode sweeps/int4-digits.yaml
-	$(BIN)/qstudy report studies/int4-commands studies/int4-digits --out reports/int4 --alone \
-	  --table+ analysis.fusion.kept --table+ analysis.fusion.searches --table+ analysis.fusion.choices \
-	  --figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency
+	$(BIN)/qstudy report studies/int4-commands studies/int4-digits --out reports/int4 --alone $(FUSION)
+
+# The papers' studies, in the order in which they need each other's models.
+PAPERS = native_qat accelerator_aware int4_e2e s8bqat amnet
+TABLE = --table analysis.architectures.architectures
+TABLES_native_qat = $(TABLE) --figure+ analysis.architectures.against_control
+TABLES_accelerator_aware = --table analysis.served.served
+TABLES_int4_e2e = $(TABLE) --figure+ analysis.architectures.against_control
+TABLES_s8bqat = --table analysis.footprints.footprints
+TABLES_amnet = $(TABLE) --figure+ analysis.architectures.amortized
+# What a report has beside that of every study.
+TABLES_architectures = $(ARCHITECTURES) --figure+ analysis.architectures.amortized
+TABLES_architectures-commands = $(ARCHITECTURES)
+TABLES_int4 = --alone $(FUSION)
+
+REPORTS = policies architectures architectures-commands digits digits-search int4 $(PAPERS)
+
+# A report anew from the records that lie in it.
+REBUILD = $(BIN)/qstudy report reports/$(1) --out reports/$(1) $(TABLES_$(1))
+
+papers: setup
+	@for each in $(REPORTS); do test ! -e reports/$$each/records.jsonl || \
+	  $(MAKE) --no-print-directory report-$$each || exit $$?; done
+	$(BIN)/qstudy index
+
+report-%:
+	$(call REBUILD,$*)
+
+papers-train: setup
+	@for each in $(PAPERS); do $(BIN)/qstudy sweep sweeps/$$each.yaml || exit $$?; done
+	@for each in $(PAPERS); do $(MAKE) --no-print-directory study-$$each || exit $$?; done
+	@$(MAKE) --no-print-directory papers
+
+study-%:
+	$(BIN)/qstudy report studies/$* --out reports/$* $(TABLES_$*)
