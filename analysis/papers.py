@@ -201,7 +201,7 @@ def _faster(_: Study, __: pd.DataFrame, one: pd.Series, other: Any) -> Finding:
     column = f"latency_ms.{ACCELERATOR}"
     share = 1 - float(one[column]) / float(other[column])
     return Finding(
-        f"{100 * share:.0f} % ({one[column]:.3g} against {other[column]:.3g} ms)".replace("-", "−"), value=share
+        f"{100 * share:.1f} % ({one[column]:.3g} against {other[column]:.3g} ms)".replace("-", "−"), value=share
     )
 
 

@@ -63,6 +63,7 @@ COMMANDS = {
     ),
     "beams": Command("qstudy.commands.beams:beams", "latency of the whole search over beam widths", ("model",)),
     "reprice": Command("qstudy.commands.reprice:reprice", "simulate finished runs anew, without training", ("folder",)),
+    "rescore": Command("qstudy.commands.rescore:rescore", "score finished runs on more test sets", ("folder",)),
     "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
     "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
     "status": Command("qstudy.commands.status:status", "where a study stands, and the best so far", ("study",), True),

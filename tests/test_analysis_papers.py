@@ -6,6 +6,7 @@ from typing import Any
 from analysis_study import study
 from test_index import record
 
+from analysis.conditions import conditions
 from analysis.footprints import footprints
 from analysis.served import served
 
@@ -67,3 +68,30 @@ def test_models_are_held_against_what_was_trained_for_the_operators_that_serve_t
 
 def test_what_is_served_as_it_was_trained_is_no_table(tmp_path: Path) -> None:
     assert served(study(tmp_path, [aware("own", 8, 100, "base.qst")])) is None
+
+
+def heard(run: str, policy: str, every: int, in_noise: int, **more: Any) -> dict[str, Any]:
+    made = record("noise", run, policy, every, 250_000, **START, **more)
+    noisy = record("noise", run, policy, in_noise, 250_000)
+    made["metrics"]["snr0"] = noisy["metrics"]["test"]
+    made["utterances"]["snr0"] = noisy["utterances"]["test"]
+    return made
+
+
+def test_every_condition_has_its_own_verdict(tmp_path: Path) -> None:
+    quantized = {"bit_map": {"encoder": {"weight": 4}}}
+    made = [heard("control", "float", 8, 4), heard("four", "native_int", 8, 2, **quantized)]
+    table = conditions(study(tmp_path, made))
+    assert table is not None
+    (row,) = table.frame.to_dict("records")
+    assert (row["verdict.test"], row["verdict.snr0"]) == ("shown", "refuted")
+    assert [column.key for column in table.columns[3:]] == ["wer.test", "wer.snr0"]
+    assert round(row["gap.snr0"], 3) == 0.05
+
+
+def test_one_condition_is_no_table(tmp_path: Path) -> None:
+    made = [
+        record("noise", "control", "float", 8, 1_000_000, **START),
+        record("noise", "x", "ptq", 8, 250_000, **START),
+    ]
+    assert conditions(study(tmp_path, made)) is None

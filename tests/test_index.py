@@ -129,7 +129,7 @@ def test_claims_get_their_verdicts(reports: Path) -> None:
     ]
     assert "6.7×" in rows[1]
     assert "+5.00 points" in rows[2]
-    assert "47 % (0.8 against 1.5 ms)" in rows[4]
+    assert "46.7 % (0.8 against 1.5 ms)" in rows[4]
 
 
 def test_every_point_leads_to_its_configuration_and_command(reports: Path) -> None:

@@ -1,6 +1,7 @@
 """Finished runs at today's prices."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,25 @@ def test_a_report_is_priced_without_models(
     now = json.loads((tmp_path / "records.jsonl").read_text())
     assert now["latency"] == values["latency"]
     assert now["metrics"] == values["metrics"]
+
+
+def test_more_sets_are_scored_once(
+    finished: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the packed model; the record keeps rates, errors by utterance, and where the set lies."""
+    again = tmp_path / "mine"
+    shutil.copytree(finished / "mine", again)
+    sets = json.dumps({"again": str(corpus / "dev.jsonl")})
+    main(["rescore", str(again), "--sets", sets, "--cache", str(finished / "cache")])
+    record = read_record(again / "record.json")
+    assert record.metrics is not None
+    assert record.metrics["again"]["wer"] == record.metrics["dev"]["wer"]
+    assert record.utterances is not None
+    assert record.utterances["again"] == record.utterances["dev"]
+    assert record.config is not None
+    assert record.config["data"]["test"]["again"] == str(corpus / "dev.jsonl")
+    main(["rescore", str(again), "--sets", sets])
+    assert "0 of 1 runs" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["rescore", str(again), "--sets", json.dumps({"again": str(corpus / "train.jsonl")})])
+    assert "the record has a set of this name already" in capsys.readouterr().err

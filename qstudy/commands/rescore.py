@@ -1,0 +1,30 @@
+"""`qstudy rescore`."""
+
+from pathlib import Path
+
+from qstudy.errors import UserError
+
+
+def rescore(folder: list[Path], sets: dict[str, Path], cache: Path = Path("cache")) -> None:
+    """Score finished runs on more test sets, from their packed models, and keep that in their records.
+
+    What is there already is not done again, so that the same command goes on after an interruption. `qstudy report
+    --split NAME` then reports on one of them.
+
+    Args:
+        folder: Runs, folders of runs, or studies.
+        sets: Name and manifest of each: '{snr5: corpora/noisy-5/test.jsonl, snr0: corpora/noisy-0/test.jsonl}'.
+        cache: Folder of the feature cache.
+    """
+    from tqdm import tqdm
+
+    from qstudy.training import rescore as again
+    from qstudy.training.reprice import runs_below
+
+    if "dev" in sets or not sets:
+        raise UserError("--sets: name one test set or more, none of them dev.")
+    runs = [run for each in folder for run in runs_below(each)]
+    new = 0
+    for run in tqdm(runs, desc="runs", unit="run", leave=False, disable=None):
+        new += bool(again.rescore(run, sets, cache))
+    print(f"{new} of {len(runs)} runs were scored on something new.")
