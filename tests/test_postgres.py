@@ -20,6 +20,7 @@ from sweep_helpers import make_config, measure, open_queue, start_victim
 from test_planning import first_sweeps
 
 from qstudy.errors import UserError
+from qstudy.sweep.launchers.local import ThisMachine
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.pool import run_pool
@@ -154,7 +155,7 @@ def test_a_pool_outlives_a_restart(
 
     restarted = threading.Thread(target=restart)
     restarted.start()
-    run_pool(queue, 2, server)
+    run_pool(queue, ThisMachine(), 2, server)
     restarted.join()
     assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 4
     said = capsys.readouterr()
