@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from processes import command, everything, family, works_in
 from sweep_helpers import small_study
 
 from qstudy.errors import UserError
@@ -80,7 +81,7 @@ def test_a_lost_worker_is_replaced(sweep: "subprocess.Popen[str]", tmp_path: Pat
     assert len(list((tmp_path / "cache" / "baselines").glob("*/model.qst"))) == 1
     assert ports
     assert all(on_loopback(address) for address in ports), "nobody else reaches a Ray of our own"
-    assert not [pid for pid in family(None) if works_in(pid, tmp_path)], "all ended with the sweep"
+    assert not [pid for pid in everything() if works_in(pid, tmp_path)], "all ended with the sweep"
 
 
 def test_a_file_serves_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,42 +102,10 @@ def wait_for_worker(sweep: "subprocess.Popen[str]", folder: Path) -> int:
     return next(pid for pid in family(sweep.pid) if command(pid).startswith("ray::Process"))
 
 
-def family(pid: int | None) -> list[int]:
-    """The process and all that descend from it; None: all processes."""
-    parents = {int(each.name): parent(each) for each in Path("/proc").glob("[0-9]*")}
-    if pid is None:
-        return list(parents)
-    found = [pid]
-    for each in found:
-        found += [child for child, of in parents.items() if of == each]
-    return found
-
-
-def parent(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:  # it has just ended
-        return 0
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def works_in(pid: int, folder: Path) -> bool:
-    try:
-        return Path(f"/proc/{pid}/cwd").resolve() == folder and pid != os.getpid()
-    except OSError:
-        return False
-
-
 def listening(pid: int) -> list[str]:
     """Addresses, in hexadecimal, of a process's sockets that wait for others."""
     try:
-        sockets = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        sockets = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
     except OSError:
         return []
     lines = [
@@ -147,4 +116,4 @@ def listening(pid: int) -> list[str]:
 
 def on_loopback(address: str) -> bool:
     """127.0.0.0/8, the same mapped into IPv6, or ::1; the bytes of each word are turned round."""
-    return address[-2:] == "7F" if not address.endswith("01000000") else int(address[:-8] or "0", 16) == 0
+    return address.endswith("7F") or address == f"{'':0>24}01000000"
