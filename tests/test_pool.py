@@ -177,3 +177,17 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "none")
     monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
     assert fitting_workers(3, gpus=0) == 3, "a system that does not tell"
+
+
+def test_workers_divide_the_cores_in_every_library(working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "import torch, numba, os; print(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)"
+    (working / "program.py").write_text(told)
+    monkeypatch.setattr(process, "PROGRAM", working / "program.py")
+    monkeypatch.setattr("qstudy.sweep.launchers.local.cores", lambda: 7)
+    for name in process.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    queue = open_queue(working, make_config(trials=1, base=BASE))
+    for of, threads in ((2, 3), (9, 1)):
+        log = working / f"{of}.log"
+        ThisMachine().start(replace(pool.job_of(queue, None, 0, of), log=log)).wait()
+        assert log.read_text().split() == [str(threads)] * 2
