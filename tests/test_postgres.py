@@ -93,6 +93,22 @@ def test_a_server_that_is_restarted_costs_nothing(
     assert capsys.readouterr().err.count("does not answer") == 1
 
 
+def test_a_trial_outlives_ten_seconds_without_a_database(running: Server, server: str, tmp_path: Path) -> None:
+    """Its heart beats on, so that no other machine takes it over."""
+    here, there = (open_queue(tmp_path / place, make_config(trials=1), server, **BEATS) for place in ("here", "there"))
+    claim = here.claim()
+    assert claim is not None
+    running.stop()
+    time.sleep(10)
+    running.start()
+    outcome = measure(here, claim.trial)
+    time.sleep(2 * BEATS["grace_s"])
+    assert claim.heartbeat.is_alive()
+    assert there.claim() is None
+    here.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert _only(there).state == TrialState.COMPLETE
+
+
 def test_a_pool_outlives_a_restart(
     running: Server, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ dead worker's trial is failed and copied). `tests/test_optuna_internals.py` fail
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -95,7 +95,7 @@ class QuickStorage(RDBStorage):
     def _get_trials(
         self,
         study_id: int,
-        states: Iterable[TrialState] | None,
+        states: Container[TrialState] | None,
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
@@ -108,7 +108,7 @@ class QuickStorage(RDBStorage):
         if trial_id_greater_than > -1:
             wanted &= ~(untouched & (trials.c.trial_id <= known.get(study_id, -1)))
         if states is not None:
-            wanted &= trials.c.state.in_(list(states))
+            wanted &= trials.c.state.in_([state for state in TrialState if state in states])
         with self.engine.connect() as connection:
             if not connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id)).first():
                 raise KeyError(study_id)
