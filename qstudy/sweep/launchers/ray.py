@@ -7,6 +7,7 @@ and run folders are shared through it, as by several machines without Ray.
 import logging
 import os
 import platform
+import signal
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from qstudy.sweep.launchers.base import End, Job, Launcher, Worker
 from qstudy.sweep.launchers.process import Process
 
 LOST = -1
+MOST_LETTERS = 200  # of what Ray says of a loss: it says a lot
 STORE_BYTES = 80 * 2**20  # the least that Ray takes: nothing of a study is kept in its object store
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # trainings are no background jobs (Ray's: 15)
 OURS = ("localhost", "127.0.0.1", "::1")
@@ -47,7 +49,7 @@ class RayWorker(Worker):
         try:
             end: End = self._ray.get(self._end)
         except self._ray.exceptions.RayError as error:
-            return End(LOST, f"lost by Ray: {type(error).__name__}")
+            return End(LOST, f"lost by Ray: {str(error).strip().splitlines()[-1].strip()[:MOST_LETTERS]}")
         return end
 
     def release(self) -> None:
@@ -78,6 +80,7 @@ class RayCluster(Launcher):
         except ModuleNotFoundError as error:
             raise UserError("launcher: Ray is not installed; install it with pip install 'qstudy[ray]'.") from error
         own: dict[str, Any] = {"num_cpus": cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        stopped_by = signal.getsignal(signal.SIGTERM)  # Ray sets a handler of its own
         try:
             ray.init(self._address or "local", logging_level=logging.ERROR, **({} if self._address else own))
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -85,6 +88,7 @@ class RayCluster(Launcher):
             raise UserError(
                 f"address: no Ray cluster can be used at {self._address or 'this machine'}: {said}."
             ) from error
+        signal.signal(signal.SIGTERM, stopped_by)
         self._ray = ray
         return self
 
@@ -129,7 +133,7 @@ def share(cpus: Sequence[int], gpus: int, workers: int) -> Share:
         gpus: of all nodes; workers that are more than these share them.
         workers: how many.
     """
-    sizes = range(max(cpus), 1, -1)
+    sizes = range(max(cpus, default=1), 1, -1)
     group = next((size for size in sizes if sum(count // size for count in cpus) >= workers), 1)
     return Share(group, 1 / -(-workers // gpus) if gpus else 0)
 
