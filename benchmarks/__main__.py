@@ -15,11 +15,13 @@ from benchmarks import (
     fusion,
     gpu,
     loss,
+    many_trials,
     memory,
     qat,
     report,
     simulator,
     streaming,
+    sweep,
     table,
 )
 from benchmarks.machine import describe
@@ -39,6 +41,8 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "simulator": simulator.rows,
     "data": data.rows,
     "report": report.rows,
+    "sweep": sweep.rows,
+    "many_trials": many_trials.rows,
 }
 
 

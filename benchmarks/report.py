@@ -70,7 +70,7 @@ def parsed(folder: Path) -> None:
 
 
 SIDES = {
-    "ours": lambda folder: report(folder, folder / "out"),
+    "ours": lambda folder: report([folder], folder / "out"),
     "peer": lambda folder: pd.read_json(folder / RECORDS, lines=True),
     "floor": parsed,
 }

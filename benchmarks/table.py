@@ -30,6 +30,8 @@ LEGEND = (
     "Amortized encoder: 4 s in one call, batch 1, random weights; floor: the cheap branch alone.",
     "Beam search: through encoder frames that are there, one thread; torchaudio: RNNTBeamSearch, one by one.",
     "Report: tables, figures and page, in a process of its own; its memory: the peak of that process.",
+    "Trial: of a tiny model, medians without the first; the plain script has no records, checkpoints or packed models.",
+    "Status of many trials: in a process of its own, from an SQLite file; most of it is Optuna's reading of them.",
     "Features: read, checked, computed and written, all threads; opened again: as every run does; neither has a tail.",
 )
 

@@ -16,6 +16,7 @@ from sweep_helpers import measure
 
 from qstudy.cli import main
 from qstudy.sweep import pool, study, worker
+from qstudy.sweep.launchers import process
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.queue import Queue
 
@@ -41,8 +42,8 @@ def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path(__file__)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", f"{here.parents[1]}{os.pathsep}{here.parent}")
-    monkeypatch.setattr(pool, "PROGRAM", here)
-    monkeypatch.setattr(pool, "_prepare", lambda queue, storage: None)
+    monkeypatch.setattr(process, "PROGRAM", here)
+    monkeypatch.setattr(pool, "prepare", lambda *_: None)
     monkeypatch.setattr(pool, "POLL_S", 0.2)
 
 
@@ -53,8 +54,8 @@ def workers_of(folder: Path) -> list[int]:
 
 
 def patch() -> None:
-    pool.PROGRAM = Path(__file__)
-    pool._prepare = lambda queue, storage: None
+    process.PROGRAM = Path(__file__)
+    pool.prepare = lambda *_: None
     study.check = study.prepare = study.print_forecast = lambda *_: None
     study.work = partial(worker.work, evaluate=evaluate)
 

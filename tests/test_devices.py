@@ -17,7 +17,7 @@ from tiny import run_config
 from qstudy.errors import UserError
 from qstudy.fields import merged
 from qstudy.sweep.config import load_study
-from qstudy.sweep.pool import GPUS_VARIABLE, visible_gpus
+from qstudy.sweep.launchers.local import GPUS_VARIABLE, visible_gpus
 from qstudy.training.config import RunConfig, TrainerConfig, config_from_dict, load_yaml, to_dict
 from qstudy.training.devices import join
 from qstudy.training.run import run

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import time
 from pathlib import Path
 
 import optuna
@@ -126,3 +127,54 @@ def test_tables_exist_under_their_names(tmp_path: Path) -> None:
     queue = open_queue(tmp_path, make_config())
     names = set(looked_at(queue._storage.engine).get_table_names())
     assert {t.name for t in (inside.studies, inside.trials, inside.system_attributes, inside.user_attributes)} < names
+
+
+def test_trials_are_read_as_optuna_reads_them(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=3))
+    work(queue, measure)
+    queue.config = make_config(trials=6)
+    queue.plan()
+    claim = queue.claim()
+    assert claim is not None
+    measure(queue, claim.trial)
+    for step, value in enumerate([0.5, float("nan"), float("inf"), float("-inf")]):
+        claim.trial.report(value, step)
+    storage, key = queue._storage, inside.study_id(queue.study)
+    plain = RDBStorage(str(storage.engine.url))
+    for chosen in ((None, set(), -1), (None, {1}, 2), ([TrialState.COMPLETE], set(), -1)):
+        ours, theirs = (reader._get_trials(key, *chosen) for reader in (inside.QuickStorage(plain.url), plain))
+        assert list(map(repr, ours)) == list(map(repr, theirs)), "repr, since NaN is not NaN"
+        assert ours
+    with pytest.raises(KeyError):
+        storage._get_trials(key + 1, None, set(), -1)
+    queue.put_back(claim)
+
+
+def test_planned_trials_are_read_once_and_what_becomes_of_them(tmp_path: Path) -> None:
+    here, there = (open_queue(tmp_path, make_config(trials=40)) for _ in range(2))
+    key = inside.study_id(here.study)
+    assert len(here.trials()) == 40
+    claim = there.claim()
+    assert claim is not None
+    measure(there, claim.trial)
+    assert [trial.number for trial in here._storage._get_trials(key, None, set(), 0)] == [claim.trial.number]
+    there.put_back(claim)
+    assert here.trials()[0].params == there.trials()[0].params != {}
+    here.config = make_config(trials=3)
+    here.plan()  # drops 37
+    assert [trial.state for trial in there.trials()].count(TrialState.WAITING) == 3
+    work(there, measure)
+    assert [trial.state for trial in here.trials()] == [trial.state for trial in there.trials()]
+    assert not here.unfinished()
+
+
+def test_ten_thousand_planned_trials_cost_the_next_one_nothing(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=10_000, budgets=None, sampler="random"))
+    queue.trials()
+    begin = time.process_time()
+    for _ in range(3):
+        claim = queue.claim()
+        assert claim is not None
+        outcome = measure(queue, claim.trial)
+        queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert time.process_time() - begin < 3, "each read all that wait, several times: three seconds a time"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from qstudy.errors import UserError
 from qstudy.named import build
 from qstudy.sweep import pool
 from qstudy.sweep.capacity import fitting_workers, free_bytes
+from qstudy.sweep.launchers import process
+from qstudy.sweep.launchers.local import ThisMachine
+from qstudy.sweep.launchers.process import Process
 from qstudy.sweep.lifeline import stoppable
 from qstudy.sweep.optuna_internals import kept
 from qstudy.sweep.patience import PatientStorage
@@ -75,7 +79,7 @@ def test_a_crashed_worker_is_replaced_at_once_and_that_is_said(
 ) -> None:
     (working / "behave").write_text("crash once")
     queue = open_queue(working, make_config(trials=3, base=BASE))
-    pool.run_pool(queue, 1, None)
+    pool.run_pool(queue, ThisMachine(), 1, None)
     assert len(set(workers_of(working))) == 2
     assert queue.done() == 3
     said = capsys.readouterr()
@@ -86,10 +90,10 @@ def test_a_crashed_worker_is_replaced_at_once_and_that_is_said(
 
 def test_workers_that_cannot_even_begin_end_the_sweep(working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (working / "broken.py").write_text("raise SystemExit(1)")
-    monkeypatch.setattr(pool, "PROGRAM", working / "broken.py")
+    monkeypatch.setattr(process, "PROGRAM", working / "broken.py")
     queue = open_queue(working, make_config(trials=3, base=BASE))
     with pytest.raises(UserError, match=r"end before they have begun a trial, the last with exit code 1; see .*log"):
-        pool.run_pool(queue, 2, None)
+        pool.run_pool(queue, ThisMachine(), 2, None)
 
 
 def test_a_storage_that_stays_away_ends_the_sweep_and_its_workers(
@@ -107,7 +111,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_and_its_workers(
 
     monkeypatch.setattr(pool.Pool, "replace_ended", tend)
     with pytest.raises(UserError, match=r"has not answered for . s \(no such table: trials\); nothing is lost"):
-        pool.run_pool(queue, 1, None)
+        pool.run_pool(queue, ThisMachine(), 1, None)
     assert capsys.readouterr().err.count("does not answer") == 1
     assert not any(map(lives, workers_of(working)))
 
@@ -117,10 +121,8 @@ def test_what_lies_in_the_working_folder_stands_in_for_nothing(working: Path, mo
     monkeypatch.chdir(working)
     (working / "yaml.py").write_text("raise SystemExit('the wrong yaml')")
     queue = open_queue(working, make_config(trials=1, base=BASE))
-    with (working / "log").open("wb") as log:
-        process = pool._start(queue, 1, None, "--help", log=log)
-        process.communicate()
-    assert process.returncode == 0, (working / "log").read_text()
+    job = replace(pool.job_of(queue, None, options=("--help",)), log=working / "log")
+    assert Process(job, 1).wait().code == 0, (working / "log").read_text()
     (working / "my_part.py").write_text("class Part: pass")
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert type(build({"name": "my_part.Part"}, {}, "part")).__name__ == "Part"
@@ -175,3 +177,17 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "none")
     monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
     assert fitting_workers(3, gpus=0) == 3, "a system that does not tell"
+
+
+def test_workers_divide_the_cores_in_every_library(working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "import torch, numba, os; print(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)"
+    (working / "program.py").write_text(told)
+    monkeypatch.setattr(process, "PROGRAM", working / "program.py")
+    monkeypatch.setattr("qstudy.sweep.launchers.local.cores", lambda: 7)
+    for name in process.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    queue = open_queue(working, make_config(trials=1, base=BASE))
+    for of, threads in ((2, 3), (9, 1)):
+        log = working / f"{of}.log"
+        ThisMachine().start(replace(pool.job_of(queue, None, 0, of), log=log)).wait()
+        assert log.read_text().split() == [str(threads)] * 2

@@ -1,10 +1,6 @@
 """A study that machines share: PostgreSQL, and workers that are only known by their heartbeats."""
 
-import os
-import shutil
 import signal
-import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -16,60 +12,20 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from pool_program import use, workers_of
+from postgres import FOUND, Server
 from sweep_helpers import make_config, measure, open_queue, start_victim
 from test_planning import first_sweeps
 
 from qstudy.errors import UserError
+from qstudy.sweep.launchers.local import ThisMachine
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.worker import work
 
-FOUND = shutil.which("initdb") or next(iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
 pytestmark = pytest.mark.skipif(FOUND is None, reason="needs PostgreSQL's initdb (Debian: postgresql)")
 BEATS: dict[str, Any] = {"heartbeat_s": 1, "grace_s": 2}
-
-
-class Server:
-    """A PostgreSQL server of our own on loopback; as user `nobody` if we are root, whom it refuses."""
-
-    def __init__(self, folder: Path) -> None:
-        user: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = str(probe.getsockname()[1])
-        if user:
-            shutil.chown(folder, "nobody")
-        self.folder, self.programs = folder, Path(str(FOUND)).resolve().parent
-        self.common: dict[str, Any] = {
-            "stdout": subprocess.DEVNULL,
-            "stderr": subprocess.DEVNULL,
-            "cwd": folder,
-            **user,
-        }
-        create = ["-D", "data", "-U", "tester", "-A", "trust", "--no-sync"]
-        subprocess.run([self.programs / "initdb", *create], check=True, **self.common)
-        self.start()
-
-    def start(self) -> None:
-        where = ["-h", "127.0.0.1", "-p", self.port]
-        start = ["-D", "data", *where, "-k", str(self.folder), "-c", "fsync=off"]
-        self.process = subprocess.Popen([self.programs / "postgres", *start], **self.common)
-        while subprocess.run([self.programs / "pg_isready", "-q", *where]).returncode:
-            assert self.process.poll() is None, "the server did not start"
-            time.sleep(0.1)
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """At once: the default waits for connections to be closed."""
-        self.process.send_signal(how)
-        self.process.wait()
-
-    def database(self, name: str) -> str:
-        """The URL of a new, empty database."""
-        create = [self.programs / "createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "tester", name]
-        subprocess.run(create, check=True, **self.common)
-        return f"postgresql://tester:secret@127.0.0.1:{self.port}/{name}"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +93,22 @@ def test_a_server_that_is_restarted_costs_nothing(
     assert capsys.readouterr().err.count("does not answer") == 1
 
 
+def test_a_trial_outlives_ten_seconds_without_a_database(running: Server, server: str, tmp_path: Path) -> None:
+    """Its heart beats on, so that no other machine takes it over."""
+    here, there = (open_queue(tmp_path / place, make_config(trials=1), server, **BEATS) for place in ("here", "there"))
+    claim = here.claim()
+    assert claim is not None
+    running.stop()
+    time.sleep(10)
+    running.start()
+    outcome = measure(here, claim.trial)
+    time.sleep(2 * BEATS["grace_s"])
+    assert claim.heartbeat.is_alive()
+    assert there.claim() is None
+    here.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert _only(there).state == TrialState.COMPLETE
+
+
 def test_a_pool_outlives_a_restart(
     running: Server, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,7 +126,7 @@ def test_a_pool_outlives_a_restart(
 
     restarted = threading.Thread(target=restart)
     restarted.start()
-    run_pool(queue, 2, server)
+    run_pool(queue, ThisMachine(), 2, server)
     restarted.join()
     assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 4
     said = capsys.readouterr()

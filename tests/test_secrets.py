@@ -24,7 +24,9 @@ from qstudy.secrets import (
     print_crash,
     storage_to_environment,
 )
-from qstudy.sweep import pool
+from qstudy.sweep.launchers import process
+from qstudy.sweep.launchers.local import ThisMachine
+from qstudy.sweep.pool import job_of
 from qstudy.training.config import to_dict
 
 PASSWORD = "geh3im"
@@ -141,9 +143,9 @@ def test_a_crash_shows_no_password(capfd: pytest.CaptureFixture[str], monkeypatc
 
 def test_workers_get_the_url_by_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, started = f"sqlite:///{tmp_path}/x.db?a={PASSWORD}", list[Any]()
-    monkeypatch.setattr(pool, "Popen", lambda command, env, **_: started.append((command, env)))
+    monkeypatch.setattr(process, "Popen", lambda command, env, **_: started.append((command, env)))
     monkeypatch.setattr(sys, "argv", ["qstudy", "sweep", "--storage", url])
-    pool._start(SimpleNamespace(config=make_config(), folder=tmp_path), 2, url)
+    ThisMachine().start(job_of(SimpleNamespace(config=make_config(), folder=tmp_path), url))
     ((command, environment),) = started
     assert environment.pop(STORAGE_VARIABLE) == url
     assert PASSWORD not in str((command, environment))

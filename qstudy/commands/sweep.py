@@ -19,6 +19,9 @@ def sweep(
     trials: int | None = None,
     root: Path = Path("studies"),
     fresh: bool = False,
+    launcher: str = "local",
+    address: str | None = None,
+    prepare_only: bool = False,
 ) -> None:
     """Run a study, or go on with an interrupted one.
 
@@ -29,23 +32,30 @@ def sweep(
 
     Args:
         study: YAML file of the study, e.g. sweeps/quickstart.yaml.
-        workers: processes on this machine, each with a GPU of its own where there are any; cores are divided among
-            them. By default one per GPU, or one.
+        workers: processes, each with a GPU of its own where there are any; cores are divided among them. By default one
+            per GPU, or one per machine.
         storage: URL of a database that several machines share, e.g. postgresql://user:password@host/name; by default
             the environment variable QSTUDY_STORAGE (better: process lists show a command's arguments to everyone on
             the machine), or SQLite in the study's folder.
         trials: trials to train; by default what the file says.
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
+        launcher: where workers run: `local`, this machine; `ray`, a Ray cluster, whose nodes have qstudy and share this
+            folder; or the import path of your own (`qstudy.sweep.launchers.base.Launcher`).
+        address: of what the launcher uses; `ray`: HOST:PORT of the cluster, by default a new one on this machine alone.
+        prepare_only: plan the study and make what all trials share (corpus, feature cache, float baseline), and end;
+            `qstudy worker` does the rest, on as many machines as you like.
     """
     checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
+    from qstudy.sweep.launchers import build_launcher
     from qstudy.sweep.study import check, run_study
     from qstudy.yaml_file import load_yaml
 
+    places = build_launcher(launcher, address)
     config = load_study(study, trials, fresh)
     if load_yaml(study).keys() != config.to_dict().keys():  # not the study's own copy, which has every field
         require_other(root / config.study / "study.yaml", "--root", study)
     with naming(study):
         check(config)
-    run_study(config, root / config.study, workers, storage)
+    run_study(config, root / config.study, places, workers, storage, prepare_only)

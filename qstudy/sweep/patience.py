@@ -8,12 +8,12 @@ from functools import partial, wraps
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from qstudy.errors import UserError
 from qstudy.secrets import hide
-from qstudy.sweep.optuna_internals import TRANSACTIONS
+from qstudy.sweep.optuna_internals import TRANSACTIONS, QuickStorage
 
 PATIENCE_S = 60.0
 QUIET_S = 2.0  # a shorter absence is nobody's business
@@ -29,7 +29,7 @@ OPERATIONS = (
 T = TypeVar("T")
 
 
-class PatientStorage(RDBStorage):
+class PatientStorage(QuickStorage):
     """Optuna's storage, which asks a database again that is restarted, locked, full or out of reach."""
 
     patience_s = PATIENCE_S
@@ -91,7 +91,7 @@ def reason(error: BaseException) -> str:
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    inherited = getattr(RDBStorage, name)
+    inherited = getattr(QuickStorage, name)
 
     @wraps(inherited)
     def method(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:

@@ -22,12 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 from qstudy.errors import UserError
 from qstudy.files import content_hash
 from qstudy.locks import is_held, locked, try_lock
-from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.config import StudyConfig, study_from_dict
 from qstudy.sweep.optuna_internals import keep, kept, silent_trials, study_id, trial_id
 from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import fixed_sampler, make_sampler
 from qstudy.sweep.space import size
+from qstudy.sweep.storage import DEFINITION
 from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, counts
 
 LAST_BEAT_S = 5.0
@@ -74,7 +75,7 @@ class Queue:
         self.config = config
         self.folder = folder
         self._storage = storage
-        self._one_machine = storage.engine.name == "sqlite"
+        self.one_machine = storage.engine.name == "sqlite"
         self._locks = _locks(storage, folder, config.study)
         self._place = content_hash(platform.node(), uuid.getnode(), str(folder.resolve()))
 
@@ -101,6 +102,14 @@ class Queue:
     def done(self) -> int:
         """How many of the trials that the study was asked for have ended."""
         return sum(trial.state.is_finished() and counts(trial) for trial in self.trials())
+
+    def has_work(self) -> bool:
+        """Whether trials wait or run; a worker may have died before it made place for another candidate."""
+        if self.unfinished():
+            return True
+        self.config = study_from_dict(self.study.user_attrs[DEFINITION])  # others may have asked for more, or fewer
+        self.plan()
+        return self.unfinished() > 0
 
     def plan(self) -> None:
         """Put into the queue what is still missing: the grid's combinations, then places for the sampler to fill.
@@ -192,7 +201,7 @@ class Queue:
             self.recover()
 
     def _is_dead(self, trial: FrozenTrial, silent: bool) -> bool:
-        here = self._one_machine or kept(trial).get(PLACE) == self._place
+        here = self.one_machine or kept(trial).get(PLACE) == self._place
         return (here or silent) and not is_held(self._trial_lock(trial.number))
 
     def _start(self, waiting: FrozenTrial, lock: IO[str]) -> Claim:

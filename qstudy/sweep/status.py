@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,12 +41,12 @@ class Status:
         """Trials that have ended, of those that were asked for."""
         return sum(trial.state.is_finished() and counts(trial) for trial in self.trials)
 
-    @property
+    @cached_property
     def running(self) -> list[FrozenTrial]:
         """Trials that somebody works on."""
         return [one for one in self.trials if one.state == TrialState.RUNNING and one.number not in self.dead]
 
-    @property
+    @cached_property
     def trained(self) -> list[FrozenTrial]:
         """Trials with a model, all of them within the budgets."""
         return [trial for trial in self.trials if is_trained(trial)]

@@ -10,11 +10,11 @@ from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
 from qstudy.sweep.board import Board
-from qstudy.sweep.capacity import fitting_workers
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
+from qstudy.sweep.launchers.base import Launcher
 from qstudy.sweep.lifeline import end_with_parent, stoppable
-from qstudy.sweep.pool import run_pool, visible_gpus
+from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.space import corners
 from qstudy.sweep.storage import load, open_storage, open_study
@@ -39,10 +39,23 @@ def check(config: StudyConfig) -> None:
                 raise UserError(f"{name}: {changes}: {error}") from error
 
 
-def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: str | None) -> None:
+def run_study(
+    config: StudyConfig,
+    folder: Path,
+    launcher: Launcher,
+    workers: int | None = None,
+    storage: str | None = None,
+    prepare_only: bool = False,
+) -> None:
     """Run a study in its folder, or go on with it, until as many trials as it asks for were trained.
 
-    Several workers run as processes of their own, by default one per GPU.
+    Args:
+        config: the study.
+        folder: where its runs go.
+        launcher: where its workers run.
+        workers: how many; None: as many as the launcher has places.
+        storage: URL of its database; None: as `open_storage`.
+        prepare_only: plan it and make what all trials share, for workers that others start.
 
     Raises:
         UserError: it runs already on this machine, or it was begun with other fields.
@@ -56,7 +69,12 @@ def run_study(config: StudyConfig, folder: Path, workers: int | None, storage: s
         )
     with lock, stoppable():
         try:
-            _sweep(config, folder, fitting_workers(workers, len(visible_gpus())) if workers else None, storage)
+            queue = _planned(config, folder, storage)
+            if prepare_only:
+                _prepare(config)
+                print(f"Add workers with: qstudy worker --study {config.study}")
+            else:
+                _sweep(queue, launcher, workers, storage)
         except KeyboardInterrupt as error:
             print(f"\nInterrupted; nothing is lost. Go on with: {command()}", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
@@ -87,7 +105,8 @@ def _prepare(config: StudyConfig) -> None:
         prepare(run)
 
 
-def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str | None) -> None:
+def _planned(config: StudyConfig, folder: Path, storage: str | None) -> Queue:
+    """The study's queue with all trials that it asks for; about how long they take is printed."""
     database = open_storage(storage, folder)
     queue = Queue(open_study(database, config, folder), database, config, folder)
     write_text(folder / "study.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -95,13 +114,16 @@ def _sweep(config: StudyConfig, folder: Path, workers: int | None, storage: str 
     queue.plan()
     if queue.unfinished():
         print_forecast(config, folder, queue.done())
-    workers = workers or max(len(visible_gpus()), 1)
-    with Board(queue) as board:
-        if workers > 1:
-            run_pool(queue, workers, storage, board.show)
+    return queue
+
+
+def _sweep(queue: Queue, launcher: Launcher, workers: int | None, storage: str | None) -> None:
+    with launcher, Board(queue) as board:
+        if count := launcher.workers(workers, queue.one_machine):
+            run_pool(queue, launcher, count, storage, board.show)
         elif queue.unfinished():
-            _prepare(config)
+            _prepare(queue.config)
             work(queue, announce=board.tell)
-    print_summary(config.study, queue.trials(), folder)
+    print_summary(queue.config.study, queue.trials(), queue.folder)
     if is_incomplete(queue.trials()):
         raise SystemExit(INCOMPLETE)

@@ -38,7 +38,7 @@ def work(
         while True:
             claim = queue.claim()
             if claim is None:
-                if not queue.unfinished():
+                if not queue.has_work():
                     return
                 time.sleep(POLL_S)  # for places that over-budget trials make, and for workers that die
                 continue

@@ -1,0 +1,119 @@
+"""Rows: a study of 100,000 trials looked at, in processes of their own; beside it what Optuna itself takes for it.
+
+`python -m benchmarks.many_trials SIDE FOLDER` measures one side: its milliseconds and its peak memory in bytes.
+"""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from sqlalchemy import MetaData, Table, create_engine, func, insert, select, text
+
+from benchmarks.row import Row
+from qstudy.commands.status import status
+from qstudy.sweep.config import StudyConfig, study_from_dict
+from qstudy.sweep.storage import open_storage, open_study
+from qstudy.sweep.trials import OUTCOME
+
+TRIALS, BY_OPTUNA = 100_000, 250
+MEBIBYTE = 2**20
+WIDTHS = [2, 3, 4, 6, 8]
+
+
+def rows() -> Iterable[Row]:
+    """Time and memory of `qstudy status`; the peer makes a table of the same trials, the floor only reads them."""
+    with tempfile.TemporaryDirectory() as folder:
+        made_up(Path(folder) / "many", TRIALS)
+        figures = {side: measured(side, folder) for side in SIDES}
+    times, peaks = ({side: figure[place] for side, figure in figures.items()} for place in (0, 1))
+    what, floor, peer = f"status of {TRIALS:,} trials", "Study.get_trials", "Optuna trials_dataframe"
+    yield Row(what, "ms", peer, times["ours"], times["peer"], floor, times["floor"])
+    yield Row("its memory", "MiB", peer, peaks["ours"], peaks["peer"], floor, peaks["floor"])
+
+
+def made_up(folder: Path, trials: int) -> StudyConfig:
+    """A study in `folder`, half of whose trials were over budget: some told to Optuna, the others copies of these."""
+    layers = {f"{part}.*": {"weight": WIDTHS} for part in ("encoder", "predictor", "joiner")}
+    base = {"data": {"train": "train.jsonl", "dev": "dev.jsonl"}, "track": False}
+    space = {"policy": {"name": "mixed", "layers": layers}}
+    config = study_from_dict({"study": folder.name, "base": base, "space": space, "trials": 10_000})
+    folder.mkdir(parents=True)
+    study = open_study(open_storage(None, folder), config, folder)
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    for number in range(min(BY_OPTUNA, trials)):
+        _tell(study, number)
+    _multiply(folder / "study.db", trials)
+    return config
+
+
+def _tell(study: optuna.Study, number: int) -> None:
+    trial = study.ask()
+    widths = [trial.suggest_categorical(f"policy/layers/{part}/weight", WIDTHS) for part in ("a", "b", "c")]
+    over = sum(widths) > 15
+    known = {"run": f"trial-{number:04d}-mixed", "bits": "W4", "seed": 0, "size_bytes": 10_000 * sum(widths)}
+    for name, value in {**known, "feasible": not over, OUTCOME: "over_budget" if over else "trained"}.items():
+        trial.set_user_attr(name, value)
+    state = optuna.trial.TrialState.PRUNED if over else optuna.trial.TrialState.COMPLETE
+    study.tell(trial, None if over else 1 / sum(widths), state=state)
+
+
+def _multiply(file: Path, trials: int) -> None:
+    """Copy the trials, with all that belongs to them, until there are so many; Optuna takes minutes to add them."""
+    engine, tables = create_engine(f"sqlite:///{file}"), MetaData()
+    tables.reflect(engine)
+    mine = [table for table in tables.sorted_tables if "trial_id" in table.columns]
+    with engine.begin() as connection:
+        connection.execute(text("PRAGMA foreign_keys=OFF"))
+        there = connection.execute(select(func.count()).select_from(tables.tables["trials"])).scalar_one()
+        for shift in range(there, trials, there):
+            for table in mine:
+                connection.execute(_copies(table, there, shift))
+
+
+def _copies(table: Table, of: int, shift: int) -> Any:
+    """The rows of the first `of` trials again, for the trial so many further on."""
+    moved = {"trial_id": shift, "number": shift}
+    keys = [column for column in table.primary_key if column.name != "trial_id"]
+    columns = [column for column in table.columns if column not in keys]
+    values = [column + moved[column.name] if column.name in moved else column for column in columns]
+    return insert(table).from_select(columns, select(*values).where(table.c.trial_id <= of))
+
+
+def measured(side: str, folder: str) -> tuple[float, float]:
+    """Milliseconds and MiB of one side, in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.many_trials", side, folder]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    milliseconds, peak = map(float, told.split())
+    return milliseconds, peak / MEBIBYTE
+
+
+def _loaded(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="many", storage=f"sqlite:///{folder / 'many' / 'study.db'}")
+
+
+SIDES: dict[str, Callable[[Path], object]] = {
+    "ours": lambda folder: status("many", root=folder),
+    "peer": lambda folder: _loaded(folder).trials_dataframe(),
+    "floor": lambda folder: _loaded(folder).get_trials(deepcopy=False),
+}
+
+
+def main(side: str, folder: str) -> None:
+    """Measure one side."""
+    begin = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        SIDES[side](Path(folder))
+    seconds = time.perf_counter() - begin
+    print(1e3 * seconds, 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

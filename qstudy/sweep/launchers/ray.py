@@ -1,0 +1,146 @@
+"""Workers on a Ray cluster: each holds a GPU, or a group of cores of one node, in an actor that holds its process.
+
+The nodes need qstudy and, at the same path, the folder that the sweep was started in: corpus, caches, float baselines
+and run folders are shared through it, as by several machines without Ray.
+"""
+
+import logging
+import os
+import platform
+import signal
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from qstudy.errors import UserError
+from qstudy.sweep.capacity import cores
+from qstudy.sweep.launchers.base import End, Job, Launcher, Worker
+from qstudy.sweep.launchers.process import Process
+
+LOST = -1
+MOST_LETTERS = 200  # of what Ray says of a loss: it says a lot
+STORE_BYTES = 80 * 2**20  # the least that Ray takes: nothing of a study is kept in its object store
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # trainings are no background jobs (Ray's: 15)
+OURS = ("localhost", "127.0.0.1", "::1")
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's own switch: 0 makes it listen on loopback alone, as on the systems of that name; else on all addresses."""
+
+
+class Share(NamedTuple):
+    """What a worker holds of a node."""
+
+    cpus: int
+    gpus: float
+
+
+class RayWorker(Worker):
+    """A worker whose process an actor holds, on whatever node has place for it."""
+
+    def __init__(self, ray: Any, job: Job, share: Share) -> None:
+        self._ray = ray
+        place = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_concurrency": 2}  # to be let go while it waits
+        self._actor = ray.remote(Process).options(**place).remote(job, share.cpus)
+        self._end = self._actor.wait.remote()
+
+    def ended(self) -> End | None:
+        """How it ended; None: it works, or Ray has no place for it yet."""
+        if not self._ray.wait([self._end], timeout=0)[0]:
+            return None
+        try:
+            end: End = self._ray.get(self._end)
+        except self._ray.exceptions.RayError as error:
+            return End(LOST, f"lost by Ray: {str(error).strip().splitlines()[-1].strip()[:MOST_LETTERS]}")
+        return end
+
+    def release(self) -> None:
+        """Let its process end in good order."""
+        self._actor.release.remote()
+
+    def kill(self) -> None:
+        """End the actor, and its process with it."""
+        self._ray.kill(self._actor)
+
+
+class RayCluster(Launcher):
+    """A Ray cluster, or a Ray of our own on this machine, which nobody else reaches."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """Args: `address`, HOST:PORT of a running cluster; None: start one here, on loopback, for as long as we run."""
+        self._address = address
+        self._ray: Any = None
+
+    def __enter__(self) -> "RayCluster":
+        """Join the cluster, or start one."""
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        if self._address is None or self._address.rpartition(":")[0].strip("[]") in OURS:
+            os.environ.setdefault(ON_LOOPBACK, "0")
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise UserError("launcher: Ray is not installed; install it with pip install 'qstudy[ray]'.") from error
+        own: dict[str, Any] = {"num_cpus": cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        stopped_by = signal.getsignal(signal.SIGTERM)  # Ray sets a handler of its own
+        try:
+            ray.init(self._address or "local", logging_level=logging.ERROR, **({} if self._address else own))
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            said = str(error).strip().splitlines()[0].rstrip(".")
+            raise UserError(
+                f"address: no Ray cluster can be used at {self._address or 'this machine'}: {said}."
+            ) from error
+        signal.signal(signal.SIGTERM, stopped_by)
+        self._ray = ray
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the cluster; one of our own ends."""
+        self._ray.shutdown()
+
+    def workers(self, asked: int | None, one_machine: bool) -> int:
+        """By default one per GPU, or else one per node."""
+        nodes = self._nodes()
+        others = {node["NodeManagerHostname"] for node in nodes} - {platform.node()}
+        if one_machine and others:
+            raise UserError(
+                f"storage: the cluster has other machines ({', '.join(sorted(others))}), which a file on this one does "
+                "not serve; give --storage postgresql://... or QSTUDY_STORAGE."
+            )
+        gpus, cpus = _total(nodes, "GPU"), _total(nodes, "CPU")
+        if not cpus:
+            raise UserError("launcher: the Ray cluster has no CPUs; add a node.")
+        count = min(asked or gpus or len(nodes), cpus)
+        if asked and count < asked:
+            print(f"The Ray cluster has {cpus} CPUs: going on with {count} workers.")
+        return count
+
+    def start(self, job: Job) -> RayWorker:
+        """Ask Ray for a place and start a worker there."""
+        nodes = self._nodes()
+        return RayWorker(self._ray, job, share([_of(node, "CPU") for node in nodes], _total(nodes, "GPU"), job.of))
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Those that compute: a head may have no CPUs."""
+        return [node for node in self._ray.nodes() if node["Alive"] and _of(node, "CPU")]
+
+
+def share(cpus: Sequence[int], gpus: int, workers: int) -> Share:
+    """What each of some workers may hold so that all have a place: as many cores of one node as possible.
+
+    Args:
+        cpus: cores of each node.
+        gpus: of all nodes; workers that are more than these share them.
+        workers: how many.
+    """
+    sizes = range(max(cpus, default=1), 1, -1)
+    group = next((size for size in sizes if sum(count // size for count in cpus) >= workers), 1)
+    return Share(group, 1 / -(-workers // gpus) if gpus else 0)
+
+
+def _of(node: dict[str, Any], kind: str) -> int:
+    return int(node["Resources"].get(kind, 0))
+
+
+def _total(nodes: Sequence[dict[str, Any]], kind: str) -> int:
+    return sum(_of(node, kind) for node in nodes)
