@@ -1,6 +1,6 @@
 """The transducer's head: joiner, log-softmax and RNN-T loss in one, without the logits of all nodes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from qstudy.loss.head_compiled import CompiledTiles
 from qstudy.loss.head_portable import PortableTiles
 from qstudy.loss.rnnt import blank_place, check_values, refuse_graph
 from qstudy.loss.tiles import Sides, Tiles, Utterances
+from qstudy.quant.arithmetic import Affine
 from qstudy.quant.kernels import usable
 
 
@@ -34,26 +35,11 @@ LEAST_ROWS = 64
 """Of a tile, however many labels there are: a product with fewer waits for its weights."""
 
 
-class Output(NamedTuple):
-    """The layer that scores labels, as rows go through it: an affine map of what `prepare` makes of them."""
-
-    weight: Tensor
-    """(V, J), what the gradient is of."""
-    bias: Tensor | None
-    """(V,)."""
-    product: Callable[[Tensor], Tensor] | None = None
-    """Joined rows (N, J) to logits (N, V) where these are computed otherwise, in integers for instance."""
-    prepare: Callable[[Tensor], Tensor] | None = None
-    """(N, J) to (N, J), differentiable: tanh and rounding of the joined sides, where the tanh is not plain or all."""
-    gradient: torch.dtype | None = None
-    """In which the backward pass multiplies, if not in autocast's dtype or the sides'."""
-
-
 def head_loss(
     encoded: Tensor,
     predicted: Tensor,
     multiplied: bool,
-    output: Output,
+    output: Affine,
     targets: Tensor,
     frames: Tensor,
     labels: Tensor,
@@ -93,7 +79,8 @@ def head_loss(
     blank = blank_place(blank, size)
     check_values(encoded.shape[1], size, targets, frames, labels, blank)
     sides = (each.to(dtype).contiguous() for each in (encoded, predicted))
-    utterances = Utterances(targets.contiguous(), frames.contiguous(), labels.contiguous(), blank)
+    targets, frames, labels = (each.long().contiguous() for each in (targets, frames, labels))
+    utterances = Utterances(targets, frames, labels, blank)
     loss: Tensor = HeadLoss.apply(*sides, output.weight, output.bias, multiplied, output, utterances)
     if loss.requires_grad:
         loss.register_hook(refuse_graph)
@@ -111,15 +98,13 @@ class HeadLoss(Function):
         weight: Tensor,
         bias: Tensor | None,
         multiplied: bool,
-        output: Output,
+        output: Affine,
         utterances: Utterances,
     ) -> Tensor:
         """`weight` and `bias` are those of the output: handed over once more, so that they get a gradient."""
-        sides = Sides(encoded.detach(), predicted.detach(), multiplied, output.prepare is None)
+        sides = Sides(encoded.detach(), predicted.detach(), multiplied, output.tanh is None)
         layer = Layer(output, sides.encoded)
-        inputs = (*sides[:2], layer.weight, layer.bias)
-        zeros = Gradients(*(each if each is None else torch.zeros_like(each, dtype=encoded.dtype) for each in inputs))
-        ctx.gradients = zeros if any(ctx.needs_input_grad) else None
+        ctx.gradients = Gradients.zeros(sides, layer) if any(ctx.needs_input_grad) else None
         share = 1 / len(encoded)
         parts = [Group(*part, layer, share).loss(ctx.gradients) for part in groups(sides, utterances, len(weight))]
         return torch.cat(parts).mean()
@@ -139,11 +124,19 @@ class Gradients(NamedTuple):
     weight: Tensor
     bias: Tensor | None
 
+    @classmethod
+    def zeros(cls, sides: Sides, layer: "Layer") -> "Gradients":
+        """Before the first group."""
+        encoded, predicted, weight = (
+            torch.zeros_like(each, dtype=sides.encoded.dtype) for each in (sides.encoded, sides.predicted, layer.weight)
+        )
+        return cls(encoded, predicted, weight, None if layer.bias is None else weight.new_zeros(len(layer.bias)))
+
 
 class Layer:
     """An output layer that multiplies rows in its own dtype."""
 
-    def __init__(self, output: Output, like: Tensor) -> None:
+    def __init__(self, output: Affine, like: Tensor) -> None:
         """Args: the layer; a tensor of the sides' dtype and device."""
         self.output, self.kind = output, like.device.type
         autocast = torch.is_autocast_enabled(self.kind) and output.gradient is None
@@ -155,9 +148,10 @@ class Layer:
     def score(self, joined: Tensor, logits: Tensor) -> Tensor:
         """Write logits (N, V), in `scores_in`, of joined rows (N, J)."""
         if self.output.product is not None:
-            return logits.copy_(self.output.product(joined))
+            return logits.copy_(self.output.product(self._bent(joined)))
+        rows = self._prepared(joined)
         with torch.autocast(self.kind, enabled=False):
-            rows, columns = joined.to(self.dtype), self.weight.t()
+            rows, columns = rows.to(self.dtype), self.weight.t()
             if self.bias is None:
                 return torch.mm(rows, columns, out=logits)
             return torch.addmm(self.bias, rows, columns, out=logits)
@@ -166,16 +160,23 @@ class Layer:
         """Add what the gradient (N, V) of joined rows' logits means for weight and bias; that of the rows (N, J)."""
         with torch.enable_grad():
             leaf = joined.detach().requires_grad_()
-            prepared = leaf if self.output.prepare is None else self.output.prepare(leaf)
+            prepared = self._prepared(leaf)
         with torch.autocast(self.kind, enabled=False):
             narrow, rows = gradient.to(self.dtype), prepared.detach().to(self.dtype)
             sums.weight.add_(narrow.t() @ rows)
-            own = (narrow @ self.weight).to(prepared.dtype)
+            own = narrow @ self.weight
         if sums.bias is not None:
             sums.bias.add_(gradient.sum(0))
-        if self.output.prepare is not None:
-            (own,) = torch.autograd.grad(prepared, leaf, own)
+        if prepared is not leaf:
+            (own,) = torch.autograd.grad(prepared, leaf, own.to(prepared.dtype))
         return own.to(gradient.dtype)
+
+    def _bent(self, joined: Tensor) -> Tensor:
+        return joined if self.output.tanh is None else self.output.tanh(joined)
+
+    def _prepared(self, joined: Tensor) -> Tensor:
+        bent = self._bent(joined)
+        return bent if self.output.prepare is None else self.output.prepare(bent)
 
 
 def groups(sides: Sides, utterances: Utterances, size: int) -> Iterator[tuple[Tiles, slice]]:
@@ -187,8 +188,9 @@ def groups(sides: Sides, utterances: Utterances, size: int) -> Iterator[tuple[Ti
     for last in range(1, len(nodes) + 1):
         if last == len(nodes) or sum(nodes[first : last + 1]) > limit:
             here = slice(first, last)
-            few = [each[here] for each in utterances[:3]]
-            yield code(Sides(*(each[here] for each in sides[:2]), *sides[2:]), Utterances(*few, utterances.blank)), here
+            few = Sides(sides.encoded[here], sides.predicted[here], sides.multiplied, sides.bent)
+            labels = (utterances.targets[here], utterances.frames[here], utterances.labels[here])
+            yield code(few, Utterances(*labels, utterances.blank)), here
             first = last
 
 

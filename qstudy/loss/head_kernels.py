@@ -1,8 +1,9 @@
 """The transducer's head on the CPU, tile by tile: numba loops over float32 rows that lie in the second-level cache.
 
-A row is a node (t, u) of the lattice of utterance b; `nodes` (N, 3) int64 has its b, t and u. A tile's arrays are `hidden` (N, J) and `logits` (N, V), float32; arrays over all nodes are those of `kernels`. Loops over J and V
-are vectors of whatever width the processor has (numba compiles for it); float32 arithmetic is all that they need.
-Every kernel takes its share of the work from the last two arguments, see `jit.on_threads`. Its twin in torch is
+A row is a node (t, u) of the lattice of utterance b; `nodes` (N, 3) int64 has its b, t and u. A tile's arrays are
+`hidden` (N, J) and `logits` (N, V), float32; arrays over all nodes are those of `kernels`. Loops over J and V become
+vectors of whatever width the processor has, numba compiles for it; float32 arithmetic is all that they need. Every
+kernel takes its share of the work from the last two arguments, see `jit.on_threads`. The twin in torch is
 `head_portable`.
 """
 
@@ -135,7 +136,7 @@ def write_rows(
     thread: int,
     threads: int,
 ) -> None:
-    """As `kernels.write_gradient`, of a tile, without clamp: logits `rows` (N, V) become `scale` times their gradient."""
+    """As `kernels.write_gradient`, of a tile: logits `rows` (N, V) become `scale` times their gradient; no clamp."""
     start, stop = share(len(nodes), thread, threads)
     for row in range(start, stop):
         b, t, u = nodes[row]

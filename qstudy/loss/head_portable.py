@@ -13,9 +13,10 @@ class PortableTiles(Tiles):
     def __init__(self, sides: Sides, utterances: Utterances) -> None:
         super().__init__(sides, utterances)
         (batch, frames, _), columns = sides.encoded.shape, sides.predicted.shape[1]
+        self._blank = utterances.blank
         device, shape = sides.encoded.device, (batch, frames, columns)
         self._exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        self._log_total = sides.encoded.new_empty(shape)
+        self._peak, self._total = sides.encoded.new_empty(2, *shape)
         self._log_blank, self._log_label = torch.full((2, *shape), -INF, dtype=self._exact, device=device)
         self._before_last = torch.arange(columns, device=device) < utterances.labels[:, None]  # (B, U + 1)
         padded = torch.nn.functional.pad(utterances.targets, (0, 1))
@@ -28,12 +29,15 @@ class PortableTiles(Tiles):
 
     def read(self, nodes: Tensor, logits: Tensor) -> None:
         b, t, u = nodes.unbind(1)
-        log_probs = logits.to(self._log_total.dtype)
-        total = log_probs.logsumexp(1)
-        log_label = log_probs.gather(1, self._next_label[b, u, None])[:, 0] - total
-        self._log_total[b, t, u] = total
-        self._log_blank[b, t, u] = (log_probs[:, self.utterances.blank] - total).to(self._exact)
-        self._log_label[b, t, u] = log_label.to(self._exact).where(self._before_last[b, u], -INF)
+        logits = logits.to(self._peak.dtype)
+        peak = logits.amax(1)
+        total = (logits - peak[:, None]).exp_().sum(1)
+        self._peak[b, t, u], self._total[b, t, u] = peak, total
+        log_total = total.to(self._exact).log()
+        label = logits.gather(1, self._next_label[b, u, None])[:, 0]
+        log_blank, log_label = ((each - peak).to(self._exact) - log_total for each in (logits[:, self._blank], label))
+        self._log_blank[b, t, u] = log_blank
+        self._log_label[b, t, u] = log_label.where(self._before_last[b, u], -INF)
 
     def finish(self) -> Tensor:
         _, frames, labels, _ = self.utterances
@@ -45,9 +49,9 @@ class PortableTiles(Tiles):
         losses = -(alpha + log_blank).where(ends, 0.0).sum((0, 2))
         reach = alpha + losses[:, None]
         paths = sum_backward(log_blank, log_label, ends)
-        ways = (rectangle((reach + path).exp(), self._log_total.shape[1]) for path in paths)
-        self._by_blank, self._by_label = (way.to(self._log_total.dtype) for way in ways)
-        return losses.to(self._log_total.dtype)
+        ways = (rectangle((reach + path).exp(), self._total.shape[1]) for path in paths)
+        self._by_blank, self._by_label = (way.to(self._total.dtype) for way in ways)
+        return losses.to(self._total.dtype)
 
     def occupancy(self) -> Tensor:
         return self._by_blank + self._by_label
@@ -55,8 +59,9 @@ class PortableTiles(Tiles):
     def differentiate(self, nodes: Tensor, logits: Tensor, scale: float) -> None:
         b, t, u = nodes.unbind(1)
         by_blank, by_label = self._by_blank[b, t, u] * scale, self._by_label[b, t, u] * scale
-        logits.sub_(self._log_total[b, t, u, None]).exp_().mul_((by_blank + by_label)[:, None])
-        logits[:, self.utterances.blank] -= by_blank
+        logits.sub_(self._peak[b, t, u, None]).exp_()
+        logits *= ((by_blank + by_label) / self._total[b, t, u])[:, None]
+        logits[:, self._blank] -= by_blank
         logits.scatter_add_(1, self._next_label[b, u, None], -by_label[:, None])
 
     def add_gradients(

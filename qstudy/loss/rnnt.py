@@ -160,8 +160,8 @@ def check_shapes(logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_
 
 
 def check_values(longest: int, size: int, targets: Tensor, frames: Tensor, labels: Tensor, blank: int) -> None:
-    """Raise ValueError unless the lengths are at most `longest` frames and the targets', and the targets lie in the `size`
-    labels other than blank."""
+    """Raise ValueError unless no length exceeds `longest` frames or the targets, and these lie in `size` labels other
+    than blank."""
     for name, lengths, low, high in (
         ("logit_lengths", frames, 1, longest),
         ("target_lengths", labels, 0, targets.shape[1]),

@@ -57,7 +57,7 @@ class Tiles(ABC):
 
     @abstractmethod
     def differentiate(self, nodes: Tensor, logits: Tensor, scale: float) -> None:
-        """Turn logits (N, V), of the sides' dtype and contiguous, into `scale` times the gradient of the losses' sum."""
+        """Turn logits (N, V), contiguous, of the sides' dtype, into `scale` times the gradient of the losses' sum."""
 
     @abstractmethod
     def add_gradients(
