@@ -1,6 +1,7 @@
 """The transducer's head in one function, against joiner and loss over the logits of all nodes."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -282,6 +283,6 @@ class Renamed(NativeArithmetic):
 
 
 def test_an_arithmetic_of_the_users_that_multiplies_otherwise_is_left_whole() -> None:
-    weight, rows = torch.randn(4, 3), torch.randn(2, 3)
+    weight, rows = torch.randn(4, 3), partial(torch.randn, 2, 3)
     assert Doubled([None]).affine(weight, None, rows) is None
     assert Renamed([None]).affine(weight, None, rows) is not None

@@ -1,6 +1,7 @@
 """Joiners: one encoder frame and one predictor vector in, one score per label out."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from qstudy.errors import UserError
 from qstudy.fields import Units
-from qstudy.quant.arithmetic import Affine
+from qstudy.quant.arithmetic import Affine, Extremes
 from qstudy.quant.layers import Linear, Rate, TiedEmbedding
 
 
@@ -68,7 +69,7 @@ class Scores(nn.Module):
         """x (..., D) to scores (..., V)."""
         return self._table[0].scores(x)
 
-    def affine(self, extremes: Tensor) -> Affine | None:
+    def affine(self, extremes: Extremes) -> Affine | None:
         """As a layer's."""
         return self._table[0].affine(extremes)
 
@@ -112,7 +113,7 @@ class ProjectingJoiner(Joiner):
         if own.combine not in MULTIPLIED or (own.join, own.forward) != (ProjectingJoiner.join, Joiner.forward):
             return None  # a joiner of the user's that changes one of ours
         left, right = self.encoder(encoded), self.predictor(predicted)
-        output = self.output.affine(self._extremes(left, right))
+        output = self.output.affine(partial(self._extremes, left, right))
         return None if output is None else Joint(left, right, MULTIPLIED[own.combine], output)
 
     @torch.no_grad()

@@ -17,6 +17,10 @@ Windows = Callable[[Tensor], Tensor]
 """What each output of a convolution sees of a signal: its numbers as they are, some several times."""
 
 
+Extremes = Callable[[], Tensor]
+"""Rows (..., J) among whose numbers are the least and the greatest of all rows'."""
+
+
 def whole(x: Tensor) -> Tensor:
     """No windows."""
     return x
@@ -72,13 +76,13 @@ class Arithmetic(nn.Module, ABC):
         """`linear` as a function of x, for many calls with these very tensors: what can be done once is done now."""
         return lambda x: self.linear(x, weight, bias)
 
-    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Tensor) -> Affine | None:
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         """`linear` of rows a few at a time; None, the default: the rows must come together.
 
         Args:
             weight: (V, J).
             bias: (V,) or None.
-            extremes: rows (..., J) among whose numbers are the least and the greatest of all rows'.
+            extremes: called if the rows are to be observed.
         """
         return None
 

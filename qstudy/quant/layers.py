@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import LayerShape, Then
 from qstudy.errors import UserError
-from qstudy.quant.arithmetic import Affine, Arithmetic, LSTMState, TrainingArithmetic
+from qstudy.quant.arithmetic import Affine, Arithmetic, Extremes, LSTMState, TrainingArithmetic
 
 
 class Rate(NamedTuple):
@@ -89,7 +89,7 @@ class Linear(nn.Linear, Quantizable):
             return super().forward
         return self.arithmetic.repeated_linear(self.weight, self.bias)
 
-    def affine(self, extremes: Tensor) -> Affine | None:
+    def affine(self, extremes: Extremes) -> Affine | None:
         """This layer for rows a few at a time, see `Arithmetic.affine`."""
         if self.arithmetic is None:
             return Affine(self.weight, self.bias)
@@ -182,7 +182,7 @@ class TiedEmbedding(Embedding):
             return nn.functional.linear(x, self.weight, self.bias)
         return self.arithmetic.linear(x, self.weight, self.bias)
 
-    def affine(self, extremes: Tensor) -> Affine | None:
+    def affine(self, extremes: Extremes) -> Affine | None:
         """The scores of rows a few at a time, see `Arithmetic.affine`."""
         if self.arithmetic is None:
             return Affine(self.weight, self.bias)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import Affine, LSTMState, Windows, whole
+from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.native import NativeArithmetic
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import device_qparams
@@ -33,7 +33,7 @@ class ByRowArithmetic(NativeArithmetic):
         product = super().repeated_linear(weight, None)
         return lambda x: by_row(x, bias, product)
 
-    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Tensor) -> Affine | None:
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
         if rows is None or rows.prepare is None or not self._quantizes_inputs:
             return rows

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import Affine, LSTMState, Windows, whole
+from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.fixed_point.linear import fixed_point_tanh, handed_over
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
@@ -93,7 +93,7 @@ class FixedPointArithmetic(FakeArithmetic):
         values, codes = self._weight(0, weight), self._codes(0, weight)
         return lambda x: self._product(x, values, codes, bias)
 
-    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Tensor) -> Affine | None:
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
         if rows is None or self.inputs is None or not self.inputs.fake_quant_enabled:
             return rows

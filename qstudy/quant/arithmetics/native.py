@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import Affine, LSTMState, Windows, whole
+from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import device_qparams
@@ -62,7 +62,7 @@ class NativeArithmetic(FakeArithmetic):
         matrix = self._codes(0, weight)
         return lambda x: self._product(x, matrix, bias)
 
-    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Tensor) -> Affine | None:
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
         if rows is None or not isinstance(self.weights[0], WeightQuantizer):
             return rows
