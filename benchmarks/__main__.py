@@ -14,6 +14,7 @@ from benchmarks import (
     data,
     fusion,
     gpu,
+    head,
     loss,
     many_trials,
     memory,
@@ -30,6 +31,7 @@ from qstudy.files import write_json, write_text
 
 SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "loss": loss.rows,
+    "head": head.rows,
     "qat": qat.rows,
     "gpu": gpu.rows,
     "streaming": streaming.rows,

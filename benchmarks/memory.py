@@ -20,14 +20,14 @@ def rows() -> Iterable[Row]:
             what=f"its memory, {size_text(shape)}",
             unit="MiB",
             peer="torchaudio",
-            ours=peak("ours", *shape),
-            theirs=peak("torchaudio", *shape),
+            ours=peak("loss", "ours", *shape),
+            theirs=peak("loss", "torchaudio", *shape),
             floor_is="gradient",
             floor=math.prod((batch, frames, labels + 1, size)) * FLOAT_BYTES / MEBIBYTE,
         )
 
 
-def peak(side: str, *shape: int) -> float:
+def peak(subject: str, side: str, *shape: int) -> float:
     """Measure one side in a fresh process; MiB."""
-    command = [sys.executable, "-m", "benchmarks.peak", side, *map(str, shape)]
+    command = [sys.executable, "-m", "benchmarks.peak", subject, side, *map(str, shape)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / MEBIBYTE

@@ -17,6 +17,8 @@ LEGEND = (
     "Times are medians of calls in turn in one process; glibc's allocator is set alike for all (qstudy/runtime.py).",
     "RNN-T loss, B x T x U x V: forward and backward, float32; floor: a log_softmax, forward and backward.",
     "Its memory: peak above the logits, each side in a process of its own; floor: the gradient of the logits.",
+    "Transducer's head, B x T x U x V x J: from joined sides to the loss, forward and backward, float32, untrained;",
+    "whole logits: joiner and loss one after the other; its memory: peak above the sides and the output layer.",
     "LSTM step, B x T x H: one layer, forward and backward, D = H; floor: nn.LSTM in float32.",
     "Training step, utterances x length: the digits recognizer: forward, loss, backward, AdamW; ours and float",
     "bf16 under bf16 autocast where the processor multiplies it, as training runs; floor: the same in float32.",

@@ -68,7 +68,7 @@ def rnnt_loss(
     check_shapes(logits, targets, logit_lengths, target_lengths)
     blank = blank_place(blank, logits.shape[3])
     frames, labels = logit_lengths.long(), target_lengths.long()
-    check_values(logits, targets, frames, labels, blank)
+    check_values(logits.shape[1], logits.shape[3], targets, frames, labels, blank)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     losses = per_utterance(wide, targets.long(), frames, labels, blank, clamp)
     if losses.requires_grad:
@@ -159,20 +159,21 @@ def check_shapes(logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_
             raise ValueError(f"{name} are on {tensor.device}, but the logits are on {logits.device}.")
 
 
-def check_values(logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int) -> None:
-    """Raise ValueError unless the lengths lie in the tensors, and the targets in the labels other than blank."""
+def check_values(longest: int, size: int, targets: Tensor, frames: Tensor, labels: Tensor, blank: int) -> None:
+    """Raise ValueError unless no length exceeds `longest` frames or the targets, and these lie in `size` labels other
+    than blank."""
     for name, lengths, low, high in (
-        ("logit_lengths", frames, 1, logits.shape[1]),
+        ("logit_lengths", frames, 1, longest),
         ("target_lengths", labels, 0, targets.shape[1]),
     ):
         smallest, largest = int(lengths.min()), int(lengths.max())
         if smallest < low or largest > high:
             raise ValueError(f"{name} must lie between {low} and {high}, but reach from {smallest} to {largest}.")
     used = torch.arange(targets.shape[1], device=targets.device) < labels[:, None]
-    wrong = used & ((targets < 0) | (targets >= logits.shape[3]) | (targets == blank))
+    wrong = used & ((targets < 0) | (targets >= size) | (targets == blank))
     if wrong.any():
         raise ValueError(
-            f"targets must lie between 0 and {logits.shape[3] - 1} and not be the blank {blank}, "
+            f"targets must lie between 0 and {size - 1} and not be the blank {blank}, "
             f"but one is {int(targets[wrong][0])}."
         )
 

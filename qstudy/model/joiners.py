@@ -1,12 +1,28 @@
 """Joiners: one encoder frame and one predictor vector in, one score per label out."""
 
 from abc import ABC, abstractmethod
+from functools import partial
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
 from qstudy.fields import Units
+from qstudy.quant.arithmetic import Affine, Extremes
 from qstudy.quant.layers import Linear, Rate, TiedEmbedding
+
+
+class Joint(NamedTuple):
+    """A joiner's parts, for a loss that wants few pairs at a time: tanh of both sides together, and an affine map."""
+
+    encoded: Tensor
+    """Projected (B, T, J)."""
+    predicted: Tensor
+    """Projected (B, U + 1, J)."""
+    multiplied: bool
+    """Whether the sides are multiplied, not added."""
+    output: Affine
 
 
 class Joiner(nn.Module, ABC):
@@ -29,6 +45,10 @@ class Joiner(nn.Module, ABC):
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Already projected sides, broadcastable: logits (..., V)."""
 
+    def joint(self, encoded: Tensor, predicted: Tensor) -> Joint | None:
+        """`forward` in parts, of the same arguments; None, the default: only `forward` knows how to join."""
+        return None
+
     def tie(self, table: TiedEmbedding) -> None:
         """Let the predictor's table be the output layer.
 
@@ -48,6 +68,10 @@ class Scores(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) to scores (..., V)."""
         return self._table[0].scores(x)
+
+    def affine(self, extremes: Extremes) -> Affine | None:
+        """As a layer's."""
+        return self._table[0].affine(extremes)
 
     def tanh(self, x: Tensor) -> Tensor:
         """As a layer's: the tanh of x (...), in the table's arithmetic."""
@@ -84,6 +108,21 @@ class ProjectingJoiner(Joiner):
         logits: Tensor = self.output(self.output.tanh(self.combine(encoded, predicted)))
         return logits
 
+    def joint(self, encoded: Tensor, predicted: Tensor) -> Joint | None:
+        own = type(self)
+        if own.combine not in MULTIPLIED or (own.join, own.forward) != (ProjectingJoiner.join, Joiner.forward):
+            return None  # a joiner of the user's that changes one of ours
+        left, right = self.encoder(encoded), self.predictor(predicted)
+        output = self.output.affine(partial(self._extremes, left, right))
+        return None if output is None else Joint(left, right, MULTIPLIED[own.combine], output)
+
+    @torch.no_grad()
+    def _extremes(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """Inputs of the output layer (B, 2, 2, J), with the least and greatest of all: sum, product and tanh are
+        monotonic in each side."""
+        left, right = (torch.stack(side.aminmax(dim=1), 1) for side in (encoded, predicted))
+        return self.output.tanh(self.combine(left.unsqueeze(2), right.unsqueeze(1)))
+
     def tie(self, table: TiedEmbedding) -> None:
         if table.embedding_dim != self.hidden:
             raise UserError(
@@ -119,3 +158,4 @@ class MultiplicativeJoiner(ProjectingJoiner):
 
 
 JOINERS: dict[str, type[Joiner]] = {"additive": AdditiveJoiner, "multiplicative": MultiplicativeJoiner}
+MULTIPLIED = {AdditiveJoiner.combine: False, MultiplicativeJoiner.combine: True}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,31 @@ Windows = Callable[[Tensor], Tensor]
 """What each output of a convolution sees of a signal: its numbers as they are, some several times."""
 
 
+Extremes = Callable[[], Tensor]
+"""Rows (..., J) among whose numbers are the least and the greatest of all rows'."""
+
+
 def whole(x: Tensor) -> Tensor:
     """No windows."""
     return x
+
+
+class Affine(NamedTuple):
+    """An affine map whose rows go through it a few at a time, forward and again backward: what must not happen twice,
+    such as observing and quantizing the weight, is done."""
+
+    weight: Tensor
+    """(V, J) float, what the gradient is of."""
+    bias: Tensor | None
+    """(V,)."""
+    prepare: Callable[[Tensor], Tensor] | None = None
+    """Rows (N, J) as the weight multiplies them, with their gradient; None: as they are."""
+    product: Callable[[Tensor], Tensor] | None = None
+    """Rows (N, J) to (N, V) without a gradient, where that is no float product of what `prepare` makes of them."""
+    tanh: Callable[[Tensor], Tensor] | None = None
+    """The layer's own, of a joiner; None: torch's."""
+    gradient: torch.dtype | None = None
+    """In which the backward pass multiplies; None: as a float layer does."""
 
 
 class Arithmetic(nn.Module, ABC):
@@ -27,6 +49,12 @@ class Arithmetic(nn.Module, ABC):
 
     One method for each operation of a quantizable layer; those that it lacks, its layers may not need.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Who computes `linear` in a way of its own has no `affine` of its parent's."""
+        super().__init_subclass__(**options)
+        if "affine" not in vars(cls) and {"linear", "repeated_linear", "tanh"} & vars(cls).keys():
+            cls.affine = Arithmetic.affine  # type: ignore[method-assign]
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Affine map of x (..., D) by weight (H, D) and bias (H): (..., H) float32."""
@@ -47,6 +75,16 @@ class Arithmetic(nn.Module, ABC):
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         """`linear` as a function of x, for many calls with these very tensors: what can be done once is done now."""
         return lambda x: self.linear(x, weight, bias)
+
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
+        """`linear` of rows a few at a time; None, the default: the rows must come together.
+
+        Args:
+            weight: (V, J).
+            bias: (V,) or None.
+            extremes: called if the rows are to be observed.
+        """
+        return None
 
     def observe(self, x: Tensor) -> None:
         """Let the quantizer of the inputs, if it watches, see x (..., D) without a product; nothing by default."""

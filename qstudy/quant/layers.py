@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import LayerShape, Then
 from qstudy.errors import UserError
-from qstudy.quant.arithmetic import Arithmetic, LSTMState, TrainingArithmetic
+from qstudy.quant.arithmetic import Affine, Arithmetic, Extremes, LSTMState, TrainingArithmetic
 
 
 class Rate(NamedTuple):
@@ -88,6 +88,12 @@ class Linear(nn.Linear, Quantizable):
         if self.arithmetic is None:
             return super().forward
         return self.arithmetic.repeated_linear(self.weight, self.bias)
+
+    def affine(self, extremes: Extremes) -> Affine | None:
+        """This layer for rows a few at a time, see `Arithmetic.affine`."""
+        if self.arithmetic is None:
+            return Affine(self.weight, self.bias)
+        return self.arithmetic.affine(self.weight, self.bias, extremes)
 
     def matrices(self) -> list[Tensor]:
         return [self.weight]
@@ -175,6 +181,12 @@ class TiedEmbedding(Embedding):
         if self.arithmetic is None:
             return nn.functional.linear(x, self.weight, self.bias)
         return self.arithmetic.linear(x, self.weight, self.bias)
+
+    def affine(self, extremes: Extremes) -> Affine | None:
+        """The scores of rows a few at a time, see `Arithmetic.affine`."""
+        if self.arithmetic is None:
+            return Affine(self.weight, self.bias)
+        return self.arithmetic.affine(self.weight, self.bias, extremes)
 
     def bias_vector(self) -> Tensor | None:
         return self.bias.detach()

@@ -7,6 +7,7 @@ from torchmetrics.text import WordErrorRate
 
 from qstudy.data.module import Batch
 from qstudy.data.tokenizer import Tokenizer
+from qstudy.loss.head import head_loss
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
 from qstudy.model.predictors import BLANK
@@ -59,8 +60,7 @@ class TransducerModule(PolicyModule):
         """Of the encoder's frames (B, T, .): RNN-T and CTC as the schedule weighs them, () float32."""
         loss = encoded.new_zeros((), dtype=torch.float32)
         if progress >= self.schedule.ctc_only:
-            logits = self.model.joiner(encoded, self.model.predictor(batch.targets))
-            rnnt = rnnt_loss(logits.float(), batch.targets, lengths, batch.target_lengths, blank=BLANK)
+            rnnt = self._rnnt_loss(batch, encoded, lengths)
             self._tell("loss_rnnt", rnnt, batch)
             loss = loss + rnnt
         if (weight := self._ctc_weight(progress)) and self.ctc is not None:
@@ -68,6 +68,13 @@ class TransducerModule(PolicyModule):
             self._tell("loss_ctc", ctc, batch)
             loss = loss + weight * ctc
         return loss
+
+    def _rnnt_loss(self, batch: Batch, encoded: Tensor, lengths: Tensor) -> Tensor:
+        joiner, predicted = self.model.joiner, self.model.predictor(batch.targets)
+        labels = (batch.targets, lengths, batch.target_lengths, BLANK)
+        if joint := joiner.joint(encoded, predicted):
+            return head_loss(*joint, *labels)
+        return rnnt_loss(joiner(encoded, predicted).float(), *labels)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Decode some of the dev set."""

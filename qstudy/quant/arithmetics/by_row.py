@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.native import NativeArithmetic
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import device_qparams
@@ -32,6 +32,13 @@ class ByRowArithmetic(NativeArithmetic):
             return super().repeated_linear(weight, bias)
         product = super().repeated_linear(weight, None)
         return lambda x: by_row(x, bias, product)
+
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
+        rows = super().affine(weight, bias, extremes)
+        if rows is None or rows.prepare is None or not self._quantizes_inputs:
+            return rows
+        exact, rounded = self.repeated_linear(weight, bias), rows.prepare
+        return rows._replace(product=exact, prepare=lambda x: by_row(x, None, rounded))
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         if not self._quantizes_inputs:

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic, Windows, block_diagonal_product, whole
+from qstudy.quant.arithmetic import (
+    Affine,
+    Extremes,
+    LSTMState,
+    TrainingArithmetic,
+    Windows,
+    block_diagonal_product,
+    whole,
+)
 from qstudy.quant.integer.accumulator import device_qparams
 from qstudy.quant.integer.layers import integer_product
 from qstudy.quant.packed.arithmetics import (
@@ -134,6 +142,14 @@ class QuantizedArithmetic(TrainingArithmetic):
             self._input_observers[0].observe_inputs(quantized)
         return quantized
 
+    def _takes_rows(self, extremes: Extremes) -> bool:
+        """Whether rows may come a few at a time; if so, their extremes are observed."""
+        if self._input_observers or not (self.inputs is None or self.inputs.takes_rows):
+            return False
+        if self.inputs is not None and self.inputs.observer_enabled:
+            self.observe(extremes())
+        return True
+
     def _observe_hidden(self, outputs: Tensor, first: Tensor) -> Tensor:
         """Outputs (B, T, H) of an LSTM, passed through: one frame later, from the first hidden state (1, B, H) on, they
         are what its hidden weights were multiplied with."""
@@ -157,6 +173,11 @@ class FakeArithmetic(QuantizedArithmetic):
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         values = self._weight(0, weight)
         return lambda x: F.linear(self._input(x), values, bias)
+
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
+        if not self._takes_rows(extremes):
+            return None
+        return Affine(self._weight(0, weight), bias, None if self.inputs is None else self.inputs.without_observing)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         y = block_diagonal_product(self._input(x, windows), self._weight(0, weight))

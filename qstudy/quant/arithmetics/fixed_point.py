@@ -1,13 +1,14 @@
 """The arithmetic that computes as a fixed-point accelerator does: integers forward, straight through backward."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
 from qstudy.quant.fixed_point.linear import fixed_point_tanh, handed_over
 from qstudy.quant.fixed_point.lstm import fixed_point_lstm, gate_requantization, hidden_scale, lstm_operands
@@ -91,6 +92,20 @@ class FixedPointArithmetic(FakeArithmetic):
             return super().repeated_linear(weight, bias)
         values, codes = self._weight(0, weight), self._codes(0, weight)
         return lambda x: self._product(x, values, codes, bias)
+
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
+        rows = super().affine(weight, bias, extremes)
+        if rows is None or self.inputs is None or not self.inputs.fake_quant_enabled:
+            return rows
+        exact = partial(self._handed_over, matrix=self._codes(0, weight), bias=bias)
+        return rows._replace(product=exact, tanh=self.tanh, gradient=torch.float32)
+
+    def _handed_over(self, x: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
+        """The product alone, without observing and without a gradient."""
+        quantizer = self._qparams()
+        accumulator = integer_matmul(quantizer.quantize(x.detach().float()), matrix.integers)
+        record(accumulator)
+        return handed_over(accumulator, quantizer.scale, matrix.scale.flatten(), bias, self.spec)
 
     def _product(self, x: Tensor, values: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
         """x by the integers of a matrix; its float values are what the gradient is of."""

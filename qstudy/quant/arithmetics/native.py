@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
+from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import device_qparams
 from qstudy.quant.integer.layers import (
     QuantizedWeight,
@@ -61,6 +62,19 @@ class NativeArithmetic(FakeArithmetic):
         matrix = self._codes(0, weight)
         return lambda x: self._product(x, matrix, bias)
 
+    def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
+        rows = super().affine(weight, bias, extremes)
+        if rows is None or not isinstance(self.weights[0], WeightQuantizer):
+            return rows
+        matrix, quantizer = self._codes(0, weight), self.inputs
+        assert matrix.values is not None
+        if quantizer is None or not quantizer.fake_quant_enabled:
+            exact, gradient = partial(weight_only_affine, weight=matrix, bias=bias), torch.float32
+        else:
+            exact = partial(integer_linear, weight=matrix, bias=bias, qparams=device_qparams(quantizer))
+            gradient = gradient_dtype(self.gradient, weight.device)
+        return rows._replace(weight=matrix.values, product=exact, gradient=gradient)
+
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return self._product_in_integers(x, y, super().matmul(x, y))
 
@@ -86,8 +100,7 @@ class NativeArithmetic(FakeArithmetic):
 
     def _product(self, x: Tensor, matrix: QuantizedWeight, bias: Tensor | None) -> Tensor:
         if self.inputs is None or not self.inputs.fake_quant_enabled:
-            y = weight_only_product(self._input(x), matrix)
-            return y if bias is None else y + bias
+            return weight_only_affine(self._input(x), matrix, bias)
         return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
 
     def _observed(self, x: Tensor) -> Tensor:
@@ -136,3 +149,9 @@ def weight_only_product(x: Tensor, weight: QuantizedWeight) -> Tensor:
     """Float x (..., D) times integer weights (H, D), rescaled after the sum, as the packed model does: (..., H)."""
     product: Tensor = _WeightOnly.apply(x.float(), weight.values, weight.codes, weight.scale)
     return product
+
+
+def weight_only_affine(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """`weight_only_product` plus bias (H,)."""
+    y = weight_only_product(x, weight)
+    return y if bias is None else y + bias

@@ -56,6 +56,7 @@ class UniformActivations(ActivationQuantizer):
         self.method = _method(range, percentile)
         self.static_range = self.method is not None
         self.histogram = Histogram() if self.static_range else None
+        self.follows_extremes = not self.static_range
         self.register_buffer("observed", torch.ones(()))  # the scale that follows what is seen
         self.learned = Magnitude() if self.trained else None
         if self.trained and not symmetric:

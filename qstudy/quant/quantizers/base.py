@@ -78,6 +78,8 @@ class ActivationQuantizer(nn.Module, ABC):
     """Whether gradients move the range; then it is observed only before training."""
     static_range: bool = False
     """Whether calibration alone decides the range, whatever training brings."""
+    follows_extremes: bool = False
+    """Whether all that it observes is the least and the greatest value, so that these two stand for all the others."""
     layer: str = "An activation quantizer"
     """Whose activations it sees, for messages; the policy says it."""
     observer_enabled: bool = False
@@ -90,6 +92,24 @@ class ActivationQuantizer(nn.Module, ABC):
     @abstractmethod
     def observe(self, x: Tensor) -> None:
         """Fit the range to x."""
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether few rows at a time, after their extremes, give what all rows give at once: forward and backward."""
+        return not self.trained and (self.follows_extremes or not (self.observer_enabled and self.training))
+
+    def without_observing(self, x: Tensor) -> Tensor:
+        """Fake-quantize x (any shape), whatever observes."""
+        parts = list(activation_quantizers(self))
+        states = [part.observer_enabled for part in parts]
+        for part in parts:
+            part.observer_enabled = False
+        try:
+            quantized: Tensor = self(x)
+        finally:
+            for part, state in zip(parts, states, strict=True):
+                part.observer_enabled = state
+        return quantized
 
     def compute_qparams(self) -> None:
         """Choose the range after the batches of calibration have been observed."""

@@ -119,6 +119,11 @@ class ChosenActivations(ActivationQuantizer):
         """Whether gradients move the chosen quantizer."""
         return self.chosen.trained
 
+    @property
+    def follows_extremes(self) -> bool:  # type: ignore[override]
+        """Whether the chosen quantizer does; not while calibration decides."""
+        return self._seen is None and self.chosen.follows_extremes
+
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize x (any shape) by the chosen quantizer; while calibration decides, all candidates observe x."""
         if self._seen is None or not (self.observer_enabled and self.training):

@@ -1,0 +1,273 @@
+"""The transducer's head: joiner, log-softmax and RNN-T loss in one, without the logits of all nodes."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from qstudy.loss.head_compiled import CompiledTiles
+from qstudy.loss.head_portable import PortableTiles
+from qstudy.loss.rnnt import blank_place, check_values, refuse_graph
+from qstudy.loss.tiles import Sides, Tiles, Utterances
+from qstudy.quant.arithmetic import Affine
+from qstudy.quant.kernels import usable
+
+
+class Limits(NamedTuple):
+    """How much is computed at once; bytes as float32."""
+
+    tile: int
+    """Hidden values and logits of the nodes that go through the output layer together."""
+    group: int
+    """Logits of the utterances that are finished before the next begin."""
+    kept: int
+    """Logits of one utterance that are kept for its gradient; the others are computed again."""
+
+
+LIMITS = {"cpu": Limits(2**20, 2**22, 2**25)}
+"""A tile stays in a core's second-level cache, a group in the third."""
+LIMITS_ELSEWHERE = Limits(2**26, 2**28, 2**30)
+"""Enough for a GPU to be busy."""
+LEAST_ROWS = 64
+"""Of a tile, however many labels there are: a product with fewer waits for its weights."""
+
+
+def head_loss(
+    encoded: Tensor,
+    predicted: Tensor,
+    multiplied: bool,
+    output: Affine,
+    targets: Tensor,
+    frames: Tensor,
+    labels: Tensor,
+    blank: int = -1,
+) -> Tensor:
+    """`rnnt_loss` of `output` of the tanh of encoded plus, or times, predicted, at every frame and label.
+
+    Of the logits (B, T, U+1, V) the loss needs two numbers per node, and the loss of an utterance knows no other's. So
+    few utterances at a time are joined, scored and summed up, tile by tile, and at once differentiated: the mean's
+    gradient is known before anyone asks for it, up to a factor. Nothing is computed for the padding; and no gradient
+    where hardly an alignment passes: all that is left out of a frame's or a label's has less probability than one
+    rounding of its dtype.
+
+    Sources: log-softmax and loss in one: Li et al. 2019, arXiv 1909.12415; one utterance after the other, no padding:
+    Braun et al. 2022, arXiv 2211.16270; few nodes matter: Kuang et al. 2022, arXiv 2206.13236 (there guessed before;
+    here known exactly before the gradient); the gradient with the loss: Hsu et al. 2024, arXiv 2410.10989; tiles and
+    recomputation, as for what exceeds `Limits.kept`: Flash RNN-T loss, Ashraf 2026, github.com/NVIDIA-NeMo/Speech,
+    pull request 16040.
+
+    Args:
+        encoded: projected encoder frames (B, T, J) float.
+        predicted: projected predictor vectors (B, U+1, J) float.
+        multiplied: whether the two are multiplied, not added.
+        output: the layer that follows; in float it multiplies in autocast's dtype.
+        targets: labels (B, U) int64.
+        frames: of each utterance (B,) int64, from 1 to T.
+        labels: of each utterance (B,) int64, from 0 to U.
+        blank: the blank's place in V; negative counts from the end.
+
+    Returns:
+        The mean over utterances, () float32; float64 for float64 sides.
+
+    Raises:
+        ValueError: a length or target does not fit.
+    """
+    size, dtype = len(output.weight), torch.float64 if encoded.dtype == torch.float64 else torch.float32
+    blank = blank_place(blank, size)
+    check_values(encoded.shape[1], size, targets, frames, labels, blank)
+    sides = (each.to(dtype).contiguous() for each in (encoded, predicted))
+    targets, frames, labels = (each.long().contiguous() for each in (targets, frames, labels))
+    utterances = Utterances(targets, frames, labels, blank)
+    loss: Tensor = HeadLoss.apply(*sides, output.weight, output.bias, multiplied, output, utterances)
+    if loss.requires_grad:
+        loss.register_hook(refuse_graph)
+    return loss
+
+
+class HeadLoss(Function):
+    """The mean of -log P(targets) over utterances, ()."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        encoded: Tensor,
+        predicted: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        multiplied: bool,
+        output: Affine,
+        utterances: Utterances,
+    ) -> Tensor:
+        """`weight` and `bias` are those of the output: handed over once more, so that they get a gradient."""
+        sides = Sides(encoded.detach(), predicted.detach(), multiplied, output.tanh is None)
+        layer = Layer(output, sides.encoded)
+        ctx.gradients = Gradients.zeros(sides, layer) if any(ctx.needs_input_grad) else None
+        share = 1 / len(encoded)
+        parts = [Group(*part, layer, share).loss(ctx.gradients) for part in groups(sides, utterances, len(weight))]
+        return torch.cat(parts).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """`upstream` (): the gradient of the mean."""
+        return *(each if each is None else each * upstream for each in ctx.gradients), None, None, None
+
+
+class Gradients(NamedTuple):
+    """Of the mean loss, in the sides' dtype; groups add theirs."""
+
+    encoded: Tensor
+    predicted: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def zeros(cls, sides: Sides, layer: "Layer") -> "Gradients":
+        """Before the first group."""
+        encoded, predicted, weight = (
+            torch.zeros_like(each, dtype=sides.encoded.dtype) for each in (sides.encoded, sides.predicted, layer.weight)
+        )
+        return cls(encoded, predicted, weight, None if layer.bias is None else weight.new_zeros(len(layer.bias)))
+
+
+class Layer:
+    """An output layer that multiplies rows in its own dtype."""
+
+    def __init__(self, output: Affine, like: Tensor) -> None:
+        """Args: the layer; a tensor of the sides' dtype and device."""
+        self.output, self.kind = output, like.device.type
+        autocast = torch.is_autocast_enabled(self.kind) and output.gradient is None
+        self.dtype = torch.get_autocast_dtype(self.kind) if autocast else output.gradient or like.dtype
+        self.weight = output.weight.detach().to(self.dtype)
+        self.bias = None if output.bias is None else output.bias.detach().to(self.dtype)
+        self.scores_in = self.dtype if output.product is None else like.dtype
+
+    def score(self, joined: Tensor, logits: Tensor) -> Tensor:
+        """Write logits (N, V), in `scores_in`, of joined rows (N, J)."""
+        if self.output.product is not None:
+            return logits.copy_(self.output.product(self._bent(joined)))
+        rows = self._prepared(joined)
+        with torch.autocast(self.kind, enabled=False):
+            rows, columns = rows.to(self.dtype), self.weight.t()
+            if self.bias is None:
+                return torch.mm(rows, columns, out=logits)
+            return torch.addmm(self.bias, rows, columns, out=logits)
+
+    def differentiate(self, joined: Tensor, gradient: Tensor, sums: Gradients) -> Tensor:
+        """Add what the gradient (N, V) of joined rows' logits means for weight and bias; that of the rows (N, J)."""
+        with torch.enable_grad():
+            leaf = joined.detach().requires_grad_()
+            prepared = self._prepared(leaf)
+        with torch.autocast(self.kind, enabled=False):
+            narrow, rows = gradient.to(self.dtype), prepared.detach().to(self.dtype)
+            sums.weight.add_(narrow.t() @ rows)
+            own = narrow @ self.weight
+        if sums.bias is not None:
+            sums.bias.add_(gradient.sum(0))
+        if prepared is not leaf:
+            (own,) = torch.autograd.grad(prepared, leaf, own.to(prepared.dtype))
+        return own.to(gradient.dtype)
+
+    def _bent(self, joined: Tensor) -> Tensor:
+        return joined if self.output.tanh is None else self.output.tanh(joined)
+
+    def _prepared(self, joined: Tensor) -> Tensor:
+        bent = self._bent(joined)
+        return bent if self.output.prepare is None else self.output.prepare(bent)
+
+
+def groups(sides: Sides, utterances: Utterances, size: int) -> Iterator[tuple[Tiles, slice]]:
+    """Consecutive utterances that are computed together, and where they lie in the batch; `size` is V."""
+    limit = limits(sides.encoded).group // (4 * size)
+    nodes = (utterances.frames * (utterances.labels + 1)).tolist()
+    code = CompiledTiles if usable(*sides[:2]) else PortableTiles
+    first = 0
+    for last in range(1, len(nodes) + 1):
+        if last == len(nodes) or sum(nodes[first : last + 1]) > limit:
+            here = slice(first, last)
+            few = Sides(sides.encoded[here], sides.predicted[here], sides.multiplied, sides.bent)
+            labels = (utterances.targets[here], utterances.frames[here], utterances.labels[here])
+            yield code(few, Utterances(*labels, utterances.blank)), here
+            first = last
+
+
+class Group:
+    """Some utterances of a batch."""
+
+    def __init__(self, tiles: Tiles, here: slice, layer: Layer, share: float) -> None:
+        """Args: what computes their nodes; where they lie; the output layer; what one utterance's loss counts."""
+        self.tiles, self.here, self.layer, self.share = tiles, here, layer, share
+        self.inside = inside(tiles)
+        self.nodes = self.inside.nonzero()
+        (size, hidden), limit = layer.weight.shape, limits(layer.weight)
+        self.rows = power_below(max(limit.tile // (4 * (size + hidden)), LEAST_ROWS))
+        kept = min(limit.kept // (4 * size), len(self.nodes) + self.rows) // self.rows * self.rows
+        self.logits = layer.weight.new_empty(kept, size, dtype=layer.scores_in)
+
+    def loss(self, gradients: Gradients | None) -> Tensor:
+        """Of each utterance; adds the gradients of its share, if they are wanted."""
+        first = 0
+        for nodes, count in self.pieces(self.nodes):
+            kept = self.logits[first : first + len(nodes)]
+            logits = kept if len(kept) else self._room(nodes)
+            self.tiles.read(nodes, self.layer.score(self.tiles.join(nodes), logits))
+            first += count
+        losses = self.tiles.finish()
+        if gradients is not None:
+            self._add(gradients)
+        return losses
+
+    def pieces(self, items: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Items (N, ...) tile by tile, and how many of them count: the last tile is filled up with its last item.
+
+        So that there are few sizes: oneDNN compiles a product for each, in half a millisecond or more.
+        """
+        for some in items.split(self.rows) if len(items) else ():
+            size = max(2 * power_below(len(some) - 1) if len(some) > 1 else 1, LEAST_ROWS)
+            yield torch.cat([some, some[-1:].expand(size - len(some), *some.shape[1:])]), len(some)
+
+    def _add(self, gradients: Gradients) -> None:
+        """To `gradients`, where alignments pass; everywhere, if an utterance's loss is no number."""
+        sides = self.tiles.sides
+        longest = max(sides.encoded.shape[1], sides.predicted.shape[1])
+        passed = self.inside & ~(self.tiles.occupancy() <= torch.finfo(sides.encoded.dtype).eps / longest)
+        places = passed[self.inside].nonzero()[:, 0]  # in self.nodes
+        kept = int((places < len(self.logits)).sum())
+        for some, count in self.pieces(places[:kept]):
+            joined = self.tiles.join(self.nodes.index_select(0, some))
+            self._add_tile(some, count, joined, self.logits.index_select(0, some), gradients)
+        for some, count in self.pieces(places[kept:]):
+            joined = self.tiles.join(self.nodes.index_select(0, some))
+            self._add_tile(some, count, joined, self.layer.score(joined, self._room(some)), gradients)
+
+    def _add_tile(self, places: Tensor, count: int, joined: Tensor, logits: Tensor, gradients: Gradients) -> None:
+        """Of the first `count` nodes in `places`; the others fill the tile up."""
+        nodes, gradient = self.nodes.index_select(0, places), logits.to(joined.dtype)
+        self.tiles.differentiate(nodes, gradient, self.share)
+        gradient[count:].zero_()
+        own = self.layer.differentiate(joined, gradient, gradients)
+        self.tiles.add_gradients(nodes, joined, own, gradients.encoded[self.here], gradients.predicted[self.here])
+
+    def _room(self, nodes: Tensor) -> Tensor:
+        """For the logits of nodes that are not kept."""
+        return self.logits.new_empty(len(nodes), self.logits.shape[1])
+
+
+def power_below(number: int) -> int:
+    """The greatest power of two that is not above a number from 1 on."""
+    return 1 << (number.bit_length() - 1)
+
+
+def limits(like: Tensor) -> Limits:
+    """Of the device where a tensor lies."""
+    return LIMITS.get(like.device.type, LIMITS_ELSEWHERE)
+
+
+def inside(tiles: Tiles) -> Tensor:
+    """The nodes within the utterances' lengths, (B, T, U + 1) bool."""
+    (encoded, predicted, *_), (_, frames, labels, _) = tiles.sides, tiles.utterances
+    t, u = (torch.arange(each.shape[1], device=each.device) for each in (encoded, predicted))
+    return (t[:, None] < frames[:, None, None]) & (u <= labels[:, None, None])
