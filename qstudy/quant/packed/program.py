@@ -95,15 +95,14 @@ class LSTMProgram:
         self.layers = list(layers)
         self.hidden_size = layers[0].hidden.columns
         self.padded_rows = layers[0].hidden.padded_rows
-        width = max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden))
-        plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows, width]
+        plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows]
         self.alive: list[Tensor] = []
         for layer in layers:
             for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
                 part, alive = matrix.plan(qparams)
                 plan += part
                 self.alive += alive
-            plan.append(layer.bias.data_ptr())
+            plan += [layer.inputs.padded_columns, layer.hidden.padded_columns, layer.bias.data_ptr()]
         self.plan = torch.tensor(plan)
 
     def __reduce__(self) -> tuple[Any, ...]:
