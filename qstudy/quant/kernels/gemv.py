@@ -168,11 +168,12 @@ def block(rows: int, vectors: int) -> Callable[..., None]:
     It adds to the sums (rows, ROWS) int32 the weights' product with the codes, as many as the steps have columns.
     """
 
-    def generate(_: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
+    def generate(context: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> ir.Value:
+        b.function.attributes.add("noinline")  # once in all that call it: it is large, and takes seconds to compile
         for bits in KINDS:
             with b.if_then(b.icmp_signed("==", arguments[0], ir.I64(bits))):
                 _block(b, Tile(bits, rows, vectors), Operands(*arguments[1:]))
-        return _.get_dummy_value()
+        return context.get_dummy_value()
 
     def typing(
         _: Any, bits: Any, x: Any, x_stride: Any, form: Any, weights: Any, count: Any, table: Any, sums: Any, stride: Any

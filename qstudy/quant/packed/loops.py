@@ -57,6 +57,12 @@ def numbers(address, count):
     return carray(_pointer(address), (count,), np.int64)
 
 
+@compiled()
+def codes_at(address, count):
+    """What lies there: (count,) int8."""
+    return carray(_pointer(address), (count,), np.int8)
+
+
 @compiled(uses=USES)
 def to_codes(x, qparams, codes):
     """Values x (n,) float32 to codes + 128, u8, in the forms that the kernel wants, zeros behind them.

@@ -21,6 +21,22 @@ def loops_accept(x: Tensor) -> bool:
     return x.is_cpu and x.dtype is torch.float32
 
 
+class Unfit(Exception):
+    """No program runs this."""
+
+
+def packed_as(layer: Any, kind: type) -> Any:
+    """What runs a packed layer.
+
+    Raises:
+        Unfit: it is not of this very kind.
+    """
+    arithmetic = getattr(layer, "arithmetic", None)
+    if type(arithmetic) is not kind:
+        raise Unfit
+    return arithmetic
+
+
 class PackedRows:
     """What one packed linear layer computes with."""
 
