@@ -58,6 +58,12 @@ def numbers(address, count):
 
 
 @compiled()
+def doubles(address, count):
+    """What lies there: (count,) float64."""
+    return carray(_pointer(address), (count,), np.float64)
+
+
+@compiled()
 def codes_at(address, count):
     """What lies there: (count,) int8."""
     return carray(_pointer(address), (count,), np.int8)
