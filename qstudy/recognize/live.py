@@ -49,19 +49,21 @@ class LiveProgram:
 class LiveStream:
     """One utterance that arrives in pieces."""
 
-    def __init__(self, program: LiveProgram) -> None:
+    def __init__(self, program: LiveProgram, frames: int = 1) -> None:
+        """Args: the recognizer; encoder frames that `encode` may be given at once."""
         self.program, encoder, features = program, program.encoder, program.features
         first = start(program.model, 1, torch.device("cpu"))
         total = torch.zeros(features.bins + 1, dtype=torch.float64)
         total[-1] = encoder.normalize.prior
+        self.projected = torch.zeros(frames, program.joined)
         self.carried = [
             torch.zeros(2, dtype=torch.int64),
             torch.zeros(features.window),
             torch.zeros(encoder.chunk_frames * features.bins),
             total,
             torch.zeros(2, len(program.layers.layers), 1, program.layers.hidden_size),
-            torch.zeros(encoder.output_size),
-            torch.zeros(program.joined),
+            torch.zeros(frames * encoder.output_size),
+            self.projected,
             first.predicted.clone(),
             torch.cat(first.predictor).contiguous(),
         ]
@@ -90,10 +92,16 @@ class LiveStream:
         return [Hypothesis(self.accept(torch.zeros(self.program.features.tail)))]
 
     def encode(self, x: Tensor) -> Tensor:
-        """One encoder frame of normalized features (reduction, stack * bins) float32, projected: (J,), until the next
-        call."""
-        encode(self.address, x.data_ptr(), len(x))
-        return self.carried[6]
+        """Go on with features that are there already, normalized and stacked.
+
+        Args:
+            x: (1, T, stack * bins) float32, contiguous; T a multiple of the encoder's reduction.
+
+        Returns:
+            Projected encoder frames (frames, J), those of this call first; the next one writes over them.
+        """
+        encode(self.address, x.data_ptr(), x.shape[1])
+        return self.projected
 
 
 def bit_reversed(count: int) -> Tensor:

@@ -169,7 +169,6 @@ def block(rows: int, vectors: int) -> Callable[..., None]:
     """
 
     def generate(context: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> ir.Value:
-        b.function.attributes.add("noinline")  # once in all that call it: it is large, and takes seconds to compile
         for bits in KINDS:
             with b.if_then(b.icmp_signed("==", arguments[0], ir.I64(bits))):
                 _block(b, Tile(bits, rows, vectors), Operands(*arguments[1:]))
@@ -302,7 +301,7 @@ def product(bits, x, weights, count, table, sums, blocks, rows, backwards):
     Args, all int64: width of the weights, negative if they are small; address of the rows of codes (u8, zero beyond
     their end, with room for FORMS of them, `spread`) and of the arranged weights; their steps; address of the tables,
     and of the rows of sums (int32, ROWS per block); the number of blocks, and of rows; 1: the last block comes first,
-    so that of a matrix too large for the cache the part is taken first that the call before left there.
+    so that of a matrix too large for the cache the part is taken first that the call before left there. Returns 0.
     """
     form, stride = count * COLUMNS, 4 * ROWS * blocks
     row_bytes, block_bytes = FORMS * form, count * abs(bits) * PLANE
@@ -315,3 +314,4 @@ def product(bits, x, weights, count, table, sums, blocks, rows, backwards):
         while row < rows:
             one_row(bits, x + row * row_bytes, row_bytes, form, own, count, table, into + row * stride, stride)
             row += 1
+    return 0

@@ -11,17 +11,19 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from qstudy.jit import compiled
+from qstudy.jit import call, compiled
 from qstudy.quant.kernels import cell, gemv, ir
-from qstudy.quant.kernels.gemv import FORMS, product, spread
+from qstudy.quant.kernels.gemv import FORMS, spread
 
 CODE_OFFSET = np.int32(128)
 """The kernel takes codes as unsigned bytes."""
-KERNEL, WEIGHTS, DEPTH, TABLE, BLOCKS, START, SCALE, QPARAMS = range(8)
-"""Of a matrix in a plan: width (negative: small), address of the arranged weights, depth, table, blocks; addresses of where sums begin
+PRODUCT, KIND, WEIGHTS, DEPTH, TABLE, BLOCKS, START, SCALE, QPARAMS = range(9)
+"""Of a matrix in a plan: address of `gemv.product`, width of the weights (negative: small), address of the arranged weights, depth, table, blocks; addresses of where sums begin
 (int32), of what one unit of them stands for, and of its inputs' scale, zero, low, high (float32)."""
-MATRIX = 8
+MATRIX = 9
 """Numbers per matrix."""
+AFFINE = 1 + MATRIX
+"""Where the sizes stand in the plan of a linear layer."""
 LAYER = 2 * MATRIX + 3
 """Numbers per layer of an LSTM."""
 TOGETHER = 12
@@ -102,32 +104,30 @@ def multiply(matrix, codes, sums, rows, backwards):
     start = words(matrix[START], sums.shape[1])
     for row in range(rows):
         sums[row, :] = start
-    product(
-        matrix[KERNEL],
-        codes.ctypes.data,
-        matrix[WEIGHTS],
-        matrix[DEPTH],
-        matrix[TABLE],
-        sums.ctypes.data,
-        matrix[BLOCKS],
-        rows,
-        backwards,
-    )
+    places = (codes.ctypes.data, matrix[WEIGHTS], matrix[DEPTH], matrix[TABLE], sums.ctypes.data, matrix[BLOCKS])
+    call(matrix[PRODUCT], (matrix[KIND], *places, np.int64(rows), np.int64(backwards)))
+
+
+@compiled()
+def affine(plan, x, y, rows, record):
+    """`affine_rows`, compiled by itself: its plan begins with its address."""
+    return call(numbers(plan, 1)[0], (plan, x, y, np.int64(rows), np.int64(record)))
 
 
 @compiled(uses=USES)
-def affine(plan, x, y, rows, record):
+def affine_rows(plan, x, y, rows, record):
     """A linear layer.
 
     Args:
-        plan: the matrix, then columns, outputs, padded rows, codes that the kernel reads, address of the bias or 0.
+        plan: the address of this function and the matrix; then columns, outputs, padded rows, codes that the kernel
+            reads, address of the bias or 0.
         x: address of the inputs (rows, columns) float32.
         y: of the outputs, written.
         rows: how many.
         record: address for the accumulators (rows, padded rows) int32, or 0.
     """
-    matrix = numbers(plan, MATRIX)
-    sizes = numbers(plan + 8 * MATRIX, 5)
+    matrix = numbers(plan + 8, MATRIX)
+    sizes = numbers(plan + 8 * AFFINE, 5)
     columns, outputs, padded, width, bias_address = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     qparams, scale = floats(matrix[QPARAMS], 4), floats(matrix[SCALE], outputs)
     together = min(rows, TOGETHER)
@@ -147,14 +147,22 @@ def affine(plan, x, y, rows, record):
                 bias = floats(bias_address, outputs)
                 for j in range(outputs):
                     out[j] += bias[j]
+    return 0
+
+
+@compiled()
+def lstm_layers(plan, x, before, after, y, batch, frames, record):
+    """`lstm_stack`, compiled by itself: its plan begins with its address."""
+    places = (plan, x, before, after, y)
+    return call(numbers(plan, 1)[0], (*places, np.int64(batch), np.int64(frames), np.int64(record)))
 
 
 @compiled(uses=USES)
-def lstm_layers(plan, x, before, after, y, batch, frames, record):
+def lstm_stack(plan, x, before, after, y, batch, frames, record):
     """LSTM layers, each over all frames before the next.
 
     Args:
-        plan: number of layers, columns, H, padded rows; then for each layer its input and its hidden matrix, the codes
+        plan: the address of this function, number of layers, columns, H, padded rows; then for each layer its input and its hidden matrix, the codes
             that the kernel reads of either, and the address of its bias (4H,).
         x: address of the inputs (batch, frames, columns) float32.
         before: of the states (2, layers, batch, H) float32: hidden, then cell.
@@ -164,18 +172,19 @@ def lstm_layers(plan, x, before, after, y, batch, frames, record):
         frames: of each.
         record: address for the accumulators (layers, 2, frames, batch, padded rows) int32, or 0.
     """
-    sizes = numbers(plan, 4)
+    sizes = numbers(plan + 8, 4)
     layers, columns, size, padded = sizes[0], sizes[1], sizes[2], sizes[3]
     room, part = 4 * size * batch, LAYER * 8
     record_bytes = 4 * 2 * frames * batch * padded if record else 0
     for layer in range(layers):
-        own = numbers(plan + 8 * 4 + layer * part, LAYER)
+        own = numbers(plan + 8 * 5 + layer * part, LAYER)
         source, inputs = (x, columns) if layer == 0 else (y, size)
         hidden = floats(after + layer * room, batch * size).reshape(batch, size)
         cells = floats(after + (layers + layer) * room, batch * size).reshape(batch, size)
         hidden.reshape(-1)[:] = floats(before + layer * room, batch * size)
         cells.reshape(-1)[:] = floats(before + (layers + layer) * room, batch * size)
         lstm_layer(own, source, inputs, hidden, cells, y, frames, padded, record + layer * record_bytes)
+    return 0
 
 
 @compiled(uses=USES)

@@ -1,14 +1,23 @@
 """One weight matrix of a packed layer: as the kernel of one-row products wants it, or as plain integers."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from qstudy.jit import address_of
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.kernels import gemv
 from qstudy.quant.packed.bitpack import unpack
 from qstudy.quant.packed.layer import StoredLayer
 from qstudy.quant.packed.loops import CODE_OFFSET
+
+
+@cache
+def _product() -> int:
+    """The address of the kernel."""
+    return address_of(gemv.product, 9)
 
 
 class ArrangedMatrix:
@@ -59,7 +68,7 @@ class ArrangedMatrix:
         blocks, count = self._weights.shape[:2]
         alive = [self._weights, self._tables, start, scale, limits]
         addresses = [each.data_ptr() for each in alive]
-        return [self._kernel, addresses[0], count, addresses[1], blocks, *addresses[2:]], alive
+        return [_product(), self._kernel, addresses[0], count, addresses[1], blocks, *addresses[2:]], alive
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns) int8, made anew at each call."""

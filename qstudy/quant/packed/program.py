@@ -1,14 +1,16 @@
 """Packed linear and LSTM layers as programs: one compiled call for a few rows, or for layers one after the other."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from qstudy.jit import address_of
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams, record, recording
-from qstudy.quant.packed.loops import affine, lstm_layers
+from qstudy.quant.packed.loops import affine, affine_rows, lstm_layers, lstm_stack
 from qstudy.quant.packed.matrix import ArrangedMatrix
 from qstudy.quant.stack import LSTMStack
 
@@ -19,6 +21,9 @@ FEW = 64
 def loops_accept(x: Tensor) -> bool:
     """Whether the compiled loops can run on x; `kernels.usable`, once when the model is loaded, says the rest."""
     return x.is_cpu and x.dtype is torch.float32
+
+
+_address = cache(address_of)
 
 
 class Unfit(Exception):
@@ -46,7 +51,7 @@ class PackedRows:
         self.matrix = matrix
         plan, alive = matrix.plan(qparams)
         plan += [matrix.columns, matrix.rows, matrix.padded_rows, matrix.padded_columns]
-        self.plan = torch.tensor([*plan, 0 if bias is None else bias.data_ptr()])
+        self.plan = torch.tensor([_address(affine_rows, 5), *plan, 0 if bias is None else bias.data_ptr()])
         self.alive = alive
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,7 +116,7 @@ class LSTMProgram:
         self.layers = list(layers)
         self.hidden_size = layers[0].hidden.columns
         self.padded_rows = layers[0].hidden.padded_rows
-        plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows]
+        plan = [_address(lstm_stack, 8), len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows]
         self.alive: list[Tensor] = []
         for layer in layers:
             for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
