@@ -14,10 +14,12 @@ from torch import Tensor
 from benchmarks.row import Row
 from benchmarks.streaming_peers import PEERS, Plain, Stream, streams
 from benchmarks.timing import milliseconds, refusal
+from qstudy.data.features import Filterbank
 from qstudy.jit import compiled
 from qstudy.model import RNNT, ModelConfig
 from qstudy.quant.packed.model import fill_packed, pack_model
 from qstudy.quant.policies import build_policy
+from qstudy.recognize.live import LiveProgram, LiveStream
 from qstudy.settings import FeatureSettings
 
 WIDTHS = {
@@ -124,15 +126,8 @@ def packed(hidden: int, policy: str, bits: int) -> RNNT:
 
 def stream(loaded: RNNT) -> Stream:
     """Encoder layers and projection of a packed recognizer, carrying their state."""
-    state = None
-
-    def step(x: Tensor) -> Tensor:
-        nonlocal state
-        y, state = loaded.encoder.lstm(x, state)
-        projected: Tensor = loaded.joiner.encoder(y)
-        return projected
-
-    return step
+    program = LiveProgram(loaded, Filterbank(FeatureSettings(bins=BINS)))
+    return LiveStream(program, max(CALLS)).encode
 
 
 def plain(model: RNNT) -> Plain:

@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 
 def compiled(
@@ -32,6 +34,29 @@ def compiled(
             return njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
 
     return decorate
+
+
+def address_of(dispatcher: Any, arguments: int) -> int:
+    """Where `call` finds what `compiled` makes of a function of so many int64 that returns an int64.
+
+    A large function is compiled once so, instead of once more into each that calls it, which takes seconds.
+    """
+    dispatcher.compile((types.int64,) * arguments)
+    result = dispatcher.overloads[(types.int64,) * arguments]
+    address: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+    return address
+
+
+@intrinsic
+def call(_: Any, address: Any, arguments: Any) -> Any:
+    """From within a compiled function: call what lies at an address with a tuple of int64; returns an int64."""
+
+    def generate(_: Any, builder: Any, signature: Any, values: Any) -> Any:
+        numbers = [builder.extract_value(values[1], n) for n in range(len(signature.args[1]))]
+        kind = ir.FunctionType(numbers[0].type, [each.type for each in numbers])
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), numbers)
+
+    return types.int64(types.int64, arguments), generate
 
 
 def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:

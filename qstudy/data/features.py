@@ -63,8 +63,8 @@ class Filterbank:
     def __init__(self, settings: FeatureSettings) -> None:
         self.settings = settings
         self.fft_size = 1 << (settings.window - 1).bit_length()
-        self._window = torch.hann_window(settings.window, periodic=True, dtype=torch.float64)
-        self._filters = torch.from_numpy(mel_filters(settings, self.fft_size))
+        self.window = torch.hann_window(settings.window, periodic=True, dtype=torch.float64)
+        self.filters = torch.from_numpy(mel_filters(settings, self.fft_size))
 
     def frames(self, samples: int) -> int:
         """Number of frames that lie wholly within so many samples."""
@@ -94,8 +94,8 @@ class Filterbank:
         return torch.cat([self._log_mel(windows[start : start + BLOCK]) for start in range(0, count, BLOCK)])
 
     def _log_mel(self, windows: Tensor) -> Tensor:
-        spectrum = torch.fft.rfft(windows * self._window, n=self.fft_size)
-        energies = (spectrum.real.square() + spectrum.imag.square()) @ self._filters
+        spectrum = torch.fft.rfft(windows * self.window, n=self.fft_size)
+        energies = (spectrum.real.square() + spectrum.imag.square()) @ self.filters
         return energies.clamp_(min=torch.finfo(torch.float32).eps).log_().mul_(PER_UNIT).round_().div_(PER_UNIT).float()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from qstudy.model import RNNT
 from qstudy.model.predictors import BLANK, PredictorState
 from qstudy.recognize.decoder import Decoder, Hypothesis
+from qstudy.recognize.greedy_program import greedy_program
 from qstudy.recognize.options import MAX_LABELS_PER_FRAME as MAX_LABELS_PER_FRAME
 
 
@@ -47,7 +48,18 @@ def greedy(model: RNNT, encoded: Tensor, lengths: Tensor, state: GreedyState | N
     """
     state = state or start(model, len(encoded), encoded.device)
     frames = model.joiner.encoder(encoded)  # (B, T, J)
-    everyone = torch.arange(len(encoded), device=encoded.device)
+    program = greedy_program(model)
+    if program is None or not program.accepts(frames):
+        return search_in_torch(model, frames, lengths, state)
+    found = program(frames, lengths, state.predicted, state.predictor)
+    for labels, new in zip(state.hypotheses, found, strict=True):
+        labels += new
+    return state
+
+
+def search_in_torch(model: RNNT, frames: Tensor, lengths: Tensor, state: GreedyState) -> GreedyState:
+    """`greedy` after the projection: frames (B, T, J), all utterances at once, each as far as its blanks let it."""
+    everyone = torch.arange(len(frames), device=frames.device)
     clock = torch.zeros_like(everyone)
     emitted = torch.zeros_like(everyone)  # labels of the current frame
     while bool((clock < lengths).any()):

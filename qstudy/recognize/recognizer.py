@@ -1,7 +1,7 @@
 """From audio to text: a model with the filterbank and the tokenizer that it was trained with."""
 
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,11 @@ from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
 from qstudy.named import asked_by
+from qstudy.quant.integer.accumulator import recording
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.recognize.decoder import Decoder, Hypothesis
 from qstudy.recognize.greedy import Greedy
+from qstudy.recognize.live import LiveProgram, LiveStream, live_program
 from qstudy.settings import FeatureSettings, ModelConfig
 
 Pass = Literal["first", "last"]
@@ -56,6 +58,15 @@ class Recognizer:
         text = self.tokenizer.decode(hypothesis.labels)
         return {"text": text, "score": hypothesis.score, "labels": hypothesis.labels, "times_s": times}
 
+    def live_stream(self) -> LiveStream | None:
+        """A stream of the greedy search in compiled loops; None where a part of the model is not what they run, or
+        somebody looks at accumulators."""
+        return LiveStream(self._live_program) if self._live_program and not recording() else None
+
+    @cached_property
+    def _live_program(self) -> LiveProgram | None:
+        return live_program(self.model, self.filterbank)
+
     def decode_from(self, which: Pass) -> None:
         """Choose the pass of the encoder that is decoded; at first it is the last.
 
@@ -76,6 +87,36 @@ class RecognizerStream:
 
     def __init__(self, recognizer: Recognizer) -> None:
         self.recognizer = recognizer
+        self._labels: list[int] = []
+        self._text = ""
+
+    @cached_property
+    def _listener(self) -> "LiveStream | Listener":
+        recognizer = self.recognizer
+        live = recognizer.live_stream() if type(recognizer.decoder) is Greedy else None
+        return live or Listener(recognizer)
+
+    def accept(self, samples: Tensor) -> str:
+        """Take the next samples (N,) float32; returns the text so far."""
+        labels = self._listener.accept(samples)
+        if labels != self._labels:
+            self._labels, self._text = list(labels), self.recognizer.tokenizer.decode(labels)
+        return self._text
+
+    def finish(self) -> str:
+        """Flush the last frames; returns the whole text."""
+        return self.recognizer.tokenizer.decode(self.hypotheses()[0].labels)
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """As `finish`: what the utterance may have been, best first."""
+        return self._listener.finish()
+
+
+class Listener:
+    """What a stream does where there is no program for all of it: features, encoder and search in turn."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
         self._filterbank = FilterbankStream(recognizer.filterbank)
         self._waiting = torch.empty(0, recognizer.features.bins)
         self._encoder: Any = None
@@ -84,17 +125,13 @@ class RecognizerStream:
         self._live = whole if whole.streams else whole.first_pass
         self._heard: list[Tensor] = []  # frames of the first pass, for the second
 
-    def accept(self, samples: Tensor) -> str:
-        """Take the next samples (N,) float32; returns the text so far."""
+    def accept(self, samples: Tensor) -> list[int]:
+        """Take the next samples (N,) float32; returns the labels so far."""
         return self._hear(self._filterbank.accept(samples))
 
-    def finish(self) -> str:
-        """Flush the last frames; returns the whole text."""
-        return self.recognizer.tokenizer.decode(self.hypotheses()[0].labels)
-
     @torch.no_grad()
-    def hypotheses(self) -> list[Hypothesis]:
-        """As `finish`: what the utterance may have been, best first."""
+    def finish(self) -> list[Hypothesis]:
+        """Flush the last frames; returns what the utterance may have been, best first."""
         self._hear(self._filterbank.finish())
         model, decoder = self.recognizer.model, self.recognizer.decoder
         if self._live is None:
@@ -106,8 +143,8 @@ class RecognizerStream:
         return [Hypothesis([])] if self._decoded is None else decoder.finish(model, self._decoded)[0]
 
     @torch.no_grad()
-    def _hear(self, frames: Tensor) -> str:
-        """Decode as many frames (F, D) as the encoder that streams can use now; returns its text so far."""
+    def _hear(self, frames: Tensor) -> list[int]:
+        """Decode as many frames (F, D) as the encoder that streams can use now; returns its labels so far."""
         self._waiting = torch.cat([self._waiting, frames])
         live = self._live
         if live is not None and (ready := len(self._waiting) // live.chunk_frames * live.chunk_frames):
@@ -116,9 +153,7 @@ class RecognizerStream:
             self._decoded = self.recognizer.decoder.accept(self.recognizer.model, encoded, lengths, self._decoded)
             if live is not self.recognizer.model.encoder:
                 self._heard.append(encoded)
-        if self._decoded is None:
-            return ""
-        return self.recognizer.tokenizer.decode(self.recognizer.decoder.labels(self._decoded)[0])
+        return [] if self._decoded is None else self.recognizer.decoder.labels(self._decoded)[0]
 
 
 def describe(

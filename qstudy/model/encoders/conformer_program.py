@@ -13,7 +13,7 @@ from qstudy.quant.layers import Quantizable
 from qstudy.quant.operators import LayerNorm
 from qstudy.quant.packed.arithmetics import PackedInteger, PackedProduct
 from qstudy.quant.packed.conformer_loops import conformer_blocks
-from qstudy.quant.packed.program import PackedRows, loops_accept
+from qstudy.quant.packed.program import PackedRows, Unfit, loops_accept, packed_as
 
 
 class ConformerProgram:
@@ -59,8 +59,8 @@ class ConformerProgram:
         """A block's part of the plan: see `conformer_loops`."""
         attention, convolution = block.attention, block.convolution
         positions, depthwise = attention.position, convolution.depthwise
-        scores, mixture = (_of(layer, PackedProduct) for layer in (attention.scores, attention.mixture))
-        table, filters = (_of(layer, PackedInteger) for layer in (positions, depthwise))
+        scores, mixture = (packed_as(layer, PackedProduct) for layer in (attention.scores, attention.mixture))
+        table, filters = (packed_as(layer, PackedInteger) for layer in (positions, depthwise))
         known = [*scores.qparams, table.qparams[0], *mixture.qparams, filters.qparams[0]]
         return [
             *self._feed_forward(block.first),
@@ -87,7 +87,7 @@ class ConformerProgram:
         return self._keep(torch.cat([norm.weight, norm.bias, torch.tensor([norm.eps])]).detach())
 
     def _affine(self, layer: Quantizable) -> int:
-        rows = _of(layer, PackedInteger).rows
+        rows = packed_as(layer, PackedInteger).rows
         if not isinstance(rows, PackedRows):
             raise Unfit
         self.alive.append(rows)
@@ -105,17 +105,6 @@ class ConformerProgram:
         self.alive.append(tensor.contiguous().clone())
         address: int = self.alive[-1].data_ptr()
         return address
-
-
-class Unfit(Exception):
-    """The loops do not run this."""
-
-
-def _of(layer: Any, kind: type) -> Any:
-    arithmetic = getattr(layer, "arithmetic", None)
-    if type(arithmetic) is not kind:
-        raise Unfit
-    return arithmetic
 
 
 def _symmetric(known: Sequence[QParams]) -> list[float]:

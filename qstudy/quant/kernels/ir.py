@@ -29,6 +29,10 @@ LANES = 16 if WIDE else 8
 VNNI = "avx512vnni" in FEATURES if WIDE else "avxvnni" in FEATURES
 BF16 = WIDE and "avx512bf16" in FEATURES
 
+LOOKS_UP_ALL = "llvm.x86.avx512.permvar.qi.512" if WIDE and "avx512vbmi" in FEATURES else ""
+"""LLVM's name of `vpermb`, which looks up in a whole vector, by the low six bits of an index."""
+EACH_BYTE = 0x01010101
+
 FLOATS, INTEGERS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 BYTES = ir.VectorType(I8, 4 * LANES)
 HALVES = ir.VectorType(I16, 2 * LANES)
@@ -110,6 +114,21 @@ def _even_products(b: IRBuilder, x: Value, y: Value, shift: int) -> Value:
     return b.add(*halves)
 
 
+def pairs_u8_s8(b: IRBuilder, x: Value, y: Value) -> Value:
+    """Of each two neighbours, the products of unsigned bytes of x with signed ones of y, added up: int16, saturated.
+
+    There must be AVX2.
+    """
+    name = "llvm.x86.avx512.pmaddubs.w.512" if WIDE else "llvm.x86.avx2.pmadd.ub.sw"
+    return b.call(function(b, name, HALVES, [BYTES] * 2), [b.bitcast(x, BYTES), b.bitcast(y, BYTES)])
+
+
+def sum_pairs(b: IRBuilder, x: Value, factor: int) -> Value:
+    """The sums of each two neighbours of x, int16, times a factor: int32. There must be AVX2."""
+    name = "llvm.x86.avx512.pmaddw.d.512" if WIDE else "llvm.x86.avx2.pmadd.wd"
+    return b.call(function(b, name, INTEGERS, [HALVES] * 2), [x, constant(HALVES, factor)])
+
+
 def dot_bf16(b: IRBuilder, total: Value, x: Value, y: Value) -> Value:
     """total + the two products of bfloat16 in each lane, float32; only where BF16 holds."""
     kind = ir.VectorType(_bfloat(), 2 * LANES)
@@ -135,20 +154,22 @@ def _bfloat() -> ir.Type:
     return getattr(ir.types, "BFloatType", _BFloat)()
 
 
-def look_up_bytes(b: IRBuilder, table: Value, indices: Value) -> Value:
-    """Bytes of a table, 16 bytes that repeat in each 128 bits of a vector, at the low 4 bits of each byte of indices.
+def shift_right(b: IRBuilder, x: Value, bits: int) -> Value:
+    """The lanes of x, int32; to the left where bits is negative."""
+    return (b.lshr if bits > 0 else b.shl)(x, constant(INTEGERS, abs(bits)))
 
-    Both are vectors of LANES lanes, and so is the result; the indices' other bits must be zero.
+
+def look_up_bytes(b: IRBuilder, table: Value, indices: Value) -> Value:
+    """Bytes of a table, 16 bytes over and over, at the low 4 bits of each byte of indices, whatever the others are.
+
+    Both are vectors of LANES lanes, and so is the result. There must be AVX2.
     """
-    name = "llvm.x86.avx512.pshuf.b.512" if WIDE else "llvm.x86.avx2.pshuf.b"
-    table, indices = b.bitcast(table, BYTES), b.bitcast(indices, BYTES)
-    if WIDE or "avx2" in FEATURES:
-        found = b.call(function(b, name, BYTES, [BYTES] * 2), [table, indices])
+    if LOOKS_UP_ALL:
+        name, operands = LOOKS_UP_ALL, [table, indices]
     else:
-        found = ir.Constant(BYTES, ir.Undefined)
-        for byte in range(BYTES.count):
-            index = b.zext(b.extract_element(indices, I32(byte)), I32)
-            found = b.insert_element(found, b.extract_element(table, index), I32(byte))
+        name = "llvm.x86.avx512.pshuf.b.512" if WIDE else "llvm.x86.avx2.pshuf.b"
+        operands = [table, b.and_(indices, constant(INTEGERS, 15 * EACH_BYTE))]
+    found = b.call(function(b, name, BYTES, [BYTES] * 2), [b.bitcast(each, BYTES) for each in operands])
     return b.bitcast(found, INTEGERS)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from qstudy.jit import compiled
 from qstudy.quant.kernels import cell, gemv
 from qstudy.quant.packed import loops
-from qstudy.quant.packed.loops import MATRIX, affine, floats, numbers
+from qstudy.quant.packed.loops import AFFINE, affine, floats, numbers
 
 INPUT, HIDDEN, OUTPUT, KEPT_INPUTS, KEPT_HIDDEN, WIDTH = range(6)
 """Of a branch: plans of its layers (of the last one 0, where there is none), the columns that it reads (int64; 0: all),
@@ -25,7 +25,7 @@ USES = (cell, gemv, loops)
 @compiled(uses=USES)
 def frame(plan, x, y, record, t):
     """A linear layer at frame t: x and y are addresses of float32, record that of the accumulators of all frames."""
-    padded = numbers(plan + 8 * MATRIX, 5)[2]
+    padded = numbers(plan + 8 * AFFINE, 5)[2]
     affine(plan, x, y, 1, record + 4 * padded * t if record else 0)
 
 
@@ -34,7 +34,7 @@ def picked(plan, kept, source, target):
     """The address of what a layer reads of `source` (n,): its own, or that of `target`, where the kept columns go."""
     if kept == 0:
         return source.ctypes.data
-    columns = numbers(kept, numbers(plan + 8 * MATRIX, 5)[0])
+    columns = numbers(kept, numbers(plan + 8 * AFFINE, 5)[0])
     for j in range(columns.size):
         target[j] = source[columns[j]]
     return target.ctypes.data

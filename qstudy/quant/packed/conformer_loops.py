@@ -13,7 +13,7 @@ from qstudy.jit import compiled
 from qstudy.quant.kernels import cell, gemv
 from qstudy.quant.kernels.cell import sigmoid
 from qstudy.quant.packed import loops
-from qstudy.quant.packed.loops import affine, floats, numbers
+from qstudy.quant.packed.loops import affine, codes_at, floats, numbers
 
 HEADER = 7
 """Numbers at the start of a plan: blocks, D, inner size, heads, left, kernel frames, floats of one block's state."""
@@ -92,12 +92,6 @@ def dot(a, b):
 
 
 @compiled(uses=USES)
-def integers(address, count):
-    """What lies there: (count,) int8."""
-    return floats(address, (count + 3) // 4).view(np.int8)[:count]
-
-
-@compiled(uses=USES)
 def feed_forward(norm, expand, contract, x, inner, y):
     """x (D,) becomes x + half of the module's result; inner, y: room for (inner,) and (D,)."""
     normalize(norm, x, y)
@@ -141,7 +135,7 @@ def attend(part, heads, left, x, keys, values, seen, y):
     quantize(query, qparams[0], qparams[1], query_codes)
     quantize(query, qparams[4], qparams[5], position_codes)
     quantize(keys[:count].reshape(-1), qparams[2], qparams[3], codes)
-    table = integers(part[POSITIONS], heads * (left + 1) * width)
+    table = codes_at(part[POSITIONS], heads * (left + 1) * width)
     scale, bias = floats(part[POSITION_SCALE], heads * (left + 1)), floats(part[POSITION_BIAS], heads * (left + 1))
     unit = qparams[0] * qparams[2]
     weights = np.empty((heads, count), np.float32)
@@ -200,7 +194,7 @@ def convolve(part, kernel, x, window, y):
         now[j] = gated[j] * sigmoid(gated[size + j])
     codes, sums = np.empty(kernel * size, np.int8), np.zeros(size, np.int32)
     quantize(window.reshape(-1), qparams[10], qparams[11], codes)
-    weights = integers(part[DEPTHWISE], kernel * size)  # (kernel, D)
+    weights = codes_at(part[DEPTHWISE], kernel * size)  # (kernel, D)
     for t in range(kernel):
         for j in range(size):
             sums[j] += np.int32(codes[t * size + j]) * np.int32(weights[t * size + j])

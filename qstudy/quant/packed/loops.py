@@ -8,21 +8,27 @@ alive by the caller, and a plan: numbers and addresses of a layer's constants, i
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from qstudy.jit import compiled
-from qstudy.quant.kernels import cell
-from qstudy.quant.kernels.gemv import product
+from qstudy.jit import call, compiled
+from qstudy.quant.kernels import cell, gemv, ir
+from qstudy.quant.kernels.gemv import FORMS, spread
 
 CODE_OFFSET = np.int32(128)
 """The kernel takes codes as unsigned bytes."""
-BITS, WEIGHTS, DEPTH, TABLE, BLOCKS, START, SCALE, QPARAMS = range(8)
-"""Of a matrix in a plan: width, address of the arranged weights, depth, table, blocks; addresses of where sums begin
+PRODUCT, KIND, WEIGHTS, DEPTH, TABLE, BLOCKS, START, SCALE, QPARAMS = range(9)
+"""Of a matrix in a plan: address of `gemv.product`, width of the weights (negative: small), address of the arranged weights, depth, table, blocks; addresses of where sums begin
 (int32), of what one unit of them stands for, and of its inputs' scale, zero, low, high (float32)."""
-MATRIX = 8
+MATRIX = 9
 """Numbers per matrix."""
+AFFINE = 1 + MATRIX
+"""Where the sizes stand in the plan of a linear layer."""
+LAYER = 2 * MATRIX + 3
+"""Numbers per layer of an LSTM."""
+TOGETHER = 12
+"""Rows whose inputs are multiplied before the cell takes its turn: a weight is read once for all of them."""
+USES = (ir, cell, gemv)
 
 
 @intrinsic
@@ -30,7 +36,7 @@ def _pointer(context: Any, address: Any) -> Any:
     """An address as a pointer to anything."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        return builder.inttoptr(arguments[0], ir.I8.as_pointer())
 
     return types.voidptr(types.int64), generate
 
@@ -54,60 +60,110 @@ def numbers(address, count):
 
 
 @compiled()
+def doubles(address, count):
+    """What lies there: (count,) float64."""
+    return carray(_pointer(address), (count,), np.float64)
+
+
+@compiled()
+def codes_at(address, count):
+    """What lies there: (count,) int8."""
+    return carray(_pointer(address), (count,), np.int8)
+
+
+@compiled(uses=USES)
 def to_codes(x, qparams, codes):
-    """Values x (n,) float32 to codes + 128, u8; qparams: scale, zero point, least and greatest code, float32."""
+    """Values x (n,) float32 to codes + 128, u8, in the forms that the kernel wants, zeros behind them.
+
+    Args:
+        x: the values.
+        qparams: scale, zero point, least and greatest code, float32.
+        codes: written, (FORMS * width,); width: codes that the kernel reads.
+    """
     scale, zero, low, high = qparams[0], qparams[1], qparams[2], qparams[3]
     for j in range(x.size):
         code = np.rint(x[j] / scale + zero)
         code = high if code > high else (low if code < low else code)
         codes[j] = np.uint8(np.int32(code) + CODE_OFFSET)
+    width = codes.size // FORMS
+    codes[x.size : width] = 0
+    spread(codes, width)
 
 
-@compiled()
-def multiply(matrix, codes, sums):
-    """One row's accumulators, (padded rows,) int32; matrix: its part of a plan."""
-    sums[:] = words(matrix[START], sums.size)
-    address = sums.ctypes.data
-    product(matrix[BITS], codes.ctypes.data, matrix[WEIGHTS], matrix[DEPTH], matrix[TABLE], address, matrix[BLOCKS])
+@compiled(uses=USES)
+def multiply(matrix, codes, sums, rows, backwards):
+    """Accumulators of some rows.
+
+    Args:
+        matrix: its part of a plan.
+        codes: (R, FORMS * width) u8, from `to_codes`.
+        sums: (R, padded rows) int32, written.
+        rows: how many of the R.
+        backwards: 1: the last block of weights first.
+    """
+    start = words(matrix[START], sums.shape[1])
+    for row in range(rows):
+        sums[row, :] = start
+    places = (codes.ctypes.data, matrix[WEIGHTS], matrix[DEPTH], matrix[TABLE], sums.ctypes.data, matrix[BLOCKS])
+    call(matrix[PRODUCT], (matrix[KIND], *places, np.int64(rows), np.int64(backwards)))
 
 
 @compiled()
 def affine(plan, x, y, rows, record):
-    """A linear layer, row by row.
+    """`affine_rows`, compiled by itself: its plan begins with its address."""
+    return call(numbers(plan, 1)[0], (plan, x, y, np.int64(rows), np.int64(record)))
+
+
+@compiled(uses=USES)
+def affine_rows(plan, x, y, rows, record):
+    """A linear layer.
 
     Args:
-        plan: the matrix, then columns, outputs, padded rows, codes that the kernel reads, address of the bias or 0.
+        plan: the address of this function and the matrix; then columns, outputs, padded rows, codes that the kernel
+            reads, address of the bias or 0.
         x: address of the inputs (rows, columns) float32.
         y: of the outputs, written.
         rows: how many.
         record: address for the accumulators (rows, padded rows) int32, or 0.
     """
-    matrix = numbers(plan, MATRIX)
-    sizes = numbers(plan + 8 * MATRIX, 5)
+    matrix = numbers(plan + 8, MATRIX)
+    sizes = numbers(plan + 8 * AFFINE, 5)
     columns, outputs, padded, width, bias_address = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     qparams, scale = floats(matrix[QPARAMS], 4), floats(matrix[SCALE], outputs)
-    codes, sums = np.zeros(width, np.uint8), np.empty(padded, np.int32)
-    for row in range(rows):
-        to_codes(floats(x + 4 * columns * row, columns), qparams, codes)
-        multiply(matrix, codes, sums)
-        if record:
-            words(record + 4 * padded * row, padded)[:] = sums
-        out = floats(y + 4 * outputs * row, outputs)
-        for j in range(outputs):
-            out[j] = np.float32(sums[j]) * scale[j]
-        if bias_address:
-            bias = floats(bias_address, outputs)
+    together = min(rows, TOGETHER)
+    codes, sums = np.empty((together, FORMS * width), np.uint8), np.empty((together, padded), np.int32)
+    for first in range(0, rows, TOGETHER):
+        count = min(TOGETHER, rows - first)
+        for row in range(count):
+            to_codes(floats(x + 4 * columns * (first + row), columns), qparams, codes[row])
+        multiply(matrix, codes, sums, count, 0)
+        for row in range(count):
+            if record:
+                words(record + 4 * padded * (first + row), padded)[:] = sums[row]
+            out = floats(y + 4 * outputs * (first + row), outputs)
             for j in range(outputs):
-                out[j] += bias[j]
+                out[j] = np.float32(sums[row, j]) * scale[j]
+            if bias_address:
+                bias = floats(bias_address, outputs)
+                for j in range(outputs):
+                    out[j] += bias[j]
+    return 0
 
 
 @compiled()
 def lstm_layers(plan, x, before, after, y, batch, frames, record):
+    """`lstm_stack`, compiled by itself: its plan begins with its address."""
+    places = (plan, x, before, after, y)
+    return call(numbers(plan, 1)[0], (*places, np.int64(batch), np.int64(frames), np.int64(record)))
+
+
+@compiled(uses=USES)
+def lstm_stack(plan, x, before, after, y, batch, frames, record):
     """LSTM layers, each over all frames before the next.
 
     Args:
-        plan: number of layers, columns, H, padded rows, codes that the kernel reads; then for each layer its input and
-            its hidden matrix and the address of its bias (4H,).
+        plan: the address of this function, number of layers, columns, H, padded rows; then for each layer its input and its hidden matrix, the codes
+            that the kernel reads of either, and the address of its bias (4H,).
         x: address of the inputs (batch, frames, columns) float32.
         before: of the states (2, layers, batch, H) float32: hidden, then cell.
         after: of the states after the last frame, written.
@@ -116,37 +172,64 @@ def lstm_layers(plan, x, before, after, y, batch, frames, record):
         frames: of each.
         record: address for the accumulators (layers, 2, frames, batch, padded rows) int32, or 0.
     """
-    sizes = numbers(plan, 5)
-    layers, columns, size, padded, width = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    gates = 4 * size
-    codes, sums = np.zeros((2, width), np.uint8), np.empty((2, padded), np.int32)
-    open_gates, closed_gates = np.empty(gates, np.float32), np.empty(gates, np.float32)
-    hidden, now, then = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    sizes = numbers(plan + 8, 4)
+    layers, columns, size, padded = sizes[0], sizes[1], sizes[2], sizes[3]
+    room, part = 4 * size * batch, LAYER * 8
+    record_bytes = 4 * 2 * frames * batch * padded if record else 0
     for layer in range(layers):
-        own = numbers(plan + 8 * (5 + layer * (2 * MATRIX + 1)), 2 * MATRIX + 1)
-        left, right = own[:MATRIX], own[MATRIX : 2 * MATRIX]
-        left_quantizer, right_quantizer = floats(left[QPARAMS], 4), floats(right[QPARAMS], 4)
-        left_scale, right_scale, bias = floats(left[SCALE], gates), floats(right[SCALE], gates), floats(own[-1], gates)
+        own = numbers(plan + 8 * 5 + layer * part, LAYER)
         source, inputs = (x, columns) if layer == 0 else (y, size)
-        for row in range(batch):
-            h_place, c_place = 4 * size * (layer * batch + row), 4 * size * ((layers + layer) * batch + row)
-            hidden[:] = floats(before + h_place, size)
-            now[:] = floats(before + c_place, size)
-            codes[:] = 0
-            for t in range(frames):
-                frame = row * frames + t
-                to_codes(floats(source + 4 * inputs * frame, inputs), left_quantizer, codes[0])
-                to_codes(hidden, right_quantizer, codes[1])
-                multiply(left, codes[0], sums[0])
-                multiply(right, codes[1], sums[1])
-                if record:
-                    for side in range(2):
-                        place = ((layer * 2 + side) * frames + t) * batch + row
-                        words(record + 4 * padded * place, padded)[:] = sums[side]
-                cell.add_rescaled(sums[0, :gates], sums[1, :gates], left_scale, right_scale, bias, open_gates)
-                cell.activate(open_gates, closed_gates)
-                cell.advance(closed_gates, now, then, hidden)
-                now[:] = then
-                floats(y + 4 * size * frame, size)[:] = hidden
-            floats(after + h_place, size)[:] = hidden
-            floats(after + c_place, size)[:] = now
+        hidden = floats(after + layer * room, batch * size).reshape(batch, size)
+        cells = floats(after + (layers + layer) * room, batch * size).reshape(batch, size)
+        hidden.reshape(-1)[:] = floats(before + layer * room, batch * size)
+        cells.reshape(-1)[:] = floats(before + (layers + layer) * room, batch * size)
+        lstm_layer(own, source, inputs, hidden, cells, y, frames, padded, record + layer * record_bytes)
+    return 0
+
+
+@compiled(uses=USES)
+def lstm_layer(own, x, columns, hidden, cells, y, frames, padded, record):
+    """One layer of `lstm_layers`, some frames at a time: first their inputs' products, then frame after frame the rest.
+
+    Args:
+        own: its part of the plan.
+        x: address of the inputs (batch, frames, columns).
+        columns: their size.
+        hidden: states (batch, H), moved on in place.
+        cells: likewise.
+        y: address of the outputs (batch, frames, H), written; may be that of x.
+        frames: how many.
+        padded: rows of the matrices.
+        record: address for the accumulators (2, frames, batch, padded rows) int32, or 0.
+    """
+    batch, size = hidden.shape
+    gates, chunk = 4 * size, max(min(frames, TOGETHER // batch), 1)
+    left, right = own[:MATRIX], own[MATRIX : 2 * MATRIX]
+    left_scale, right_scale, bias = floats(left[SCALE], gates), floats(right[SCALE], gates), floats(own[-1], gates)
+    codes = np.empty((chunk * batch, FORMS * own[-3]), np.uint8)
+    hidden_codes = np.empty((batch, FORMS * own[-2]), np.uint8)
+    sums, hidden_sums = np.empty((chunk * batch, padded), np.int32), np.empty((batch, padded), np.int32)
+    opened, closed, then = np.empty(gates, np.float32), np.empty(gates, np.float32), np.empty(size, np.float32)
+    for first in range(0, frames, chunk):
+        count = min(chunk, frames - first)
+        for t in range(count):
+            for row in range(batch):
+                place = x + 4 * columns * (row * frames + first + t)
+                to_codes(floats(place, columns), floats(left[QPARAMS], 4), codes[t * batch + row])
+        multiply(left, codes, sums, count * batch, 0)
+        for t in range(count):
+            for row in range(batch):
+                to_codes(hidden[row], floats(right[QPARAMS], 4), hidden_codes[row])
+            multiply(right, hidden_codes, hidden_sums, batch, (first + t) % 2)
+            here = sums[t * batch : (t + 1) * batch]
+            if record:
+                words(record + 4 * padded * batch * (first + t), batch * padded)[:] = here.reshape(-1)
+                place = record + 4 * padded * batch * (frames + first + t)
+                words(place, batch * padded)[:] = hidden_sums.reshape(-1)
+            for row in range(batch):
+                summed = hidden_sums[row, :gates]
+                cell.add_rescaled(here[row, :gates], summed, left_scale, right_scale, bias, opened)
+                cell.activate(opened, closed)
+                cell.advance(closed, cells[row], then, hidden[row])
+                cells[row, :] = then
+                floats(y + 4 * size * (row * frames + first + t), size)[:] = hidden[row]

@@ -1,14 +1,23 @@
 """One weight matrix of a packed layer: as the kernel of one-row products wants it, or as plain integers."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from qstudy.jit import address_of
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.kernels import gemv
 from qstudy.quant.packed.bitpack import unpack
 from qstudy.quant.packed.layer import StoredLayer
 from qstudy.quant.packed.loops import CODE_OFFSET
+
+
+@cache
+def _product() -> int:
+    """The address of the kernel."""
+    return address_of(gemv.product, 9)
 
 
 class ArrangedMatrix:
@@ -33,7 +42,9 @@ class ArrangedMatrix:
             indices = unpack(layer.tensors[f"{index}.codes"], width, size) & 2**width - 1
             numbers = layer.tensors.get(f"{index}.table", _signed(width))
         self._numbers = numbers
-        self._tables = torch.from_numpy(gemv.tables(np.resize(numbers.numpy(), 2**self.bits), self.bits))
+        looked_up = np.resize(numbers.numpy(), 2**self.bits)
+        self._kernel = -self.bits if gemv.is_small(looked_up, self.bits) else self.bits
+        self._tables = torch.from_numpy(gemv.tables(looked_up, self.bits))
         arranged = gemv.arrange(indices.view(torch.uint8).numpy(), self.bits)
         self._weights = torch.from_numpy(arranged).clone()  # torch's memory starts where a cache line does
         self._row_sums = torch.zeros(len(arranged) * gemv.ROWS, dtype=torch.int32)
@@ -42,7 +53,7 @@ class ArrangedMatrix:
     @property
     def padded_columns(self) -> int:
         """Codes of one row that the kernel reads, padding included."""
-        return self._weights.shape[1] * 4 * len(gemv.FIELDS[self.bits])
+        return self._weights.shape[1] * gemv.COLUMNS
 
     @property
     def padded_rows(self) -> int:
@@ -57,7 +68,7 @@ class ArrangedMatrix:
         blocks, count = self._weights.shape[:2]
         alive = [self._weights, self._tables, start, scale, limits]
         addresses = [each.data_ptr() for each in alive]
-        return [self.bits, addresses[0], count, addresses[1], blocks, *addresses[2:]], alive
+        return [_product(), self._kernel, addresses[0], count, addresses[1], blocks, *addresses[2:]], alive
 
     def integers(self) -> Tensor:
         """The matrix (rows, columns) int8, made anew at each call."""

@@ -1,14 +1,16 @@
 """Packed linear and LSTM layers as programs: one compiled call for a few rows, or for layers one after the other."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from qstudy.jit import address_of
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams, record, recording
-from qstudy.quant.packed.loops import affine, lstm_layers
+from qstudy.quant.packed.loops import affine, affine_rows, lstm_layers, lstm_stack
 from qstudy.quant.packed.matrix import ArrangedMatrix
 from qstudy.quant.stack import LSTMStack
 
@@ -21,6 +23,25 @@ def loops_accept(x: Tensor) -> bool:
     return x.is_cpu and x.dtype is torch.float32
 
 
+_address = cache(address_of)
+
+
+class Unfit(Exception):
+    """No program runs this."""
+
+
+def packed_as(layer: Any, kind: type) -> Any:
+    """What runs a packed layer.
+
+    Raises:
+        Unfit: it is not of this very kind.
+    """
+    arithmetic = getattr(layer, "arithmetic", None)
+    if type(arithmetic) is not kind:
+        raise Unfit
+    return arithmetic
+
+
 class PackedRows:
     """What one packed linear layer computes with."""
 
@@ -30,7 +51,7 @@ class PackedRows:
         self.matrix = matrix
         plan, alive = matrix.plan(qparams)
         plan += [matrix.columns, matrix.rows, matrix.padded_rows, matrix.padded_columns]
-        self.plan = torch.tensor([*plan, 0 if bias is None else bias.data_ptr()])
+        self.plan = torch.tensor([_address(affine_rows, 5), *plan, 0 if bias is None else bias.data_ptr()])
         self.alive = alive
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,15 +116,14 @@ class LSTMProgram:
         self.layers = list(layers)
         self.hidden_size = layers[0].hidden.columns
         self.padded_rows = layers[0].hidden.padded_rows
-        width = max(matrix.padded_columns for layer in layers for matrix in (layer.inputs, layer.hidden))
-        plan = [len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows, width]
+        plan = [_address(lstm_stack, 8), len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows]
         self.alive: list[Tensor] = []
         for layer in layers:
             for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
                 part, alive = matrix.plan(qparams)
                 plan += part
                 self.alive += alive
-            plan.append(layer.bias.data_ptr())
+            plan += [layer.inputs.padded_columns, layer.hidden.padded_columns, layer.bias.data_ptr()]
         self.plan = torch.tensor(plan)
 
     def __reduce__(self) -> tuple[Any, ...]:
