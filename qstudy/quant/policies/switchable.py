@@ -156,10 +156,8 @@ class Switchable(QuantPolicy):
             raise UserError(f"layers: {most} widths of one layer are more than the {count} batches of calibration.")
 
 
-def _first(values: Any, pattern: str) -> Any:
+def _first(values: Mapping[str, Any], pattern: str) -> dict[str, Any]:
     """A pattern's fields, with the first value of every list."""
-    if not isinstance(values, Mapping):
-        return values  # `resolve` says what is wrong with it
     if empty := [field for field, value in values.items() if value == []]:
         raise UserError(f"layers: {pattern}: {empty[0]} is an empty list; give at least one value.")
     return {field: value[0] if isinstance(value, list) else value for field, value in values.items()}
