@@ -23,13 +23,15 @@ def _bar(found: Mapping[str, Any], curves: Sequence[Curve]) -> list[str]:
         "# What a search costs",
         "",
         "Made by `make search` (`python -m benchmarks.search`), from `sweeps/search.yaml`: widths of five groups of"
-        " layers of a small LSTM recognizer of digits, 576 allocations, at most 300,000 bytes; WER on numbers in noise, 5 dB."
+        " layers of a small LSTM recognizer of digits, 576 allocations, at most 300,000 bytes; WER on numbers"
+        " in noise, 5 dB."
         " Every candidate of plain Optuna (TPE, NSGA-II; constraints on) is fine-tuned on its own. *Screening* trains"
         f" one switchable model for {SCREENING.steps} steps, evaluates {SCREENING.evaluations} allocations on"
         f" {SCREENING.utterances} utterances of dev, packs those on the front from it, and fine-tunes a few of them.",
         "",
         f"Hypervolume: the share of the box below {WORST_WER:.0%} WER and the budget that the packed models'"
-        f" front dominates. Seconds are those of training, counted as steps: a fine-tune's takes {fine:.3f} s of one core,"
+        f" front dominates. Seconds are those of training, counted as steps: a fine-tune's takes {fine:.3f} s"
+        f" of one core,"
         f" the switchable model's {switchable:.3f} s; evaluations are not in them.",
         "",
         "![Hypervolume against seconds of training](search.png)",
@@ -56,7 +58,8 @@ def _ranking(ranking: Sequence[Mapping[str, Any]]) -> list[str]:
         "## Does evaluation alone rank as fine-tunes do?",
         "",
         f"Spearman's rank correlation of dev WER with that of separate fine-tunes, over"
-        f" {len(ranking[0]['allocations'])} allocations per seed (those that the plain studies trained first); *rounding*: the same without training;"
+        f" {len(ranking[0]['allocations'])} allocations per seed (those that the plain studies trained first);"
+        f" *rounding*: the same without training;"
         " *fewer bytes*: as if the smaller model were always the worse.",
         "",
         "| seed | " + " | ".join(ways) + " |",
@@ -73,7 +76,8 @@ def _exact(exact: Mapping[str, Any]) -> list[str]:
         "## The exact front of a small space",
         "",
         f"{exact['members']} allocations, all evaluated by rounding on {UTTERANCES} utterances: {exact['front']} of"
-        " them are the front. Evaluations until all of these were met (repeated candidates of a sampler are not counted):",
+        " them are the front. Evaluations until all of these were met (repeated candidates of a sampler are not"
+        " counted):",
         "",
         "| way | evaluations, one per seed |",
         "| --- | ---: |",

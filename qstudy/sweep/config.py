@@ -124,7 +124,7 @@ class StudyConfig:
                 f"grid: {combinations:,} combinations are more than the {MOST_COMBINATIONS:,} that are possible; make "
                 "its lists shorter, or move them to `space`, which is searched."
             )
-        if self.seeds > 1 and any("seed" in template for template in (*self.grid, *self.space)):
+        if self.seeds > 1 and any("seed" in template for template in self.templates):
             raise UserError("seeds: the grid or the space sets `seed`; leave it out there, or `seeds` at 1.")
         if self.objectives[:1] != ("wer",) or len(set(self.objectives)) < len(self.objectives):
             raise UserError("objectives: the first one must be wer, and each can be there only once.")
@@ -159,6 +159,11 @@ class StudyConfig:
     def repeats(self, config: RunConfig) -> list[RunConfig]:
         """The runs of a trial: the same with one seed after the other."""
         return [replace(config, seed=(config.seed + index) % 2**32) for index in range(self.seeds)]
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Those of the grid and of the space."""
+        return (*self.grid, *self.space)
 
     @property
     def wanted(self) -> int:
@@ -239,6 +244,10 @@ def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
         raise UserError(
             "base: trainer: a study trains every trial on one device, and several trials at once with --workers; leave"
             " devices and num_nodes at 1."
+        )
+    if study.pruning and not base.finetune.evaluate_every and not any("finetune" in one for one in study.templates):
+        raise UserError(
+            "pruning: nothing is seen of a trial before its end, because base.finetune.evaluate_every is 0."
         )
     if fresh and base.start_file is not None:
         base = replace(base, start="baseline")
