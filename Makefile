@@ -7,13 +7,14 @@
 #                reports/architectures/ and reports/architectures-commands/
 # make int4      recognizers and language models in 4 bits from end to end: what fusion and wider beams are worth, into
 #                reports/int4/ (about three hours)
+# make search    what a search costs, plain and with screening, into reports/search/ (about half an hour)
 # make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz bench policies architectures int4
+.PHONY: setup demo test fuzz bench policies architectures int4 search
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -127,3 +128,10 @@ int4: setup
 	$(BIN)/qstudy report studies/int4-commands studies/int4-digits --out reports/int4 --alone \
 	  --table+ analysis.fusion.kept --table+ analysis.fusion.searches --table+ analysis.fusion.choices \
 	  --figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency
+
+search: setup
+	$(call FLOAT,digits,lstm-small,4000,arch/lstm-small)
+	$(BIN)/qstudy data digits --root ../shared/data/fsdd --out corpora/digits-numbers --train 20 --test_strings numbers
+	$(BIN)/qstudy data noisy corpora/digits-numbers/dev.jsonl corpora/digits-numbers/test.jsonl --snr 5 \
+	  --out corpora/digits-numbers-5db
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search

@@ -76,7 +76,7 @@ class Screening:
     """Of the dev set, which they are judged on, spread over it; None: all."""
     hopeless: Annotated[float, Gt(0), Le(1000)] | None = None
     """A candidate that the sampler proposes afterwards is judged, too, and not trained if its error here is by this
-    share of it above that of one which costs no more; None: it is trained."""
+    share of it above that of one which costs no more; None: it is trained. Every machine then screens for itself."""
 
     def __post_init__(self) -> None:
         check_fields(self)

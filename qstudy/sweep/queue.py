@@ -208,10 +208,10 @@ class Queue:
         """What proposes a trial's parameters: the grid, then those that were screened, then the study's sampler."""
         if (place := kept(waiting).get(GRID)) is not None:
             return fixed_sampler(self.config.combinations.parameters[place])
-        screened = self.study.user_attrs.get(SCREENED, [])
-        before = sum(trial.number < waiting.number and GRID not in kept(trial) for trial in self.trials())
-        if before < len(screened):
-            return fixed_sampler(screened[before])
+        if screened := self.study.user_attrs.get(SCREENED):
+            before = sum(trial.number < waiting.number and GRID not in kept(trial) for trial in self.trials())
+            if before < len(screened):
+                return fixed_sampler(screened[before])
         return make_sampler(self.config.sampler, waiting.number)
 
     def _count(self, *states: TrialState) -> int:

@@ -20,6 +20,7 @@ from qstudy.sweep.space import Label
 from qstudy.training.assets import open_assets
 from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.devices import join
 from qstudy.training.record import RECORD_FILE
 from qstudy.training.run import calibrated, run
 
@@ -129,4 +130,4 @@ def trained_model(config: RunConfig, folder: Path, study: str) -> Judged:
     if not (folder / RECORD_FILE).exists():
         run(config, folder, name=f"{study}-switchable", study=study)
     model, policy, _, tokenizer = load_checkpoint(folder / CHECKPOINT_FILE)
-    return Judged(model, policy, open_assets(config).dev, tokenizer)  # type: ignore[arg-type]
+    return Judged(model.to(join(config.trainer).device), policy, open_assets(config).dev, tokenizer)  # type: ignore[arg-type]

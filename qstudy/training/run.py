@@ -110,13 +110,12 @@ def naming_rate(config: RunConfig) -> Iterator[None]:
 
 
 def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
-    """The model as its training would begin: from its baseline, slots filled and calibrated; in evaluation mode."""
+    """The model as its training would begin, on its device: slots filled and calibrated; in evaluation mode."""
     L.seed_everything(config.seed, verbose=False)
     cost, assets = price(config), open_assets(config)
     baseline = None if config.from_scratch else float_baseline(config)
     model, policy = _prepared(config, cost, assets, baseline, join(config.trainer).device)
-    model.cpu().eval()
-    policy.project_(model, 0)
+    policy.project_(model.eval(), 0)
     return model, policy
 
 
