@@ -28,8 +28,9 @@ def rank_correlation(screened: Entry, plain: Sequence[Entry], folder: Path) -> d
     members = list(trained)[:COMPARED]
     ways = {
         "switchable": (Screening(by="switchable", steps=SCREENING.steps, utterances=None), screened.folder / FOLDER),
-        "rounding": (Screening(by="rounding", utterances=None), folder / f"rounding-{screened.seed}"),
     }
+    if screened.seed == 0:  # it hardly depends on the seed
+        ways["rounding"] = Screening(by="rounding", utterances=None), folder / "rounding"
     wers = {"fine-tuned": [trained[member] for member in members]}
     for way, (settings, place) in ways.items():
         judge = judge_of(screened.config, settings, allocations, place)

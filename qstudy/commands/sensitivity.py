@@ -73,11 +73,10 @@ def _print(rows: "Sequence[Row]") -> None:
 
     table = Table(header_style="bold")
     table.add_column("layers", no_wrap=True)
-    for heading in ("value", "dev WER (%)", "loss", "more", "bytes", "saved"):
+    for heading in ("value", "dev WER (%)", "added loss", "kB", "kB saved"):
         table.add_column(heading, justify="right")
     for row in rows:
-        numbers = f"{100 * row.wer:.2f}", f"{row.loss:.3f}", f"{row.loss_increase:+.3f}"
-        table.add_row(
-            row.place or "all at their widest", row.value, *numbers, f"{row.size_bytes:,}", f"{row.bytes_saved:,}"
-        )
+        cells = f"{100 * row.wer:.2f}", f"{row.loss_increase:+.3f}"
+        sizes = f"{row.size_bytes / 1e3:,.1f}", f"{row.bytes_saved / 1e3:,.1f}"
+        table.add_row(row.place or "all at their widest", row.value, *cells, *sizes)
     Console().print(table)
