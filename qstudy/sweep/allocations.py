@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from qstudy.bits import BitMap
 from qstudy.quant.policies import build_policy
@@ -83,7 +84,8 @@ class Allocations:
 
     def affordable(self) -> dict[Member, dict[str, float]]:
         """Members within the budgets, with their costs; of many, some that are drawn."""
-        priced = {member: self.costs(member) for member in self._members()}
+        members = tqdm(list(self._members()), desc="pricing", unit="candidate", leave=False, disable=None)
+        priced = {member: self.costs(member) for member in members}
         return {member: costs for member, costs in priced.items() if not self._config.budgets.excess(costs)}
 
     def _members(self) -> Iterator[Member]:

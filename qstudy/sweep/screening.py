@@ -67,8 +67,7 @@ class Screen:
     @cached_property
     def _costs(self) -> dict[Member, Point]:
         """Those within the budgets."""
-        found = tqdm(self.allocations.affordable().items(), desc="pricing", unit="candidate", leave=False, disable=None)
-        return {member: self._point(costs) for member, costs in found}
+        return {member: self._point(costs) for member, costs in self.allocations.affordable().items()}
 
     def _point(self, costs: Mapping[str, float]) -> Point:
         names = dict.fromkeys([*self._study.objectives[1:], *self._study.budgets.limits])
