@@ -11,13 +11,14 @@
 #                (reports/index.html); about three minutes
 # make papers-train  the papers' studies trained anew on synthesized commands and on digits (about three days on two cores,
 #                most of it Conformers; what is there is kept, what was interrupted goes on), then make papers
+# make search    what a search costs, plain and with screening, into reports/search/ (about half an hour)
 # make setup     only .venv, with the command `qstudy` in it
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz bench policies architectures int4 papers papers-train
+.PHONY: setup demo test fuzz bench policies architectures int4 papers papers-train search
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed
@@ -165,3 +166,10 @@ papers-train: setup
 
 study-%:
 	$(BIN)/qstudy report studies/$* --out reports/$* $(TABLES_$*)
+
+search: setup
+	$(call FLOAT,digits,lstm-small,4000,arch/lstm-small)
+	$(BIN)/qstudy data digits --root ../shared/data/fsdd --out corpora/digits-numbers --train 20 --test_strings numbers
+	$(BIN)/qstudy data noisy corpora/digits-numbers/dev.jsonl corpora/digits-numbers/test.jsonl --snr 5 \
+	  --out corpora/digits-numbers-5db
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search

@@ -62,6 +62,9 @@ COMMANDS = {
         "qstudy.commands.simulate:simulate", "latency and traffic on a described accelerator", ("model",)
     ),
     "beams": Command("qstudy.commands.beams:beams", "latency of the whole search over beam widths", ("model",)),
+    "sensitivity": Command(
+        "qstudy.commands.sensitivity:sensitivity", "what each layer's widths alone do, by rounding", ("config",)
+    ),
     "reprice": Command("qstudy.commands.reprice:reprice", "simulate finished runs anew, without training", ("folder",)),
     "rescore": Command("qstudy.commands.rescore:rescore", "score finished runs on more test sets", ("folder",)),
     "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),

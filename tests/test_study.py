@@ -200,7 +200,7 @@ def test_a_hopeless_trial_is_stopped_and_says_why(
     assert [trial.user_attrs[OUTCOME] for trial in found] == ["trained", "trained", "stopped"]
     (record,) = read_records(tmp_path / "studies" / "small")
     assert (record.trial, record.state) == (2, "pruned")
-    assert record.reason == "stopped at step 2: dev WER 90.0% is worse than the median"
+    assert record.reason == "stopped at step 2: dev WER 90.0% is too high beside the others'"
 
 
 def study_of(folder: Path) -> optuna.Study:

@@ -1,16 +1,19 @@
 """`qstudy export`."""
 
 from pathlib import Path
+from typing import Any
 
 from qstudy.files import require_other
 
 
-def export(checkpoint: Path, out: Path, trust: Path | None = None) -> None:
+def export(checkpoint: Path, out: Path, policy: dict[str, Any] | None = None, trust: Path | None = None) -> None:
     """Pack a checkpoint: what the device gets.
 
     Args:
         checkpoint: a run's `last.ckpt`.
         out: the packed model to write, e.g. model.qst.
+        policy: of a checkpoint that was trained in several widths (`switchable`), the policy with those to pack:
+            '{name: mixed, layers: {"*": {weight: 4, activation: 8}}}'; by default the widest.
         trust: a Python file of yours whose classes the checkpoint may name; no other code is run for it.
     """
     from qstudy.named import trusting
@@ -18,7 +21,7 @@ def export(checkpoint: Path, out: Path, trust: Path | None = None) -> None:
 
     require_other(out, "--out", checkpoint, *([trust] if trust else []))
     with trusting(trust):
-        packed = pack_checkpoint(checkpoint)
+        packed = pack_checkpoint(checkpoint, policy)
     packed.save(out)
     print(f"{out}: {packed.size_bytes:,} bytes of tensors, {out.stat().st_size:,} with the header.")
     print(f"Next: qstudy transcribe {out} some.wav")

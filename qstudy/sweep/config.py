@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from qstudy.errors import UserError, naming
 from qstudy.fields import Seed, Text, check_fields, fill, merged
 from qstudy.files import safe_name
 from qstudy.sweep.budget import Budgets
-from qstudy.sweep.space import Grid, Template, sample, size
+from qstudy.sweep.space import Grid, Template, sample, screened_policy, size
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 from qstudy.yaml_file import load_yaml
 
@@ -44,12 +44,39 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Pruning:
-    """When a trial is stopped early: its dev WER is worse than the median of the others at the same step."""
+    """When a trial is stopped early, by its dev WER each `evaluate_every` steps of the base's `finetune`."""
 
+    name: Literal["median", "halving"] = "median"
+    """`median`: its dev WER is worse than the median of the others at the same step; `halving`: at each rung, of which
+    every next one is `factor` times as far, it is not among the best 1/`factor` of those that came there (asynchronous
+    successive halving, Li et al. 2018, arXiv 1810.05934)."""
     startup: Trials = 4
-    """Trials that must finish before one is stopped."""
+    """`median`: trials that must finish before one is stopped."""
     warmup: Annotated[int, Ge(0), Le(10**8)] = 0
-    """Steps before which no trial is stopped."""
+    """`median`: steps before which no trial is stopped; `halving`: of the first rung, 0 for the first evaluation."""
+    factor: Annotated[int, Ge(2), Le(100)] = 2
+    """`halving`: one in so many goes on at each rung."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Screening:
+    """How candidates are judged before any is trained; those on the front of errors and costs are trained first."""
+
+    by: Literal["switchable", "rounding", "sensitivity"] = "switchable"
+    """`switchable`: one model that is trained in all widths, then evaluated at each candidate's; `rounding`: the policy
+    without any training, likewise; `sensitivity`: the sum of what each layer's widths alone do to it (`rounding`)."""
+    steps: Annotated[int, Ge(1), Le(10**8)] | None = None
+    """`switchable`: steps of its training; None: those of a trial."""
+    evaluations: Annotated[int, Ge(1), Le(100_000)] = 200
+    """Candidates to judge, at most; those over budget are not."""
+    utterances: Annotated[int, Ge(1), Le(1_000_000)] | None = 100
+    """Of the dev set, which they are judged on, spread over it; None: all."""
+    hopeless: Annotated[float, Gt(0), Le(1000)] | None = None
+    """A candidate that the sampler proposes afterwards is judged, too, and not trained if its error here is by this
+    share of it above that of one which costs no more; None: it is trained. Every machine then screens for itself."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -82,6 +109,8 @@ class StudyConfig:
     sampler: Sampler = field(default_factory=Sampler)
     pruning: Pruning | None = None
     """None: every trial is trained to its end."""
+    screening: Screening | None = None
+    """None: what is trained first is the sampler's choice."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -95,12 +124,16 @@ class StudyConfig:
                 f"grid: {combinations:,} combinations are more than the {MOST_COMBINATIONS:,} that are possible; make "
                 "its lists shorter, or move them to `space`, which is searched."
             )
-        if self.seeds > 1 and any("seed" in template for template in (*self.grid, *self.space)):
+        if self.seeds > 1 and any("seed" in template for template in self.templates):
             raise UserError("seeds: the grid or the space sets `seed`; leave it out there, or `seeds` at 1.")
         if self.objectives[:1] != ("wer",) or len(set(self.objectives)) < len(self.objectives):
             raise UserError("objectives: the first one must be wer, and each can be there only once.")
         if self.pruning and len(self.objectives) > 1:
             raise UserError("pruning: trials are stopped early by wer alone; remove `pruning` or the other objectives.")
+        if self.screening and not screened_policy(self.space):
+            raise UserError(
+                "screening: it judges widths; give a `space` of one entry, in which nothing varies but policy.layers."
+            )
 
     @cached_property
     def base_run(self) -> RunConfig:
@@ -126,6 +159,11 @@ class StudyConfig:
     def repeats(self, config: RunConfig) -> list[RunConfig]:
         """The runs of a trial: the same with one seed after the other."""
         return [replace(config, seed=(config.seed + index) % 2**32) for index in range(self.seeds)]
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Those of the grid and of the space."""
+        return (*self.grid, *self.space)
 
     @property
     def wanted(self) -> int:
@@ -206,6 +244,10 @@ def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
         raise UserError(
             "base: trainer: a study trains every trial on one device, and several trials at once with --workers; leave"
             " devices and num_nodes at 1."
+        )
+    if study.pruning and not base.finetune.evaluate_every and not any("finetune" in one for one in study.templates):
+        raise UserError(
+            "pruning: nothing is seen of a trial before its end, because base.finetune.evaluate_every is 0."
         )
     if fresh and base.start_file is not None:
         base = replace(base, start="baseline")

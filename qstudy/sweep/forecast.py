@@ -20,7 +20,9 @@ from qstudy.training.record import RECORD_FILE
 UTTERANCE_S = 0.012  # synthesize or join one, and its features
 FLOAT_STEP_S, QUANTIZED_STEP_S = 3.5e-9, 5.5e-9  # per parameter and utterance of a batch
 LEAST_STEP_S = 0.02
+UTTERANCE_SCORED_S = 0.004  # recognize one in an evaluation of screening
 SCORING_S = 10.0  # start a trial, pack its model, recognize a few hundred utterances
+FEW_HUNDRED = 300  # utterances of a dev set
 CORES = 2
 
 
@@ -45,7 +47,7 @@ def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
         UserError: its start file is missing.
     """
     baselines = list(dict.fromkeys(_baseline(run) for run in config.repeats(config.base_run)))
-    parts = [_corpus(config.base_run), *baselines, _trials(config, done)]
+    parts = [_corpus(config.base_run), *baselines, *_screening(config, folder), _trials(config, done)]
     whole = duration(sum(part.seconds for part in parts))
     print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")
     print("\n".join(_lines(parts)), flush=True)
@@ -79,6 +81,19 @@ def _baseline(run: RunConfig) -> Part:
     seconds = run.training.steps * _step_s(run, _parameters(run), FLOAT_STEP_S) / CORES
     seed = f", seed {run.seed}" if run.seed else ""
     return Part("baseline", f"train a float model, {run.training.steps:,} steps{seed}", seconds + SCORING_S)
+
+
+def _screening(config: StudyConfig, folder: Path) -> list[Part]:
+    """What judges the candidates; nothing of it is known to be there but its model."""
+    if (settings := config.screening) is None:
+        return []
+    run = config.run_of(corners(config.space)[0])
+    steps = settings.steps or run.schedule.steps
+    trains = settings.by == "switchable" and not (folder / "screening" / RECORD_FILE).exists()
+    seconds = steps * _step_s(run, _parameters(run), QUANTIZED_STEP_S) / CORES if trains else 0.0
+    seconds += settings.evaluations * (settings.utterances or FEW_HUNDRED) * UTTERANCE_SCORED_S
+    trained = f", {steps:,} steps in all widths" if trains else ""
+    return [Part("screening", f"up to {settings.evaluations:,} evaluations{trained}", seconds)]
 
 
 def _trials(config: StudyConfig, done: int) -> Part:

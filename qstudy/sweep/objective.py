@@ -17,6 +17,7 @@ from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
 from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
+from qstudy.sweep.screening import screen_of
 from qstudy.sweep.space import suggest
 from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS
 from qstudy.training.checkpoint import CHECKPOINT_FILE
@@ -36,7 +37,7 @@ class Outcome:
     """What became of a trial."""
 
     kind: str
-    """`trained`, `over_budget`, `repeated`, `stopped`, `failed` or `given_up`."""
+    """`trained`, `over_budget`, `repeated`, `hopeless` (as screened), `stopped`, `failed` or `given_up`."""
     reason: str | None = None
     """Why it was not trained to its end."""
     values: tuple[float, ...] | None = None
@@ -109,9 +110,21 @@ def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
         return Outcome("repeated", f"same configuration as trial {earlier}")
     if reason := queue.config.budgets.excess(candidate.costs):
         return Outcome("over_budget", reason)
+    if reason := _screened_out(queue, candidate):
+        return Outcome("hopeless", reason)
     if _attempts(candidate) > MOST_ATTEMPTS:
         return Outcome("given_up", f"its process died {MOST_ATTEMPTS} times without getting further; out of memory?")
     return None
+
+
+def _screened_out(queue: Queue, candidate: Candidate) -> str | None:
+    """Why screening gives up a candidate of the sampler, which is told to look elsewhere."""
+    if queue.config.screening is None or GRID in kept(candidate.trial):
+        return None
+    reason = screen_of(queue.config, queue.folder).hopeless(candidate.trial.params, candidate.costs)
+    if reason is not None:
+        constrain(candidate.trial, "hopeless", 1.0)
+    return reason
 
 
 def _attempts(candidate: Candidate) -> int:
@@ -172,7 +185,7 @@ def _report(trial: optuna.Trial, config: RunConfig, step: int, wers: Sequence[fl
         TrialPruned: it is hopeless.
     """
     if _note(trial, (len(wers) - 1) * config.schedule.steps + step, wers) and trial.should_prune():
-        raise TrialPruned(f"stopped at step {step}: dev WER {mean(wers):.1%} is worse than the median")
+        raise TrialPruned(f"stopped at step {step}: dev WER {mean(wers):.1%} is too high beside the others'")
 
 
 def _note(trial: optuna.Trial, step: int, wers: Sequence[float]) -> bool:

@@ -29,7 +29,7 @@ from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import fixed_sampler, make_sampler
 from qstudy.sweep.space import size
 from qstudy.sweep.storage import DEFINITION
-from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, counts
+from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts
 
 LAST_BEAT_S = 5.0
 SWEEP_LOCK = Path(".locks") / "sweep"
@@ -207,16 +207,21 @@ class Queue:
     def _start(self, waiting: FrozenTrial, lock: IO[str]) -> Claim:
         heartbeat = Heartbeat(self._storage, trial_id(waiting))
         heartbeat.start()
-        place = kept(waiting).get(GRID)
-        self.study.sampler = (
-            make_sampler(self.config.sampler, waiting.number)
-            if place is None
-            else fixed_sampler(self.config.combinations.parameters[place])
-        )
+        self.study.sampler = self._sampler(waiting)
         trial = optuna.Trial(self.study, trial_id(waiting))
         keep(trial, PLACE, self._place)
         keep(trial, ATTEMPTS, kept(waiting).get(ATTEMPTS, 0) + 1)
         return Claim(trial, lock, heartbeat)
+
+    def _sampler(self, waiting: FrozenTrial) -> optuna.samplers.BaseSampler:
+        """What proposes a trial's parameters: the grid, then those that were screened, then the study's sampler."""
+        if (place := kept(waiting).get(GRID)) is not None:
+            return fixed_sampler(self.config.combinations.parameters[place])
+        if screened := self.study.user_attrs.get(SCREENED):
+            before = sum(trial.number < waiting.number and GRID not in kept(trial) for trial in self.trials())
+            if before < len(screened):
+                return fixed_sampler(screened[before])
+        return make_sampler(self.config.sampler, waiting.number)
 
     def _count(self, *states: TrialState) -> int:
         return self._storage.patiently(lambda: count(self._storage, study_id(self.study), states))

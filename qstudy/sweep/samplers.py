@@ -33,8 +33,10 @@ def fixed_sampler(parameters: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
         return optuna.samplers.PartialFixedSampler(dict(parameters), optuna.samplers.RandomSampler())
 
 
-def make_pruner(settings: Pruning | None) -> optuna.pruners.BasePruner:
-    """The rule by which trials are stopped early."""
+def make_pruner(settings: Pruning | None, first: int) -> optuna.pruners.BasePruner:
+    """The rule by which trials are stopped early; `first`: the step of their first evaluation."""
     if settings is None:
         return optuna.pruners.NopPruner()
+    if settings.name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(settings.warmup or first, settings.factor)
     return optuna.pruners.MedianPruner(n_startup_trials=settings.startup, n_warmup_steps=settings.warmup)

@@ -116,6 +116,15 @@ def sample(templates: Sequence[Template]) -> list[dict[str, Any]]:
     return expand(templates) if size(templates) <= FEW else corners(templates)
 
 
+def screened_policy(templates: Sequence[Template]) -> Mapping[str, Any] | None:
+    """The policy whose widths are all that varies, with lists; None: something else does, too."""
+    if len(templates) != 1 or set(templates[0]) != {"policy"} or not (places := varied(templates[0])):
+        return None
+    policy: Mapping[str, Any] = templates[0]["policy"]
+    widths = all(choice.path[:2] == ("policy", "layers") and len(choice.path) == 4 for choice in places)
+    return policy if widths else None
+
+
 def suggest(trial: optuna.Trial, templates: Sequence[Template]) -> dict[str, Any]:
     """Let the sampler pick a template (when there are several), then a value for everything that varies in it.
 

@@ -107,7 +107,7 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
         storage=storage,
         study_name=config.study,
         directions=["minimize"] * len(config.objectives),
-        pruner=make_pruner(config.pruning),
+        pruner=_pruner(config),
         load_if_exists=True,
     )
     begun = any(ATTEMPTS in kept(trial) for trial in study.get_trials(deepcopy=False))
@@ -129,6 +129,11 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
     return study
 
 
+def _pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
+    first = config.base_run.finetune.evaluate_every if config.pruning else 0
+    return make_pruner(config.pruning, first or 1)
+
+
 def load(storage: PatientStorage, name: str) -> tuple[StudyConfig, optuna.Study]:
     """A study that someone began.
 
@@ -143,5 +148,5 @@ def load(storage: PatientStorage, name: str) -> tuple[StudyConfig, optuna.Study]
         raise UserError(
             f"study: {name!r} is not in this storage (there: {known}); begin it with `qstudy sweep`."
         ) from error
-    study.pruner = make_pruner(config.pruning)
+    study.pruner = _pruner(config)
     return config, study

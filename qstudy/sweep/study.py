@@ -16,9 +16,11 @@ from qstudy.sweep.launchers.base import Launcher
 from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
+from qstudy.sweep.screening import screen_of
 from qstudy.sweep.space import corners
 from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import is_incomplete, print_summary
+from qstudy.sweep.trials import SCREENED
 from qstudy.sweep.worker import work
 from qstudy.training.environment import command
 from qstudy.training.price import price
@@ -71,7 +73,7 @@ def run_study(
         try:
             queue = _planned(config, folder, storage)
             if prepare_only:
-                _prepare(config)
+                _prepare(queue)
                 print(f"Add workers with: qstudy worker --study {config.study}")
             else:
                 _sweep(queue, launcher, workers, storage)
@@ -92,17 +94,22 @@ def join_study(study: str, folder: Path, storage: str | None, prepare_only: bool
         try:
             database = open_storage(storage, folder, create=False, patient=of_a_pool)
             config, handle = load(database, study)
-            _prepare(config)
+            queue = Queue(handle, database, config, folder)
+            _prepare(queue)
             if not prepare_only:
-                work(Queue(handle, database, config, folder), announce=lambda line: print(line, flush=True))
+                work(queue, announce=lambda line: print(line, flush=True))
         except KeyboardInterrupt as error:
             print("Interrupted; the trial in flight waits for another worker.", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from error
 
 
-def _prepare(config: StudyConfig) -> None:
+def _prepare(queue: Queue) -> None:
+    """Make what all trials share, here, and for all machines the list of those to train first."""
+    config = queue.config
     for run in config.repeats(config.base_run):
         prepare(run)
+    if config.screening and SCREENED not in queue.study.user_attrs:
+        queue.study.set_user_attr(SCREENED, screen_of(config, queue.folder).ranked())
 
 
 def _planned(config: StudyConfig, folder: Path, storage: str | None) -> Queue:
@@ -122,7 +129,7 @@ def _sweep(queue: Queue, launcher: Launcher, workers: int | None, storage: str |
         if count := launcher.workers(workers, queue.one_machine):
             run_pool(queue, launcher, count, storage, board.show)
         elif queue.unfinished():
-            _prepare(queue.config)
+            _prepare(queue)
             work(queue, announce=board.tell)
     print_summary(queue.config.study, queue.trials(), queue.folder)
     if is_incomplete(queue.trials()):

@@ -9,11 +9,13 @@ OUTCOME = "outcome"
 """Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
 DROPPED = "dropped"
 FAILED = ("failed", "given_up")
-FREE = ("over_budget", "repeated", DROPPED)
+FREE = ("over_budget", "repeated", "hopeless", DROPPED)
 """Outcomes that cost no training and do not count as a trial of the study."""
 IDENTITY, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "grid", "place", "attempts", "progress"
 """What the queue notes for itself (`optuna_internals.keep`): the hash of the run configuration, the index in the grid,
 the machine and folder, how often the trial was begun, and the time of the checkpoint from which on that is counted."""
+SCREENED = "screened"
+"""Attribute of a study: parameters of the candidates that are trained first, in this order."""
 METRICS = {"wer": "dev_wer"}
 """Objectives that trials have under a name that says more: choices are made on the dev set."""
 

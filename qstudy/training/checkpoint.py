@@ -20,6 +20,7 @@ from qstudy.model import RNNT
 from qstudy.named import asked_by
 from qstudy.quant.packed.model import PackedModel, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.policies.switchable import Switchable
 from qstudy.quant.state import free_buffers
 from qstudy.recognize.recognizer import Recognizer, describe
 from qstudy.training.checkpoint_file import read_checkpoint
@@ -141,12 +142,32 @@ def recognizer_from_checkpoint(path: Path) -> Recognizer:
     return Recognizer(model, config.features, tokenizer)
 
 
-def pack_checkpoint(path: Path) -> PackedModel:
-    """What the device would get from a checkpoint."""
+def pack_checkpoint(path: Path, allocation: Mapping[str, Any] | None = None) -> PackedModel:
+    """What the device would get from a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        allocation: of one of the policy `switchable`, the policy whose widths it is to have; None: the widest.
+
+    Raises:
+        UserError: the checkpoint is damaged, of another policy, or was not trained in these widths.
+    """
     model, policy, config, tokenizer = load_checkpoint(path)
-    header = describe(config.model, config.features, tokenizer, config.policy)
+    if allocation is not None and not isinstance(policy, Switchable):
+        raise UserError(f"{path}: its widths are those of its training; only those of `switchable` can be chosen.")
+    return pack_at(model, policy, allocation, config, tokenizer)
+
+
+def pack_at(
+    model: RNNT, policy: QuantPolicy, allocation: Mapping[str, Any] | None, config: RunConfig, tokenizer: Tokenizer
+) -> PackedModel:
+    """What the device would get of a loaded checkpoint; `allocation` as `pack_checkpoint`, whose policy it then is."""
     shapes = model.shapes()
-    return pack_model(model, policy.bit_map(shapes), shapes, header)
+    bit_map = (policy if allocation is None else build_policy(allocation)).bit_map(shapes)
+    if isinstance(policy, Switchable):
+        policy.switch_(model, bit_map)
+    header = describe(config.model, config.features, tokenizer, dict(allocation or config.policy))
+    return pack_model(model, bit_map, shapes, header)
 
 
 def tokenizer_from_checkpoint(path: Path) -> Tokenizer:

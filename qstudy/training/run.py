@@ -109,6 +109,16 @@ def naming_rate(config: RunConfig) -> Iterator[None]:
         raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
 
 
+def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
+    """The model as its training would begin, on its device: slots filled and calibrated; in evaluation mode."""
+    L.seed_everything(config.seed, verbose=False)
+    cost, assets = price(config), open_assets(config)
+    baseline = None if config.from_scratch else float_baseline(config)
+    model, policy = _prepared(config, cost, assets, baseline, join(config.trainer).device)
+    policy.project_(model.eval(), 0)
+    return model, policy
+
+
 def _require_own_folder(folder: Path, config: RunConfig) -> None:
     """Raise UserError if a policy that does not train would leave its model beside another run's checkpoint."""
     if not build_policy(config.policy).trains and (folder / CHECKPOINT_FILE).exists():

@@ -14,6 +14,7 @@ from qstudy.quant.policies.mixed import mixed
 from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.ptq import PTQ
 from qstudy.quant.policies.s8bqat import S8BQAT
+from qstudy.quant.policies.switchable import Switchable
 
 POLICIES: dict[str, Callable[..., QuantPolicy]] = {
     "float": Float,
@@ -23,6 +24,7 @@ POLICIES: dict[str, Callable[..., QuantPolicy]] = {
     "native_int": NativeInt,
     "int4_e2e": Int4E2E,
     "s8bqat": S8BQAT,
+    "switchable": Switchable,
 }
 """Short names; anything else is an import path."""
 

@@ -66,6 +66,8 @@ class S8BQAT(QuantizedPolicy):
     YAML: `policy: {name: s8bqat, layers: {"*": {weight: 4, activation: 8}}, recipe: paper}`
     """
 
+    switchable = False
+
     def __init__(
         self,
         layers: BitPatterns,

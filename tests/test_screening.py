@@ -1,0 +1,255 @@
+"""Screening: candidates judged before any is trained, on toys and on a small study of real speech."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from sweep_helpers import make_config, measure, open_queue, small_study
+
+from qstudy.commands.sensitivity import sensitivity
+from qstudy.commands.sweep import sweep
+from qstudy.errors import UserError
+from qstudy.files import read_json
+from qstudy.sweep.allocations import Allocations, Member
+from qstudy.sweep.config import Pruning, load_study
+from qstudy.sweep.exploration import explore, foretell, on_front
+from qstudy.sweep.judge import Judge, spread
+from qstudy.sweep.samplers import make_pruner
+from qstudy.sweep.screening import screen_of
+from qstudy.sweep.trials import OUTCOME, SCREENED
+from qstudy.sweep.worker import work
+from qstudy.training.price import price
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LAYERS = {"encoder.*": {"weight": [2, 4, 8]}, "joiner.*": {"weight": [2, 8]}}
+SPACE = {"policy": {"name": "mixed", "layers": {"*": {"activation": 8}, **LAYERS}}}
+
+
+@pytest.fixture
+def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A study of six allocations, of which two are trained."""
+    fields = {"grid": [], "space": SPACE, "trials": 2, "objectives": ["wer", "size_bytes"]}
+    return partial(small_study, corpus, tmp_path, **fields)
+
+
+# Exploration
+
+
+def toy(places: int, values: int, seed: int) -> tuple[dict[Member, tuple[float, ...]], dict[Member, float]]:
+    """Costs that add up, and errors that nearly do."""
+    draw = np.random.default_rng(seed)
+    damage, size = draw.exponential(1.0, (places, values)), draw.uniform(1, 3, places)
+    members = list(np.ndindex(*(values,) * places))
+    errors = [float(np.exp(damage[range(places), one].sum() + draw.normal(0, 0.02))) for one in members]
+    costs = {one: (float(size @ np.array(one)),) for one in members}
+    return costs, dict(zip(members, errors, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_exact_front_is_found_by_judging_few(seed: int) -> None:
+    costs, errors = toy(4, 4, seed)
+    judged = explore(
+        costs, [(0, 0, 0, 0), *(tuple(np.eye(4, dtype=int)[i].tolist()) for i in range(4))], errors.get, 256
+    )  # type: ignore[arg-type]
+    assert on_front(costs, judged) == on_front(costs, errors)
+    assert len(judged) < len(costs) / 2
+
+
+def test_no_more_are_judged_than_asked() -> None:
+    costs, errors = toy(4, 4, 0)
+    assert len(explore(costs, list(costs)[:3], errors.__getitem__, 10)) == 10
+    assert len(explore(costs, list(costs), errors.__getitem__, 10)) == 10
+
+
+def test_what_adds_up_is_foretold() -> None:
+    costs, _ = toy(3, 3, 1)
+    errors = {one: float(np.exp(one[0] + 0.5 * one[1] - 0.2 * one[2])) for one in costs}
+    star = [(0, 0, 0), *((i, 0, 0) for i in (1, 2)), *((0, i, 0) for i in (1, 2)), *((0, 0, i) for i in (1, 2))]
+    found = foretell(list(costs), {one: errors[one] for one in star})
+    assert found == pytest.approx(list(errors.values()), rel=0.02)
+
+
+def test_utterances_are_spread_over_the_usable_ones() -> None:
+    usable = np.array([True, False, True, True, True, True])
+    assert spread(usable, 3).tolist() == [0, 3, 5]
+    assert spread(usable, None).tolist() == spread(usable, 9).tolist() == [0, 2, 3, 4, 5]
+
+
+# Allocations
+
+
+def test_allocations_cost_what_their_runs_do(small: Callable[..., Path]) -> None:
+    config = load_study(small(budgets={"size_bytes": 6000}))
+    allocations = Allocations(config)
+    assert [allocations.named(one) for one in allocations.star()] == ["8 8", "2 8", "4 8", "8 2"]
+    for member, costs in allocations.affordable().items():
+        run = config.run_of(allocations.changes(member))
+        assert costs == config.budgets.costs(price(run))
+        assert allocations.bit_map(member) == price(run).bit_map
+        assert allocations.member(allocations.parameters(member)) == member
+    over = set(np.ndindex(3, 2)) - set(allocations.affordable())
+    assert over
+    assert all(allocations.costs(member)["size_bytes"] > 6000 for member in over)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"policy": {"name": ["ptq", "fake_qat"], "layers": LAYERS}},
+        {"policy": {"name": "mixed", "layers": LAYERS}, "finetune": {"steps": [1, 2]}},
+        {"policy": {"name": "mixed", "layers": {"*": [{"weight": 2}, {"weight": 4}]}}},
+        [SPACE, SPACE],
+    ],
+    ids=["policies", "steps", "mappings", "two templates"],
+)
+def test_only_widths_can_be_screened(space: Any) -> None:
+    with pytest.raises(UserError, match=r"screening: it judges widths; give a `space` of one entry"):
+        make_config(space=space, screening={})
+
+
+# Judge
+
+
+def test_scores_are_kept_for_as_long_as_they_hold(tmp_path: Path) -> None:
+    def refuse() -> Any:
+        raise AssertionError("there is nothing to evaluate")
+
+    file = tmp_path / "scores.json"
+    file.write_text('{"identity": "a", "scores": {"2 8": [0.25, 1.5]}}')
+    score = Judge(refuse, None, file, "a").score("2 8", {})
+    assert (score.wer, score.loss) == (0.25, 1.5)
+    assert score.error == 0.265
+    with pytest.raises(AssertionError):
+        Judge(refuse, None, file, "b").score("2 8", {})
+    file.write_text('{"identity": "a", "scores": {"2 8": [0.25]}}')
+    with pytest.raises(UserError, match="is damaged; remove it"):
+        Judge(refuse, None, file, "a").score("2 8", {})
+
+
+# Studies
+
+
+def test_the_screened_go_first_then_the_sampler(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=4))
+    first = [{f"policy/layers/{layer}/weight": width for layer in "abc"} for width in (4, 2)]
+    queue.study.set_user_attr(SCREENED, first)
+    work(queue, measure)
+    assert [trial.params for trial in queue.trials()[:2]] == first
+    trained = [trial for trial in queue.trials() if trial.user_attrs[OUTCOME] == "trained"]
+    assert len(trained) == 4
+
+
+@pytest.mark.parametrize("by", ["switchable", "rounding", "sensitivity"])
+def test_a_study_trains_what_screening_put_first(small: Callable[..., Path], tmp_path: Path, by: str) -> None:
+    file = small(screening={"by": by, "steps": 3, "evaluations": 6, "utterances": 4})
+    sweep(file, root=tmp_path / "studies")
+    folder = tmp_path / "studies" / "small"
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{folder / 'study.db'}")
+    screened = study.user_attrs[SCREENED]
+    assert [trial.params for trial in study.trials] == screened[:2]
+    assert len({trial.user_attrs["size_bytes"] for trial in study.trials}) == 2
+    assert (folder / "screening" / "last.ckpt").exists() == (by == "switchable")
+    (scores,) = (folder / "screening").glob("scores-*.json")
+    assert len(read_json(scores)["scores"]) == (4 if by == "sensitivity" else 6)
+    assert screen_of(load_study(file), folder).ranked() == screened
+
+
+def test_a_hopeless_candidate_is_not_trained(small: Callable[..., Path], tmp_path: Path) -> None:
+    """Scores are made up: only the widest are any good, and all of the space fits."""
+    config = load_study(small(screening={"by": "rounding", "hopeless": 0.5}, objectives=["wer"], trials=6))
+    screen = screen_of(config, tmp_path)
+    screen._errors = {(2, 1): 0.1, (1, 1): 0.12, (0, 0): 0.9, (0, 1): 0.11}
+    hopeless = {}
+    for member in screen._errors:
+        parameters, costs = screen.allocations.parameters(member), screen.allocations.costs(member)
+        hopeless[member] = screen.hopeless(parameters, costs)
+    assert [member for member, reason in hopeless.items() if reason] == []
+    screen._errors[1, 1] = 0.2
+    parameters, costs = screen.allocations.parameters((1, 1)), screen.allocations.costs((1, 1))
+    assert (
+        screen.hopeless(parameters, costs)
+        == "hopeless: an error of 0.2 before training; 2 8 costs no more and has 0.11"
+    )
+    screen._settings = replace(screen._settings, hopeless=None)
+    assert screen.hopeless(parameters, costs) is None
+
+
+def test_a_sweep_goes_on_after_hopeless_candidates(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge is made up; what it condemns is recorded as such, and the study still trains as many as asked."""
+    file = small(screening={"by": "rounding", "hopeless": 0.1}, trials=2, objectives=["wer"])
+    monkeypatch.setattr("qstudy.sweep.screening.Screen.ranked", lambda self: [])
+    reasons = iter(["hopeless: as told", None, "hopeless: as told", None])
+    monkeypatch.setattr("qstudy.sweep.screening.Screen.hopeless", lambda self, parameters, costs: next(reasons))
+    sweep(file, root=tmp_path / "studies")
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{tmp_path}/studies/small/study.db")
+    kinds = [trial.user_attrs[OUTCOME] for trial in study.trials if trial.user_attrs[OUTCOME] != "repeated"]
+    assert kinds == ["hopeless", "trained", "hopeless", "trained"]
+    assert study.trials[0].constraints["hopeless"] == 1.0
+
+
+# Sensitivity
+
+
+def test_sensitivity_of_a_run_and_of_a_study(small: Callable[..., Path], tmp_path: Path) -> None:
+    file, out = small(), tmp_path / "found"
+    sensitivity(file, utterances=4, out=out)
+    rows = read_json(out / "sensitivity.json")
+    assert [(row["place"], row["value"]) for row in rows] == [
+        ("", ""),
+        ("encoder.* weight", "2"),
+        ("encoder.* weight", "4"),
+        ("joiner.* weight", "2"),
+    ]
+    assert all(row["bytes_saved"] == rows[0]["size_bytes"] - row["size_bytes"] for row in rows)
+    assert {row["loss_increase"] for row in rows[:1]} == {0.0}
+    assert (out / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+    assert len((out / "sensitivity.csv").read_text().splitlines()) == 5
+    (scores,) = out.glob("scores-*.json")
+    before = scores.stat().st_mtime_ns
+    sensitivity(file, utterances=4, out=out)  # known by now
+    assert scores.stat().st_mtime_ns == before
+
+
+def test_sensitivity_of_a_runs_layers(small: Callable[..., Path], tmp_path: Path) -> None:
+    import yaml
+
+    run = tmp_path / "run.yaml"
+    run.write_text(yaml.safe_dump(load_study(small()).base))
+    sensitivity(run, widths=[4], utterances=4, out=tmp_path / "run")
+    places = [row["place"] for row in read_json(tmp_path / "run" / "sensitivity.json")]
+    assert places[:2] == ["", "encoder.lstm.0 weight"]
+    assert len(places) == len(set(places)) > 4
+    with pytest.raises(UserError, match="--widths"):
+        sensitivity(run, widths=[1], out=tmp_path / "run")
+
+
+# Pruning
+
+
+def test_successive_halving_stops_the_worse_half_at_every_rung() -> None:
+    study = optuna.create_study(pruner=make_pruner(Pruning("halving"), first=10))
+    stopped = {}
+    for wer in (0.5, 0.4, 0.6, 0.3, 0.45):
+        trial = study.ask()
+        for step in (10, 20, 30, 40):
+            trial.report(wer, step)
+            if trial.should_prune():
+                stopped[wer] = step
+                break
+        study.tell(trial, wer)
+    assert stopped == {0.6: 10, 0.45: 10}
+
+
+def test_pruning_wants_evaluations(small: Callable[..., Path]) -> None:
+    short = {"steps": 4, "batch_size": 8}
+    file = small(base={"finetune": short}, objectives=["wer"], pruning={"name": "halving"})
+    with pytest.raises(UserError, match=r"pruning: .*finetune.evaluate_every is 0"):
+        load_study(file)
