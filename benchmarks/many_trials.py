@@ -46,7 +46,8 @@ def made_up(folder: Path, trials: int) -> StudyConfig:
     space = {"policy": {"name": "mixed", "layers": layers}}
     config = study_from_dict({"study": folder.name, "base": base, "space": space, "trials": 10_000})
     folder.mkdir(parents=True)
-    study = open_study(open_storage(None, folder), config, folder)
+    open_study(open_storage(None, folder), config, folder)
+    study = _loaded(folder)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     for number in range(min(BY_OPTUNA, trials)):
         _tell(study, number)
@@ -96,13 +97,13 @@ def measured(side: str, folder: str) -> tuple[float, float]:
 
 
 def _loaded(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="many", storage=f"sqlite:///{folder / 'many' / 'study.db'}")
+    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}")
 
 
 SIDES: dict[str, Callable[[Path], object]] = {
     "ours": lambda folder: status("many", root=folder),
-    "peer": lambda folder: _loaded(folder).trials_dataframe(),
-    "floor": lambda folder: _loaded(folder).get_trials(deepcopy=False),
+    "peer": lambda folder: _loaded(folder / "many").trials_dataframe(),
+    "floor": lambda folder: _loaded(folder / "many").get_trials(deepcopy=False),
 }
 
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import optuna
+import pytest
 import torch
 
-from benchmarks import data, table
+from benchmarks import data, many_trials, table
 from benchmarks.__main__ import SUBJECTS
 from benchmarks.problem import Problem, floor, ours, torchaudio_loss
 from benchmarks.row import Row
@@ -68,3 +70,13 @@ def test_features_of_the_peer_are_ours(tmp_path: Path) -> None:
     manifest = data.corpus(tmp_path / "corpus", 2, seconds=0.3)
     features = data.opened(manifest, tmp_path / "cache")
     np.testing.assert_allclose(features.frames(1), data.kaldi(data.paths(manifest)[1]), atol=1e-3, rtol=0)
+
+
+def test_a_study_is_multiplied_with_all_that_belongs_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_trials, "BY_OPTUNA", 8)
+    many_trials.made_up(tmp_path / "many", 24)
+    trials = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path / 'many' / 'study.db'}").trials
+    assert [trial.number for trial in trials] == list(range(24))
+    for one, copy in zip(trials[:8] * 2, trials[8:], strict=True):
+        assert copy.params == one.params != {}
+        assert (copy.state, copy.values, copy.user_attrs) == (one.state, one.values, one.user_attrs)

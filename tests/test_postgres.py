@@ -95,7 +95,8 @@ def test_a_server_that_is_restarted_costs_nothing(
 
 def test_a_trial_outlives_ten_seconds_without_a_database(running: Server, server: str, tmp_path: Path) -> None:
     """Its heart beats on, so that no other machine takes it over."""
-    here, there = (open_queue(tmp_path / place, make_config(trials=1), server, **BEATS) for place in ("here", "there"))
+    config = make_config(trials=1, budgets=None)
+    here, there = (open_queue(tmp_path / place, config, server, **BEATS) for place in ("here", "there"))
     claim = here.claim()
     assert claim is not None
     running.stop()

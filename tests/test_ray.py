@@ -85,6 +85,13 @@ def test_a_lost_worker_is_replaced(sweep: "subprocess.Popen[str]", tmp_path: Pat
     assert not [pid for pid in everything() if works_in(pid, tmp_path)], "all ended with the sweep"
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:port"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address: str) -> None:
+    pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
+    with pytest.raises(UserError, match=f"no Ray cluster can be used at {address}: .*; give its HOST:PORT"):
+        RayCluster(address).__enter__()
+
+
 def test_a_file_serves_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = RayCluster()
     node = {"Alive": True, "NodeManagerHostname": "elsewhere", "Resources": {"CPU": 8.0}}

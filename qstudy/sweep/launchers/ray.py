@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ LOST = -1
 MOST_LETTERS = 200  # of what Ray says of a loss: it says a lot
 STORE_BYTES = 80 * 2**20  # the least that Ray takes: nothing of a study is kept in its object store
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # trainings are no background jobs (Ray's: 15)
+CONNECT_S = 10.0
 OURS = ("localhost", "127.0.0.1", "::1")
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's own switch: 0 makes it listen on loopback alone, as on the systems of that name; else on all addresses."""
@@ -79,15 +81,14 @@ class RayCluster(Launcher):
             import ray
         except ModuleNotFoundError as error:
             raise UserError("launcher: Ray is not installed; install it with pip install 'qstudy[ray]'.") from error
+        if self._address:
+            _require_listener(self._address)
         own: dict[str, Any] = {"num_cpus": cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
         stopped_by = signal.getsignal(signal.SIGTERM)  # Ray sets a handler of its own
         try:
             ray.init(self._address or "local", logging_level=logging.ERROR, **({} if self._address else own))
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            said = str(error).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"address: no Ray cluster can be used at {self._address or 'this machine'}: {said}."
-            ) from error
+            raise _unusable(self._address or "this machine", str(error).strip().splitlines()[0]) from error
         signal.signal(signal.SIGTERM, stopped_by)
         self._ray = ray
         return self
@@ -123,6 +124,19 @@ class RayCluster(Launcher):
     def _nodes(self) -> list[dict[str, Any]]:
         """Those that compute: a head may have no CPUs."""
         return [node for node in self._ray.nodes() if node["Alive"] and _of(node, "CPU")]
+
+
+def _require_listener(address: str) -> None:
+    """Raise UserError if nobody listens there: Ray itself tries again for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise _unusable(address, str(error)) from error
+
+
+def _unusable(address: str, said: str) -> UserError:
+    return UserError(f"address: no Ray cluster can be used at {address}: {said.rstrip('.')}; give its HOST:PORT.")
 
 
 def share(cpus: Sequence[int], gpus: int, workers: int) -> Share:
