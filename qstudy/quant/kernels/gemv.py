@@ -170,6 +170,8 @@ def block(rows: int, vectors: int) -> Callable[..., None]:
     """
 
     def generate(context: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> ir.Value:
+        b.function.attributes.add("noinline")
+        b.function.attributes.alignstack = 64  # a vector that finds no register should not lie across two cache lines
         for bits in KINDS:
             with b.if_then(b.icmp_signed("==", arguments[0], ir.I64(bits))):
                 _block(b, Tile(bits, rows, vectors), Operands(*arguments[1:]))

@@ -1,8 +1,13 @@
 """Loops over the rows and frames of packed layers: codes of the inputs, integer products, back to float32.
 
-They compute what `qstudy.quant.integer.layers` does, in the same order, so every result is the same to the bit. A frame
-takes some ten microseconds, so that handing over arrays would cost as much as using them: arguments are addresses, kept
-alive by the caller, and a plan: numbers and addresses of a layer's constants, int64.
+They compute what `qstudy.quant.integer.layers` does, in the same order, so every result is the same to the bit: that is
+their twin, with `gemv.reference` and `cell.frame_reference`. Inputs of several frames are multiplied at once, hidden
+states frame after frame, every second frame from the last block of weights on (`gemv.product`).
+
+A frame takes some ten microseconds, so that handing over arrays would cost as much as using them: arguments are
+addresses, kept alive by the caller, and a plan: numbers and addresses of a layer's constants, int64. A plan begins with
+the address of what runs it: compiled once, not again into each loop that calls it (`jit.call`). What a processor must
+offer is what `kernels.gemv` and `kernels.cell` want.
 """
 
 from typing import Any
