@@ -1,15 +1,18 @@
 """Greedy decoding: batches decode as their utterances do one by one, and both as a plain loop does."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import LSTM, STATELESS, model_config, speech, talkative
+from tiny import FEATURES, LSTM, STATELESS, TOKENIZER, filled, model_config, packed, speech, talkative
 
 from qstudy.model import RNNT
-from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME, greedy
+from qstudy.quant.packed.model import fill_packed
+from qstudy.recognize.greedy import MAX_LABELS_PER_FRAME, greedy, search_in_torch, start
+from qstudy.recognize.greedy_program import greedy_program
 
 MODELS = {name: talkative(model_config(predictor)) for name, predictor in (("lstm", LSTM), ("stateless", STATELESS))}
 PREDICTORS = pytest.mark.parametrize("predictor", MODELS)
@@ -69,6 +72,36 @@ def test_in_two_parts(predictor: str, cut: int, seed: int) -> None:
     state = greedy(model, frames[:, :cut], torch.full((3,), cut)) if cut else None
     rest = torch.full((3,), 15 - cut)
     assert (greedy(model, frames[:, cut:], rest, state) if cut < 15 else state).hypotheses == whole  # type: ignore[union-attr]
+
+
+POLICIES = {
+    "uniform": {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}},
+    "codebook": {"name": "s8bqat", "layers": {"*": {"weight": 4, "activation": 8}}},
+}
+
+
+@pytest.mark.parametrize("joiner", ["additive", "multiplicative"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_compiled_search_finds_what_torchs_finds(policy: str, joiner: str) -> None:
+    config = replace(model_config(), joiner={"name": joiner, "hidden": 12})
+    model = talkative(config)
+    packed_model = packed(model, filled(model, POLICIES[policy]), config)
+    loaded = RNNT(config, FEATURES, TOKENIZER.size)
+    fill_packed(loaded.eval(), packed_model)
+    assert greedy_program(model) is None
+    assert greedy_program(loaded) is greedy_program(loaded) is not None
+    frames, lengths = encoded(loaded, 40), torch.arange(40) % 16
+    compiled = greedy(loaded, frames, lengths)
+    with torch.no_grad():
+        state = start(loaded, 40, torch.device("cpu"))
+        plain = search_in_torch(loaded, loaded.joiner.encoder(frames), lengths, state)
+    assert compiled.hypotheses == plain.hypotheses
+    said = {tuple(labels) for labels in plain.hypotheses}
+    assert len(said) > 8
+    for found, expected in zip(
+        (compiled.predicted, *compiled.predictor), (plain.predicted, *plain.predictor), strict=True
+    ):
+        assert torch.equal(found, expected)
 
 
 def test_a_frame_has_at_most_so_many_labels() -> None:

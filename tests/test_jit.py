@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qstudy.jit import on_threads
+from qstudy.jit import address_of, call, compiled, on_threads
 
 MODULE = """
 import numpy as np
@@ -50,6 +50,20 @@ def test_no_folder_can_be_written(tmp_path: Path) -> None:
     nowhere = {"NUMBA_CACHE_DIR": "/dev/null/cache", "XDG_CACHE_HOME": "/dev/null", "HOME": "/dev/null"}
     assert run_module(tmp_path, **nowhere) == "0"
     assert not list(tmp_path.rglob("*.nbi"))
+
+
+def _sum(first: int, second: int) -> int:
+    return 2 * first + second
+
+
+@compiled()
+def _called(address: int, first: int, second: int) -> int:
+    result: int = call(address, (first, second))
+    return result + 1
+
+
+def test_a_function_is_called_by_its_address() -> None:
+    assert _called(address_of(compiled()(_sum), 2), 20, -7) == 34
 
 
 def test_errors_of_a_thread_are_raised() -> None:

@@ -44,9 +44,7 @@ class GreedyProgram:
         """Whether it can search through frames (B, T, J): on the CPU, where nobody looks at accumulators."""
         return loops_accept(frames) and not recording()
 
-    def __call__(
-        self, frames: Tensor, lengths: Tensor, predicted: Tensor, state: PredictorState
-    ) -> list[list[int]]:
+    def __call__(self, frames: Tensor, lengths: Tensor, predicted: Tensor, state: PredictorState) -> list[list[int]]:
         """Search on.
 
         Args:

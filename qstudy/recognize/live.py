@@ -1,5 +1,7 @@
 """A packed LSTM recognizer as a program that listens: a stream is one compiled call for each piece of its samples."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from qstudy.data.features import Filterbank
 from qstudy.model import RNNT
 from qstudy.model.encoders.lstm import LSTMEncoder
 from qstudy.quant.packed.arithmetics import PackedInteger
-from qstudy.quant.packed.program import Unfit, packed_as
+from qstudy.quant.packed.program import LSTMProgram, Unfit, packed_as
 from qstudy.recognize.decoder import Hypothesis
 from qstudy.recognize.greedy import start
 from qstudy.recognize.greedy_program import greedy_program
@@ -26,24 +28,29 @@ class LiveProgram:
             Unfit: a part is not what the loops run.
         """
         encoder, search = model.encoder, greedy_program(model)
-        if type(encoder) is not LSTMEncoder or encoder.lstm.program is None or search is None:
+        rows = packed_as(model.joiner.encoder, PackedInteger).rows
+        if type(encoder) is not LSTMEncoder or search is None or rows is None:
             raise Unfit
-        self.layers, rows = encoder.lstm.program, packed_as(model.joiner.encoder, PackedInteger).rows
-        if rows is None:
+        if not isinstance(layers := encoder.lstm.program, LSTMProgram):
             raise Unfit
         features, points = filterbank.settings, filterbank.fft_size // 2
         self.model, self.features, self.encoder, self.joined = model, features, encoder, rows.matrix.rows
         sizes = [features.window, features.hop, features.bins, points, encoder.stack, encoder.reduction]
-        sizes += [int(encoder.normalize.prior > 0), encoder.lstm.program.hidden_size, self.joined]
+        sizes += [int(encoder.normalize.prior > 0), layers.hidden_size, self.joined]
         angles = torch.arange(points, dtype=torch.float64) * (torch.pi / points)
         waves = torch.cat([angles.cos(), angles.sin()])
         constants = [filterbank.window, filterbank.filters, waves, bit_reversed(points)]
         constants += [encoder.normalize.mean, encoder.normalize.deviation]
         self.frame, self.preemphasis = features.hop * encoder.chunk_frames, features.preemphasis
         self.alive = [each.contiguous() for each in constants]
-        plans = (self.layers.plan, rows.plan, search.plan)
-        self.programs = (self.layers, rows, search)
+        plans = (layers.plan, rows.plan, search.plan)
+        self.layers, self.programs = layers, (rows, search)
         self.numbers = [*sizes, *(each.data_ptr() for each in (*self.alive, *plans))]
+        self.filterbank = filterbank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies make their own: the numbers are addresses."""
+        return LiveProgram, (self.model, self.filterbank)
 
 
 class LiveStream:
@@ -67,10 +74,15 @@ class LiveStream:
             first.predicted.clone(),
             torch.cat(first.predictor).contiguous(),
         ]
+        self.waiting = self.carried[2].view(-1, features.bins)
         self.plan = torch.tensor([*program.numbers, *(each.data_ptr() for each in self.carried)])
         self.address = self.plan.data_ptr()
         self.labels: list[int] = []
         """What was said so far."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies make their own: the plan holds addresses."""
+        return _resumed, (self.program, len(self.projected), self.carried, self.labels)
 
     def accept(self, samples: Tensor) -> list[int]:
         """Take the next samples (N,) float32; returns the labels so far.
@@ -102,6 +114,14 @@ class LiveStream:
         """
         encode(self.address, x.data_ptr(), x.shape[1])
         return self.projected
+
+
+def _resumed(program: LiveProgram, frames: int, carried: list[Tensor], labels: list[int]) -> LiveStream:
+    stream = LiveStream(program, frames)
+    for own, given in zip(stream.carried, carried, strict=True):
+        own.copy_(given)
+    stream.labels += labels
+    return stream
 
 
 def bit_reversed(count: int) -> Tensor:

@@ -1,10 +1,11 @@
 """A packed LSTM recognizer that listens: samples in, labels out, in one compiled call.
 
-Each window of samples becomes a frame of features (an FFT in float64, as `data.features`; the last bits may differ, but
-features are rounded to 1 / PER_UNIT), is normalized (`model.normalize`, to the bit), and waits until an encoder frame is
-full; then the LSTM layers and the projection run (`quant.packed.loops`), and the search (`greedy_loops`). Needs nothing
-of the processor that those do not need. The twin of the features is `data.features.Filterbank`, that of the whole
-`Recognizer.transcribe`; tests hold them against each other. As in `loops`, arguments are addresses and plans.
+Each window of samples becomes a frame of features (an FFT in float64, as in `data.features`; the last bits may differ,
+but features are rounded to 1 / PER_UNIT), is normalized (as `model.normalize` does, to the bit), and waits until an
+encoder frame is full; then the LSTM layers and the projection run (`quant.packed.loops`), and the search
+(`greedy_loops`). Needs nothing of the processor that those do not need. The twin of the features is
+`data.features.Filterbank`, that of the whole `Recognizer.transcribe`; tests hold them against each other. As in
+`loops`, arguments are addresses and plans.
 """
 
 import math

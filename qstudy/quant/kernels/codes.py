@@ -1,4 +1,11 @@
-"""Floats to the integers of an activation quantizer, in one pass over memory."""
+"""Floats to the integers of an activation quantizer, in one pass over memory.
+
+A thread takes its share of the values and writes their codes and whether they were inside. Rounding is an addition and
+a subtraction of ROUND, which vectors do; so is clamping, before it. NaN becomes the least code.
+
+What a processor must offer: float32 that rounds as IEEE 754 says; vectors of any width make it fast. Twin: `reference`,
+equal to the bit.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -3,6 +3,10 @@
 A tile keeps the sums of a few rows and 2 vectors of outputs in registers while it runs along the depth. Weights are
 packed in the order in which tiles read them: [block of 2 * LANES outputs][depth][2 vectors][LANES], 32-bit words; a
 word holds one float32, four int8, or two bfloat16 that lie beside each other along the depth.
+
+What a processor must offer: nothing; LANES is 16 with AVX-512, else 8. VNNI multiplies four bytes at once, AVX-512 BF16
+two bfloat16 (there is no such product without it); elsewhere plain vectors give the same integers. Twin: `reference`,
+equal to the bit for integers and for floats that hold whole numbers.
 """
 
 from collections.abc import Callable

@@ -15,6 +15,7 @@ each of them one bit of a seventh or an eighth field.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,13 +170,24 @@ def block(rows: int, vectors: int) -> Callable[..., None]:
     """
 
     def generate(context: Any, b: ir.IRBuilder, _: Any, arguments: Any) -> ir.Value:
+        b.function.attributes.add("noinline")
+        b.function.attributes.alignstack = 64  # a vector that finds no register should not lie across two cache lines
         for bits in KINDS:
             with b.if_then(b.icmp_signed("==", arguments[0], ir.I64(bits))):
                 _block(b, Tile(bits, rows, vectors), Operands(*arguments[1:]))
         return context.get_dummy_value()
 
     def typing(
-        _: Any, bits: Any, x: Any, x_stride: Any, form: Any, weights: Any, count: Any, table: Any, sums: Any, stride: Any
+        _: Any,
+        bits: Any,
+        x: Any,
+        x_stride: Any,
+        form: Any,
+        weights: Any,
+        count: Any,
+        table: Any,
+        sums: Any,
+        stride: Any,
     ) -> Any:
         return types.void(*[types.int64] * 9), generate
 
@@ -188,28 +200,31 @@ def _block(b: ir.IRBuilder, tile: Tile, on: Operands) -> None:
     codes = [b.add(on.x, b.add(row, b.mul(on.form, ir.I64(form)))) for row in rows for form in tile.forms]
     sums = [b.add(on.sums, b.mul(on.sums_stride, ir.I64(row))) for row in range(tile.rows)]
 
-    def step(index: ir.Value, first: int, totals: list[ir.Value]) -> list[ir.Value]:
+    def step(first: int, index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
         at = ir.offset(b, b.add(on.weights, b.mul(index, ir.I64(abs(tile.bits) * PLANE))), first, VECTOR)
         here = [ir.offset(b, row, index, COLUMNS) for row in codes]
         return (_in_pairs if PAIRS else _in_fours)(b, tile, here, Weights(tile.bits, at, tables), totals)
-
-    def parts(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        for first, places in own:
-            totals = step(index, first, [ir.load(b, place, ir.INTEGERS) for place in places])
-            _store(b, totals, places)
-        return []
 
     vectors = range(tile.vectors)
     own = [
         (first, [ir.offset(b, row, first + n, VECTOR) for row in sums for n in vectors])
         for first in range(0, VECTORS, tile.vectors)
     ]
+
+    def parts(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        for first, places in own:
+            _store(b, step(first, index, _load(b, places)), places)
+        return []
+
     if PAIRS:  # sums are wanted at the end of a step, and weights are read as they lie
         ir.loop(b, on.steps, [], parts)
         return
     for first, places in own:
-        begin = [ir.load(b, place, ir.INTEGERS) for place in places]
-        _store(b, ir.loop(b, on.steps, begin, lambda index, totals, first=first: step(index, first, totals)), places)
+        _store(b, ir.loop(b, on.steps, _load(b, places), partial(step, first)), places)
+
+
+def _load(b: ir.IRBuilder, places: list[ir.Value]) -> list[ir.Value]:
+    return [ir.load(b, place, ir.INTEGERS) for place in places]
 
 
 def _store(b: ir.IRBuilder, totals: list[ir.Value], places: list[ir.Value]) -> None:
@@ -232,7 +247,9 @@ class Weights(NamedTuple):
         if self.bits == 8:
             return words[0]
         table = self.tables[SEATS[abs(self.bits)].index(tuple(part[2:] for part in parts))]
-        index, *others = [ir.shift_right(b, word, part.shift - part.seat) for word, part in zip(words, parts, strict=True)]
+        index, *others = [
+            ir.shift_right(b, word, part.shift - part.seat) for word, part in zip(words, parts, strict=True)
+        ]
         for word, part in zip(others, parts[1:], strict=True):
             mask = ir.constant(ir.INTEGERS, (2**part.bits - 1 << part.seat) * ir.EACH_BYTE)
             index = b.or_(b.and_(word, mask), b.and_(index, b.not_(mask)))

@@ -1,7 +1,11 @@
 """Pieces of micro-kernels in LLVM-IR, for numba's `@intrinsic`: what the processor offers and numba cannot say.
 
 A piece takes the builder first and emits code where it stands. Addresses are int64; vectors have LANES lanes of 32
-bits. Where the processor lacks an instruction, plain vector operations take its place, with the same integers.
+bits: 16 where there is AVX-512 (F and BW), else 8, which LLVM cuts into what the processor has (AVX2, SSE, NEON).
+
+What a processor must offer: nothing for `dot_u8_s8` and `multiply_add`, where plain vector operations give the same
+integers; AVX2 for `pairs_u8_s8`, `sum_pairs` and `look_up_bytes`, BF16 for `dot_bf16`: who calls these asks FEATURES,
+WIDE, VNNI or BF16 first. The twins are those of the kernels that are made of the pieces (`gemm`, `gemv`).
 """
 
 from collections.abc import Callable, Sequence

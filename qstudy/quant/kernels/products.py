@@ -1,7 +1,11 @@
 """Large products beside the time loop: all frames of a batch at once, rows spread over threads.
 
 torch would do them too, but its library takes twice as long on some processors, and wants the integers as floats in
-memory of their own; here they are converted on the way into the cache.
+memory of their own; here they are converted on the way into the cache. A group of rows stays there while all weights
+pass by (`gemm`); a gradient of weights is summed over chunks of rows, transposed as they come.
+
+What a processor must offer: what `gemm` wants, nothing. Twin: `gemm.reference`, whose sums of whole numbers are equal
+to the bit; sums of other floats depend on the order, which is the depth's.
 """
 
 from typing import Any

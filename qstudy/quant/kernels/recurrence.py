@@ -3,8 +3,9 @@
 The batch is split over threads, so that no thread waits for another within an utterance. Per frame a thread multiplies
 its rows by the hidden weights (`gemm`) and then runs the cell (`cell`), row by row. Integers are exact and each float
 operation stands alone, so that the integer forward pass gives the same bits whatever the batch and the split.
-
 Arrays are contiguous: (T, B, 4H) for gates, (T, B, H) or (T + 1, B, H) for states, weights as `gemm.pack` makes them.
+
+What a processor must offer: what `gemm` and `cell` want, nothing. Twin: `integer_reference`, equal to the bit.
 """
 
 from typing import Any

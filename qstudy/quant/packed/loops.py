@@ -1,8 +1,13 @@
 """Loops over the rows and frames of packed layers: codes of the inputs, integer products, back to float32.
 
-They compute what `qstudy.quant.integer.layers` does, in the same order, so every result is the same to the bit. A frame
-takes some ten microseconds, so that handing over arrays would cost as much as using them: arguments are addresses, kept
-alive by the caller, and a plan: numbers and addresses of a layer's constants, int64.
+They compute what `qstudy.quant.integer.layers` does, in the same order, so every result is the same to the bit: that is
+their twin, with `gemv.reference` and `cell.frame_reference`. Inputs of several frames are multiplied at once, hidden
+states frame after frame, every second frame from the last block of weights on (`gemv.product`).
+
+A frame takes some ten microseconds, so that handing over arrays would cost as much as using them: arguments are
+addresses, kept alive by the caller, and a plan: numbers and addresses of a layer's constants, int64. A plan begins with
+the address of what runs it: compiled once, not again into each loop that calls it (`jit.call`). What a processor must
+offer is what `kernels.gemv` and `kernels.cell` want.
 """
 
 from typing import Any
@@ -18,8 +23,9 @@ from qstudy.quant.kernels.gemv import FORMS, spread
 CODE_OFFSET = np.int32(128)
 """The kernel takes codes as unsigned bytes."""
 PRODUCT, KIND, WEIGHTS, DEPTH, TABLE, BLOCKS, START, SCALE, QPARAMS = range(9)
-"""Of a matrix in a plan: address of `gemv.product`, width of the weights (negative: small), address of the arranged weights, depth, table, blocks; addresses of where sums begin
-(int32), of what one unit of them stands for, and of its inputs' scale, zero, low, high (float32)."""
+"""Of a matrix in a plan: address of `gemv.product`, width of the weights (negative: small), address of the arranged
+weights, depth, table, blocks; addresses of where sums begin (int32), of what one unit of them stands for, and of its
+inputs' scale, zero, low, high (float32)."""
 MATRIX = 9
 """Numbers per matrix."""
 AFFINE = 1 + MATRIX
@@ -162,8 +168,8 @@ def lstm_stack(plan, x, before, after, y, batch, frames, record):
     """LSTM layers, each over all frames before the next.
 
     Args:
-        plan: the address of this function, number of layers, columns, H, padded rows; then for each layer its input and its hidden matrix, the codes
-            that the kernel reads of either, and the address of its bias (4H,).
+        plan: the address of this function, number of layers, columns, H, padded rows; then for each layer its input and
+            its hidden matrix, the codes that the kernel reads of either, and the address of its bias (4H,).
         x: address of the inputs (batch, frames, columns) float32.
         before: of the states (2, layers, batch, H) float32: hidden, then cell.
         after: of the states after the last frame, written.

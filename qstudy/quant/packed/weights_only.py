@@ -1,11 +1,13 @@
 """Packed integer weights beside float activations: every weight becomes a float only inside the product."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
-from qstudy.jit import compiled
+from qstudy.jit import compiled, on_threads
 from qstudy.quant.arithmetic import Windows, block_diagonal_product, whole
 from qstudy.quant.kernels import cell, usable
 from qstudy.quant.packed.scaled import PackedScaled
@@ -31,7 +33,7 @@ class PackedWeightsOnly(PackedScaled, name="weights_only"):
             return super().frames(gates, h, c)
         h, c, y = h.detach().clone(), c.detach().clone(), torch.empty(*gates.shape[:2], h.shape[1])
         scale = self.scale(1).expand(gates.shape[2]).contiguous()
-        recur(*(each.detach().numpy() for each in (self.values(1), scale, gates, h, c, y)))
+        spread(recur, len(h), self.values(1), scale, gates, h, c, y)
         return y, h, c
 
 
@@ -41,10 +43,17 @@ def _multiply(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
         return x @ values.to(x.dtype).t() * scale
     y = torch.empty(*x.shape[:-1], len(values))
     flat = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    multiply(
-        values.numpy(), scale.expand(len(values)).contiguous().numpy(), flat.numpy(), y.view(-1, len(values)).numpy()
-    )
+    spread(multiply, len(flat), values, scale.expand(len(values)).contiguous(), flat, y.view(-1, len(values)))
     return y
+
+
+def spread(kernel: Callable[..., None], rows: int, *operands: Tensor) -> None:
+    """Run a kernel over so many rows, on torch's threads unless there is but one."""
+    arrays = [each.detach().numpy() for each in operands]
+    if rows == 1:
+        kernel(*arrays, 0, 1)
+    else:
+        on_threads(kernel, *arrays)
 
 
 @compiled(fastmath={"reassoc", "contract"})
@@ -57,15 +66,15 @@ def dot(weights, x):
 
 
 @compiled()
-def multiply(weights, scale, x, y):
+def multiply(weights, scale, x, y, thread, threads):
     """Integers (H, D) times rows x (N, D), times scale (H,): y (N, H), written; all but the integers float32."""
     for output in range(weights.shape[0]):  # one row of weights at a time stays in the first-level cache
-        for row in range(x.shape[0]):
+        for row in range(thread, x.shape[0], threads):
             y[row, output] = dot(weights[output], x[row]) * scale[output]
 
 
 @compiled()
-def recur(weights, scale, gates, h, c, y):
+def recur(weights, scale, gates, h, c, y, thread, threads):
     """An LSTM layer after its input product.
 
     Args:
@@ -75,10 +84,12 @@ def recur(weights, scale, gates, h, c, y):
         h: (B, H) float32, moved on in place.
         c: likewise.
         y: outputs (B, T, H) float32, written.
+        thread: number of this thread.
+        threads: their number.
     """
     after, next_cell = np.empty(weights.shape[0], np.float32), np.empty(h.shape[1], np.float32)
     for t in range(gates.shape[1]):
-        for row in range(gates.shape[0]):
+        for row in range(thread, gates.shape[0], threads):
             before = gates[row, t]
             for output in range(weights.shape[0]):
                 before[output] += dot(weights[output], h[row]) * scale[output]
