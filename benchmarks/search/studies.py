@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qstudy.sweep.config import Sampler, Screening, StudyConfig, load_study
+from qstudy.sweep.launchers.local import ThisMachine
 from qstudy.sweep.study import check, run_study
 
 FILE = Path("sweeps") / "search.yaml"
