@@ -1,5 +1,5 @@
 """`python -m benchmarks.peak SUBJECT SIDE B T U V [J]` prints the bytes that a loss or a head needs on top of what it
-is given: see `memory` and `head`.
+gets: see `memory` and `head`.
 
 Resident memory is counted, because no counter sees both torch's and everyone else's allocations.
 """

@@ -21,9 +21,9 @@ from benchmarks.lstm_sides import (
 )
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
-from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT, ModelConfig
 from qstudy.settings import FeatureSettings
+from qstudy.training.module import joiner_loss
 from qstudy.yaml_file import load_yaml
 
 MODEL = Path(__file__).parents[1] / "sweeps" / "base" / "digits.yaml"
@@ -118,7 +118,7 @@ def problem(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def training_step(
-    model: nn.Module,
+    model: RNNT,
     features: Tensor,
     lengths: Tensor,
     targets: Tensor,
@@ -133,8 +133,9 @@ def training_step(
         optimizer.zero_grad(set_to_none=True)
         with portable(without_kernels):
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                logits, frames, _ = model(features, lengths, targets)
-            rnnt_loss(logits.float(), targets, frames, target_lengths, blank=0).backward()
+                encoded, frames, _ = model.encoder(features, lengths)
+                loss = joiner_loss(model.joiner, encoded, model.predictor(targets), targets, frames, target_lengths)
+            loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
 

@@ -1,4 +1,4 @@
-"""What must be set before torch is imported: glibc's allocator, and how waiting threads wait."""
+"""What must be set before torch is imported: glibc's allocator, how waiting threads wait, what oneDNN remembers."""
 
 import ctypes
 import os
@@ -11,12 +11,14 @@ SETTINGS = (
     (M_TOP_PAD, 256 << 20),  # the heap grows by 256 MiB at a time
 )
 SPINS = "1000"  # turns of the waiting loop (a few microseconds) before a thread sleeps
+PRIMITIVES = "4096"
 
 
 def tune() -> None:
-    """Set both; call it before torch is imported."""
+    """Set all; call it before torch is imported."""
     tune_allocator()
     tune_threads()
+    tune_onednn()
 
 
 def tune_allocator() -> bool:
@@ -45,3 +47,12 @@ def tune_threads() -> None:
     on an idle machine.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def tune_onednn() -> None:
+    """Let oneDNN remember more of what it compiled, unless the user's environment says otherwise.
+
+    In bfloat16 it compiles code for every size of a product, half a millisecond or more each, and forgets all but the
+    last 1024. A training's batches have dozens of lengths, and each length some hundred products.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)

@@ -27,7 +27,7 @@ class Limits(NamedTuple):
     """Logits of one utterance that are kept for its gradient; the others are computed again."""
 
 
-LIMITS = {"cpu": Limits(2**20, 2**22, 2**25)}
+LIMITS = {"cpu": Limits(2**21, 2**22, 2**25)}
 """A tile stays in a core's second-level cache, a group in the third."""
 LIMITS_ELSEWHERE = Limits(2**26, 2**28, 2**30)
 """Enough for a GPU to be busy."""
@@ -203,62 +203,63 @@ class Group:
         self.inside = inside(tiles)
         self.nodes = self.inside.nonzero()
         (size, hidden), limit = layer.weight.shape, limits(layer.weight)
-        self.rows = power_below(max(limit.tile // (4 * (size + hidden)), LEAST_ROWS))
+        self.rows = power_above(max(limit.tile // (4 * (size + hidden)), LEAST_ROWS) + 1) // 2
         kept = min(limit.kept // (4 * size), len(self.nodes) + self.rows) // self.rows * self.rows
         self.logits = layer.weight.new_empty(kept, size, dtype=layer.scores_in)
 
     def loss(self, gradients: Gradients | None) -> Tensor:
         """Of each utterance; adds the gradients of its share, if they are wanted."""
-        first = 0
-        for nodes, count in self.pieces(self.nodes):
-            kept = self.logits[first : first + len(nodes)]
-            logits = kept if len(kept) else self._room(nodes)
-            self.tiles.read(nodes, self.layer.score(self.tiles.join(nodes), logits))
-            first += count
+        nodes = self._filled(self.nodes)
+        for first in range(0, len(nodes), self.rows):
+            tile = nodes[first : first + self.rows]
+            kept = self.logits[first : first + len(tile)]
+            self.tiles.read(tile, self.layer.score(self.tiles.join(tile), kept if len(kept) else self._room(tile)))
         losses = self.tiles.finish()
         if gradients is not None:
-            self._add(gradients)
+            places = self._passed()
+            kept_places = int((places < len(self.logits)).sum())
+            self._add(places[:kept_places], gradients, again=False)
+            self._add(places[kept_places:], gradients, again=True)
         return losses
 
-    def pieces(self, items: Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Items (N, ...) tile by tile, and how many of them count: the last tile is filled up with its last item.
+    def _filled(self, items: Tensor) -> Tensor:
+        """Items (N, ...) and then the last one again, until the last tile is as large as a power of two.
 
-        So that there are few sizes: oneDNN compiles a product for each, in half a millisecond or more.
+        So there are few sizes: oneDNN compiles a bfloat16 product for each, in half a millisecond or more.
         """
-        for some in items.split(self.rows) if len(items) else ():
-            size = max(2 * power_below(len(some) - 1) if len(some) > 1 else 1, LEAST_ROWS)
-            yield torch.cat([some, some[-1:].expand(size - len(some), *some.shape[1:])]), len(some)
+        rest = len(items) % self.rows
+        missing = max(power_above(rest), LEAST_ROWS) - rest if rest else 0
+        return torch.cat([items, items[-1:].expand(missing, *items.shape[1:])])
 
-    def _add(self, gradients: Gradients) -> None:
-        """To `gradients`, where alignments pass; everywhere, if an utterance's loss is no number."""
+    def _passed(self) -> Tensor:
+        """Which of the nodes alignments pass, (N',) int64; all of an utterance whose loss is no number."""
         sides = self.tiles.sides
         longest = max(sides.encoded.shape[1], sides.predicted.shape[1])
-        passed = self.inside & ~(self.tiles.occupancy() <= torch.finfo(sides.encoded.dtype).eps / longest)
-        places = passed[self.inside].nonzero()[:, 0]  # in self.nodes
-        kept = int((places < len(self.logits)).sum())
-        for some, count in self.pieces(places[:kept]):
-            joined = self.tiles.join(self.nodes.index_select(0, some))
-            self._add_tile(some, count, joined, self.logits.index_select(0, some), gradients)
-        for some, count in self.pieces(places[kept:]):
-            joined = self.tiles.join(self.nodes.index_select(0, some))
-            self._add_tile(some, count, joined, self.layer.score(joined, self._room(some)), gradients)
+        passed = ~(self.tiles.occupancy() <= torch.finfo(sides.encoded.dtype).eps / longest)
+        return passed[self.inside].nonzero()[:, 0]
 
-    def _add_tile(self, places: Tensor, count: int, joined: Tensor, logits: Tensor, gradients: Gradients) -> None:
-        """Of the first `count` nodes in `places`; the others fill the tile up."""
-        nodes, gradient = self.nodes.index_select(0, places), logits.to(joined.dtype)
-        self.tiles.differentiate(nodes, gradient, self.share)
-        gradient[count:].zero_()
-        own = self.layer.differentiate(joined, gradient, gradients)
-        self.tiles.add_gradients(nodes, joined, own, gradients.encoded[self.here], gradients.predicted[self.here])
+    def _add(self, places: Tensor, gradients: Gradients, again: bool) -> None:
+        """The gradients of nodes (N',), whose logits are kept, or computed `again`."""
+        filled = self._filled(places)
+        nodes = self.nodes.index_select(0, filled)
+        of_sides = gradients.encoded[self.here], gradients.predicted[self.here]
+        for first in range(0, len(nodes), self.rows):
+            tile, kept = nodes[first : first + self.rows], filled[first : first + self.rows]
+            joined = self.tiles.join(tile)
+            logits = self.layer.score(joined, self._room(tile)) if again else self.logits.index_select(0, kept)
+            gradient = logits.to(joined.dtype)
+            self.tiles.differentiate(tile, gradient, self.share)
+            gradient[max(len(places) - first, 0) :].zero_()
+            self.tiles.add_gradients(tile, joined, self.layer.differentiate(joined, gradient, gradients), *of_sides)
 
     def _room(self, nodes: Tensor) -> Tensor:
         """For the logits of nodes that are not kept."""
         return self.logits.new_empty(len(nodes), self.logits.shape[1])
 
 
-def power_below(number: int) -> int:
-    """The greatest power of two that is not above a number from 1 on."""
-    return 1 << (number.bit_length() - 1)
+def power_above(number: int) -> int:
+    """The least power of two that is not below a number from 1 on."""
+    return 1 << (number - 1).bit_length()
 
 
 def limits(like: Tensor) -> Limits:

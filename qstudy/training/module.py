@@ -10,6 +10,7 @@ from qstudy.data.tokenizer import Tokenizer
 from qstudy.loss.head import head_loss
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
+from qstudy.model.joiners import Joiner
 from qstudy.model.predictors import BLANK
 from qstudy.quant.policies import QuantPolicy
 from qstudy.recognize.greedy import greedy_labels
@@ -70,11 +71,8 @@ class TransducerModule(PolicyModule):
         return loss
 
     def _rnnt_loss(self, batch: Batch, encoded: Tensor, lengths: Tensor) -> Tensor:
-        joiner, predicted = self.model.joiner, self.model.predictor(batch.targets)
-        labels = (batch.targets, lengths, batch.target_lengths, BLANK)
-        if joint := joiner.joint(encoded, predicted):
-            return head_loss(*joint, *labels)
-        return rnnt_loss(joiner(encoded, predicted).float(), *labels)
+        predicted = self.model.predictor(batch.targets)
+        return joiner_loss(self.model.joiner, encoded, predicted, batch.targets, lengths, batch.target_lengths)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Decode some of the dev set."""
@@ -100,3 +98,16 @@ class TransducerModule(PolicyModule):
             log_probabilities, batch.targets, lengths, batch.target_lengths, BLANK, "none", zero_infinity=True
         )
         return losses.mean()  # per utterance, as the RNN-T loss
+
+
+def joiner_loss(
+    joiner: Joiner, encoded: Tensor, predicted: Tensor, targets: Tensor, frames: Tensor, labels: Tensor
+) -> Tensor:
+    """The RNN-T loss of encoder frames (B, T, .) and predictor vectors (B, U + 1, .), () float32.
+
+    In tiles if the joiner can be taken in parts, else over all logits; `targets`, `frames` and `labels` are
+    those of `rnnt_loss`.
+    """
+    if joint := joiner.joint(encoded, predicted):
+        return head_loss(*joint, targets, frames, labels, BLANK)
+    return rnnt_loss(joiner(encoded, predicted).float(), targets, frames, labels, BLANK)

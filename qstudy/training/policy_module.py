@@ -62,7 +62,11 @@ class PolicyModule(L.LightningModule):
         """AdamW; linear warm-up, then a cosine to 1 %."""
         schedule = self.schedule
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+            self.parameters(),
+            lr=schedule.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=schedule.weight_decay,
+            fused=True,
         )
 
         def factor(step: int) -> float:
