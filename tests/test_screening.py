@@ -15,6 +15,7 @@ from qstudy.commands.sensitivity import sensitivity
 from qstudy.commands.sweep import sweep
 from qstudy.errors import UserError
 from qstudy.files import read_json
+from qstudy.pareto import hypervolume
 from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.config import Pruning, load_study
 from qstudy.sweep.exploration import explore, foretell, on_front
@@ -52,13 +53,18 @@ def toy(places: int, values: int, seed: int) -> tuple[dict[Member, tuple[float, 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_exact_front_is_found_by_judging_few(seed: int) -> None:
+def test_few_judged_show_the_front(seed: int) -> None:
     costs, errors = toy(4, 4, seed)
-    judged = explore(
-        costs, [(0, 0, 0, 0), *(tuple(np.eye(4, dtype=int)[i].tolist()) for i in range(4))], errors.get, 256
-    )  # type: ignore[arg-type]
-    assert on_front(costs, judged) == on_front(costs, errors)
-    assert len(judged) < len(costs) / 2
+    star = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+
+    def volume(members: list[Member]) -> float:
+        return hypervolume([(np.log(errors[one]), *costs[one]) for one in members], (10.0, 40.0))
+
+    judged = list(explore(costs, star, errors.__getitem__, 64))
+    assert volume(judged) > 0.99 * volume(list(costs))
+    every = explore(costs, star, errors.__getitem__, 1000)
+    assert set(every) == set(costs)
+    assert on_front(costs, every) == on_front(costs, errors)
 
 
 def test_no_more_are_judged_than_asked() -> None:

@@ -21,8 +21,8 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
         label = one.way if one.seed == 0 else None
         axes.step(one.seconds, one.volumes, where="post", color=color, ls=line, lw=1.4, label=label)
         axes.plot(one.seconds[-1:], one.volumes[-1:], color=color, marker="o", ms=4)
-    axes.set(xlabel="Seconds of training (one core)", ylabel="Hypervolume (share of the box)", xscale="log")
+    axes.set(xlabel="Seconds of training (one core)", ylabel="Hypervolume (share of the box)", xlim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(title="one line per seed", loc="lower right")
+    figure.legend(title="one line per seed", loc="outside right")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

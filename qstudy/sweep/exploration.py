@@ -1,6 +1,6 @@
 """Which members of a space to judge next, so that few show where its front lies."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ def explore(
 ) -> dict[Member, float]:
     """Judge the starts, then, again and again, those that a sum over places foretells on the front of error and costs.
 
-    When nothing new is foretold there, it is the neighbours of the front, in one place each, until they are all known.
+    When nothing new is foretold there, it is the turn of the front of all that is left.
 
     Args:
         costs: what every member costs.
@@ -33,7 +33,7 @@ def explore(
     while wanted and len(judged) < most:
         for member in wanted[: most - len(judged)]:
             judged[member] = judge(member)
-        wanted = _foretold(costs, judged) or list(_beside_the_front(costs, judged))
+        wanted = _foretold(costs, judged, judged) or _foretold(costs, judged, {})
     return judged
 
 
@@ -52,17 +52,15 @@ def on_front(costs: Mapping[Member, Point], errors: Mapping[Member, float]) -> l
     return [members[index] for index in unbeaten([(errors[one], *costs[one]) for one in members])]
 
 
-def _foretold(costs: Mapping[Member, Point], judged: Mapping[Member, float]) -> list[Member]:
+def _foretold(
+    costs: Mapping[Member, Point], judged: Mapping[Member, float], rivals: Mapping[Member, float]
+) -> list[Member]:
+    """Those unknown that would be on the front beside the rivals."""
     unknown = [member for member in costs if member not in judged]
-    errors = {**judged, **dict(zip(unknown, foretell(unknown, judged), strict=True))} if unknown else judged
+    if not unknown:
+        return []
+    errors = {**rivals, **dict(zip(unknown, foretell(unknown, judged), strict=True))}
     return [member for member in on_front(costs, errors) if member not in judged]
-
-
-def _beside_the_front(costs: Mapping[Member, Point], judged: Mapping[Member, float]) -> Iterator[Member]:
-    best = on_front(costs, judged)
-    for member in costs:
-        if member not in judged and any(sum(a != b for a, b in zip(member, one, strict=True)) == 1 for one in best):
-            yield member
 
 
 def _one_hot(members: Sequence[Member]) -> NDArray[np.float64]:
