@@ -59,14 +59,13 @@ class PolicyModule(L.LightningModule):
                 )
 
     def configure_optimizers(self) -> Any:
-        """AdamW; linear warm-up, then a cosine to 1 %."""
+        """AdamW; linear warm-up, then a cosine to 1 %.
+
+        Not torch's fused one: it changes parameters without their `_version`, by which quantized weights are kept.
+        """
         schedule = self.schedule
         optimizer = torch.optim.AdamW(
-            self.parameters(),
-            lr=schedule.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=schedule.weight_decay,
-            fused=True,
+            self.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
         )
 
         def factor(step: int) -> float:
