@@ -136,7 +136,8 @@ int4: setup
 # The papers' studies, in the order in which they need each other's models.
 PAPERS = native_qat accelerator_aware int4_e2e s8bqat amnet
 TABLE = --table analysis.architectures.architectures
-TABLES_native_qat = $(TABLE) --figure+ analysis.architectures.against_control
+TABLES_native_qat = --table+ analysis.architectures.architectures --table+ analysis.conditions.conditions \
+	--figure+ analysis.architectures.against_control
 TABLES_accelerator_aware = --table analysis.served.served
 TABLES_int4_e2e = $(TABLE) --figure+ analysis.architectures.against_control
 TABLES_s8bqat = --table analysis.footprints.footprints
@@ -161,6 +162,11 @@ report-%:
 
 papers-train: setup
 	@for each in $(PAPERS); do $(BIN)/qstudy sweep sweeps/$$each.yaml || exit $$?; done
+	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 10 --out corpora/commands-noisy-10
+	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 5 --out corpora/commands-noisy-5
+	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 0 --out corpora/commands-noisy-0
+	$(BIN)/qstudy rescore studies/native_qat --sets '{snr10: corpora/commands-noisy-10/test.jsonl, \
+	  snr5: corpora/commands-noisy-5/test.jsonl, snr0: corpora/commands-noisy-0/test.jsonl}'
 	@for each in $(PAPERS); do $(MAKE) --no-print-directory study-$$each || exit $$?; done
 	@$(MAKE) --no-print-directory papers
 
