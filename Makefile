@@ -161,6 +161,8 @@ report-%:
 	$(call REBUILD,$*)
 
 papers-train: setup
+	$(call FLOAT,digits,amnet-lowrank,2000,arch/amnet-lowrank)
+	$(call FLOAT,digits,amnet-sparse,2000,arch/amnet-sparse)
 	@for each in $(PAPERS); do $(BIN)/qstudy sweep sweeps/$$each.yaml || exit $$?; done
 	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 10 --out corpora/commands-noisy-10
 	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 5 --out corpora/commands-noisy-5

@@ -13,10 +13,10 @@ from matplotlib import rc_context
 
 from analysis.figures.joint import anchor, joint
 from analysis.figures.style import SETTINGS, Picture
-from analysis.joint import Task, configuration, stretches, tasks
+from analysis.joint import Task, stretches, tasks
 from analysis.page import index_page
 from analysis.papers import held_against_ours, load_papers
-from analysis.records import RECORDS
+from analysis.records import RECORDS, parsed
 from analysis.report import WRITERS
 from analysis.study import Study, load_studies
 from analysis.tables.table import Table
@@ -94,7 +94,7 @@ def _reports(studies: Sequence[Study], places: dict[str, str]) -> dict[str, list
 
 def _runs(task: Task, places: dict[str, str]) -> Iterator[Run]:
     for one in task.settings.itertuples():
-        record = configuration(one.record)
+        record = parsed(one.record)
         config: dict[str, Any] = record.get("config") or {}
         kept = {name: config[name] for name in SECTIONS if config.get(name) is not None}
         told = f"{one.architecture}, {one.title} {one.bits}: {percent(one.wer)} %, {number(one.size_bytes / MIB)} MiB"

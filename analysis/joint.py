@@ -4,19 +4,17 @@ A task is a test set: settings of different studies can be held against each oth
 utterances.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.architectures import settings
 from analysis.measures import front
-from analysis.records import unpacked
+from analysis.records import parsed
 from analysis.study import Study
 from analysis.tables.table import Column, Table, rate
 from analysis.text import DASH, MIB, counted, number, slug
@@ -90,11 +88,6 @@ def stretches(task: Task) -> Table:
     return Table(f"front_{slug(task.name)}", f"Who owns the front: {task.name}", caption, _only(frame, names), COLUMNS)
 
 
-def configuration(record: bytes) -> Mapping[str, Any]:
-    """The whole record of a run; empty if there is none of its own."""
-    return json.loads(unpacked(record)) if record else {}
-
-
 def _kept(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(latency_ms=found.get(f"latency_ms.{ACCELERATOR}", np.nan)).reindex(columns=KEPT)
 
@@ -111,7 +104,7 @@ def _words(study: Study) -> float:
 def _corpus(study: Study) -> str:
     """The folder of the reported set's manifest, as the first run that tells has it."""
     for record in study.finished.record:
-        data = (configuration(record).get("config") or {}).get("data") or {}
+        data = (parsed(record).get("config") or {}).get("data") or {}
         path = {"dev": data.get("dev"), **(data.get("test") or {})}.get(study.split)
         if isinstance(path, str):
             return Path(path).parent.name or study.name

@@ -113,8 +113,13 @@ def load_papers(path: Path) -> list[Paper]:
 
 def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Table:
     """A row per claim."""
-    known = {study.name: study for study in studies}
-    rows = [(paper, claim, _finding(claim, known.get(claim.study))) for paper in papers for claim in paper.claims]
+    asked = {claim.study for paper in papers for claim in paper.claims}
+    known = {study.name: (study, settings(study)) for study in studies if study.name in asked}
+    rows = [
+        (paper, claim, _finding(claim, *known.get(claim.study, (None, None))))
+        for paper in papers
+        for claim in paper.claims
+    ]
     judged = [found for *_, found in rows if found.gap is not None]
     told = verdicts([found.gap for found in judged if found.gap], [found.bound for found in judged])
     words = dict(zip(map(id, judged), map(str, told), strict=True))
@@ -151,10 +156,9 @@ def _counted(claim: Claim, found: Finding) -> str:
     return SHOWN if found.value >= claim.at_least else REFUTED
 
 
-def _finding(claim: Claim, study: Study | None) -> Finding:
-    if study is None:
+def _finding(claim: Claim, study: Study | None, known: pd.DataFrame | None) -> Finding:
+    if study is None or known is None:
         return Finding(DASH)
-    known = settings(study)
     one, other = _chosen(known, claim.of, claim), _chosen(known, claim.against, claim)
     missing = one is None or (claim.against and other is None)
     return Finding(DASH) if missing else MEASURES[claim.measure](study, known, one, other)

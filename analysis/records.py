@@ -54,6 +54,12 @@ def read_folder(folder: Path, problems: list[Problem]) -> Iterator[Read]:
             problems.append(Problem(source, said.rstrip(".")))
 
 
+def parsed(content: bytes) -> dict[str, Any]:
+    """A record's JSON as it is read; empty if there is none of its own."""
+    found: dict[str, Any] = json.loads(unpacked(content))
+    return found
+
+
 def unpacked(content: bytes) -> str:
     """A record's JSON, in one line; of thousands only the compressed form stays in memory."""
     return zlib.decompress(content).decode() if content else "{}"

@@ -9,7 +9,6 @@ A model is served elsewhere by a run of `finetune.steps: 0` that starts from its
 by the name of the folder that it starts from, or by its own policy if it was trained.
 """
 
-import json
 import re
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.differences import Difference, difference, same_seeds
-from analysis.records import unpacked
+from analysis.records import parsed
 from analysis.study import Study
 from analysis.tables.table import Column, Row, Table, rate
 from analysis.text import DASH, number, points
@@ -68,7 +67,7 @@ def served(study: Study) -> Table | None:
 
 
 def _told(record: bytes, steps: float) -> dict[str, str]:
-    config: dict[str, Any] = json.loads(unpacked(record)).get("config") or {}
+    config: dict[str, Any] = parsed(record).get("config") or {}
     policy: dict[str, Any] = config.get("policy") or {}
     formats = " ".join(f"{name}={policy[name]}" for name in FORMATS if name in policy)
     own = f"{policy.get('name')} {formats}".strip()
