@@ -44,6 +44,7 @@
 `load` gives a `Frames`: the same `runs`, with three more frames beside it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from sys import intern
@@ -207,7 +208,7 @@ def _counts(text: str) -> np.ndarray:
 def _row(record: Record, content: bytes) -> dict[str, Any]:
     layers = _layers(record)
     quantizable = [layer for layer in layers if "weight" in layer]
-    config = {name: value for name, value in (record.config or {"run": record.run}).items() if name != "seed"}
+    config = record.config or {"run": record.run}
     is_baseline, is_float = record.baseline is None, record.policy == "float"
     return {
         "study": record.study,
@@ -218,7 +219,7 @@ def _row(record: Record, content: bytes) -> dict[str, Any]:
         "from_trials": not content,
         "baseline": _parent(record) if record.baseline else "",
         "over_budget": record.state == "pruned" and (record.reason or "").startswith("over budget"),
-        "setting": content_hash(record.policy, is_baseline, config, record.bit_map),
+        "setting": content_hash(record.policy, is_baseline, _setting(config), record.bit_map),
         "parameters": sum(layer.get("parameters") or 0 for layer in layers),
         **{name: getattr(record, name) or "" for name in TEXTS},
         **widths(quantizable) | ({"bits": "float"} if is_float and not quantizable else {}),
@@ -227,6 +228,12 @@ def _row(record: Record, content: bytes) -> dict[str, Any]:
         "options": config.get("policy") or {},
         "record": content,
     }
+
+
+def _setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What seeds of one setting share: all of a configuration but the seed and what it was tested on, now or later."""
+    data = {name: value for name, value in (config.get("data") or {}).items() if name != "test"}
+    return {**config, "data": data, "seed": None}
 
 
 def _numbers(record: Record) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from analysis.text import counted
 MARGIN = 0.1
 """Of the control's error rate: what loses less is not worse."""
 LEVEL = 0.05
+TOO_MANY = 100
+"""Times the utterances that there are: if it took more to tell a difference from a bound, it lies at the bound."""
 SHOWN, REFUTED, OPEN = "shown", "refuted", "cannot be told"
 
 
@@ -27,11 +29,14 @@ class Verdict(NamedTuple):
     word: str
     """`shown`, `refuted` or `cannot be told`."""
     utterances: float = np.nan
-    """Where it cannot be told: how many utterances would tell, if the difference stayed what it is; NaN: unknown."""
+    """Where it cannot be told: how many utterances would tell, if the difference stayed what it is; infinite: it lies at
+    the bound; NaN: unknown."""
 
     def __str__(self) -> str:
         if self.word != OPEN or np.isnan(self.utterances):
             return self.word
+        if np.isinf(self.utterances):
+            return f"{OPEN} (at the bound)"
         return f"{OPEN} ({counted(int(self.utterances), 'utterance')} would)"
 
 
@@ -67,4 +72,6 @@ def _needed(gap: Difference, bound: float, level: float) -> float:
     if not distance > 0 or not deviation > 0 or not gap.utterances:
         return np.nan
     needed = gap.utterances * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
+    if needed > TOO_MANY * gap.utterances:
+        return np.inf
     return float(f"{needed:.1e}") if needed > gap.utterances else np.nan
