@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.differences import Difference, difference, same_seeds
+from analysis.differences import between, columns
 from analysis.figures.style import INK, MARKS, MUTED, SHADE, WIDTH, Picture, handle
 from analysis.measures import compression
 from analysis.records import unpacked
 from analysis.study import Study, by_setting
-from analysis.tables.table import Column, Row, Table, rate
-from analysis.text import DASH, MIB, number, percent, points
+from analysis.tables.table import GAP, RATE, Column, Table, gap, rate, with_rates
+from analysis.text import DASH, MIB, number, percent
 from analysis.verdicts import MARGIN, verdicts
 from qstudy.presets import preset_names
 from qstudy.settings import ModelConfig
@@ -35,7 +35,7 @@ COLUMNS = (
     Column("parameters", "Parameters", "r", "{:,.0f}".format),
     rate("wer", "WER (%) [95 %]"),
     Column("first_wer", "first pass (%)", "r", percent, missing=""),
-    Column("gap", "Δ to float control (points)", "r", points, lambda row: _interval(row), missing=""),
+    gap("Δ to float control (points)"),
     Column("verdict", "Not worse?"),
     Column("size_mib", "MiB", "r", number),
     Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
@@ -50,14 +50,10 @@ def architectures(study: Study) -> Table | None:
     found = settings(study)
     if found.empty:
         return None
-    frame = found.assign(
+    frame = with_rates(found).assign(
         size_mib=found.size_bytes / MIB,
         compression=compression(found).mask(found.is_baseline),
         train_s=found.train_seconds,
-        wer_low=found.low,
-        wer_high=found.high,
-        wer_spread=found.spread,
-        wer_seeds=found.n,
     )
     caption = (
         f"Architectures on {study.described_split}. Δ: against the float control of the same architecture, trained as "
@@ -67,9 +63,8 @@ def architectures(study: Study) -> Table | None:
         "the packed model recognized this set. Training: seconds of the steps, on machines that did other work too. "
         f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}, with the measured shares."
     )
-    names = [*(column.key for column in COLUMNS), "run", "gap_low", "gap_high", "wer_low", "wer_high"]
-    names += ["wer_spread", "wer_seeds"]
-    return Table("architectures", "Architectures", caption, frame[names].reset_index(drop=True), COLUMNS)
+    names = dict.fromkeys([*(column.key for column in COLUMNS), "run", *GAP, *RATE])
+    return Table("architectures", "Architectures", caption, frame[list(names)].reset_index(drop=True), COLUMNS)
 
 
 def word_errors(study: Study) -> Iterator[Picture]:
@@ -221,23 +216,8 @@ def _against_controls(study: Study, found: pd.DataFrame) -> pd.DataFrame:
     controls = {pairs[place]: found.loc[place] for place in found.index[is_control][::-1]}
     held = [place for place in found.index[found.policy != "float"] if pairs[place] in controls]
     against = [controls[pairs[place]] for place in held]
-    gaps = [_gap(study, found.loc[place], control) for place, control in zip(held, against, strict=True)]
+    gaps = {place: between(study, found.loc[place], control) for place, control in zip(held, against, strict=True)}
     rates = [float(control.wer) for control in against]
-    told = {
-        "gap": [gap.value for gap in gaps],
-        "gap_low": [gap.low for gap in gaps],
-        "gap_high": [gap.high for gap in gaps],
-        "control_wer": rates,
-        "verdict": [str(one) for one in verdicts(gaps, [MARGIN * rate for rate in rates])],
-    }
-    types = dict.fromkeys(list(told)[:-1], float) | {"verdict": object}
-    return pd.DataFrame(told, index=held).astype(types).reindex(found.index)
-
-
-def _gap(study: Study, one: pd.Series, control: pd.Series) -> Difference:
-    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(control)))
-
-
-def _interval(row: Row) -> str:
-    low, high = row["gap_low"], row["gap_high"]
-    return "" if np.isnan(low + high) else f"[{points(low)}, {points(high)}]"
+    told = verdicts(list(gaps.values()), [MARGIN * wer for wer in rates])
+    frame = columns(gaps).assign(control_wer=np.array(rates, float), verdict=np.array([*map(str, told)], object))
+    return frame.reindex(found.index)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.architectures import settings
-from analysis.differences import Difference, difference, same_seeds
+from analysis.differences import Difference, between
 from analysis.study import Study
 from analysis.tables.table import Column, Table
 from analysis.text import points
@@ -77,7 +77,7 @@ def _gap(study: Study, one: pd.Series, control: pd.Series, name: str) -> Differe
     if np.isnan(one.get(f"wer.{name}", np.nan)) or np.isnan(control.get(f"wer.{name}", np.nan)):
         return None
     there = replace(study, split=name, runs=_on(study.runs, name))
-    return difference(there, *same_seeds(there.runs_of(one), there.runs_of(control)))
+    return between(there, one, control)
 
 
 def _on(runs: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -5,8 +5,10 @@ Of few groups little can be shown: five speakers who all agree may do so by chan
 utterances say.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,6 +87,17 @@ def _drawn(errors: Rates, rivals: Rates, words: Rates, paired: bool) -> Rates:
     if paired:
         return _over_seeds((errors - rivals) @ weights.T, 1) / total
     return (_over_seeds(errors @ weights.T, 1) - _over_seeds(rivals @ weights.T, 2)) / total
+
+
+def between(study: Study, one: pd.Series, other: pd.Series) -> Difference:
+    """The difference of two settings, rows of `study.settings`, over the seeds that both have."""
+    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(other)))
+
+
+def columns(gaps: Mapping[Any, Difference]) -> pd.DataFrame:
+    """Columns `gap`, `gap_low`, `gap_high` of differences by the place of their row."""
+    rows = [(each.value, each.low, each.high) for each in gaps.values()]
+    return pd.DataFrame(rows, list(gaps), ["gap", "gap_low", "gap_high"], dtype=float)
 
 
 def same_seeds(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

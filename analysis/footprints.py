@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.differences import Difference, difference, same_seeds
+from analysis.differences import Difference, between
 from analysis.study import Study
-from analysis.tables.table import Column, Row, Table, rate
-from analysis.text import DASH, MIB, change, number, points
+from analysis.tables.table import RATE, Column, Table, gap, rate
+from analysis.text import DASH, MIB, change, number
 from analysis.verdicts import verdicts
 
 EIGHT = 8
@@ -28,7 +28,7 @@ COLUMNS = (
     Column("bits", "bits"),
     Column("method", "Policy"),
     rate("wer", "its WER (%) [95 %]"),
-    Column("gap", "Δ (points)", "r", points, lambda row: _interval(row)),
+    gap("Δ (points)"),
     Column("relative", "Δ (%)", "r", change),
     Column("verdict", "Better?"),
     Column("faster", "Latency (%)", "r", change, missing=DASH),
@@ -40,9 +40,9 @@ def footprints(study: Study) -> Table | None:
     pairs = list(_pairs(study.settings))
     if not pairs:
         return None
-    gaps = [difference(study, *same_seeds(study.runs_of(large), study.runs_of(small))) for large, small in pairs]
+    gaps = [between(study, large, small) for large, small in pairs]
     told = verdicts(gaps, [0.0] * len(gaps))
-    rows = [_row(*pair, gap, str(verdict)) for pair, gap, verdict in zip(pairs, gaps, told, strict=True)]
+    rows = [_row(*pair, one, str(verdict)) for pair, one, verdict in zip(pairs, gaps, told, strict=True)]
     caption = (
         f"Two models of one size (to {CLOSE:.0%}): fewer parameters at 8 bits, or more at fewer bits; on "
         f"{study.described_split}. Δ: the larger model's WER minus the smaller's, with the 95 % interval of a paired "
@@ -63,17 +63,17 @@ def _pairs(settings: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
             yield large, near.loc[place]
 
 
-def _row(large: pd.Series, small: pd.Series, gap: Difference, verdict: str) -> dict[str, Any]:
+def _row(large: pd.Series, small: pd.Series, found: Difference, verdict: str) -> dict[str, Any]:
     return {
         "size_mib": large.size_bytes / MIB,
         "small": small.parameters,
         "large": large.parameters,
         "bits": large.bits,
         "method": large.method,
-        "gap": gap.value,
-        "gap_low": gap.low,
-        "gap_high": gap.high,
-        "relative": gap.value / small.wer if small.wer else np.nan,
+        "gap": found.value,
+        "gap_low": found.low,
+        "gap_high": found.high,
+        "relative": found.value / small.wer if small.wer else np.nan,
         "verdict": verdict,
         "faster": large.latency_ms / small.latency_ms - 1,
         "run": large.run,
@@ -85,9 +85,4 @@ def _row(large: pd.Series, small: pd.Series, gap: Difference, verdict: str) -> d
 
 
 def _rates(prefix: str, one: pd.Series) -> dict[str, float]:
-    told = {"wer": one.wer, "wer_low": one.low, "wer_high": one.high, "wer_spread": one.spread, "wer_seeds": one.n}
-    return {f"{prefix}{name}": value for name, value in told.items()}
-
-
-def _interval(row: Row) -> str:
-    return f"[{points(row['gap_low'])}, {points(row['gap_high'])}]"
+    return {f"{prefix}{name}": one[column] for name, column in {"wer": "wer", **RATE}.items()}

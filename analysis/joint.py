@@ -16,7 +16,7 @@ from analysis.architectures import settings
 from analysis.measures import front
 from analysis.records import parsed
 from analysis.study import Study
-from analysis.tables.table import Column, Table, rate
+from analysis.tables.table import RATE, Column, Table, rate, with_rates
 from analysis.text import DASH, MIB, counted, number, slug
 
 ACCELERATOR = "edge_nna"
@@ -72,19 +72,13 @@ def tasks(studies: Sequence[Study]) -> list[Task]:
 def stretches(task: Task) -> Table:
     """Which policy owns which stretch of the common front: from this size on, up to the next, it recognizes best."""
     found = task.front
-    frame = found.assign(
-        from_mib=found.size_bytes / MIB,
-        wer_low=found.low,
-        wer_high=found.high,
-        wer_spread=found.spread,
-        wer_seeds=found.n,
-    )
+    frame = with_rates(found).assign(from_mib=found.size_bytes / MIB)
     caption = (
         f"The Pareto front of packed size against word error rate over {counted(len(task.studies), 'study')}, chosen "
         f"on dev, reported on {task.described}: from this size on, up to the next row, this setting recognizes best. "
         f"Latency: simulated on {ACCELERATOR}."
     ).replace("studys", "studies")
-    names = [*(column.key for column in COLUMNS), "size_bytes", "wer_low", "wer_high", "wer_spread", "wer_seeds"]
+    names = [*(column.key for column in COLUMNS), "size_bytes", *RATE]
     return Table(f"front_{slug(task.name)}", f"Who owns the front: {task.name}", caption, _only(frame, names), COLUMNS)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.architectures import settings
-from analysis.differences import Difference, difference, same_seeds
+from analysis.differences import Difference, between
 from analysis.joint import ACCELERATOR
 from analysis.measures import compression
 from analysis.study import Study
@@ -190,7 +190,7 @@ def _better(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Findin
 
 
 def _compared(study: Study, one: pd.Series, other: pd.Series, bound: float) -> Finding:
-    gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(other)))
+    gap = between(study, one, other)
     relative = f", {100 * gap.value / other.wer:+.0f} %".replace("-", "−") if other.wer else ""
     said = f"{percent(one.wer)} against {percent(other.wer)} %: {points(gap.value)} points"
     return Finding(f"{said} [{points(gap.low)}, {points(gap.high)}]{relative}", gap, bound)

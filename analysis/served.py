@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.differences import Difference, difference, same_seeds
+from analysis.differences import Difference, between, columns
 from analysis.records import parsed
 from analysis.study import Study
-from analysis.tables.table import Column, Row, Table, rate
-from analysis.text import DASH, number, points
+from analysis.tables.table import GAP, RATE, Column, Table, gap, rate, with_rates
+from analysis.text import DASH, number
 from analysis.verdicts import MARGIN, verdicts
 
 FORMATS = ("rounding", "nonlinearity", "entries", "gate_fraction", "cell_fraction", "cell_bits", "linear_fraction")
@@ -28,7 +28,7 @@ COLUMNS = (
     Column("served", "Served as"),
     Column("on", "Cells on"),
     rate("wer", "WER (%) [95 %]"),
-    Column("gap", "Δ to what was trained for it (points)", "r", points, lambda row: _interval(row)),
+    gap("Δ to what was trained for it (points)"),
     Column("verdict", "Not worse?"),
     Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
 )
@@ -43,18 +43,10 @@ def served(study: Study) -> Table | None:
         [_told(record, steps) for record, steps in zip(found.record, found.steps, strict=True)], found.index
     )
     found = found.join(told).sort_values(["served", "trained"], kind="stable").reset_index(drop=True)
-    gaps = {place: gap for place in found.index if (gap := _gap(study, found, place)) is not None}
-    words = verdicts([gap for gap, _ in gaps.values()], [MARGIN * wer for _, wer in gaps.values()])
-    frame = found.assign(
-        gap=pd.Series({place: gap.value for place, (gap, _) in gaps.items()}, dtype=float),
-        gap_low=pd.Series({place: gap.low for place, (gap, _) in gaps.items()}, dtype=float),
-        gap_high=pd.Series({place: gap.high for place, (gap, _) in gaps.items()}, dtype=float),
-        verdict=pd.Series(dict(zip(gaps, map(str, words), strict=True)), dtype=object),
-        wer_low=found.low,
-        wer_high=found.high,
-        wer_spread=found.spread,
-        wer_seeds=found.n,
-    )
+    gaps = {place: told for place in found.index if (told := _gap(study, found, place)) is not None}
+    words = verdicts([one for one, _ in gaps.values()], [MARGIN * wer for _, wer in gaps.values()])
+    frame = with_rates(found).join(columns({place: one for place, (one, _) in gaps.items()}))
+    frame["verdict"] = pd.Series(dict(zip(gaps, map(str, words), strict=True)), dtype=object)
     caption = (
         f"Models by how they were trained and how they are served, on {study.described_split}. Served elsewhere: the "
         "trained weights under the other operators, calibrated, not trained. Δ: minus the model that was trained under "
@@ -62,8 +54,8 @@ def served(study: Study) -> Table | None:
         "by less than a tenth of its rate, with Holm's correction. Cells on: where LSTM cells and other operators that "
         f"are prone to errors run. Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}."
     )
-    names = [*(column.key for column in COLUMNS), "run", "gap_low", "gap_high", "wer_low", "wer_high", "wer_spread"]
-    return Table("served", "Trained in one way, served in another", caption, frame[[*names, "wer_seeds"]], COLUMNS)
+    names = list(dict.fromkeys([*(column.key for column in COLUMNS), "run", *GAP, *RATE]))
+    return Table("served", "Trained in one way, served in another", caption, frame[names], COLUMNS)
 
 
 def _told(record: bytes, steps: float) -> dict[str, str]:
@@ -88,8 +80,4 @@ def _gap(study: Study, found: pd.DataFrame, place: int) -> tuple[Difference, flo
     if own.empty or one.steps > 0:
         return None
     other = own.iloc[0]
-    return difference(study, *same_seeds(study.runs_of(one), study.runs_of(other))), float(other.wer)
-
-
-def _interval(row: Row) -> str:
-    return "" if pd.isna(row["gap_low"]) else f"[{points(row['gap_low'])}, {points(row['gap_high'])}]"
+    return between(study, one, other), float(other.wer)

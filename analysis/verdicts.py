@@ -29,8 +29,8 @@ class Verdict(NamedTuple):
     word: str
     """`shown`, `refuted` or `cannot be told`."""
     utterances: float = np.nan
-    """Where it cannot be told: how many utterances would tell, if the difference stayed what it is; infinite: it lies at
-    the bound; NaN: unknown."""
+    """Where it cannot be told: how many utterances would tell, if the difference stayed what it is; infinite: it
+    lies at the bound; NaN: unknown."""
 
     def __str__(self) -> str:
         if self.word != OPEN or np.isnan(self.utterances):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.differences import Difference, difference, same_seeds
+from analysis.differences import Difference, between, difference, same_seeds
 from analysis.records import unpacked
 from analysis.series import series
 from analysis.study import Study, middle
@@ -88,7 +88,7 @@ def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
         for one in _at(found[found.trained], width):
             rivals = found[found.rounds & (found.kind == one.kind) & (found.width == width)]
             for _, rival in rivals.tail(1).iterrows():
-                gap = difference(study, *same_seeds(study.runs_of(one), study.runs_of(rival)))
+                gap = between(study, one, rival)
                 yield Finding(f"{width} bits: lower WER than ptq max", one.method, gap, 0.0)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.measures import compression, front
 from analysis.study import Study
-from analysis.tables.table import Column, Table, rate
+from analysis.tables.table import RATE, Column, Table, rate, with_rates
 from analysis.text import DASH, MIB, change, number
 
 LATENCY = Column("latency_ms", "Latency (ms)", "r", number, missing=DASH)
@@ -26,7 +26,7 @@ PRINTED = (
 )
 SCORES = ("cer", "substitutions", "insertions", "deletions", "words", "utterances", "decoding_rtf")
 RAW = ["policy", "trial", "state", "reason", "on_front", "size_bytes", "file_bytes"]
-RAW += ["wer_low", "wer_high", "wer_spread", "wer_seeds", *SCORES, "training_model_wer", "step_p95_ms"]
+RAW += [*RATE, *SCORES, "training_model_wer", "step_p95_ms"]
 RAW += ["train_seconds", "steps", "loss_last", "seed", "commit", "bit_map"]
 
 
@@ -35,16 +35,12 @@ def runs(study: Study) -> Table:
     settings = study.settings.sort_values(["size_bytes", "trial"], ascending=[False, True], kind="stable")
     found = pd.concat([study.references, settings, study.unfinished.assign(n=1)])
     widths = _widths(study.layers)
-    frame = found.assign(
+    frame = with_rates(found).assign(
         policy=found.method,
         title=found.title.mask(found.state != "complete", found.title + " (" + found.state + ")"),
         on_front=(found.setting.isin(front(study.settings).setting) & ~found.is_baseline).astype(int),
         size_mib=found.size_bytes / MIB,
         compression=compression(found),
-        wer_low=found.low,
-        wer_high=found.high,
-        wer_spread=found.spread,
-        wer_seeds=found.n,
         wer_change=(found.wer / found.float_wer.where(found.float_wer > 0) - 1).mask(found.is_baseline),
         bit_map=[widths.get(run, "{}") for run in found.run],
         **{name: found[f"{name}.{study.split}"] for name in SCORES},

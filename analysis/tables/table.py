@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from analysis.text import percent
+from analysis.text import percent, points
 
 Row = Mapping[str, Any]
 """A row of the frame: column -> raw value."""
@@ -61,6 +61,17 @@ class Table:
         return [[column.cell(row) for column in self.columns] for row in self.frame.to_dict("records")]
 
 
+RATE = {"wer_low": "low", "wer_high": "high", "wer_spread": "spread", "wer_seeds": "n"}
+"""What `rate("wer", ...)` prints behind a rate, and what a study's settings call it."""
+GAP = ("gap", "gap_low", "gap_high")
+"""A difference and its interval, as `gap` prints them."""
+
+
+def with_rates(settings: pd.DataFrame) -> pd.DataFrame:
+    """Settings of a study (`Study.settings`) with the columns `RATE`."""
+    return settings.assign(**{name: settings[column] for name, column in RATE.items()})
+
+
 def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
     """A column of error rates in per cent; bold where the frame's column `bold` says so.
 
@@ -71,6 +82,16 @@ def rate(key: str, header: str, bold: str = "", missing: str = "") -> Column:
         return interval(*(row.get(f"{key}_{part}", 1) for part in ("low", "high", "spread", "seeds")))
 
     return Column(key, header, "r", percent, small, lambda row: bool(bold) and row[bold] == 1, missing)
+
+
+def gap(header: str, missing: str = "") -> Column:
+    """A column of differences of rates in points, behind them their intervals: the columns `GAP`."""
+
+    def small(row: Row) -> str:
+        _, low, high = (row[name] for name in GAP)
+        return "" if pd.isna(low) or pd.isna(high) else f"[{points(low)}, {points(high)}]"
+
+    return Column("gap", header, "r", points, small, missing=missing)
 
 
 def interval(low: float, high: float, spread: float, seeds: float) -> str:
