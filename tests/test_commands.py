@@ -10,8 +10,9 @@ import pytest
 from checked import checked
 
 from qstudy.data.audio import read_native
-from qstudy.data.corpora.commands import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS, commands
+from qstudy.data.corpora.commands import commands
 from qstudy.data.corpora.espeak import Espeak
+from qstudy.data.corpora.voices import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 

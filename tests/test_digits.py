@@ -13,6 +13,7 @@ from test_numbers import every_number
 
 from qstudy.data.audio import resample
 from qstudy.data.corpora.corpus import require_recipe
+from qstudy.data.corpora.digit_voices import voice_names
 from qstudy.data.corpora.digits import WORDS, digits, spelled
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.manifest import read_manifest
@@ -157,6 +158,24 @@ def test_numbers_are_said_in_dev_and_test_alone(dataset, tmp_path, capsys):
     assert "holds this corpus already" in capsys.readouterr().out
 
 
+def test_synthetic_voices_train_beside_recordings_and_are_heard_nowhere_else(dataset, tmp_path):
+    for name in ("one", "other"):
+        digits(dataset, tmp_path / name, **SIZES, unheard=["bob"], synthetic=30)
+    digits(dataset, tmp_path / "without", **SIZES, unheard=["bob"])
+    said = {split: read_manifest(tmp_path / "one" / f"{split}.jsonl") for split in ("train", "dev", "test", "unheard")}
+    train = said.pop("train")
+    assert [item.speaker == "anna" for item in train] == [True] * SIZES["train"] + [False] * 30
+    assert {item.speaker for item in train[SIZES["train"] :]} <= set(voice_names())
+    assert len({item.speaker for item in train}) == 31
+    assert {item.speaker for split in said.values() for item in split} == {"anna", "bob"}
+    assert not {item.text for item in train} & {item.text for split in said.values() for item in split}
+    assert sounds(tmp_path / "one", "synthetic") == sounds(tmp_path / "other", "synthetic")
+    for split in (*SIZES, "unheard"):
+        assert sounds(tmp_path / "one", split) == sounds(tmp_path / "without", split)
+    with pytest.raises(UserError, match="synthetic 30 there, 0 here"):
+        require_recipe(tmp_path / "one", {"corpus": "digits", "synthetic": 0})
+
+
 def test_training_strings_vary_more_than_test_strings(dataset, tmp_path):
     digits(dataset, tmp_path, train=30, dev=1, test=20)
     peaks = {
@@ -182,13 +201,24 @@ def test_training_strings_vary_more_than_test_strings(dataset, tmp_path):
         (lambda root: None, {"unheard": ["carl"]}, "--unheard: name some, not all, of the speakers anna, bob"),
         (lambda root: None, {"unheard": ["anna", "bob"]}, "--unheard: name some, not all"),
         (lambda root: None, {"test": 0}, "--test: 0 utterances"),
+        (lambda root: None, {"synthetic": -1}, "--synthetic: -1 strings cannot be made; give 0 to"),
         (
             lambda root: None,
             {"test": 17499, "test_strings": "numbers"},
             "hardly more than 17,4.. different",
         ),
     ],
-    ids=["no folder", "no files", "broken file", "missing digit", "stranger", "nobody left", "no strings", "too many"],
+    ids=[
+        "no folder",
+        "no files",
+        "broken file",
+        "missing digit",
+        "stranger",
+        "nobody left",
+        "no strings",
+        "less than none",
+        "too many",
+    ],
 )
 def test_bad_input_is_named_and_leaves_no_manifest(dataset, tmp_path, change, options, message):
     root = copy_with(dataset, tmp_path / "root", lambda index: False)

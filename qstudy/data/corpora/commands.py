@@ -26,69 +26,12 @@ from qstudy.data.corpora import channel, noise
 from qstudy.data.corpora.corpus import UNSAID, begin, finish, is_made, print_summary, require_counts, require_seed
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import Domain, distinct_sentences
+from qstudy.data.corpora.voices import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
 from qstudy.fields import checked
 
 SAMPLE_RATE = 16000
-ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
-# Variants that sound like people; near twins (steph, steph2, steph3) are never on both sides.
-TRAIN_VARIANTS = (
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m6",
-    "m7",
-    "f1",
-    "f2",
-    "f4",
-    "Alex",
-    "Andrea",
-    "Andy",
-    "Annie",
-    "Denis",
-    "Diogo",
-    "Gene",
-    "Henrique",
-    "Hugo",
-    "Jacky",
-    "Lee",
-    "Marco",
-    "Mario",
-    "Michael",
-    "Mike",
-    "Nguyen",
-    "Reed",
-    "Storm",
-    "adam",
-    "anika",
-    "aunty",
-    "belinda",
-    "benjamin",
-    "boris",
-    "caleb",
-    "edward",
-    "grandma",
-    "grandpa",
-    "john",
-    "linda",
-    "marcelo",
-    "max",
-    "miguel",
-    "norbert",
-    "pablo",
-    "paul",
-    "pedro",
-    "quincy",
-    "rob",
-    "robert",
-    "sandro",
-    "travis",
-    "victor",
-    "zac",
-)
-TEST_VARIANTS = ("m5", "m8", "ed", "david", "f3", "f5", "steph", "shelby")
 SPLITS = ("train", "dev", "test")
 _BLOCK = 20  # utterances per loading of the synthesizer: long enough to be cheap, and the voices of a babble
 _VERSION = 1  # of the recipe: raise it when the same settings make another sound

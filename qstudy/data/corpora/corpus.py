@@ -75,7 +75,7 @@ def _itself(value: Any) -> Any:
 
 UNSAID = {
     **{"domain": "all", "test_domain": None, "shared": 0.0},  # of commands
-    **{"unheard_all": False, "takes": False, "test_strings": "random"},  # of digits
+    **{"unheard_all": False, "takes": False, "test_strings": "random", "synthetic": 0},  # of digits
 }
 """Options that a recipe leaves out where they have this value, so that older corpora are what they were."""
 _KEPT_AS: dict[str, Callable[[Any], Any]] = {

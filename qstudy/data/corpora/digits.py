@@ -8,7 +8,8 @@ A string has one speaker, 3 to 7 digits, random gaps and gain. Training strings 
 or numbers as people say them (`numbers`): a shift that language models are there for. Dev and test stay close to the
 recordings; training strings vary far more, so that few speakers train for many:
 
-Unheard speakers, for leaving one out, have strings of their own: of their recordings 0-4, or of all.
+Unheard speakers, for leaving one out, have strings of their own: of their recordings 0-4, or of all. With `synthetic`,
+voices of espeak-ng say as many training strings more as that: few speakers train for everybody, with their help.
 
 Strings of a speaker share recordings, so that their errors are alike, and a bootstrap must not draw them one by one.
 They take any recordings that their speaker has in the split: all are connected, and the group is the speaker. Five
@@ -39,6 +40,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import read_audio, read_native, write_flac
 from qstudy.data.corpora.corpus import (
+    MOST,
     UNSAID,
     begin,
     finish,
@@ -49,6 +51,7 @@ from qstudy.data.corpora.corpus import (
     require_seed,
 )
 from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
+from qstudy.data.corpora.digit_voices import speak_digits
 from qstudy.data.corpora.numbers import draw_number
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
@@ -57,6 +60,10 @@ from qstudy.files import content_hash
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _END = 1_000_000  # more recordings of a digit than anyone has made
 INDICES = {"train": range(5, _END), "dev": range(2), "test": range(2, 5), "unheard": range(5)}
+TRAINING = ("train", "synthetic")
+"""Splits that vary far, and in strings of any digits; the second is of espeak-ng's voices."""
+SPLITS = (*INDICES, "synthetic")
+SYNTHETIC_VOICES = 100
 _NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
 Strings = Literal["random", "numbers"]
 """Of digits: any, or numbers as people say them."""
@@ -97,7 +104,7 @@ class Plan:
 
     def take(self, split: str, voice: Voice, number: int) -> int | None:
         """Which recording of every digit one speaker's string of this number is made of; None: any."""
-        return number % max(map(len, voice.values())) if self.takes and split != "train" else None
+        return number % max(map(len, voice.values())) if self.takes and split not in TRAINING else None
 
 
 def digits(
@@ -111,6 +118,7 @@ def digits(
     unheard_all: bool = False,
     takes: bool = False,
     test_strings: Strings = "random",
+    synthetic: int = 0,
 ) -> None:
     """Make connected-digit strings, real speech, from the Free Spoken Digit Dataset.
 
@@ -127,20 +135,25 @@ def digits(
             manifest tells which do.
         test_strings: What dev, test and unheard strings are: random, as training strings always are, or numbers as
             people say them (phone numbers, dates, prices).
+        synthetic: Number of training strings of a hundred voices of espeak-ng, beside those of recordings: for speakers
+            whom the model has never heard.
     """
     counts = {"train": train, "dev": dev, "test": test}
     require_counts(**counts)
     require_seed(seed)
+    if not 0 <= synthetic <= MOST:
+        raise UserError(f"--synthetic: {synthetic} strings cannot be made; give 0 to {MOST}.")
     files = find_recordings(root)
     sizes = [[path.name, path.stat().st_size] for path in files]
     recipe: dict[str, Any] = {"corpus": "digits", "version": _VERSION, "seed": seed, **counts}
     recipe |= {"unheard": sorted(unheard or []), "recordings": content_hash(sizes)}
-    later = {"unheard_all": unheard_all, "takes": takes, "test_strings": test_strings}
+    later = {"unheard_all": unheard_all, "takes": takes, "test_strings": test_strings, "synthetic": synthetic}
     recipe |= {name: value for name, value in later.items() if value != UNSAID[name]}  # as in older corpora
     if is_made(out, recipe):
         print(f"{out} holds this corpus already.")
     else:
-        plan = Plan(seed, counts | {"unheard": test}, set(unheard or []), unheard_all, takes, test_strings)
+        counts |= {"unheard": test, "synthetic": synthetic}
+        plan = Plan(seed, counts, set(unheard or []), unheard_all, takes, test_strings)
         _make(files, out, plan, recipe)
     print_summary(out)
 
@@ -203,14 +216,14 @@ def draw_strings(voices: dict[str, dict[str, Voice]], plan: Plan, out: Path) -> 
     """
     taken: set[tuple[int, ...]] = set()
     strings = {}
-    for split in sorted(voices, key=["dev", "test", "unheard", "train"].index):
-        stream = list(INDICES).index(split)
+    for split in sorted(voices, key=["dev", "test", "unheard", *TRAINING].index):
+        stream = SPLITS.index(split)
         generator = np.random.default_rng([plan.seed, stream])
-        draw = DRAWN["random" if split == "train" else plan.test_strings]
+        draw = DRAWN["random" if split in TRAINING else plan.test_strings]
         drawn = []
         for number in range(plan.counts[split]):
             said = _draw(draw, generator, taken)
-            if split != "train":
+            if split not in TRAINING:
                 taken.add(said)
             turn, which = divmod(number, len(voices[split]))
             speaker = list(voices[split])[which]
@@ -224,9 +237,13 @@ def draw_strings(voices: dict[str, dict[str, Voice]], plan: Plan, out: Path) -> 
 def _make(files: Sequence[Path], out: Path, plan: Plan, recipe: dict[str, Any]) -> None:
     recordings, rate = load_recordings(files)
     voices = split_voices(recordings, plan)
+    if plan.counts["synthetic"]:
+        voices["synthetic"] = speak_digits(SYNTHETIC_VOICES, WORDS, rate, plan.seed)
     strings = draw_strings(voices, plan, out)
     begin(out, tuple(INDICES), [string.audio for split in strings.values() for string in split])
-    finish(out, {split: _render(split, strings[split], voices[split], rate) for split in voices}, recipe)
+    made = {split: _render(split, strings[split], voices[split], rate) for split in voices}
+    made["train"] += made.pop("synthetic", [])
+    finish(out, made, recipe)
 
 
 def _voice(recordings: Sequence[Recording], speaker: str, split: str, wanted: range) -> Voice:
@@ -264,7 +281,7 @@ def spelled(digits: Sequence[int]) -> str:
 
 
 def _render(split: str, strings: Sequence[DigitString], voices: dict[str, Voice], rate: int) -> list[Utterance]:
-    make = partial(_write, render=render_varied if split == "train" else render_clean, voices=voices, rate=rate)
+    make = partial(_write, render=render_varied if split in TRAINING else render_clean, voices=voices, rate=rate)
     with ThreadPoolExecutor(_THREADS) as pool:
         jobs = pool.map(make, strings)
         return list(tqdm(jobs, f"digits: {split}", len(strings), disable=None, unit="string"))
