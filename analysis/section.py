@@ -84,13 +84,16 @@ def _section(study: Study, name: str, figures: Figures, tables: Tables) -> Secti
 
 
 def on_page(study: Study) -> pd.DataFrame:
-    """The runs that a page shows: all, or of very many the baselines, the best, and others at even distances."""
+    """The runs that a page shows: all, or of very many the baselines, the best, and others at even distances, half of
+    them or more finished ones."""
     runs, chosen = study.runs, [one.setting for one in (best(study), smallest_near_float(study)) if one is not None]
     if len(runs) <= MOST:
         return runs
     for cost in costs(study):
         chosen += list(front(study.settings, cost.column).setting)
-    return runs[evenly(runs.is_baseline | runs.setting.isin(chosen))]
+    telling = runs.is_baseline | runs.setting.isin(chosen)
+    finished = evenly(telling[study.finished.index], MOST // 2)
+    return runs[evenly(telling | finished.reindex(runs.index, fill_value=False))]
 
 
 def _shown(table: Table, prefix: str, runs: pd.DataFrame) -> Table:
@@ -99,12 +102,12 @@ def _shown(table: Table, prefix: str, runs: pd.DataFrame) -> Table:
 
 
 def _data(study: Study, shown: Sequence[Picture], runs: pd.DataFrame) -> dict[str, Any]:
-    told = runs.filter(regex="^config[.]")
+    told = study.runs.filter(regex="^config[.]")
     varying = [name for name in told if told[name].dropna().nunique() > 1]
     first = next((flat(json.loads(unpacked(one)).get("config")) for one in runs.record if one), {})
     return {
         "columns": columns(study, runs),
-        "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},
+        "settings": {name.removeprefix("config."): coded(runs[name]) for name in varying},
         "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
         "plots": [{"figure": one.name, **one.plot} for one in shown if one.plot],
     }
