@@ -47,11 +47,13 @@ demo:
 	@echo "Browse the runs:     cd studies/quickstart && ../../$(BIN)/wandb leet"
 	@echo "Recognize speech:    $(BIN)/qstudy transcribe MODEL corpora/commands/test/000000.flac   (MODEL: the best packed model, named above)"
 
+# One thread each: two processes with two threads on two cores wait for each other most of the time. Neighbours stay
+# together until one process has nothing left to do, so that what a file prepares is prepared once.
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 SEED ?= 0
 fuzz: setup

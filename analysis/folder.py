@@ -1,7 +1,7 @@
 """A report's folder: what an earlier report wrote there is replaced or removed, and nothing else is touched."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,41 @@ from qstudy.files import file_hash, read_json, replacing, write_json
 MANIFEST = "report.json"
 """Beside the files of a report: their names and SHA-256."""
 
+Content = bytes | Iterable[bytes]
+"""Of a file; of one that would fill the memory its pieces, as often as they are asked for."""
 Hashes = dict[str, str]
 """File name -> SHA-256."""
 
 
-def write_report(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_report(folder: Path, contents: Mapping[str, Content]) -> None:
     """Write all files of a report, and remove those of an earlier one that this one does not have.
 
     Raises:
         UserError: a file in the way is no report's, or was changed since; nothing was written then.
     """
-    written = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    written = {name: _digest(content) for name, content in contents.items()}
     earlier = _own(folder)
     for name in written:
         _require_replaceable(folder / name, {written[name], *(hashes.get(name, "") for hashes in earlier)})
     before = {name: digest for hashes in earlier for name, digest in hashes.items() if _holds(folder / name, digest)}
     write_json(folder / MANIFEST, {"files": written, "before": before})  # who is interrupted finds both his own
     for name, content in contents.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_bytes(content)
+        with replacing(folder / name) as temporary, temporary.open("wb") as file:
+            file.writelines(_pieces(content))
     for name in before.keys() - written.keys():  # stale: they would tell of other runs
         (folder / name).unlink()
     write_json(folder / MANIFEST, {"files": written})
+
+
+def _pieces(content: Content) -> Iterable[bytes]:
+    return (content,) if isinstance(content, bytes) else content
+
+
+def _digest(content: Content) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(content):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _own(folder: Path) -> list[Hashes]:

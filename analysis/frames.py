@@ -182,11 +182,11 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 def _run(record: Record, content: bytes) -> _Run:
     """An empty content: there is no such record, others tell of it."""
     errors: Any = record.utterances or {}
-    samples = record.samples or []
+    samples, layers = record.samples or [], _layers(record)
     return _Run(
-        _row(record, content),
+        _row(record, layers, content),
         flat(record.config),
-        _layers(record),
+        layers,
         [(name, *_edits(edits)) for name, edits in errors.items()],
         [(intern(str(one.get("reference", ""))), intern(str(one.get("hypothesis", "")))) for one in samples],
     )
@@ -205,8 +205,7 @@ def _counts(text: str) -> np.ndarray:
     return values.astype(np.min_scalar_type(-1 - values.max(initial=0)))
 
 
-def _row(record: Record, content: bytes) -> dict[str, Any]:
-    layers = _layers(record)
+def _row(record: Record, layers: list[dict[str, Any]], content: bytes) -> dict[str, Any]:
     quantizable = [layer for layer in layers if "weight" in layer]
     config = record.config or {"run": record.run}
     is_baseline, is_float = record.baseline is None, record.policy == "float"

@@ -46,9 +46,9 @@ def read_folder(folder: Path, problems: list[Problem]) -> Iterator[Read]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a study, such as studies/digits.")
-    for source, values in _sources(folder):
+    for source, read in _sources(folder):
         try:
-            yield _read(source, values())
+            yield _read(source, *read())
         except UserError as error:
             said = str(error).replace(f"{folder}/", "").removeprefix(f"{source} is ")
             problems.append(Problem(source, said.rstrip(".")))
@@ -65,24 +65,33 @@ def unpacked(content: bytes) -> str:
     return zlib.decompress(content).decode() if content else "{}"
 
 
-def _read(source: str, values: Any) -> Read:
+def _read(source: str, values: Any, line: bytes | None) -> Read:
     record = parse_record(values)
-    if record.command:  # older versions left some passwords in it
-        record = replace(record, command=mask_urls(record.command))
-        values = {**values, "command": record.command}
-    return Read(source, record, zlib.compress(json.dumps(values, ensure_ascii=False).encode(), 1))
+    command = mask_urls(record.command or "")  # older versions left some passwords in it
+    if record.command and record.command != command:
+        record, values, line = replace(record, command=command), {**values, "command": command}, None
+    text = line if line is not None else json.dumps(values, ensure_ascii=False).encode()
+    return Read(source, record, zlib.compress(text, 1))
 
 
-def _sources(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(source, what reads its JSON)."""
+def _sources(folder: Path) -> Iterator[tuple[str, Callable[[], tuple[Any, bytes | None]]]]:
+    """(source, what reads its JSON, and its text if that is one line)."""
     # A fixed depth rather than `**`: studies link folders, and checkpoints lie deeper.
     paths = sorted({path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{RECORD_FILE}")})
     for path in paths:
-        yield str(path.relative_to(folder)), partial(read_json, path)
+        yield str(path.relative_to(folder)), partial(_in_file, path)
     if paths or not (folder / RECORDS).exists():
         return
     with (folder / RECORDS).open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
+        for number, line in enumerate(map(bytes.strip, file), start=1):
+            if line:
                 source = f"{RECORDS}:{number}"
-                yield source, partial(parse_json, line.rstrip(b"\n"), source)
+                yield source, partial(_in_line, line, source)
+
+
+def _in_file(path: Path) -> tuple[Any, None]:
+    return read_json(path), None
+
+
+def _in_line(line: bytes, source: str) -> tuple[Any, bytes]:
+    return parse_json(line, source), line

@@ -1,13 +1,13 @@
 """What a report consists of: tables, figures, the page, and the records that all of it was made from."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from io import BytesIO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analysis.figures import overlaid
+from analysis.folder import Content
 from analysis.latex import to_latex
 from analysis.page import page
 from analysis.records import RECORDS, unpacked
@@ -16,6 +16,7 @@ from analysis.study import Study
 from analysis.tables import Table
 from analysis.tables.claims import claims
 from analysis.tables.comparison import comparison
+from analysis.tables.table import thinned
 from analysis.write import to_csv, to_markdown
 from qstudy.errors import UserError
 
@@ -27,7 +28,7 @@ def contents_of(
     figures: Sequence[Callable[..., Any]],
     makers: Sequence[Callable[..., Any]],
     shared: bool = True,
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     """The files of a report, by name.
 
     Args:
@@ -45,8 +46,7 @@ def contents_of(
     for picture in [*(picture for section in shown for picture in section.pictures), *together]:
         contents |= picture.drawn()
     contents["index.html"] = page(shown, common, together, contents).encode()
-    contents[RECORDS] = _records(studies)
-    return contents
+    return {**contents, RECORDS: Records(studies)}
 
 
 def require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
@@ -61,20 +61,26 @@ def require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
 def _shared(studies: list[Study]) -> list[Table]:
     across = comparison(studies)
     found = (claims(list(zip(names(studies), studies, strict=True))), across)
-    return [replace(table, folded=table is across and len(table.frame) > MANY) for table in found if table]
+    return [thinned(replace(table, folded=table is across and len(table.frame) > MANY)) for table in found if table]
 
 
-def _records(studies: list[Study]) -> bytes:
+@dataclass(frozen=True)
+class Records:
     """The records that were read, one per line; paths under the current folder become relative."""
-    here, file = f"{Path.cwd()}/", BytesIO()  # thousands of records are there once, not three times
-    for study in studies:
-        for record in filter(None, study.runs.record):
-            file.write(f"{_named(unpacked(record), study.name).replace(here, '')}\n".encode())
-    return file.getvalue()
+
+    studies: list[Study]
+
+    def __iter__(self) -> Iterator[bytes]:
+        here = f"{Path.cwd()}/"
+        for study in self.studies:
+            for record in filter(None, study.runs.record):
+                yield f"{_named(unpacked(record), study.name).replace(here, '')}\n".encode()
 
 
 def _named(record: str, study: str) -> str:
     """A record that says of which study it is: a run on its own was shown under the name of its folder, which is not
     that of a report."""
+    if f'"study": {json.dumps(study, ensure_ascii=False)}' in record:  # the usual case, without reading all of it
+        return record
     values = json.loads(record)
     return record if values.get("study") else json.dumps({**values, "study": study})

@@ -6,14 +6,19 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+import pandas as pd
+
 from analysis.configs import flat
 from analysis.figures import FIGURES, Figures, pictures
 from analysis.figures.interactive import coded, columns
+from analysis.figures.points import costs
 from analysis.figures.style import Picture
+from analysis.measures import best, front, smallest_near_float
 from analysis.records import unpacked
 from analysis.study import Study
 from analysis.tables import TABLES, Table, Tables
 from analysis.tables.runs import unfinished
+from analysis.tables.table import MOST, evenly, thinned
 
 MANY = 40  # rows: more than this are shown on demand
 
@@ -31,6 +36,8 @@ class Section:
     """Runs that came to no end, and why: on the page alone."""
     data: dict[str, Any]
     """What the page's script knows, as JSON: runs column by column, their settings, and the plots of them."""
+    note: str
+    """That the page shows only some of its runs; else empty."""
 
 
 def sections(studies: Sequence[Study], figures: Figures = FIGURES, tables: Tables = TABLES) -> list[Section]:
@@ -68,23 +75,39 @@ def _common(studies: Sequence[Study]) -> str:
 def _section(study: Study, name: str, figures: Figures, tables: Tables) -> Section:
     prefix = f"{name}_" if name else ""
     shown = [replace(one, name=f"{prefix}{one.name}") for one in pictures(study, figures)]
-    made = [_shown(table, prefix) for make in tables if (table := make(study))]
+    runs = on_page(study)
+    some = f"Plots that move and tables show {len(runs):,} of {len(study.runs):,} runs: baselines, those on a front,"
+    note = f"{some} and others at even distances; the files have all." if len(runs) < len(study.runs) else ""
+    made = [_shown(table, prefix, runs) for make in tables if (table := make(study))]
     stopped = unfinished(study)
-    return Section(name, study, shown, made, stopped and _shown(stopped, prefix), _data(study, shown))
+    return Section(name, study, shown, made, stopped and _shown(stopped, prefix, runs), _data(study, shown, runs), note)
 
 
-def _shown(table: Table, prefix: str) -> Table:
-    return replace(table, name=f"{prefix}{table.name}", folded=len(table.frame) > MANY)
+def on_page(study: Study) -> pd.DataFrame:
+    """The runs that a page shows: all, or of very many the baselines, the best, and others at even distances, half of
+    them or more finished ones."""
+    runs, chosen = study.runs, [one.setting for one in (best(study), smallest_near_float(study)) if one is not None]
+    if len(runs) <= MOST:
+        return runs
+    for cost in costs(study):
+        chosen += list(front(study.settings, cost.column).setting)
+    telling = runs.is_baseline | runs.setting.isin(chosen)
+    finished = evenly(telling[study.finished.index], MOST // 2)
+    return runs[evenly(telling | finished.reindex(runs.index, fill_value=False))]
 
 
-def _data(study: Study, shown: Sequence[Picture]) -> dict[str, Any]:
-    runs = study.runs
-    told = runs.filter(regex="^config[.]")
+def _shown(table: Table, prefix: str, runs: pd.DataFrame) -> Table:
+    known = table.frame.run.isin(runs.run) if "run" in table.frame else None
+    return thinned(replace(table, name=f"{prefix}{table.name}", folded=len(table.frame) > MANY), known)
+
+
+def _data(study: Study, shown: Sequence[Picture], runs: pd.DataFrame) -> dict[str, Any]:
+    told = study.runs.filter(regex="^config[.]")
     varying = [name for name in told if told[name].dropna().nunique() > 1]
     first = next((flat(json.loads(unpacked(one)).get("config")) for one in runs.record if one), {})
     return {
         "columns": columns(study, runs),
-        "settings": {name.removeprefix("config."): coded(told[name]) for name in varying},
+        "settings": {name.removeprefix("config."): coded(runs[name]) for name in varying},
         "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
         "plots": [{"figure": one.name, **one.plot} for one in shown if one.plot],
     }

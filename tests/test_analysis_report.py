@@ -1,6 +1,8 @@
 """The whole report: what it writes, that it is the same every time, and how it takes odd studies."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,22 @@ def test_the_same_records_give_the_same_bytes(written: Path, tmp_path: Path):
     assert "Lowest WER within the budgets, chosen on dev: 1.40 % (fake_qat W5" in done.stdout
     for path in sorted(written.iterdir()):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_of_very_many_runs_the_page_shows_some_and_says_so(tmp_path: Path):
+    """Every run of its tables is known to its script; no trained trial is lost to candidates; the CSV file has all."""
+    many = [made.over_budget(100 + number, 8) for number in range(2500)]
+    report([made.write(tmp_path / "study", [*made.records(), *many])], tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "show 2,000 of 2,530 runs" in page
+    assert "Printed: 1,974 of 2,503 rows; the CSV file has all." in page
+    (data,) = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
+    known = set(data["columns"]["run"])
+    assert len(known) == 2000
+    assert {record["run"] for record in made.records() if record["state"] == "complete"} <= known
+    assert set(re.findall(r"<td>(trial-\d+-mixed|float-0a1b2c3d)</td>", page)) <= known
+    assert len((tmp_path / "out" / "runs.csv").read_text().splitlines()) == 2530 + 1
+    assert len((tmp_path / "out" / "records.jsonl").read_bytes().splitlines()) == 2530
 
 
 def odd(records: list[dict]) -> dict[str, list[dict]]:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import torch
 from sweep_helpers import make_config, measure, open_queue, small_study
 
 from qstudy.commands.sensitivity import sensitivity
 from qstudy.commands.sweep import sweep
 from qstudy.errors import UserError
-from qstudy.files import read_json
+from qstudy.files import file_hash, read_json
 from qstudy.pareto import hypervolume
+from qstudy.quant.layers import quantizable
+from qstudy.quant.packed.model import PackedModel
 from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.config import Pruning, load_study
 from qstudy.sweep.exploration import explore, foretell, on_front
@@ -24,7 +27,9 @@ from qstudy.sweep.samplers import make_pruner
 from qstudy.sweep.screening import screen_of
 from qstudy.sweep.trials import OUTCOME, SCREENED
 from qstudy.sweep.worker import work
+from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.price import price
+from qstudy.training.record import read_records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,6 +170,24 @@ def test_a_study_trains_what_screening_put_first(small: Callable[..., Path], tmp
     (scores,) = (folder / "screening").glob("scores-*.json")
     assert len(read_json(scores)["scores"]) == (4 if by == "sensitivity" else 6)
     assert screen_of(load_study(file), folder).ranked() == screened
+
+
+def test_trials_may_start_from_the_switchable_weights(small: Callable[..., Path], tmp_path: Path) -> None:
+    sweep(small(screening={"steps": 3, "evaluations": 6, "start": "switchable"}), root=tmp_path / "studies")
+    folder = tmp_path / "studies" / "small"
+    switchable = folder / "screening" / "last.ckpt"
+    records = read_records(folder)
+    assert [record.config["start"] for record in records] == [str(switchable)] * 2
+    assert {record.baseline["id"] for record in records} == {f"last-{file_hash(switchable)[:8]}"}
+    (scored,) = (tmp_path / "cache" / "baselines").glob("*/model.qst")
+    model, *_ = load_checkpoint(switchable)
+    weight = quantizable(model)["joiner.output"].weight
+    assert torch.equal(PackedModel.load(scored).tensors["joiner.output.weight"], weight)
+
+
+def test_only_a_switchable_model_can_be_started_from() -> None:
+    with pytest.raises(UserError, match=r"screening.start: `by: rounding` trains no switchable model"):
+        make_config(screening={"by": "rounding", "start": "switchable"})
 
 
 def test_a_hopeless_candidate_is_not_trained(small: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import pandas as pd
 
 from analysis.records import unpacked
 from analysis.study import Study
-from analysis.tables.table import Column, Row, Table
+from analysis.tables.table import Column, Row, Table, evenly
 from analysis.text import DASH, number
 
+MOST = 40
+"""Runs: more columns are no table."""
 CAPTION = (
     "The quantizer that calibration chose for each tensor, and behind it its squared error relative to the power "
     "of the tensor; without a number there was nothing to choose. The errors of all candidates are in the CSV file."
@@ -18,8 +20,10 @@ CAPTION = (
 
 
 def quantizers(study: Study) -> Table | None:
-    """A row per tensor, a column per run that chose, most bits first; None if none did."""
-    trials = study.trials.sort_values("size_bytes", ascending=False, kind="stable")
+    """A row per tensor, a column per run that chose, largest first, of many some; None if none did."""
+    chose = study.trials[study.trials.record.map(choices_of).astype(bool)]
+    trials = chose.sort_values("size_bytes", ascending=False, kind="stable")
+    trials = trials[evenly(pd.Series(False, trials.index), MOST)]
     rows = [
         {"run": run, "tensor": tensor, "": told.get("quantizer"), **(told.get("errors") or {})}
         for run, record in zip(trials.run, trials.record, strict=True)
@@ -34,7 +38,8 @@ def quantizers(study: Study) -> Table | None:
     headers = dict(zip(trials.run, trials.method + " " + trials.label, strict=True))
     columns = [Column(run, headers[run], small=_error_of(run), missing=DASH) for run in found.run.unique()]
     tensor = Column("tensor", "Tensor")
-    return Table("quantizers", "Quantizer by tensor", CAPTION, frame.reset_index(names="tensor"), (tensor, *columns))
+    caption = CAPTION if len(trials) == len(chose) else f"{CAPTION} {len(trials)} of {len(chose):,} runs, by size."
+    return Table("quantizers", "Quantizer by tensor", caption, frame.reset_index(names="tensor"), (tensor, *columns))
 
 
 def choices_of(record: bytes) -> dict[str, dict[str, Any]]:

@@ -65,10 +65,11 @@ def unfinished(study: Study) -> Table | None:
 
 def _widths(layers: pd.DataFrame) -> dict[str, str]:
     """Run -> its widths as JSON: layer -> weight/activation."""
-    known = layers[layers.weight.notna()]
-    words = known.weight.map("{:.0f}".format) + "/" + known.activation.map("{:.0f}".format)
-    said = words.set_axis(known.layer).groupby(known.run.to_numpy(), sort=False)
-    return {str(run): json.dumps(widths.to_dict()) for run, widths in said}
+    found: dict[str, dict[str, str]] = {}
+    known = layers.loc[layers.weight.notna(), ["run", "layer", "weight", "activation"]]
+    for run, layer, weight, activation in known.itertuples(index=False):
+        found.setdefault(run, {})[layer] = f"{weight:.0f}/{activation:.0f}"
+    return {run: json.dumps(widths) for run, widths in found.items()}
 
 
 def _caption(study: Study) -> str:

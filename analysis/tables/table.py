@@ -1,12 +1,16 @@
 """A table: a DataFrame of raw values, and how its columns are printed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.text import percent, points
+
+MOST = 2000
+"""Rows that are printed, and runs that a page knows of; the CSV files and the records have all."""
 
 Row = Mapping[str, Any]
 """A row of the frame: column -> raw value."""
@@ -54,11 +58,36 @@ class Table:
     columns: tuple[Column, ...]
     folded: bool = False
     """Whether the page shows it on demand only: long lists beside what they were condensed to."""
+    printed: pd.DataFrame | None = None
+    """The rows of the frame that are printed; None: all."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The printed rows."""
+        return self.frame if self.printed is None else self.printed
 
     @property
     def cells(self) -> list[list[Cell]]:
         """The printed cells, row by row."""
-        return [[column.cell(row) for column in self.columns] for row in self.frame.to_dict("records")]
+        return [[column.cell(row) for column in self.columns] for row in self.rows.to_dict("records")]
+
+
+def thinned(table: Table, chosen: pd.Series | None = None) -> Table:
+    """The table with the chosen rows printed, by default `MOST` at even distances; its caption says so."""
+    printed = table.frame[chosen if chosen is not None else evenly(pd.Series(False, table.frame.index))]
+    if len(printed) == len(table.frame):
+        return table
+    note = f"Printed: {len(printed):,} of {len(table.frame):,} rows; the CSV file has all."
+    return replace(table, printed=printed, caption=f"{table.caption} {note}".strip())
+
+
+def evenly(telling: pd.Series, most: int = MOST) -> pd.Series:
+    """Of many rows the telling ones, and as many of the others, at even distances, as there is room for."""
+    others = np.flatnonzero(~telling)
+    room = min(max(most - int(telling.sum()), 0), len(others))
+    chosen = telling.to_numpy(bool).copy()
+    chosen[others[np.linspace(0, len(others) - 1, room).round().astype(int)]] = True
+    return pd.Series(chosen, telling.index)
 
 
 RATE = {"wer_low": "low", "wer_high": "high", "wer_spread": "spread", "wer_seeds": "n"}

@@ -77,9 +77,14 @@ class Screening:
     hopeless: Annotated[float, Gt(0), Le(1000)] | None = None
     """A candidate that the sampler proposes afterwards is judged, too, and not trained if its error here is by this
     share of it above that of one which costs no more; None: it is trained. Every machine then screens for itself."""
+    start: Literal["base", "switchable"] = "base"
+    """What trials of the space start from: `base`, what the base says; `switchable`, that model's weights, which know
+    low widths already (AdaBits, Jin et al. 2019). Their baseline in tables is then the same weights in float."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.start == "switchable" and self.by != "switchable":
+            raise UserError(f"start: `by: {self.by}` trains no switchable model; leave `start` out, or change `by`.")
 
 
 @dataclass(frozen=True)

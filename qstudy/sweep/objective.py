@@ -17,7 +17,7 @@ from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
 from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
-from qstudy.sweep.screening import screen_of
+from qstudy.sweep.screening import screen_of, started
 from qstudy.sweep.space import suggest
 from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS
 from qstudy.training.checkpoint import CHECKPOINT_FILE
@@ -97,6 +97,7 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
     told = {"run": name, "bits": cost.widths, "seed": config.seed, "feasible": study.budgets.excess(costs) is None}
     for key, value in {**told, **costs}.items():
         trial.set_user_attr(key, value)
+    config = started(config, study, queue.folder) if place is None else config
     runs = {
         queue.folder / "runs" / f"{name}{'' if not index else f'-seed{run.seed}'}": run
         for index, run in enumerate(study.repeats(config))

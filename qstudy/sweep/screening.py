@@ -101,6 +101,13 @@ def screen_of(config: StudyConfig, folder: Path) -> Screen:
     return _screens[folder]
 
 
+def started(run: RunConfig, config: StudyConfig, folder: Path) -> RunConfig:
+    """A trial of the study's space, from where the study wants it to start."""
+    if config.screening is None or config.screening.start != "switchable":
+        return run
+    return replace(run, start=str(folder / FOLDER / CHECKPOINT_FILE))
+
+
 def judge_of(config: StudyConfig, settings: Screening, allocations: Allocations, folder: Path) -> Judge:
     """What judges the members of a study's space, its scores and its model in `folder`."""
     base, trained = config.base_run, settings.by == "switchable"
