@@ -30,8 +30,10 @@ class Difference:
     value: float
     draws: Rates
     """The same, of as many bootstrap draws; NaN if nothing is known of its distribution."""
-    utterances: int = 0
-    """That it was measured on; 0: unknown."""
+    drawn: int = 0
+    """How many utterances, or groups of them, were drawn from; 0: unknown."""
+    grouped: bool = False
+    """Whether these are groups."""
 
     @property
     def low(self) -> float:
@@ -63,7 +65,9 @@ def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Differ
     if number:
         errors, rivals, words = (by_group(counts, groups) for counts in (errors, rivals, words))
     drawn = _drawn(errors, rivals, words, list(runs.seed) == list(others.seed))
-    return Difference(value, widened(drawn, value, number) if number else drawn, len(mine[0]))
+    if number:
+        return Difference(value, widened(drawn, value, number), number, grouped=True)
+    return Difference(value, drawn, len(mine[0]))
 
 
 def _groups(runs: list[pd.DataFrame]) -> NDArray[np.integer]:

@@ -230,7 +230,7 @@ def _gains(study: Study, form: str, *there: pd.DataFrame | None) -> dict[str, An
         return {"float_gain": None, "gain": None, "share": np.nan, "claim": None}
     reference, gain = difference(study, first_none, first_form), difference(study, none, form_)
     lost = SHARE * reference.value - gain.value
-    claim = Difference(lost, SHARE * reference.draws - gain.draws, gain.utterances)
+    claim = Difference(lost, SHARE * reference.draws - gain.draws, gain.drawn, gain.grouped)
     share = gain.value / reference.value if reference.low > 0 else np.nan  # of what is no gain there is no share
     return {"float_gain": reference, "gain": gain, "share": share, "claim": claim}
 

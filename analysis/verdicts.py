@@ -19,7 +19,7 @@ MARGIN = 0.1
 """Of the control's error rate: what loses less is not worse."""
 LEVEL = 0.05
 TOO_MANY = 100
-"""Times the utterances that there are: if it took more to tell a difference from a bound, it lies at the bound."""
+"""Times what was drawn from: if it took more to tell a difference from a bound, it lies at the bound."""
 SHOWN, REFUTED, OPEN = "shown", "refuted", "cannot be told"
 
 
@@ -28,16 +28,18 @@ class Verdict(NamedTuple):
 
     word: str
     """`shown`, `refuted` or `cannot be told`."""
-    utterances: float = np.nan
-    """Where it cannot be told: how many utterances would tell, if the difference stayed what it is; infinite: it
-    lies at the bound; NaN: unknown."""
+    needed: float = np.nan
+    """Where it cannot be told: how many would tell, if the difference stayed what it is; infinite: it lies at the
+    bound; NaN: unknown."""
+    of: str = "utterance"
+    """What was counted: utterances, or groups of them."""
 
     def __str__(self) -> str:
-        if self.word != OPEN or np.isnan(self.utterances):
+        if self.word != OPEN or np.isnan(self.needed):
             return self.word
-        if np.isinf(self.utterances):
+        if np.isinf(self.needed):
             return f"{OPEN} (at the bound)"
-        return f"{OPEN} ({counted(int(self.utterances), 'utterance')} would)"
+        return f"{OPEN} ({counted(int(self.needed), self.of)} would)"
 
 
 def verdicts(gaps: Sequence[Difference], bounds: Sequence[float]) -> list[Verdict]:
@@ -49,7 +51,8 @@ def verdicts(gaps: Sequence[Difference], bounds: Sequence[float]) -> list[Verdic
         above, below = chances[which := left.pop(0)]
         found[which] = Verdict(SHOWN if above < below else REFUTED)
     for which in left:
-        found[which] = Verdict(OPEN, _needed(*claims[which], _level(left)))
+        gap, bound = claims[which]
+        found[which] = Verdict(OPEN, _needed(gap, bound, _level(left)), "group" if gap.grouped else "utterance")
     return found
 
 
@@ -67,11 +70,11 @@ def _chances(gap: Difference, bound: float) -> tuple[float, float]:
 
 
 def _needed(gap: Difference, bound: float, level: float) -> float:
-    """How many utterances would tell at this level: the distribution narrows with the root of their number."""
+    """How many utterances, or groups, would tell at this level: draws narrow with the root of their number."""
     distance, deviation = abs(bound - gap.value), float(gap.draws.std())
-    if not distance > 0 or not deviation > 0 or not gap.utterances:
+    if not distance > 0 or not deviation > 0 or not gap.drawn:
         return np.nan
-    needed = gap.utterances * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
-    if needed > TOO_MANY * gap.utterances:
+    needed = gap.drawn * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
+    if needed > TOO_MANY * gap.drawn:
         return np.inf
-    return float(f"{needed:.1e}") if needed > gap.utterances else np.nan
+    return float(f"{needed:.1e}") if needed > gap.drawn else np.nan

@@ -148,14 +148,14 @@ def test_shown_refuted_or_open() -> None:
     found = verdicts(gaps, [0.0, 0.0, 0.004, 0.0])
     assert [one.word for one in found] == [SHOWN, REFUTED, OPEN, OPEN]
     # the distance is one deviation; 2.24 leave 1.25 % on one side: two claims are left
-    assert found[2].utterances == pytest.approx(100 * 2.24**2, rel=0.1)
+    assert found[2].needed == pytest.approx(100 * 2.24**2, rel=0.1)
     assert str(found[2]).startswith("cannot be told (")
     assert str(found[3]) == OPEN
 
 
 def test_with_as_many_utterances_as_it_says_it_can_be_told() -> None:
     (before,) = verdicts([normal(-0.001, 0.001)], [0.0])
-    (after,) = verdicts([normal(-0.001, 0.99 * 0.001 * (100 / before.utterances) ** 0.5)], [0.0])
+    (after,) = verdicts([normal(-0.001, 0.99 * 0.001 * (100 / before.needed) ** 0.5)], [0.0])
     assert (before.word, after.word) == (OPEN, SHOWN)
 
 

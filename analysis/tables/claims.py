@@ -24,8 +24,8 @@ CAPTION = (
     "several, in which both runs get the same draw (where records lack errors by utterance: made of both runs' "
     f"intervals, hence wider). Not worse: by less than {MARGIN_TEXT} of the float rate, a margin stated beforehand. A "
     "claim is shown, or refuted, where the bootstrap lies on one side, with Holm's correction over all rows: the "
-    "chance of one false verdict in the table is 5 %. Else it cannot be told; in brackets how many utterances would "
-    "tell, if the difference stayed what it is."
+    "chance of one false verdict in the table is 5 %. Else it cannot be told; in brackets how many utterances, or "
+    "groups, would tell, if the difference stayed what it is."
 )
 
 
