@@ -18,6 +18,12 @@ def flat(config: Any) -> dict[str, Any]:
     return found
 
 
+def compact(config: Any) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The same as names, which are there once for thousands of runs, and values."""
+    found = flat(config)
+    return _shared(tuple(found), "names"), tuple(found.values())
+
+
 @lru_cache(maxsize=100_000)
 def _shared(value: Any, kind: str) -> Any:
     """The same object for equal values: thousands of runs agree in most."""

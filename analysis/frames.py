@@ -46,6 +46,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bits import widths
-from analysis.configs import flat, varying
+from analysis.configs import compact, varying
 from analysis.records import Problem, read_folder
 from analysis.text import slug
 from analysis.variants import variants
@@ -65,6 +66,7 @@ from qstudy.training.record import Record
 
 WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name not in ("accumulator", "group")}
 """What is told of a quantizable layer, and what it is where a record does not say."""
+LAYER = ("layer", "kind", "parameters", "bytes", *WIDTHS)
 NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model_wer", "mismatches", "train_seconds")
 TEXTS = ("reason", "command", "commit", "created")
 COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
@@ -121,7 +123,7 @@ def load(*folders: str | Path) -> Frames:
         runs += found
     studies = list(dict.fromkeys(run.row["study"] for run in runs))
     runs.sort(key=lambda run: (studies.index(run.row["study"]), *_place(run.row)))
-    layers = _beside(runs, "layers", ("layer", "kind", "parameters", "bytes", *WIDTHS))
+    layers = _beside(runs, "layers", LAYER)
     samples = _beside(runs, "samples", ("reference", "hypothesis"))
     return Frames(_runs(runs), layers, _errors(runs), samples, tuple(problems))
 
@@ -130,9 +132,10 @@ class _Run(NamedTuple):
     """What the frames take from a record: thousands of whole records would not fit into the memory of a laptop."""
 
     row: dict[str, Any]
-    config: dict[str, Any]
-    """Flat."""
-    layers: list[dict[str, Any]]
+    config: tuple[tuple[str, ...], tuple[Any, ...]]
+    """Names and values."""
+    layers: list[tuple[Any, ...]]
+    """`LAYER` of each."""
     errors: list[tuple[Any, ...]]
     """(set, errors, words, group) by utterance."""
     samples: list[tuple[str, str]]
@@ -185,11 +188,17 @@ def _run(record: Record, content: bytes) -> _Run:
     samples, layers = record.samples or [], _layers(record)
     return _Run(
         _row(record, layers, content),
-        flat(record.config),
-        layers,
+        compact(record.config),
+        [_shared(tuple(layer.get(column, np.nan) for column in LAYER)) for layer in layers],
         [(name, *_edits(edits)) for name, edits in errors.items()],
         [(intern(str(one.get("reference", ""))), intern(str(one.get("hypothesis", "")))) for one in samples],
     )
+
+
+@lru_cache(maxsize=100_000)
+def _shared(layer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same object for equal layers: thousands of runs have them in a few widths."""
+    return layer
 
 
 def _edits(edits: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -273,9 +282,14 @@ def _runs(runs: list[_Run]) -> pd.DataFrame:
     frame["method"] = (frame.policy + " " + frame.variant).str.strip()
     floats = frame.is_baseline.map({True: "float baseline", False: "float control"})
     frame["title"] = frame.method.where(frame.policy != "float", floats)
-    differing = varying(run.config for run in runs)
-    told = {f"config.{name}": pd.Series([run.config.get(name) for run in runs], dtype=object) for name in differing}
-    return pd.concat([frame, pd.DataFrame(told, index=frame.index)], axis=1)
+    configs = [run.config for run in runs]
+    differing = varying(dict(zip(*config, strict=True)) for config in configs)
+    told = {name: np.empty(len(runs), object) for name in differing}
+    for place, config in enumerate(configs):
+        for name, value in zip(*config, strict=True):
+            if name in told:
+                told[name][place] = value
+    return pd.concat([frame, pd.DataFrame(told, index=frame.index).add_prefix("config.")], axis=1)
 
 
 def _beside(runs: list[_Run], part: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Rows: a study of 100,000 trials looked at, in processes of their own; beside it what Optuna itself takes for it.
+"""Rows: a study of 100,000 trials looked at, and reported, in processes of their own; beside it what Optuna takes.
 
 `python -m benchmarks.many_trials SIDE FOLDER` measures one side: its milliseconds and its peak memory in bytes.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from sqlalchemy import MetaData, Table, create_engine, func, insert, select, text
 
+from benchmarks import report
 from benchmarks.row import Row
 from qstudy.commands.status import status
 from qstudy.sweep.config import StudyConfig, study_from_dict
@@ -29,7 +30,8 @@ WIDTHS = [2, 3, 4, 6, 8]
 
 
 def rows() -> Iterable[Row]:
-    """Time and memory of `qstudy status`; the peer makes a table of the same trials, the floor only reads them."""
+    """Time and memory of `qstudy status` (the peer makes a table of the same trials, the floor only reads them), and of
+    `qstudy report` where all were trained (the floor reads every record and keeps none)."""
     with tempfile.TemporaryDirectory() as folder:
         made_up(Path(folder) / "many", TRIALS)
         figures = {side: measured(side, folder) for side in SIDES}
@@ -37,6 +39,12 @@ def rows() -> Iterable[Row]:
     what, floor, peer = f"status of {TRIALS:,} trials", "Study.get_trials", "Optuna trials_dataframe"
     yield Row(what, "ms", peer, times["ours"], times["peer"], floor, times["floor"])
     yield Row("its memory", "MiB", peer, peaks["ours"], peaks["peer"], floor, peaks["floor"])
+    with tempfile.TemporaryDirectory() as folder:
+        size = report.made_up(Path(folder), TRIALS).stat().st_size / MEBIBYTE
+        ours, least = (report.measured(side, folder) for side in ("ours", "floor"))
+    what, why = f"report of {TRIALS:,} runs, {size:.0f} MiB of records", "see that of 5,000 runs"
+    yield Row(what, "ms", "pandas.read_json", ours[0], floor_is="json.loads", floor=least[0], skipped=why)
+    yield Row("its memory", "MiB", "pandas.read_json", ours[1], floor_is="the records", floor=size, skipped=why)
 
 
 def made_up(folder: Path, trials: int) -> StudyConfig:

@@ -27,7 +27,7 @@ MEBIBYTE = 2**20
 def rows() -> Iterable[Row]:
     """Time, and memory: the floor is to parse the records, and to hold them as they lie on disk."""
     with tempfile.TemporaryDirectory() as folder:
-        size = made_up(Path(folder)).stat().st_size / MEBIBYTE
+        size = made_up(Path(folder), RUNS).stat().st_size / MEBIBYTE
         figures = {side: measured(side, folder) for side in SIDES}
     times, peaks = ({side: figure[place] for side, figure in figures.items()} for place in (0, 1))
     what = f"report of {RUNS:,} runs, {size:.0f} MiB of records"
@@ -35,12 +35,12 @@ def rows() -> Iterable[Row]:
     yield Row("its memory", "MiB", "pandas.read_json", peaks["ours"], peaks["peer"], "the records", size)
 
 
-def made_up(folder: Path) -> Path:
+def made_up(folder: Path, runs: int) -> Path:
     """Records of one study: those of the policies on the digits again and again, some with widths by layer."""
     dice = np.random.default_rng(0)
     lines = [line for line in SOURCE.read_text().splitlines() if '"study": "policies-digits"' in line]
     with (folder / RECORDS).open("w") as file:
-        for trial in range(RUNS):
+        for trial in range(runs):
             record = json.loads(lines[trial % len(lines)])
             record |= {"run": f"trial-{trial:04d}", "trial": trial, "study": "many"}
             record["config"]["finetune"]["learning_rate"] = trial  # a setting of its own

@@ -1,11 +1,12 @@
-"""Workers on Ray: how they divide a cluster, and a sweep on a real one of this machine in which a worker is killed."""
+"""Workers on Ray: how they divide a cluster, and sweeps on real ones of this machine, parts of which are killed."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,7 @@ from qstudy.sweep.launchers.ray import RayCluster, Share, share
 from qstudy.training.record import read_records
 
 ROOT = Path(__file__).parents[1]
+NODES = Path(__file__).parent / "ray_nodes.py"
 LISTENS = "0A"
 
 
@@ -53,36 +55,91 @@ def test_a_launcher_may_be_the_users_own(tmp_path: Path, monkeypatch: pytest.Mon
         build_launcher("rya", None)
 
 
+Sweep = Callable[..., "subprocess.Popen[str]"]
+
+
 @pytest.fixture
-def sweep(corpus: Path, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """`qstudy sweep --launcher ray` of three trials, in `tmp_path`."""
+def sweep(corpus: Path, tmp_path: Path) -> Iterator[Sweep]:
+    """Starts `qstudy sweep --launcher ray` of three trials, in `tmp_path`; takes more options."""
     pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
     small_study(corpus, tmp_path)
-    command = [sys.executable, "-m", "qstudy", "sweep", "study.yaml", "--launcher", "ray", "--workers", "2"]
+    command = [sys.executable, "-m", "qstudy", "sweep", "study.yaml", "--launcher", "ray"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": "/tmp"}  # Ray's sockets have room for short paths
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes) as process:
-        yield process
-        process.kill()
+    with ExitStack() as stack:
+
+        def start(*options: str) -> "subprocess.Popen[str]":
+            process = subprocess.Popen([*command, *options], cwd=tmp_path, env=environment, text=True, **pipes)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
-def test_a_lost_worker_is_replaced(sweep: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    victim = wait_for_worker(sweep, tmp_path)
-    ports = {address for pid in family(sweep.pid) for address in listening(pid)}
-    os.kill(victim, signal.SIGKILL)
-    said = sweep.communicate()[0]
-    assert sweep.returncode == 0, said
+def test_a_killed_launcher_and_a_lost_worker_cost_nothing(sweep: Sweep, tmp_path: Path) -> None:
+    first = sweep("--workers", "2")
+    wait_for_worker(first, tmp_path)
+    ports = {address for pid in family(first.pid) for address in listening(pid)}
+    first.kill()
+    wait_until(lambda: not [pid for pid in everything() if works_in(pid, tmp_path)])  # Ray kills workers that it loses
+    second = sweep("--workers", "2")
+    os.kill(wait_for_worker(second, tmp_path), signal.SIGKILL)
+    said = second.communicate()[0]
+    assert second.returncode == 0, said
     (told,) = [line for line in said.splitlines() if "another takes its place" in line]
     assert "ended (lost by Ray: " in told
-    study = optuna.load_study(study_name="small", storage=f"sqlite:///{tmp_path / 'studies/small/study.db'}")
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
-    records = read_records(tmp_path / "studies" / "small")
-    assert sorted(record.trial for record in records) == [0, 1, 2]
-    assert len({record.baseline["id"] for record in records}) == 1
-    assert len(list((tmp_path / "cache" / "baselines").glob("*/model.qst"))) == 1
+    assert_whole(tmp_path)
     assert ports
     assert all(on_loopback(address) for address in ports), "nobody else reaches a Ray of our own"
-    assert not [pid for pid in everything() if works_in(pid, tmp_path)], "all ended with the sweep"
+
+
+def test_a_node_that_is_lost_costs_nothing(sweep: Sweep, cluster: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    """Two nodes with a core each, hence a worker each; when one is gone, a worker waits in vain for another place."""
+    assert cluster.stdin
+    assert cluster.stdout
+    process = sweep("--address", cluster.stdout.readline().strip())
+    wait_until(lambda: len(list(tmp_path.glob("studies/small/runs/*"))) == 2 or process.poll() is not None)
+    ports = {address for pid in family(cluster.pid) for address in listening(pid)}
+    cluster.stdin.write("\n")
+    cluster.stdin.flush()
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "another takes its place" in said
+    assert_whole(tmp_path)
+    assert all(on_loopback(address) for address in ports), "as this test is asked to"
+
+
+@pytest.fixture
+def cluster() -> Iterator["subprocess.Popen[str]"]:
+    """`ray_nodes`, which ends when its standard input does."""
+    pytest.importorskip("ray", reason="needs Ray (the extra `ray`)")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": "/tmp"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, NODES], env=environment, text=True, **pipes) as process:
+        yield process
+
+
+def assert_whole(folder: Path) -> None:
+    """Every trial has ended once, all from one baseline, and all processes with them."""
+    assert states(folder) == [TrialState.COMPLETE] * 3
+    records = read_records(folder / "studies" / "small")
+    assert sorted(record.trial for record in records) == [0, 1, 2]
+    assert len({record.baseline["id"] for record in records}) == 1
+    assert len(list((folder / "cache" / "baselines").glob("*/model.qst"))) == 1
+    assert not [pid for pid in everything() if works_in(pid, folder)], "all ended with the sweep"
+
+
+def states(folder: Path) -> list[TrialState]:
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{folder / 'studies/small/study.db'}")
+    return [trial.state for trial in study.trials]
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:port"])
@@ -104,7 +161,8 @@ def test_a_file_serves_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None
 
 def wait_for_worker(sweep: "subprocess.Popen[str]", folder: Path) -> int:
     """The actor that holds a worker which has begun a trial."""
-    while not any(folder.glob("studies/small/runs/*")):
+    before = set(folder.glob("studies/small/runs/*/*"))
+    while set(folder.glob("studies/small/runs/*/*")) <= before:
         assert sweep.poll() is None, sweep.communicate()[0]
         time.sleep(0.1)
     return next(pid for pid in family(sweep.pid) if command(pid).startswith("ray::Process"))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.axes import draw_baseline, error_scale, set_axis
-from analysis.figures.points import in_percent
+from analysis.figures.points import MANY, in_percent
 from analysis.figures.style import INK, PAPER, Mark, Picture, framed, handle, marks
 from analysis.series import series
 from analysis.study import Study
@@ -56,7 +56,7 @@ def _panel(axes: Axes, inside: pd.DataFrame, others: pd.DataFrame, widths: list[
         color, marker, size = looks[name].color, looks[name].marker, looks[name].size
         axes.plot(x, line.wer, marker=marker, color=color, ms=size, lw=1.3, mec=PAPER, mew=0.5, zorder=4)
         axes.vlines(x, line.low.clip(lower=axes.get_ylim()[0]), line.high, color=color, lw=0.9, zorder=3)
-        axes.plot(small, rest.wer, marker, color=color, ms=0.6 * size, mfc="none", mew=0.7)
+        axes.plot(small, rest.wer, marker, color=color, ms=0.6 * size, mfc="none", mew=0.7, rasterized=len(rest) > MANY)
 
 
 def _caption(study: Study) -> str:

@@ -157,7 +157,7 @@ def stop(workers: Sequence[Worker]) -> None:
 
 def _wait(workers: Sequence[Worker], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while any(worker.ended() is None for worker in workers) and time.monotonic() < deadline:
+    while any(worker.ended() is None and not worker.waits() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 

@@ -46,6 +46,10 @@ class Worker(ABC):
     def ended(self) -> End | None:
         """How it ended; None: it works, or waits for its place."""
 
+    def waits(self) -> bool:
+        """Whether it has no place yet, and so nothing to put back, where a launcher lets workers wait."""
+        return False
+
     @abstractmethod
     def release(self) -> None:
         """Tell it that nobody holds it any more: it puts its trial back into the queue and ends."""

@@ -42,6 +42,7 @@ class RayWorker(Worker):
         self._ray = ray
         place = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_concurrency": 2}  # to be let go while it waits
         self._actor = ray.remote(Process).options(**place).remote(job, share.cpus)
+        self._place = self._actor.__ray_ready__.remote()
         self._end = self._actor.wait.remote()
 
     def ended(self) -> End | None:
@@ -53,6 +54,10 @@ class RayWorker(Worker):
         except self._ray.exceptions.RayError as error:
             return End(LOST, f"lost by Ray: {str(error).strip().splitlines()[-1].strip()[:MOST_LETTERS]}")
         return end
+
+    def waits(self) -> bool:
+        """Whether Ray has no place for it yet: a node that was lost leaves fewer than there are workers."""
+        return not self._ray.wait([self._place], timeout=0)[0]
 
     def release(self) -> None:
         """Let its process end in good order."""
