@@ -47,7 +47,8 @@ def test_of_very_many_runs_the_page_shows_some_and_says_so(tmp_path: Path):
     report([made.write(tmp_path / "study", [*made.records(), *many])], tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text()
     assert "show 2,000 of 2,529 runs" in page
-    assert "Printed: 1,974 of 2,503 rows; the CSV file has all." in page
+    assert "Printed: 2,000 of 2,529 rows; the CSV file has all." in page
+    assert "<summary>1,974 of 2,503 rows</summary>" in page
     (data,) = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
     known = set(data["columns"]["run"])
     assert len(known) == 2000

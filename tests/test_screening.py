@@ -29,7 +29,7 @@ from qstudy.sweep.trials import OUTCOME, SCREENED
 from qstudy.sweep.worker import work
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.price import price
-from qstudy.training.record import read_records
+from qstudy.training.record import read_record, read_records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -178,11 +178,13 @@ def test_trials_may_start_from_the_switchable_weights(small: Callable[..., Path]
     switchable = folder / "screening" / "last.ckpt"
     records = read_records(folder)
     assert [record.config["start"] for record in records] == [str(switchable)] * 2
-    assert {record.baseline["id"] for record in records} == {f"last-{file_hash(switchable)[:8]}"}
-    (scored,) = (tmp_path / "cache" / "baselines").glob("*/model.qst")
+    name = f"last-{file_hash(switchable)[:8]}"
+    assert {record.baseline["id"] for record in records} == {name}
+    made = (tmp_path / "cache" / "baselines").glob("*/record.json")
+    (scored,) = [path.parent / "model.qst" for path in made if read_record(path).run == name]
     model, *_ = load_checkpoint(switchable)
     weight = quantizable(model)["joiner.output"].weight
-    assert torch.equal(PackedModel.load(scored).tensors["joiner.output.weight"], weight)
+    assert torch.equal(PackedModel.load(scored).tensors["joiner.output.0.float"], weight)
 
 
 def test_only_a_switchable_model_can_be_started_from() -> None:
