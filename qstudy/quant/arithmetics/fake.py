@@ -13,7 +13,6 @@ from qstudy.quant.arithmetic import (
     LSTMState,
     TrainingArithmetic,
     Windows,
-    block_diagonal_product,
     whole,
 )
 from qstudy.quant.integer.accumulator import device_qparams
@@ -137,9 +136,9 @@ class QuantizedArithmetic(TrainingArithmetic):
         return straight_through(fake.float(), exact)
 
     def _input(self, x: Tensor, windows: Windows = whole) -> Tensor:
-        quantized = windows(x if self.inputs is None else self.inputs(x))
+        quantized = x if self.inputs is None else self.inputs(x)
         if 0 in self._input_observers:
-            self._input_observers[0].observe_inputs(quantized)
+            self._input_observers[0].observe_inputs(windows(quantized))
         return quantized
 
     def _takes_rows(self, extremes: Extremes) -> bool:
@@ -180,7 +179,7 @@ class FakeArithmetic(QuantizedArithmetic):
         return Affine(self._weight(0, weight), bias, None if self.inputs is None else self.inputs.without_observing)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        y = block_diagonal_product(self._input(x, windows), self._weight(0, weight))
+        y = windows.product(self._input(x, windows), self._weight(0, weight))
         return y if bias is None else y + bias
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:

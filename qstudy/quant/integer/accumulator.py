@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
-from qstudy.quant.arithmetic import block_diagonal_product
+from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
 from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
@@ -39,15 +39,15 @@ class QParams(NamedTuple):
         """The codes of x (...), and where x was not clipped, (...) bool."""
         if x.dtype == torch.float32 and self.bits <= 8 and usable(x, self.scale):
             return self._by_kernel(x.detach())
-        whole = torch.round(x / self.scale + self.zero_point)
-        codes = whole.clamp(*self.bounds())
-        return codes.to(integer_type(self.bits)), codes == whole
+        nearest = torch.round(x / self.scale + self.zero_point)
+        codes = nearest.clamp(*self.bounds())
+        return codes.to(integer_type(self.bits)), codes == nearest
 
     def _by_kernel(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.bounds()
-        whole = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
-        integers, inside = torch.empty_like(whole, dtype=torch.int8), torch.empty_like(whole, dtype=torch.bool)
-        arrays = [in_memory(each).numpy() for each in (whole, integers, inside)]
+        dense = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
+        integers, inside = torch.empty_like(dense, dtype=torch.int8), torch.empty_like(dense, dtype=torch.bool)
+        arrays = [in_memory(each).numpy() for each in (dense, integers, inside)]
         qparams = [np.float32(each) for each in (self.scale.detach(), self.zero_point, low, high)]
         if x.numel() < SINGLE:
             by_kernel.quantize(arrays[0], *qparams, *arrays[1:], 0, 1)
@@ -86,12 +86,15 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return _shifted(integer_matmul(x, weight), zero_point, weight)
 
 
-def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
-    """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H)."""
+def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor, windows: Windows = whole) -> Tensor:
+    """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H).
+
+    Where x is a signal, `windows` makes its groups.
+    """
     narrow = x.dtype == weight.dtype == torch.int8
-    exact = torch.float32 if narrow and x.shape[-1] <= EXACT_FLOAT32 else torch.float64
+    exact = torch.float32 if narrow and weight.shape[1] <= EXACT_FLOAT32 else torch.float64
     with torch.autocast(x.device.type, enabled=False):
-        product = block_diagonal_product(x, weight.to(exact))
+        product = windows.product(x, weight.to(exact))
     return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 

@@ -114,7 +114,8 @@ def block_diagonal_integer_linear(
     Returns:
         (..., H) float32.
     """
-    accumulator = accumulate_block_diagonal(windows(qparams.quantize(x.float())), qparams.zero_point, weight.codes)
+    codes = qparams.quantize(x.float())
+    accumulator = accumulate_block_diagonal(codes, qparams.zero_point, weight.codes, windows)
     record(accumulator)
     y = rescale(accumulator, qparams.scale, weight.scale)
     return y if bias is None else y + bias
