@@ -16,7 +16,7 @@ from qstudy.quant.arithmetic import (
     whole,
 )
 from qstudy.quant.integer.accumulator import device_qparams
-from qstudy.quant.integer.layers import integer_product
+from qstudy.quant.integer.whole_numbers import integer_product
 from qstudy.quant.packed.arithmetics import (
     PackedArithmetic,
     PackedFake,
@@ -27,7 +27,6 @@ from qstudy.quant.packed.arithmetics import (
 )
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.recurrence.frames import quantized_lstm
-from qstudy.quant.straight_through import straight_through
 
 T = TypeVar("T")
 
@@ -125,15 +124,12 @@ class QuantizedArithmetic(TrainingArithmetic):
             tensors["activation"] = torch.stack(quantizers)
         return tensors
 
-    def _product_in_integers(self, x: Tensor, y: Tensor, fake: Tensor) -> Tensor:
-        """The product of two activations x (..., M, K) and y (..., K, N) in integers, with the gradient of `fake`, the
-        float product; that one itself while they are only observed."""
-        quantizers = [each for each in (self.inputs, self.hidden) if each is not None and each.fake_quant_enabled]
-        if len(quantizers) < 2:
-            return fake
-        with torch.no_grad():
-            exact = integer_product(x, y, *map(device_qparams, quantizers))
-        return straight_through(fake.float(), exact)
+    def _operand_quantizers(self) -> tuple[ActivationQuantizer, ActivationQuantizer] | None:
+        """Of inputs and hidden state, or of both operands, if they quantize."""
+        first, second = self.inputs, self.hidden
+        if first is None or second is None or not (first.fake_quant_enabled and second.fake_quant_enabled):
+            return None
+        return first, second
 
     def _input(self, x: Tensor, windows: Windows = whole) -> Tensor:
         quantized = x if self.inputs is None else self.inputs(x)
@@ -163,6 +159,19 @@ class QuantizedArithmetic(TrainingArithmetic):
         return self._fake_quantized.get(index, weight, quantizer, quantizer)
 
 
+def observed(x: Tensor, quantizer: ActivationQuantizer) -> Tensor:
+    """x as an integer product takes it, after its quantizer has observed it.
+
+    A trained quantizer fake-quantizes it, so that its own gradient flows: the codes stay the same.
+    """
+    if quantizer.trained:
+        quantized: Tensor = quantizer(x)
+        return quantized
+    if quantizer.observer_enabled and quantizer.training:
+        quantizer.observe(x)
+    return x
+
+
 class FakeArithmetic(QuantizedArithmetic):
     """A layer whose weights, inputs and hidden state are fake-quantized; what has no quantizer stays in float."""
 
@@ -184,6 +193,14 @@ class FakeArithmetic(QuantizedArithmetic):
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.matmul(self._input(x), y if self.hidden is None else self.hidden(y))
+
+    def _integer_matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """`matmul` in integers; in float while the operands are only observed."""
+        quantizers = self._operand_quantizers()
+        if quantizers is None:
+            return FakeArithmetic.matmul(self, x, y)
+        operands = (observed(each, quantizer) for each, quantizer in zip((x, y), quantizers, strict=True))
+        return integer_product(*operands, *map(device_qparams, quantizers))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights

@@ -98,26 +98,6 @@ def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor, win
     return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 
-def accumulate_product(x: Tensor, y: Tensor, x_zero: Tensor, y_zero: Tensor) -> Tensor:
-    """The accumulators of a product of activations: sum over K of (x - its zero point) * (y - its zero point), exactly.
-
-    Args:
-        x: codes (..., M, K) int8 or int16.
-        y: codes (..., K, N) of the same type.
-        x_zero: () float32, a whole number.
-        y_zero: likewise.
-
-    Returns:
-        (..., M, N) int32 for int8 operands, else float64 that holds whole numbers.
-    """
-    narrow = x.dtype == y.dtype == torch.int8
-    plain = narrow and x.shape[-1] <= EXACT_FLOAT32 and not (x_zero or y_zero)
-    exact = torch.float32 if plain else torch.float64
-    with torch.autocast(x.device.type, enabled=False):
-        product = torch.matmul(x.to(exact) - x_zero.to(exact), y.to(exact) - y_zero.to(exact))
-    return product.int() if narrow else product
-
-
 def _shifted(accumulator: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     """A product (..., H) of codes, less what their zero point adds."""
     if zero_point:

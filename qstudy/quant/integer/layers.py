@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import (
     QParams,
     accumulate,
-    accumulate_block_diagonal,
-    accumulate_product,
     record,
     rescale,
 )
@@ -97,46 +95,6 @@ def integer_lstm(
         trace = _lstm_forward(codes, *operands[1:3], w_input, w_hidden, bias, qparams)
         y, h, c = last_state(trace, operands[1])
     return y, (h.unsqueeze(0), c.unsqueeze(0))
-
-
-def block_diagonal_integer_linear(
-    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams, windows: Windows = whole
-) -> Tensor:
-    """`integer_linear` without gradient, each of G groups of inputs with its own H / G rows.
-
-    Args:
-        x: (..., G, D) float.
-        weight: (H, D).
-        bias: (H,) float32 or None.
-        qparams: of x.
-        windows: makes that of x, where it is a signal.
-
-    Returns:
-        (..., H) float32.
-    """
-    codes = qparams.quantize(x.float())
-    accumulator = accumulate_block_diagonal(codes, qparams.zero_point, weight.codes, windows)
-    record(accumulator)
-    y = rescale(accumulator, qparams.scale, weight.scale)
-    return y if bias is None else y + bias
-
-
-def integer_product(x: Tensor, y: Tensor, x_qparams: QParams, y_qparams: QParams) -> Tensor:
-    """The product of two activations without gradient: codes of both, exact accumulators, rescaled to float32.
-
-    Args:
-        x: (..., M, K) float.
-        y: (..., K, N) float.
-        x_qparams: of x.
-        y_qparams: of y.
-
-    Returns:
-        (..., M, N) float32.
-    """
-    codes = x_qparams.quantize(x.float()), y_qparams.quantize(y.float())
-    accumulator = accumulate_product(*codes, x_qparams.zero_point, y_qparams.zero_point)
-    record(accumulator)
-    return rescale(accumulator, x_qparams.scale, y_qparams.scale)
 
 
 def wants_gradient(operands: Sequence[Tensor | None]) -> bool:
