@@ -19,7 +19,7 @@ from qstudy.quant.integer.accumulator import (
     record,
     rescale,
 )
-from qstudy.quant.products import input_gradient, weight_gradient
+from qstudy.quant.products import bias_gradient, input_gradient, weight_gradient
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
 
@@ -130,11 +130,11 @@ class _IntegerLinear(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         values, codes, inside, scale, zero_point = ctx.saved_tensors
         with torch.autocast(upstream.device.type, enabled=False):
-            rows = upstream.float().reshape(-1, len(values))
-            wanted = ctx.needs_input_grad
-            dx = input_gradient(rows, values, flat(inside), ctx.gradient).view(inside.shape) if wanted[0] else None
-            dw, db = weight_gradient(rows, codes, scale, zero_point, ctx.gradient)
-        return dx, dw, db if wanted[2] else None, None, None, None
+            exact = upstream.float().reshape(-1, len(values))
+            rows, wanted = exact.to(ctx.gradient), ctx.needs_input_grad
+            dx = input_gradient(rows, values, flat(inside)).view(inside.shape) if wanted[0] else None
+            dw = weight_gradient(rows, codes, scale, zero_point) if wanted[1] else None
+        return dx, dw, bias_gradient(exact) if wanted[2] else None, None, None, None
 
 
 def flat(x: Tensor) -> Tensor:
@@ -187,8 +187,7 @@ class _IntegerLSTM(torch.autograd.Function):
         wanted, dtype = ctx.needs_input_grad, ctx.gradient
         with torch.autocast(gates.device.type, enabled=False):
             d_gates, dh, dc = trace_gradients(gates, cells, v_hidden, (y.transpose(0, 1), h, c), dtype)
-            rows = d_gates.view(-1, d_gates.shape[-1])
-            dx = input_gradient(rows, v_input, flat(inside), dtype).view(inside.shape) if wanted[0] else None
-            dw_input, db = weight_gradient(rows, codes, scale_x, zero_x, dtype)
-            dw_hidden, _ = weight_gradient(rows, hidden[:-1], scale_h, torch.zeros_like(scale_h), dtype)
-        return None if dx is None else dx.transpose(0, 1), dh, dc, dw_input, dw_hidden, db, None, None, None, None
+            rows = d_gates.view(-1, d_gates.shape[-1]).to(dtype)
+            dx = input_gradient(rows, v_input, flat(inside)).view(inside.shape).transpose(0, 1) if wanted[0] else None
+            d_weights = weight_gradient(rows, codes, scale_x, zero_x), weight_gradient(rows, hidden[:-1], scale_h)
+        return dx, dh, dc, *d_weights, bias_gradient(rows), None, None, None, None
