@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qstudy.jit import compiled
 from qstudy.quant import products
-from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
+from qstudy.quant.integer.accumulator import QParams, recorded_accumulators, rescale
 from qstudy.quant.kernels import cell, codes, gemm, ir, recurrence
 from qstudy.quant.recurrence import compiled as recurrence_kernels
 
@@ -137,6 +137,19 @@ def test_codes_to_the_bit(count: int, zero: int, bits: int, seed: int) -> None:
         index = index.as_strided(view.shape, view.stride(), view.storage_offset())
         for found, all_of_them in zip(qparams.quantize_and_inside(view), expected, strict=True):
             np.testing.assert_array_equal(found.numpy(), all_of_them.reshape(-1)[index.numpy()])
+
+
+@few
+@given(sizes, sizes, st.booleans(), st.booleans(), seeds)
+def test_accumulators_to_floats_to_the_bit(rows: int, columns: int, per_row: bool, biased: bool, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    sums = generator.integers(-(2**31), 2**31, (rows, columns), dtype=np.int32)
+    scale, bias = floats(generator, columns if per_row else 1), floats(generator, columns if biased else 0)
+    given_bias = torch.from_numpy(bias) if biased else None
+    found = rescale(torch.from_numpy(sums), torch.tensor(0.3), torch.from_numpy(scale), given_bias)
+    expected = codes.rescale_reference(sums, np.float32(0.3) * scale, bias)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), expected)
 
 
 def floats(generator: np.random.Generator, *shape: int) -> NDArray[np.float32]:

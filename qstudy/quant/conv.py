@@ -30,7 +30,7 @@ class ConvolutionWindows(Windows):
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """By oneDNN's convolution, which is direct, so that whole numbers stay exact. A GPU's may round to TF32."""
         direct = x.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-        if self.kernel == 1 or not direct:
+        if not direct:
             return super().product(x, weight)
         rows = weight.unflatten(1, (-1, self.kernel))  # (H, inputs / groups, kernel)
         with torch.autocast(x.device.type, enabled=False):

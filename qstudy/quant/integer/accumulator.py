@@ -105,9 +105,26 @@ def _shifted(accumulator: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return accumulator
 
 
-def rescale(accumulator: Tensor, input_scale: Tensor, scale: Tensor) -> Tensor:
-    """Accumulators (..., H) to float32, by the input's scale () and the weights' scale (H,) or (1,)."""
-    return (accumulator * (input_scale * scale)).float()
+def rescale(accumulator: Tensor, input_scale: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Accumulators (..., H) to float32, by the input's scale () and the weights' scale (H,) or (1,), plus a bias (H,)."""
+    scale = input_scale * scale
+    if accumulator.dtype == torch.int32 and usable(accumulator, scale):
+        return _rescale_by_kernel(accumulator.contiguous(), scale, bias)
+    y = (accumulator * scale).float()
+    return y if bias is None else y + bias
+
+
+def _rescale_by_kernel(accumulator: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    width = accumulator.shape[-1]
+    out = torch.empty(accumulator.shape)
+    row = scale.detach().expand(width).contiguous()
+    added = row.new_empty(0) if bias is None else bias.detach().float().contiguous()
+    arrays = [each.numpy() for each in (accumulator.view(-1, width), row, added, out.view(-1, width))]
+    if out.numel() < SINGLE:
+        by_kernel.rescale(*arrays, 0, 1)
+    else:
+        on_threads(by_kernel.rescale, *arrays)
+    return out
 
 
 _records: list[list[Tensor]] = []

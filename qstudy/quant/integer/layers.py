@@ -105,8 +105,7 @@ def wants_gradient(operands: Sequence[Tensor | None]) -> bool:
 def _linear_forward(codes: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
     accumulator = accumulate(codes, qparams.zero_point, weight.codes)
     record(accumulator)
-    y = rescale(accumulator, qparams.scale, weight.scale)
-    return y if bias is None else y.add_(bias)
+    return rescale(accumulator, qparams.scale, weight.scale, bias)
 
 
 class _IntegerLinear(torch.autograd.Function):

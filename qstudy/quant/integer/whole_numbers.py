@@ -60,7 +60,7 @@ def block_diagonal_integer_linear(
     with torch.autocast(x.device.type, enabled=False):
         product = windows.product(_numbers(x, qparams, exact), rows)
         y = _rescaled(product, narrow, qparams.scale, weight.scale)
-    return y if bias is None else y + bias
+        return y if bias is None else y + bias
 
 
 def exact_type(narrow: bool, columns: int, *zero_points: Tensor) -> torch.dtype:
