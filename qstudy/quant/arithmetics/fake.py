@@ -199,8 +199,9 @@ class FakeArithmetic(QuantizedArithmetic):
         quantizers = self._operand_quantizers()
         if quantizers is None:
             return FakeArithmetic.matmul(self, x, y)
-        operands = (observed(each, quantizer) for each, quantizer in zip((x, y), quantizers, strict=True))
-        return integer_product(*operands, *map(device_qparams, quantizers))
+        first, second = quantizers
+        x, y = observed(x, first), observed(y, second)
+        return integer_product(x, y, device_qparams(first), device_qparams(second))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights

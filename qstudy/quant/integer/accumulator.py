@@ -106,7 +106,7 @@ def _shifted(accumulator: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
 
 
 def rescale(accumulator: Tensor, input_scale: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Accumulators (..., H) to float32, by the input's scale () and the weights' scale (H,) or (1,), plus a bias (H,)."""
+    """Accumulators (..., H) to float32, by the input's scale () and the weights' (H,) or (1,), plus a bias (H,)."""
     scale = input_scale * scale
     if accumulator.dtype == torch.int32 and usable(accumulator, scale):
         return _rescale_by_kernel(accumulator.contiguous(), scale, bias)

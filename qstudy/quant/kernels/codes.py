@@ -3,8 +3,8 @@
 A thread takes its share of the values and writes their codes and whether they were inside. Rounding is an addition and
 a subtraction of ROUND, which vectors do; so is clamping, before it. NaN becomes the least code.
 
-What a processor must offer: float32 that rounds as IEEE 754 says; vectors of any width make it fast. Twins: `reference`,
-`rescale_reference`, equal to the bit.
+What a processor must offer: float32 that rounds as IEEE 754 says; vectors of any width make it fast. Twins, equal to
+the bit: `reference`, `rescale_reference`.
 """
 
 import numpy as np
