@@ -1,11 +1,13 @@
-"""`python -m benchmarks.profile CONFIG [--preset NAME] [--start MODEL] [--batches N]`: where the time of a step goes.
+"""`python -m benchmarks.profile CONFIG [--preset NAME] [--start MODEL] [--batches N] [--policy POLICY]`: where the time
+of a step goes.
 
 CPU time of one thread, so that a busy machine does not count: the real batches, model and losses of a run, without
 Lightning around. Part by part, medians over batches; then whole steps in turn, with the head in tiles and over whole
-logits. Under bfloat16 if training would be.
+logits. Under bfloat16 if training would be. POLICY is that of a configuration, as JSON.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -99,15 +101,22 @@ def training_step(module: TransducerModule, clock: Clock | None = None) -> Calla
     return run
 
 
-def new_module(kind: type[TransducerModule], config: RunConfig, assets: Assets, start: Path | None) -> TransducerModule:
-    """A float model that trains, from scratch or from a model file; it logs nothing."""
+def new_module(
+    kind: type[TransducerModule], config: RunConfig, assets: Assets, start: Path | None, batch: Batch
+) -> TransducerModule:
+    """A model that trains, from scratch or from a model file, its policy calibrated by a batch; it logs nothing."""
     torch.manual_seed(0)
     if start is None:
         model = RNNT(config.model, config.features, assets.tokenizer.size)
         model.encoder.normalize.fit(*map(torch.from_numpy, mean_std(assets.train)))
     else:
         model = read_start(start, config, assets.tokenizer)
-    module = kind(model, build_policy({"name": "float"}), config.schedule, assets.tokenizer, config.seed).train()
+    policy = build_policy(config.policy)
+    policy.prepare(model)
+    with torch.no_grad():
+        policy.calibrate(model.train(), (None for _ in [model(batch.features, batch.feature_lengths, batch.targets)]))
+    policy.project_(model, 0)
+    module = kind(model, policy, config.schedule, assets.tokenizer, config.seed).train()
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     return module
 
@@ -122,10 +131,10 @@ def profile(config: RunConfig, start: Path | None, count: int) -> tuple[dict[str
     load = clock.wrap("loader", lambda indices: collate(assets.train, indices))
     load_augmented = clock.wrap("augmentation", lambda indices: collate(assets.train, indices, augment, 0, 1))
     batches = [load_augmented(indices) for indices in plan if load(indices)]
-    modules = [new_module(kind, config, assets, start) for kind in (TransducerModule, WholeLogits)]
+    modules = [new_module(kind, config, assets, start, batches[0]) for kind in (TransducerModule, WholeLogits)]
     whole = Clock()
     timed = [whole.wrap(name, training_step(module)) for name, module in zip(SIDES, modules, strict=True)]
-    timed.append(training_step(new_module(TransducerModule, config, assets, start), clock))
+    timed.append(training_step(new_module(TransducerModule, config, assets, start, batches[0]), clock))
     for _ in range(1 + ROUNDS):
         for batch in batches:
             for step in timed:
@@ -142,9 +151,11 @@ def main() -> None:
     parser.add_argument("--preset")
     parser.add_argument("--start", type=Path)
     parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--policy", type=json.loads, default={"name": "float"})
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    values = load_yaml(arguments.config) | ({"model": {"preset": arguments.preset}} if arguments.preset else {})
+    values = load_yaml(arguments.config) | {"policy": arguments.policy}
+    values |= {"model": {"preset": arguments.preset}} if arguments.preset else {}
     parts, whole = profile(config_from_dict(values), arguments.start, arguments.batches)
     total = sum(parts.values())
     table = Table("part", "ms", "share", title=f"{arguments.config} {arguments.preset or ''}")

@@ -144,7 +144,7 @@ def test_groups_are_computed_as_if_each_had_all_rows(policy: str, widths: dict[s
     for layer in (model[0], packed[0]):
         padded = F.pad(x, (1, 1))
         weight = None if layer.weight is None else layer.weight.flatten(1)
-        simple = Arithmetic.block_diagonal_linear(layer.arithmetic, padded, weight, layer.bias, layer._windows)
+        simple = Arithmetic.block_diagonal_linear(layer.arithmetic, padded, weight, layer.bias, layer.windows)
         torch.testing.assert_close(layer(x).transpose(1, 2), simple, **within)
         torch.testing.assert_close(layer(x), model(x), **within)
 

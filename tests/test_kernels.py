@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qstudy.jit import compiled
 from qstudy.quant import products
-from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
+from qstudy.quant.integer.accumulator import QParams, recorded_accumulators, rescale
 from qstudy.quant.kernels import cell, codes, gemm, ir, recurrence
 from qstudy.quant.recurrence import compiled as recurrence_kernels
 
@@ -99,9 +99,10 @@ def test_float_products_of_whole_numbers_are_exact(rows: int, depth: int, column
     np.testing.assert_array_equal(products.affine(x, weight, bias).numpy(), expected + bias.numpy())
     inside = torch.from_numpy(generator.random((rows, columns)) < 0.7)
     for dtype in DTYPES:
-        found = products.input_gradient(x, weight.t(), inside, dtype).numpy()
-        np.testing.assert_array_equal(found, np.where(inside, expected, 0))
-        assert np.array_equal(products.input_gradient(x, weight.t(), None, dtype).numpy(), expected)
+        found = products.input_gradient(x.to(dtype), weight.t(), inside).numpy()
+        whole = torch.from_numpy(expected).to(dtype).float().numpy()  # torch's own sums are handed over in bfloat16
+        np.testing.assert_array_equal(found, np.where(inside, whole, 0))
+        assert np.array_equal(products.input_gradient(x.to(dtype), weight.t(), None).numpy(), whole)
 
 
 @few
@@ -116,9 +117,11 @@ def test_gradients_of_weights_and_bias_are_exact_for_whole_numbers(
     expected = gradients.T @ (x - 3) * 0.5
     values = torch.from_numpy(x).to(dtype), torch.tensor(0.5), torch.tensor(3.0)
     for kind in DTYPES:
-        found, bias = products.weight_gradient(torch.from_numpy(gradients).float(), *values, kind)
-        np.testing.assert_array_equal(found.numpy(), expected)
-        np.testing.assert_array_equal(bias.numpy(), gradients.sum(0))
+        given = torch.from_numpy(gradients).to(kind)
+        found = products.weight_gradient(given, *values)
+        whole = torch.from_numpy(2 * expected).to(kind).float() / 2
+        np.testing.assert_array_equal(found.numpy(), whole.numpy())
+        np.testing.assert_array_equal(products.bias_gradient(given).numpy(), gradients.sum(0))
 
 
 @few
@@ -134,6 +137,19 @@ def test_codes_to_the_bit(count: int, zero: int, bits: int, seed: int) -> None:
         index = index.as_strided(view.shape, view.stride(), view.storage_offset())
         for found, all_of_them in zip(qparams.quantize_and_inside(view), expected, strict=True):
             np.testing.assert_array_equal(found.numpy(), all_of_them.reshape(-1)[index.numpy()])
+
+
+@few
+@given(sizes, sizes, st.booleans(), st.booleans(), seeds)
+def test_accumulators_to_floats_to_the_bit(rows: int, columns: int, per_row: bool, biased: bool, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    sums = generator.integers(-(2**31), 2**31, (rows, columns), dtype=np.int32)
+    scale, bias = floats(generator, columns if per_row else 1), floats(generator, columns if biased else 0)
+    given_bias = torch.from_numpy(bias) if biased else None
+    found = rescale(torch.from_numpy(sums), torch.tensor(0.3), torch.from_numpy(scale), given_bias)
+    expected = codes.rescale_reference(sums, np.float32(0.3) * scale, bias)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), expected)
 
 
 def floats(generator: np.random.Generator, *shape: int) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ from qstudy.hardware.workload import workload
 from qstudy.quant.fixed_point.norm import fixed_point_layer_norm
 from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.fixed_point.softmax import fixed_point_probabilities, fixed_point_softmax
-from qstudy.quant.integer.accumulator import QParams, accumulate_product, recorded_accumulators
+from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
+from qstudy.quant.integer.whole_numbers import integer_product
 from qstudy.quant.layers import Linear, Rate, quantizable
 from qstudy.quant.operators import LayerNorm, MatMul, Softmax
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
@@ -168,9 +169,10 @@ def test_accumulators_are_exact(bits: int, zero: float) -> None:
     high = 2 ** (bits - 1) - 1
     x, y = torch.randint(-high, high + 1, (3, 5, 1500)), torch.randint(-high, high + 1, (3, 1500, 4))
     qparams = QParams(torch.ones(()), torch.tensor(zero), bits)
-    codes = (each.to(torch.int8 if bits <= 8 else torch.int16) for each in (x, y))
-    found = accumulate_product(*codes, qparams.zero_point, qparams.zero_point)
-    assert torch.equal(found.long(), (x - int(zero)) @ (y - int(zero)))
+    with recorded_accumulators() as found:
+        integer_product(x - zero, y - zero, qparams, qparams)
+    assert found[0].dtype == (torch.int32 if bits <= 8 else torch.float64)
+    assert torch.equal(found[0].long(), (x - int(zero)) @ (y - int(zero)))
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)

@@ -13,17 +13,24 @@ if TYPE_CHECKING:
 LSTMState = tuple[Tensor, Tensor]
 """Hidden state h and cell state c of one LSTM layer, each (1, B, H) float32."""
 
-Windows = Callable[[Tensor], Tensor]
-"""What each output of a convolution sees of a signal: its numbers as they are, some several times."""
-
-
 Extremes = Callable[[], Tensor]
 """Rows (..., J) among whose numbers are the least and the greatest of all rows'."""
 
 
-def whole(x: Tensor) -> Tensor:
-    """No windows."""
-    return x
+class Windows:
+    """What each output of a convolution with G groups sees of a signal; here the signal itself, (..., G, D)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The signal's numbers as they are, some several times: (..., G, D)."""
+        return x
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """What each group sees of x, also of integers, times its own H / G rows of weight (H, D) float: (..., H)."""
+        return block_diagonal_product(self(x), weight)
+
+
+whole = Windows()
+"""No windows."""
 
 
 class Affine(NamedTuple):

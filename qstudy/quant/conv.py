@@ -1,12 +1,41 @@
 """The quantizable `nn.Conv1d`: windows of the signal, times a matrix."""
 
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.bits import LayerShape
+from qstudy.quant.arithmetic import Windows
 from qstudy.quant.layers import UNKNOWN, Quantizable, Rate
+
+
+@dataclass(frozen=True)
+class ConvolutionWindows(Windows):
+    """Those of a convolution over a signal (..., inputs, T), padded before."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    groups: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """By group: (..., T', groups, inputs / groups * kernel)."""
+        span = self.dilation * (self.kernel - 1) + 1
+        windows = x.unfold(-1, span, self.stride)[..., :: self.dilation].transpose(-3, -2)
+        return windows.unflatten(-2, (self.groups, -1)).flatten(-2)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """By oneDNN's convolution, which is direct, so that whole numbers stay exact. A GPU's may round to TF32."""
+        direct = x.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        if not direct:
+            return super().product(x, weight)
+        rows = weight.unflatten(1, (-1, self.kernel))  # (H, inputs / groups, kernel)
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.conv1d(x.float(), rows, None, self.stride, 0, self.dilation, self.groups)
+        return y.transpose(-1, -2)
 
 
 class Conv1d(nn.Conv1d, Quantizable):
@@ -37,16 +66,15 @@ class Conv1d(nn.Conv1d, Quantizable):
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = F.pad(x, self._reversed_padding_repeated_twice, mode)
         if self.groups == 1:
-            y = self.arithmetic.linear(self._windows(padded).flatten(-2), weight, self.bias)
+            y = self.arithmetic.linear(self.windows(padded).flatten(-2), weight, self.bias)
         else:
-            y = self.arithmetic.block_diagonal_linear(padded, weight, self.bias, self._windows)
+            y = self.arithmetic.block_diagonal_linear(padded, weight, self.bias, self.windows)
         return y.transpose(-1, -2)
 
-    def _windows(self, x: Tensor) -> Tensor:
-        """What each output sees of the padded signal, by group: (..., T', groups, inputs / groups * kernel)."""
-        span = self.dilation[0] * (self.kernel_size[0] - 1) + 1
-        windows = x.unfold(-1, span, self.stride[0])[..., :: self.dilation[0]].transpose(-3, -2)
-        return windows.unflatten(-2, (self.groups, -1)).flatten(-2)
+    @property
+    def windows(self) -> ConvolutionWindows:
+        """What its outputs see of the padded signal."""
+        return ConvolutionWindows(self.kernel_size[0], self.stride[0], self.dilation[0], self.groups)
 
     def matrices(self) -> list[Tensor]:
         return [] if self.weight is None else [self.weight.flatten(1)]

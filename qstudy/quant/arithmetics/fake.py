@@ -13,11 +13,10 @@ from qstudy.quant.arithmetic import (
     LSTMState,
     TrainingArithmetic,
     Windows,
-    block_diagonal_product,
     whole,
 )
 from qstudy.quant.integer.accumulator import device_qparams
-from qstudy.quant.integer.layers import integer_product
+from qstudy.quant.integer.whole_numbers import integer_product
 from qstudy.quant.packed.arithmetics import (
     PackedArithmetic,
     PackedFake,
@@ -28,7 +27,6 @@ from qstudy.quant.packed.arithmetics import (
 )
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.recurrence.frames import quantized_lstm
-from qstudy.quant.straight_through import straight_through
 
 T = TypeVar("T")
 
@@ -126,20 +124,17 @@ class QuantizedArithmetic(TrainingArithmetic):
             tensors["activation"] = torch.stack(quantizers)
         return tensors
 
-    def _product_in_integers(self, x: Tensor, y: Tensor, fake: Tensor) -> Tensor:
-        """The product of two activations x (..., M, K) and y (..., K, N) in integers, with the gradient of `fake`, the
-        float product; that one itself while they are only observed."""
-        quantizers = [each for each in (self.inputs, self.hidden) if each is not None and each.fake_quant_enabled]
-        if len(quantizers) < 2:
-            return fake
-        with torch.no_grad():
-            exact = integer_product(x, y, *map(device_qparams, quantizers))
-        return straight_through(fake.float(), exact)
+    def _operand_quantizers(self) -> tuple[ActivationQuantizer, ActivationQuantizer] | None:
+        """Of inputs and hidden state, or of both operands, if they quantize."""
+        first, second = self.inputs, self.hidden
+        if first is None or second is None or not (first.fake_quant_enabled and second.fake_quant_enabled):
+            return None
+        return first, second
 
     def _input(self, x: Tensor, windows: Windows = whole) -> Tensor:
-        quantized = windows(x if self.inputs is None else self.inputs(x))
+        quantized = x if self.inputs is None else self.inputs(x)
         if 0 in self._input_observers:
-            self._input_observers[0].observe_inputs(quantized)
+            self._input_observers[0].observe_inputs(windows(quantized))
         return quantized
 
     def _takes_rows(self, extremes: Extremes) -> bool:
@@ -164,6 +159,19 @@ class QuantizedArithmetic(TrainingArithmetic):
         return self._fake_quantized.get(index, weight, quantizer, quantizer)
 
 
+def observed(x: Tensor, quantizer: ActivationQuantizer) -> Tensor:
+    """x as an integer product takes it, after its quantizer has observed it.
+
+    A trained quantizer fake-quantizes it, so that its own gradient flows: the codes stay the same.
+    """
+    if quantizer.trained:
+        quantized: Tensor = quantizer(x)
+        return quantized
+    if quantizer.observer_enabled and quantizer.training:
+        quantizer.observe(x)
+    return x
+
+
 class FakeArithmetic(QuantizedArithmetic):
     """A layer whose weights, inputs and hidden state are fake-quantized; what has no quantizer stays in float."""
 
@@ -180,11 +188,20 @@ class FakeArithmetic(QuantizedArithmetic):
         return Affine(self._weight(0, weight), bias, None if self.inputs is None else self.inputs.without_observing)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        y = block_diagonal_product(self._input(x, windows), self._weight(0, weight))
+        y = windows.product(self._input(x, windows), self._weight(0, weight))
         return y if bias is None else y + bias
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.matmul(self._input(x), y if self.hidden is None else self.hidden(y))
+
+    def _integer_matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """`matmul` in integers; in float while the operands are only observed."""
+        quantizers = self._operand_quantizers()
+        if quantizers is None:
+            return FakeArithmetic.matmul(self, x, y)
+        first, second = quantizers
+        x, y = observed(x, first), observed(y, second)
+        return integer_product(x, y, device_qparams(first), device_qparams(second))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights

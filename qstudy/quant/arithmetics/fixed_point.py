@@ -122,8 +122,8 @@ class FixedPointArithmetic(FakeArithmetic):
             return fake
         with torch.no_grad():
             matrix, qparams = self._codes(0, weight), self._qparams()
-            codes = windows(qparams.quantize(x.float()))
-            accumulator = accumulate_block_diagonal(codes, qparams.zero_point, matrix.integers)
+            codes = qparams.quantize(x.float())
+            accumulator = accumulate_block_diagonal(codes, qparams.zero_point, matrix.integers, windows)
             record(accumulator)
             exact = handed_over(accumulator, qparams.scale, matrix.scale.flatten(), bias, self.spec)
         return straight_through(fake, exact)
@@ -134,7 +134,7 @@ class FixedPointArithmetic(FakeArithmetic):
         return straight_through(torch.tanh(x.float()), fixed_point_tanh(x, self.spec))
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._product_in_integers(x, y, super().matmul(x, y))
+        return self._integer_matmul(x, y)
 
     def softmax(self, x: Tensor) -> Tensor:
         return fixed_point_softmax(x, self.spec)

@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
-from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache
+from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache, observed
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import device_qparams
-from qstudy.quant.integer.layers import (
-    QuantizedWeight,
-    block_diagonal_integer_linear,
-    integer_linear,
-    integer_lstm,
-)
+from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
 
@@ -62,6 +58,9 @@ class NativeArithmetic(FakeArithmetic):
         matrix = self._codes(0, weight)
         return lambda x: self._product(x, matrix, bias)
 
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._integer_matmul(x, y)
+
     def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
         if rows is None or not isinstance(self.weights[0], WeightQuantizer):
@@ -75,46 +74,26 @@ class NativeArithmetic(FakeArithmetic):
             gradient = gradient_dtype(self.gradient, weight.device)
         return rows._replace(weight=matrix.values, product=exact, gradient=gradient)
 
-    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._product_in_integers(x, y, super().matmul(x, y))
-
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        fake = super().block_diagonal_linear(x, weight, bias, windows)  # what the gradient is of
         quantizer = self.inputs
         if not isinstance(self.weights[0], WeightQuantizer) or quantizer is None or not quantizer.fake_quant_enabled:
-            return fake
-        with torch.no_grad():
-            exact = block_diagonal_integer_linear(x, self._codes(0, weight), bias, device_qparams(quantizer), windows)
-        return straight_through(fake, exact)
+            return super().block_diagonal_linear(x, weight, bias, windows)
+        x, matrix = observed(x, quantizer), self._codes(0, weight)
+        return block_diagonal_integer_linear(x, matrix, bias, device_qparams(quantizer), windows)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        quantizers = self.inputs, self.hidden
-        if not isinstance(self.weights[0], WeightQuantizer) or not all(
-            quantizer is not None and quantizer.fake_quant_enabled for quantizer in quantizers
-        ):
+        quantizers = self._operand_quantizers()
+        if not isinstance(self.weights[0], WeightQuantizer) or quantizers is None:
             return super().lstm(x, state, weights)
         w_input, w_hidden = (self._codes(index, matrix) for index, matrix in enumerate(weights[:2]))
-        x, bias = self._observed(x), weights[2] + weights[3]
-        qparams = [device_qparams(quantizer) for quantizer in quantizers if quantizer is not None]
-        return integer_lstm(x, state, w_input, w_hidden, bias, qparams[0], qparams[1], self.gradient)
+        x, bias = observed(x, quantizers[0]), weights[2] + weights[3]
+        inputs, hidden = map(device_qparams, quantizers)
+        return integer_lstm(x, state, w_input, w_hidden, bias, inputs, hidden, self.gradient)
 
     def _product(self, x: Tensor, matrix: QuantizedWeight, bias: Tensor | None) -> Tensor:
         if self.inputs is None or not self.inputs.fake_quant_enabled:
             return weight_only_affine(self._input(x), matrix, bias)
-        return integer_linear(self._observed(x), matrix, bias, device_qparams(self.inputs), self.gradient)
-
-    def _observed(self, x: Tensor) -> Tensor:
-        """x as the integer product takes it, after its quantizer has observed it.
-
-        A trained quantizer fake-quantizes it, so that its own gradient flows: the codes stay the same.
-        """
-        quantizer = self.inputs
-        assert quantizer is not None
-        if quantizer.trained:
-            return self._input(x)
-        if quantizer.observer_enabled and quantizer.training:
-            quantizer.observe(x)
-        return x
+        return integer_linear(observed(x, self.inputs), matrix, bias, device_qparams(self.inputs), self.gradient)
 
     def _codes(self, index: int, weight: Tensor) -> QuantizedWeight:
         quantizer = self.weights[index]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qstudy.jit import on_threads
-from qstudy.quant.arithmetic import block_diagonal_product
+from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
 from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
@@ -39,15 +39,15 @@ class QParams(NamedTuple):
         """The codes of x (...), and where x was not clipped, (...) bool."""
         if x.dtype == torch.float32 and self.bits <= 8 and usable(x, self.scale):
             return self._by_kernel(x.detach())
-        whole = torch.round(x / self.scale + self.zero_point)
-        codes = whole.clamp(*self.bounds())
-        return codes.to(integer_type(self.bits)), codes == whole
+        nearest = torch.round(x / self.scale + self.zero_point)
+        codes = nearest.clamp(*self.bounds())
+        return codes.to(integer_type(self.bits)), codes == nearest
 
     def _by_kernel(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.bounds()
-        whole = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
-        integers, inside = torch.empty_like(whole, dtype=torch.int8), torch.empty_like(whole, dtype=torch.bool)
-        arrays = [in_memory(each).numpy() for each in (whole, integers, inside)]
+        dense = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
+        integers, inside = torch.empty_like(dense, dtype=torch.int8), torch.empty_like(dense, dtype=torch.bool)
+        arrays = [in_memory(each).numpy() for each in (dense, integers, inside)]
         qparams = [np.float32(each) for each in (self.scale.detach(), self.zero_point, low, high)]
         if x.numel() < SINGLE:
             by_kernel.quantize(arrays[0], *qparams, *arrays[1:], 0, 1)
@@ -86,33 +86,16 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return _shifted(integer_matmul(x, weight), zero_point, weight)
 
 
-def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
-    """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H)."""
-    narrow = x.dtype == weight.dtype == torch.int8
-    exact = torch.float32 if narrow and x.shape[-1] <= EXACT_FLOAT32 else torch.float64
-    with torch.autocast(x.device.type, enabled=False):
-        product = block_diagonal_product(x, weight.to(exact))
-    return _shifted(product.int() if narrow else product.double(), zero_point, weight)
+def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor, windows: Windows = whole) -> Tensor:
+    """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H).
 
-
-def accumulate_product(x: Tensor, y: Tensor, x_zero: Tensor, y_zero: Tensor) -> Tensor:
-    """The accumulators of a product of activations: sum over K of (x - its zero point) * (y - its zero point), exactly.
-
-    Args:
-        x: codes (..., M, K) int8 or int16.
-        y: codes (..., K, N) of the same type.
-        x_zero: () float32, a whole number.
-        y_zero: likewise.
-
-    Returns:
-        (..., M, N) int32 for int8 operands, else float64 that holds whole numbers.
+    Where x is a signal, `windows` makes its groups.
     """
-    narrow = x.dtype == y.dtype == torch.int8
-    plain = narrow and x.shape[-1] <= EXACT_FLOAT32 and not (x_zero or y_zero)
-    exact = torch.float32 if plain else torch.float64
+    narrow = x.dtype == weight.dtype == torch.int8
+    exact = torch.float32 if narrow and weight.shape[1] <= EXACT_FLOAT32 else torch.float64
     with torch.autocast(x.device.type, enabled=False):
-        product = torch.matmul(x.to(exact) - x_zero.to(exact), y.to(exact) - y_zero.to(exact))
-    return product.int() if narrow else product
+        product = windows.product(x, weight.to(exact))
+    return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 
 def _shifted(accumulator: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
@@ -122,9 +105,26 @@ def _shifted(accumulator: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return accumulator
 
 
-def rescale(accumulator: Tensor, input_scale: Tensor, scale: Tensor) -> Tensor:
-    """Accumulators (..., H) to float32, by the input's scale () and the weights' scale (H,) or (1,)."""
-    return (accumulator * (input_scale * scale)).float()
+def rescale(accumulator: Tensor, input_scale: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Accumulators (..., H) to float32, by the input's scale () and the weights' (H,) or (1,), plus a bias (H,)."""
+    scale = input_scale * scale
+    if accumulator.dtype == torch.int32 and usable(accumulator, scale):
+        return _rescale_by_kernel(accumulator.contiguous(), scale, bias)
+    y = (accumulator * scale).float()
+    return y if bias is None else y + bias
+
+
+def _rescale_by_kernel(accumulator: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    width = accumulator.shape[-1]
+    out = torch.empty(accumulator.shape)
+    row = scale.detach().expand(width).contiguous()
+    added = row.new_empty(0) if bias is None else bias.detach().float().contiguous()
+    arrays = [each.numpy() for each in (accumulator.view(-1, width), row, added, out.view(-1, width))]
+    if out.numel() < SINGLE:
+        by_kernel.rescale(*arrays, 0, 1)
+    else:
+        on_threads(by_kernel.rescale, *arrays)
+    return out
 
 
 _records: list[list[Tensor]] = []

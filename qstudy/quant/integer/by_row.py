@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.integer.layers import QuantizedWeight, wants_gradient
-from qstudy.quant.products import weight_gradient
+from qstudy.quant.products import bias_gradient, weight_gradient
 from qstudy.quant.quantizers import TINY
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
@@ -94,6 +94,6 @@ class _IntegerRecurrence(torch.autograd.Function):
         gates, cells, hidden, values, scale = ctx.saved_tensors
         with torch.autocast(gates.device.type, enabled=False):
             d_gates, dh, dc = trace_gradients(gates, cells, values, (y.transpose(0, 1), h, c), ctx.gradient)
-            rows = d_gates.view(-1, d_gates.shape[-1])
-            d_values, d_bias = weight_gradient(rows, hidden[:-1], scale, torch.zeros_like(scale), ctx.gradient)
-        return d_gates.float(), dh, dc, d_values, d_bias, None, None, None
+            rows = d_gates.view(-1, d_gates.shape[-1]).to(ctx.gradient)
+            d_values = weight_gradient(rows, hidden[:-1], scale)
+        return d_gates.float(), dh, dc, d_values, bias_gradient(rows), None, None, None

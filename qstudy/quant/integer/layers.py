@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qstudy.quant.arithmetic import LSTMState, Windows, whole
+from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import (
     QParams,
     accumulate,
-    accumulate_block_diagonal,
-    accumulate_product,
     record,
     rescale,
 )
-from qstudy.quant.products import input_gradient, weight_gradient
+from qstudy.quant.products import bias_gradient, input_gradient, weight_gradient
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
 
@@ -99,45 +97,6 @@ def integer_lstm(
     return y, (h.unsqueeze(0), c.unsqueeze(0))
 
 
-def block_diagonal_integer_linear(
-    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams, windows: Windows = whole
-) -> Tensor:
-    """`integer_linear` without gradient, each of G groups of inputs with its own H / G rows.
-
-    Args:
-        x: (..., G, D) float.
-        weight: (H, D).
-        bias: (H,) float32 or None.
-        qparams: of x.
-        windows: makes that of x, where it is a signal.
-
-    Returns:
-        (..., H) float32.
-    """
-    accumulator = accumulate_block_diagonal(windows(qparams.quantize(x.float())), qparams.zero_point, weight.codes)
-    record(accumulator)
-    y = rescale(accumulator, qparams.scale, weight.scale)
-    return y if bias is None else y + bias
-
-
-def integer_product(x: Tensor, y: Tensor, x_qparams: QParams, y_qparams: QParams) -> Tensor:
-    """The product of two activations without gradient: codes of both, exact accumulators, rescaled to float32.
-
-    Args:
-        x: (..., M, K) float.
-        y: (..., K, N) float.
-        x_qparams: of x.
-        y_qparams: of y.
-
-    Returns:
-        (..., M, N) float32.
-    """
-    codes = x_qparams.quantize(x.float()), y_qparams.quantize(y.float())
-    accumulator = accumulate_product(*codes, x_qparams.zero_point, y_qparams.zero_point)
-    record(accumulator)
-    return rescale(accumulator, x_qparams.scale, y_qparams.scale)
-
-
 def wants_gradient(operands: Sequence[Tensor | None]) -> bool:
     """Whether autograd will ask for the gradient of any of them."""
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in operands)
@@ -146,8 +105,7 @@ def wants_gradient(operands: Sequence[Tensor | None]) -> bool:
 def _linear_forward(codes: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
     accumulator = accumulate(codes, qparams.zero_point, weight.codes)
     record(accumulator)
-    y = rescale(accumulator, qparams.scale, weight.scale)
-    return y if bias is None else y.add_(bias)
+    return rescale(accumulator, qparams.scale, weight.scale, bias)
 
 
 class _IntegerLinear(torch.autograd.Function):
@@ -171,11 +129,11 @@ class _IntegerLinear(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         values, codes, inside, scale, zero_point = ctx.saved_tensors
         with torch.autocast(upstream.device.type, enabled=False):
-            rows = upstream.float().reshape(-1, len(values))
-            wanted = ctx.needs_input_grad
-            dx = input_gradient(rows, values, flat(inside), ctx.gradient).view(inside.shape) if wanted[0] else None
-            dw, db = weight_gradient(rows, codes, scale, zero_point, ctx.gradient)
-        return dx, dw, db if wanted[2] else None, None, None, None
+            exact = upstream.float().reshape(-1, len(values))
+            rows, wanted = exact.to(ctx.gradient), ctx.needs_input_grad
+            dx = input_gradient(rows, values, flat(inside)).view(inside.shape) if wanted[0] else None
+            dw = weight_gradient(rows, codes, scale, zero_point) if wanted[1] else None
+        return dx, dw, bias_gradient(exact) if wanted[2] else None, None, None, None
 
 
 def flat(x: Tensor) -> Tensor:
@@ -228,8 +186,7 @@ class _IntegerLSTM(torch.autograd.Function):
         wanted, dtype = ctx.needs_input_grad, ctx.gradient
         with torch.autocast(gates.device.type, enabled=False):
             d_gates, dh, dc = trace_gradients(gates, cells, v_hidden, (y.transpose(0, 1), h, c), dtype)
-            rows = d_gates.view(-1, d_gates.shape[-1])
-            dx = input_gradient(rows, v_input, flat(inside), dtype).view(inside.shape) if wanted[0] else None
-            dw_input, db = weight_gradient(rows, codes, scale_x, zero_x, dtype)
-            dw_hidden, _ = weight_gradient(rows, hidden[:-1], scale_h, torch.zeros_like(scale_h), dtype)
-        return None if dx is None else dx.transpose(0, 1), dh, dc, dw_input, dw_hidden, db, None, None, None, None
+            rows = d_gates.view(-1, d_gates.shape[-1]).to(dtype)
+            dx = input_gradient(rows, v_input, flat(inside)).view(inside.shape).transpose(0, 1) if wanted[0] else None
+            d_weights = weight_gradient(rows, codes, scale_x, zero_x), weight_gradient(rows, hidden[:-1], scale_h)
+        return dx, dh, dc, *d_weights, bias_gradient(rows), None, None, None, None

@@ -1,10 +1,10 @@
-"""Floats to the integers of an activation quantizer, in one pass over memory.
+"""Floats to the integers of an activation quantizer, and accumulators back to floats, in one pass over memory each.
 
 A thread takes its share of the values and writes their codes and whether they were inside. Rounding is an addition and
 a subtraction of ROUND, which vectors do; so is clamping, before it. NaN becomes the least code.
 
-What a processor must offer: float32 that rounds as IEEE 754 says; vectors of any width make it fast. Twin: `reference`,
-equal to the bit.
+What a processor must offer: float32 that rounds as IEEE 754 says; vectors of any width make it fast. Twins, equal to
+the bit: `reference`, `rescale_reference`.
 """
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qstudy.jit import compiled
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
 
 ROUND = np.float32(1.5 * 2**23)  # x + ROUND - ROUND is the integer nearest to x, ties to even, if |x| < 2**22
 
@@ -42,9 +43,27 @@ def quantize(
         passes[j] = (exact + ROUND - ROUND >= low) & (exact + ROUND - ROUND <= high)
 
 
+@compiled()
+def rescale(accumulators: Integers, scale: Floats, bias: Floats, out: Floats, thread: int, threads: int) -> None:
+    """accumulators (N, H) * scale (H,) + bias (H,), of size 0 if there is none, each rounded: to `out` (N, H)."""
+    for row in range(len(out) * thread // threads, len(out) * (thread + 1) // threads):
+        source, target = accumulators[row], out[row]
+        for j in range(target.size):
+            target[j] = np.float32(source[j]) * scale[j]
+        if bias.size:
+            for j in range(target.size):
+                target[j] += bias[j]
+
+
 def reference(
     x: Floats, scale: np.float32, zero: np.float32, low: int, high: int
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
     """`codes` in NumPy."""
     whole = np.rint(x / scale + zero)
     return np.clip(whole, low, high).astype(np.int8), (whole >= low) & (whole <= high)
+
+
+def rescale_reference(accumulators: Integers, scale: Floats, bias: Floats) -> Floats:
+    """`rescale` in NumPy."""
+    y = accumulators.astype(np.float32) * scale
+    return y + bias if bias.size else y

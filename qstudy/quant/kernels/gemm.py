@@ -31,17 +31,20 @@ Kind = Literal["f32", "s8", "bf16"]
 PER_WORD = {torch.float32: 1, torch.int8: 4, torch.bfloat16: 2}
 
 
-def product(kind: Kind) -> Callable[..., None]:
+def product(kind: Kind, transposed: bool = False) -> Callable[..., None]:
     """An intrinsic: multiply(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows), int64.
 
     x: address of the rows; float32, bfloat16, or uint8 for `s8`. weight: address of what `pack` made. depth: words
     along the sum. out: address of rows of blocks * BLOCK sums, float32 or int32. start: address of what the sums start
     from, rows like those of `out`, and perhaps the same; with a stride of 0 one row serves all. Strides in bytes.
+
+    `transposed`: x lies with the sum along its rows, x_stride apart, and what else are its rows beside each other.
     """
 
     def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
         x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows = arguments
-        strides = (x_stride, start_stride, out_stride)
+        row, word = (ir.I64(4), x_stride) if transposed else (x_stride, ir.I64(4))
+        strides = (row, start_stride, out_stride)
         block_bytes = b.mul(depth, ir.I64(4 * BLOCK))
         height = ir.I64(HEIGHTS[-1])
 
@@ -52,7 +55,7 @@ def product(kind: Kind) -> Callable[..., None]:
             def strip(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 first = b.mul(number, height)
                 places = [b.add(corner, b.mul(first, stride)) for corner, stride in zip(corners, strides, strict=True)]
-                tile = Tile(b.sub(rows, first), list(zip(places, strides, strict=True)), columns, depth)
+                tile = Tile(b.sub(rows, first), list(zip(places, strides, strict=True)), word, columns, depth)
                 _choose(b, kind, HEIGHTS, tile)
                 return []
 
@@ -87,6 +90,8 @@ class Tile(NamedTuple):
     """How many are left."""
     arrays: list[tuple[ir.Value, ir.Value]]
     """Address of the first row and stride of the inputs, of the sums' start, and of the outputs."""
+    word: ir.Value
+    """From one word of an input row to the next, in bytes."""
     columns: ir.Value
     """Address of the block of weights."""
     depth: ir.Value
@@ -117,7 +122,8 @@ def _run(b: ir.IRBuilder, kind: Kind, height: int, tile: Tile) -> None:
     def step(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
         here = ir.offset(b, tile.columns, index, 4 * BLOCK)
         vectors = [ir.load(b, ir.offset(b, here, n, 4 * ir.LANES), words) for n in range(VECTORS)]
-        row_words = [ir.splat(b, ir.load(b, ir.offset(b, row, index, 4), scalar)) for row in inputs]
+        along = b.mul(index, tile.word)
+        row_words = [ir.splat(b, ir.load(b, b.add(row, along), scalar)) for row in inputs]
         pairs = [(word, vector) for word in row_words for vector in vectors]
         return [MULTIPLY[kind](b, total, *pair) for total, pair in zip(totals, pairs, strict=True)]
 
@@ -140,6 +146,7 @@ MULTIPLY: dict[Kind, Callable[..., ir.Value]] = {
     "bf16": ir.dot_bf16,
 }
 multiply_f32, multiply_s8 = product("f32"), product("s8")
+multiply_transposed_f32 = product("f32", transposed=True)
 multiply_bf16 = product("bf16") if ir.BF16 else product("f32")  # never reached where there is no bfloat16
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.integer.by_row import by_row, integer_recurrence
-from qstudy.quant.integer.layers import block_diagonal_integer_linear, integer_linear
+from qstudy.quant.integer.layers import integer_linear
+from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear
 from qstudy.quant.packed.integer import PackedInteger
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 

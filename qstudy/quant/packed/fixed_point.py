@@ -67,8 +67,8 @@ class PackedFixedPoint(PackedScaled, name="fixed_point"):
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         qparams = self.qparams(0)
-        codes = windows(qparams.quantize(x.float()))
-        return self._handed_over(accumulate_block_diagonal(codes, qparams.zero_point, self.values(0)), bias)
+        codes = qparams.quantize(x.float())
+        return self._handed_over(accumulate_block_diagonal(codes, qparams.zero_point, self.values(0), windows), bias)
 
     def tanh(self, x: Tensor) -> Tensor:
         return super().tanh(x) if self.spec.linear_fraction is None else fixed_point_tanh(x, self.spec)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState, Windows, whole
-from qstudy.quant.integer.layers import QuantizedWeight, block_diagonal_integer_linear, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear
 from qstudy.quant.kernels import usable
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 from qstudy.quant.packed.matrix import ArrangedMatrix, PlainMatrix

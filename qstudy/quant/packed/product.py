@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
-from qstudy.quant.integer.layers import integer_product
+from qstudy.quant.integer.whole_numbers import integer_product
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
-from qstudy.quant.arithmetic import LSTMState, Windows, block_diagonal_product, whole
+from qstudy.quant.arithmetic import LSTMState, Windows, whole
 from qstudy.quant.integer.accumulator import QParams, accumulate, rescale
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 from qstudy.quant.recurrence.frames import quantized_recurrence
@@ -114,7 +114,7 @@ class PackedFake(PackedScaled, name="float_weights"):
         return F.linear(self._fake_quantize(0, x), self.values(0), bias)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        y = block_diagonal_product(windows(self._fake_quantize(0, x)), self.values(0))
+        y = windows.product(self._fake_quantize(0, x), self.values(0))
         return y if bias is None else y + bias
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:

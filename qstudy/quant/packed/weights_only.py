@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
 from qstudy.jit import compiled, on_threads
-from qstudy.quant.arithmetic import Windows, block_diagonal_product, whole
+from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.kernels import cell, usable
 from qstudy.quant.packed.scaled import PackedScaled
 
@@ -25,7 +25,7 @@ class PackedWeightsOnly(PackedScaled, name="weights_only"):
         return _multiply(x, self.values(index), self.scale(index))
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        y = block_diagonal_product(windows(x), self.float_matrices([])[0])
+        y = windows.product(x, self.float_matrices([])[0])
         return y if bias is None else y + bias
 
     def frames(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

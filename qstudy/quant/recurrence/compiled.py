@@ -10,7 +10,6 @@ from torch import Tensor
 from qstudy.jit import on_threads
 from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.kernels import gemm, ir, recurrence
-from qstudy.quant.products import bits
 
 
 def float_trace(
@@ -77,6 +76,13 @@ def trace_gradients(
     arrays = _arrays(gates, cells, bits(packed), grad_outputs.contiguous(), grad_h, grad_c, bits(grad_gates))
     _run(recurrence.backward, gates.shape[1], *arrays)
     return grad_gates, grad_h, grad_c
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Floats as integers of the same size, in the same memory: NumPy has no bfloat16."""
+    if tensor.dtype == torch.int32:
+        return tensor
+    return tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32)
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

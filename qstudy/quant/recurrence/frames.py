@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qstudy.quant.integer.accumulator import QParams
-from qstudy.quant.products import affine, input_gradient, weight_gradient
+from qstudy.quant.products import affine, bias_gradient, input_gradient, weight_gradient
 from qstudy.quant.quantizers import bounds, integer_type
 from qstudy.quant.recurrence import loops
 
@@ -197,14 +197,13 @@ class _QuantizedLSTM(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
         gates, cells, hidden, frames, w_input, w_hidden = ctx.saved_tensors
-        dtype, one, zero = gates.dtype, gates.new_ones(()), gates.new_zeros(())
         with torch.autocast(gates.device.type, enabled=False):
-            d_gates, dh, dc = trace_gradients(gates, cells, w_hidden, (y.transpose(0, 1), h, c), dtype)
+            d_gates, dh, dc = trace_gradients(gates, cells, w_hidden, (y.transpose(0, 1), h, c), gates.dtype)
             rows = d_gates.view(-1, d_gates.shape[-1])
-            dx = input_gradient(rows, w_input, None, dtype).view(frames.shape) if ctx.needs_input_grad[0] else None
-            dw_input, db = weight_gradient(rows, frames, one, zero, dtype)
-            dw_hidden, _ = weight_gradient(rows, hidden[:-1], one, zero, dtype)
-        return None if dx is None else dx.transpose(0, 1), dh, dc, dw_input, dw_hidden, db, None, None
+            wanted = ctx.needs_input_grad[0]
+            dx = input_gradient(rows, w_input, None).view(frames.shape).transpose(0, 1) if wanted else None
+            d_weights = weight_gradient(rows, frames), weight_gradient(rows, hidden[:-1])
+        return dx, dh, dc, *d_weights, bias_gradient(rows), None, None
 
 
 class _Recurrence(torch.autograd.Function):
