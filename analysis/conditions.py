@@ -81,5 +81,6 @@ def _gap(study: Study, one: pd.Series, control: pd.Series, name: str) -> Differe
 
 
 def _on(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The runs with the rates of another set."""
+    """The runs that were tested on another set, with its rates."""
+    runs = runs[runs[f"wer.{name}"].notna()]
     return runs.assign(wer=runs[f"wer.{name}"], low=runs[f"low.{name}"], high=runs[f"high.{name}"])

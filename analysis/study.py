@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.frames import Frames, load
 from analysis.records import Problem
-from analysis.text import counted
+from analysis.text import by_number, counted
 from qstudy.errors import UserError
 
 PER_RUN = ("trial", "seed")
@@ -101,7 +101,7 @@ class Study:
     def splits(self) -> list[str]:
         """The reported set and the others; not the one that guided the training, if there is a test set."""
         names = [name for name in _suffixes(self.finished, "wer") if self.split != "test" or name != "dev"]
-        return sorted(names, key=lambda name: (name != self.split, name))
+        return sorted(names, key=lambda name: (name != self.split, by_number(name)))
 
     @property
     def described_split(self) -> str:

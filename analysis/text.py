@@ -52,6 +52,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.,+=]+", "-", text).strip("-.") or "unnamed"
 
 
+def by_number(text: str) -> list[tuple[int, str]]:
+    """A key to sort by in which `snr5` comes before `snr10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
+
+
 def listed(words: list[str]) -> str:
     """`a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
