@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.architectures import settings
-from analysis.differences import Difference, between
+from analysis.differences import Difference, between, same_seeds
 from analysis.joint import ACCELERATOR
 from analysis.measures import compression
 from analysis.study import Study
 from analysis.tables.table import Column, Table
-from analysis.text import DASH, percent, points
+from analysis.text import DASH, change, percent, points
 from analysis.verdicts import MARGIN, REFUTED, SHOWN, verdicts
 from qstudy.errors import UserError
 from qstudy.fields import Text, check_fields, fill
@@ -190,9 +190,9 @@ def _better(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Findin
 
 
 def _compared(study: Study, one: pd.Series, other: pd.Series, bound: float) -> Finding:
-    gap = between(study, one, other)
-    relative = f", {100 * gap.value / other.wer:+.0f} %".replace("-", "−") if other.wer else ""
-    said = f"{percent(one.wer)} against {percent(other.wer)} %: {points(gap.value)} points"
+    gap, rivals = between(study, one, other), same_seeds(study.runs_of(other), study.runs_of(one))[0].wer.mean()
+    relative = f", {change(gap.value / rivals)} %" if rivals else ""
+    said = f"{percent(rivals + gap.value)} against {percent(rivals)} %: {points(gap.value)} points"
     return Finding(f"{said} [{points(gap.low)}, {points(gap.high)}]{relative}", gap, bound)
 
 
