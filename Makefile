@@ -9,7 +9,7 @@
 #                reports/int4/ (about three hours)
 # make papers    every table and figure of reports/ anew from the committed records, and the page over all of them
 #                (reports/index.html); about three minutes
-# make papers-train  the papers' studies trained anew on synthesized commands and on digits (about three days on two cores,
+# make papers-train  the papers' studies trained anew on synthesized commands and on digits (about a day on two cores,
 #                most of it Conformers; what is there is kept, what was interrupted goes on), then make papers
 # make search    what a search costs, plain and with screening, into reports/search/ (about half an hour)
 # make setup     only .venv, with the command `qstudy` in it

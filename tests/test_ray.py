@@ -94,8 +94,11 @@ def test_a_killed_launcher_and_a_lost_worker_cost_nothing(sweep: Sweep, tmp_path
     assert all(on_loopback(address) for address in ports), "nobody else reaches a Ray of our own"
 
 
-def test_a_node_that_is_lost_costs_nothing(sweep: Sweep, cluster: "subprocess.Popen[str]", tmp_path: Path) -> None:
+def test_a_node_that_is_lost_costs_nothing(
+    corpus: Path, sweep: Sweep, cluster: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
     """Two nodes with a core each, hence a worker each; when one is gone, a worker waits in vain for another place."""
+    small_study(corpus, tmp_path, base={"finetune": {"steps": 200, "batch_size": 8}})  # so long that both are at work
     assert cluster.stdin
     assert cluster.stdout
     process = sweep("--address", cluster.stdout.readline().strip())
