@@ -162,6 +162,20 @@ def test_what_a_policy_chose_is_a_table(tmp_path: Path) -> None:
     assert table.frame.iloc[0, 2:].tolist() == [0.02, 0.0121]
 
 
+def test_models_of_a_study_are_held_against_their_own_controls(tmp_path: Path) -> None:
+    """Another architecture, whose float models recognize far better, changes nothing of what is said of this one."""
+    other = made.baseline() | {"run": "float-of-another"}
+    control = next(one for one in made.records() if one["run"] == "trial-0000-float")
+    control |= {"run": "trial-0099-float", "trial": 99, "seed": 5, "baseline": {"id": "float-of-another", "wer": 0.001}}
+    for record in (other, control):
+        record["metrics"]["test"] |= {"wer": 0.001, "wer_low": 0.0005, "wer_high": 0.002}
+        record["config"] = record["config"] | {"model": {"encoder": {"name": "conformer"}}}
+    alone = findings(made.study(tmp_path / "alone", made.records()))
+    beside = findings(made.study(tmp_path / "beside", [*made.records(), other, control]))
+    assert alone.claim.str.contains("float control").any()
+    pd.testing.assert_frame_equal(alone, beside)
+
+
 def test_claims_are_shown_refuted_or_open(policies: Study) -> None:
     found = {
         (one.claim.removesuffix(", trained as long"), one.method.split(",")[0]): one.verdict.split(" (")[0]

@@ -69,10 +69,9 @@ def _exact(one: Finding) -> str:
 
 def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """Whatever was trained against float weights trained as long; the rest, or without them, against the baseline."""
-    controls = middle(study.settings[study.settings.policy == "float"], ["policy"])
     for width in sorted({int(width) for width in found.width if width <= MOST}, reverse=True):
         for one in _at(found, width) if study.reference is not None else ():
-            runs = study.runs_of(one)
+            runs, controls = study.runs_of(one), _controls(study, one)
             if one.trained and len(controls):
                 control, against = study.runs_of(controls.iloc[0]), "the float control, trained as long"
             else:
@@ -82,11 +81,18 @@ def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(claim, one.method, gap, MARGIN * control.wer.mean())
 
 
+def _controls(study: Study, one: pd.Series) -> pd.DataFrame:
+    """The float control of a setting: of those that started from the same model, the one in the middle; or none."""
+    floats = study.settings[study.settings.policy == "float"]
+    return middle(floats[floats.float_run == one.float_run], ["policy"])
+
+
 def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """Trained policies beat rounding to the largest magnitude, the activations being equally wide."""
     for width in FEW:
         for one in _at(found[found.trained], width):
-            rivals = found[found.rounds & (found.kind == one.kind) & (found.width == width)]
+            alike = (found.float_run == one.float_run) & (found.kind == one.kind) & (found.width == width)
+            rivals = found[found.rounds & alike]
             for _, rival in rivals.tail(1).iterrows():
                 gap = between(study, one, rival)
                 yield Finding(f"{width} bits: lower WER than ptq max", one.method, gap, 0.0)

@@ -75,10 +75,10 @@ class ArrangedMatrix:
         return self._restored(self._weights, self.rows)
 
     def some(self, rows: Tensor) -> Tensor:
-        """Some of the rows, by their numbers (N,) int64: (N, columns) int8; only their blocks are unpacked."""
-        blocks = self._weights[rows // gemv.ROWS]
-        places = torch.arange(len(rows)) * gemv.ROWS + rows % gemv.ROWS
-        return self._restored(blocks, len(blocks) * gemv.ROWS)[places]
+        """Some of the rows, by their numbers (N,) int64: (N, columns) int8; their blocks are unpacked, each once."""
+        blocks, places = torch.unique(rows // gemv.ROWS, return_inverse=True)
+        restored = self._restored(self._weights[blocks], len(blocks) * gemv.ROWS)
+        return restored[places * gemv.ROWS + rows % gemv.ROWS]
 
     def _restored(self, blocks: Tensor, rows: int) -> Tensor:
         indices = torch.from_numpy(gemv.restore(blocks.numpy(), self.bits, rows, self.columns))
