@@ -1,7 +1,9 @@
 """`qstudy sweep`."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
@@ -19,6 +21,7 @@ def sweep(
     trials: int | None = None,
     root: Path = Path("studies"),
     fresh: bool = False,
+    known: list[Path] | None = None,
     launcher: str = "local",
     address: str | None = None,
     prepare_only: bool = False,
@@ -40,6 +43,8 @@ def sweep(
         trials: trials to train; by default what the file says.
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
+        known: folders of reports or of studies, e.g. '[reports/native_qat]': trials whose records are there take them,
+            and are not trained again; their models stay where they are. A later call need not name them.
         launcher: where workers run: `local`, this machine; `ray`, a Ray cluster, whose nodes have qstudy and share this
             folder; or the import path of your own (`qstudy.sweep.launchers.base.Launcher`).
         address: of what the launcher uses; `ray`: HOST:PORT of the cluster, by default a new one on this machine alone.
@@ -48,6 +53,7 @@ def sweep(
     """
     checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
+    from qstudy.sweep.known import keep_known
     from qstudy.sweep.launchers import build_launcher
     from qstudy.sweep.study import check, run_study
     from qstudy.yaml_file import load_yaml
@@ -58,4 +64,17 @@ def sweep(
         require_other(root / config.study / "study.yaml", "--root", study)
     with naming(study):
         check(config)
+    if known is not None:
+        found = keep_known(root / config.study, chain.from_iterable(map(_records, known)))
+        print(f"Trials that are among {found} in {', '.join(map(str, known))} are not trained again.")
     run_study(config, root / config.study, places, workers, storage, prepare_only)
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    """The records of a study or report, of which those that cannot be used are told."""
+    from analysis.records import Problem, parsed, read_folder
+
+    problems: list[Problem] = []
+    yield from (parsed(read.content) for read in read_folder(folder, problems))
+    for problem in problems:
+        print(f"{folder}: {problem.source} is left out: {problem.message}.")

@@ -15,11 +15,12 @@ from optuna.exceptions import OptunaError, TrialPruned
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
+from qstudy.sweep.known import take_known
 from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.screening import screen_of, started
 from qstudy.sweep.space import suggest
-from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS
+from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS, TRAIN_SECONDS
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
@@ -162,11 +163,17 @@ def _train(candidate: Candidate) -> list[Record]:
 
 
 def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before: Sequence[float]) -> Record:
-    """The record of one run; if a killed worker left a whole one, that one. `before`: dev WERs of the other seeds."""
+    """The record of one run; a whole one that a killed worker left, or one that came along.
+
+    `before`: dev WERs of the other seeds.
+    """
     done = folder / RECORD_FILE
     if done.exists() and (record := read_record(done)).state == "complete":
         _finish_tracking(candidate, folder, config, record)
         return record
+    own = {"study": candidate.study, "trial": candidate.trial.number, **candidate.extra}
+    if known := take_known(folder.parents[1], config, folder, **own):
+        return known
     return run(
         config,
         folder,
@@ -222,6 +229,7 @@ def _outcome_of(queue: Queue, candidate: Candidate, records: Sequence[Record]) -
     if len(wers) > 1:
         trial.set_user_attr("dev_wer_spread", stdev(wers))
         trial.set_user_attr("seeds", len(wers))
+    trial.set_user_attr(TRAIN_SECONDS, sum(record.train_seconds or 0.0 for record in records))
     values: dict[str, Any] = {**candidate.costs, "wer": mean(wers)}
     return Outcome("trained", values=tuple(values[name] for name in queue.config.objectives))
 

@@ -15,7 +15,7 @@ from qstudy.locks import is_held
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.summary import duration, pareto, sentence
-from qstudy.sweep.trials import FAILED, FREE, OUTCOME, counts, dev_wer, is_trained
+from qstudy.sweep.trials import FAILED, FREE, OUTCOME, TRAIN_SECONDS, counts, dev_wer, is_trained
 
 ORDER = ("trained", "running", "interrupted", "waiting", "stopped", *FAILED, *FREE)
 """Of outcomes and states, when they are told."""
@@ -62,8 +62,12 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of the trials so far, shared by those who work now; None: unknown, or nobody works."""
-        spent = [self._seconds(trial) for trial in self.trained]
+        """At the pace of the trials so far, shared by those who work now; None: unknown, or nobody works.
+
+        Trials whose records were found done tell nothing of that.
+        """
+        told = [(self._seconds(trial), trial.user_attrs.get(TRAIN_SECONDS, 0.0)) for trial in self.trained]
+        spent = [seconds for seconds, training in told if seconds >= training]
         if not spent or not self.running:
             return None
         usual = median(spent)

@@ -12,6 +12,7 @@ from qstudy.locks import try_lock
 from qstudy.sweep.board import Board
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
+from qstudy.sweep.known import has_known
 from qstudy.sweep.launchers.base import Launcher
 from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.pool import run_pool
@@ -22,6 +23,7 @@ from qstudy.sweep.storage import load, open_storage, open_study
 from qstudy.sweep.summary import is_incomplete, print_summary
 from qstudy.sweep.trials import SCREENED
 from qstudy.sweep.worker import work
+from qstudy.training.assets import open_assets
 from qstudy.training.environment import command
 from qstudy.training.price import price
 from qstudy.training.run import prepare
@@ -104,10 +106,13 @@ def join_study(study: str, folder: Path, storage: str | None, prepare_only: bool
 
 
 def _prepare(queue: Queue) -> None:
-    """Make what all trials share, here, and for all machines the list of those to train first."""
+    """Make what all trials share, here, and for all machines the list of those to train first.
+
+    Where records came along, perhaps nothing has to start from the float baseline: what does makes it on first use.
+    """
     config = queue.config
     for run in config.repeats(config.base_run):
-        prepare(run)
+        (open_assets if has_known(queue.folder) else prepare)(run)
     if config.screening and SCREENED not in queue.study.user_attrs:
         queue.study.set_user_attr(SCREENED, screen_of(config, queue.folder).ranked())
 

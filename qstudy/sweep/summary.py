@@ -9,7 +9,7 @@ from rich.table import Table
 
 from qstudy.pareto import front
 from qstudy.sweep.trials import FAILED, FREE, OUTCOME, counts, dev_wer, is_trained
-from qstudy.training.record import RECORD_FILE
+from qstudy.training.record import MODEL_FILE, RECORD_FILE
 
 SHOWN = 12
 COLUMNS = ("trial", "policy", "bits", "seed", "dev WER", "test WER", "bytes", "ms", "")
@@ -49,7 +49,8 @@ def print_summary(study: str, trials: Sequence[FrozenTrial], folder: Path) -> No
     print(f"\nStudy {study}: {_account(trials)}.")
     if trained:
         print_table(trained)
-        print(f"Best packed model: {_run(min(trained, key=dev_wer), folder) / 'model.qst'}")
+        model = _run(min(trained, key=dev_wer), folder) / MODEL_FILE
+        print(f"Best packed model: {model}{'' if model.exists() else ' (it lies where it was trained)'}")
     elif trials:
         print(f"Nothing was trained; {_advice(trials)}")
     if given_up := [trial for trial in trials if trial.user_attrs.get(OUTCOME) == "given_up"]:

@@ -16,6 +16,8 @@ IDENTITY, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "grid", "place", "attemp
 the machine and folder, how often the trial was begun, and the time of the checkpoint from which on that is counted."""
 SCREENED = "screened"
 """Attribute of a study: parameters of the candidates that are trained first, in this order."""
+TRAIN_SECONDS = "train_seconds"
+"""Attribute of a trained trial: what its records say; more than the trial took if they were found done."""
 METRICS = {"wer": "dev_wer"}
 """Objectives that trials have under a name that says more: choices are made on the dev set."""
 

@@ -1,0 +1,76 @@
+"""Runs that need no training, because records of them came along: those of a report, or of a study somewhere else.
+
+`known.jsonl` in a study's folder holds these records. A trial whose results would depend on nothing else than those of
+a record takes that as its own; its packed model stays where it was trained.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qstudy.errors import UserError
+from qstudy.files import parse_json, write_text
+from qstudy.training.baseline import name_of_baseline
+from qstudy.training.config import RunConfig, config_from_dict, to_dict
+from qstudy.training.record import Record, parse_record, write_record
+
+KNOWN = "known.jsonl"
+
+
+def keep_known(folder: Path, records: Iterable[dict[str, Any]]) -> int:
+    """Keep records, as JSON mappings, for the trials of a study; how many of them are of trained models."""
+    trained = [each for each in records if each.get("state") == "complete"]
+    write_text(folder / KNOWN, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in trained))
+    return len(trained)
+
+
+def has_known(folder: Path) -> bool:
+    """Whether records came along with a study."""
+    return (folder / KNOWN).exists()
+
+
+def take_known(root: Path, config: RunConfig, run: Path, **own: Any) -> Record | None:
+    """The record that a run would end with, if one that came along is the same run's; written to its folder.
+
+    Args:
+        root: the study's folder.
+        config: of the run.
+        run: folder of the run.
+        own: fields of the record that only this study knows.
+
+    Raises:
+        UserError: a record that came along is damaged.
+    """
+    if not has_known(root):
+        return None
+    for line in (root / KNOWN).read_bytes().splitlines():
+        record = parse_record(parse_json(line, str(root / KNOWN)))
+        if _is_of(record, config):
+            run.mkdir(parents=True, exist_ok=True)
+            return write_record(run, replace(record, run=run.name, **own))
+    return None
+
+
+def _is_of(record: Record, config: RunConfig) -> bool:
+    """Whether a run with this configuration would end with this record, but for chance between builds and machines."""
+    try:
+        then = config_from_dict(dict(record.config or {}))
+    except UserError:  # of fields that are no more
+        return False
+    scored = set(config.data.test) <= set(record.metrics or {}) and set(config.accelerator) <= set(record.latency or {})
+    if not scored or _parts(then) != _parts(config):
+        return False
+    begun = (record.baseline or {}).get("id")
+    return begun == (None if config.from_scratch else name_of_baseline(config))
+
+
+def _parts(config: RunConfig) -> dict[str, Any]:
+    """What a trained model and its scores on dev depend on."""
+    values = to_dict(config)
+    names = ("features", "tokenizer", "model", "augment", "policy", "seed", config.schedule_name)
+    parts = {name: values[name] for name in names}
+    for neutral in ("checkpoint_every", "evaluate_every"):
+        parts[config.schedule_name].pop(neutral)
+    return parts | {name: values["data"][name] for name in ("train", "dev", "skip_broken")}
