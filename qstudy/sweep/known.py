@@ -12,7 +12,6 @@ from typing import Any
 
 from qstudy.errors import UserError
 from qstudy.files import parse_json, write_text
-from qstudy.training.baseline import name_of_baseline
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 from qstudy.training.record import Record, parse_record, write_record
 
@@ -62,15 +61,17 @@ def _is_of(record: Record, config: RunConfig) -> bool:
     scored = set(config.data.test) <= set(record.metrics or {}) and set(config.accelerator) <= set(record.latency or {})
     if not scored or _parts(then) != _parts(config):
         return False
-    begun = (record.baseline or {}).get("id")
-    return begun == (None if config.from_scratch else name_of_baseline(config))
+    begun = str((record.baseline or {}).get("id"))  # its weights' hash, if they came as a file
+    return config.start_file is None or begun.endswith(f"-{str(config.start_identity)[:8]}")
 
 
 def _parts(config: RunConfig) -> dict[str, Any]:
-    """What a trained model and its scores on dev depend on."""
+    """What a trained model and its scores on dev depend on, but for the files themselves."""
     values = to_dict(config)
-    names = ("features", "tokenizer", "model", "augment", "policy", "seed", config.schedule_name)
-    parts = {name: values[name] for name in names}
-    for neutral in ("checkpoint_every", "evaluate_every"):
-        parts[config.schedule_name].pop(neutral)
-    return parts | {name: values["data"][name] for name in ("train", "dev", "skip_broken")}
+    schedules = {config.schedule_name, *(["training"] if config.start_file is None else [])}
+    parts = {name: values[name] for name in ("features", "tokenizer", "model", "augment", "policy", "seed", *schedules)}
+    for schedule in schedules:
+        for neutral in ("checkpoint_every", "evaluate_every"):
+            del parts[schedule][neutral]
+    parts["start"] = config.start_file is None and config.from_scratch
+    return parts | {name: values["data"][name] for name in ("train", "dev", "make", "skip_broken")}

@@ -44,25 +44,13 @@ def find_baseline(config: RunConfig, train: Train) -> Path:
     start = str(config.start_identity)  # a missing file shows before a corpus is made
     make_corpus(config)
     if config.start_file is not None:
-        return _scored_baseline(config.start_file, start, name_of_baseline(config), config)
+        return _scored_baseline(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
     own, folder = _from_scratch(config), trained_folder(config)
-    _make_once(folder, own, lambda: train(own, folder, name=name_of_baseline(config), extra={"scored": _sets(own)}))
+    _make_once(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={"scored": _sets(own)}))
     record = read_record(folder / RECORD_FILE)
     if record.scored == _sets(config):
         return folder
     return _scored_baseline(folder / MODEL_FILE, file_hash(folder / MODEL_FILE), record.run, config)
-
-
-def name_of_baseline(config: RunConfig) -> str:
-    """What records call the float model that `config` starts from: told by its weights, if they came as a file, or by
-    all that they will depend on.
-
-    Raises:
-        UserError: there is no such file, or no training manifest.
-    """
-    if config.start_file is not None:
-        return f"{config.start_file.stem}-{str(config.start_identity)[:8]}"
-    return f"float-{trained_folder(config).name[:8]}"
 
 
 def trained_folder(config: RunConfig) -> Path:
