@@ -20,6 +20,7 @@ OUT_OF_PLACE = (
     "GPU available but not used",  # so is the accelerator
     "was configured so validation will run",  # which is what `evaluate_every` asks for
     "treespec, LeafSpec",  # Lightning's own use of torch
+    "`srun` command is available",  # a worker is a process of its own
 )
 """Lightning's advice that does not fit here."""
 
