@@ -124,6 +124,22 @@ def test_of_several_settings_the_middle_one_stands_for_all(tmp_path: Path) -> No
     assert (middle.run, middle.runs) == ("r0.2", 3)
 
 
+def test_models_of_other_sizes_are_no_variants_of_each_other(tmp_path: Path) -> None:
+    sizes = {"large": 2_000_000, "small": 970_000}
+    records = [
+        run(FAKE, width, 0.1, run=f"{name}{width}", layers={"encoder.lstm": {"kind": "lstm", "parameters": count}})
+        for name, count in sizes.items()
+        for width in (8, 4)
+    ]
+    found = series(made.study(tmp_path, records))
+    assert sorted(zip(found.name, found.width, found.runs, strict=True)) == [
+        ("fake_qat (0.97 M)", 4, 1),
+        ("fake_qat (0.97 M)", 8, 1),
+        ("fake_qat (2 M)", 4, 1),
+        ("fake_qat (2 M)", 8, 1),
+    ]
+
+
 def test_what_is_shown_to_be_not_worse_is_bold(policies: Study) -> None:
     found = columns(wer_by_width(policies))
     bold = {
