@@ -126,11 +126,12 @@ def test_of_several_settings_the_middle_one_stands_for_all(tmp_path: Path) -> No
 
 def test_models_of_other_sizes_are_no_variants_of_each_other(tmp_path: Path) -> None:
     sizes = {"large": 2_000_000, "small": 970_000}
-    records = [
-        run(FAKE, width, 0.1, run=f"{name}{width}", layers={"encoder.lstm": {"kind": "lstm", "parameters": count}})
-        for name, count in sizes.items()
-        for width in (8, 4)
-    ]
+    records = []
+    for name, count in sizes.items():
+        layers = {"encoder.lstm": {"kind": "lstm", "parameters": count}}
+        for width in (8, 4):
+            config = {"policy": FAKE | {"layers": {"*": {"weight": width}}}, "model": {"encoder": {"hidden": count}}}
+            records.append(run(FAKE, width, 0.1, run=f"{name}{width}", layers=layers, config=config))
     found = series(made.study(tmp_path, records))
     assert sorted(zip(found.name, found.width, found.runs, strict=True)) == [
         ("fake_qat (0.97 M)", 4, 1),
