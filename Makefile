@@ -10,7 +10,8 @@
 # make papers    every table and figure of reports/ anew from the committed records, and the page over all of them
 #                (reports/index.html); about three minutes
 # make papers-train  the papers' studies trained anew on synthesized commands and on digits (about a day on two cores,
-#                most of it Conformers; what is there is kept, what was interrupted goes on), then make papers
+#                most of it Conformers; what is there is kept, what was interrupted goes on), then make papers;
+#                KNOWN=1: only what the committed records lack
 # make search    what a search costs, plain and with screening, into reports/search/ (about half an hour)
 # make setup     only .venv, with the command `qstudy` in it
 
@@ -144,6 +145,9 @@ TABLES_accelerator_aware = --table analysis.served.served
 TABLES_int4_e2e = $(TABLE) --figure+ analysis.architectures.against_control
 TABLES_s8bqat = --table analysis.footprints.footprints
 TABLES_amnet = $(TABLE) --figure+ analysis.architectures.amortized
+# Folders with committed records, as a list for --known.
+comma := ,
+COMMITTED = [$(subst $() ,$(comma),$(patsubst %/records.jsonl,%,$(wildcard $(PAPERS:%=reports/%/records.jsonl))))]
 # What a report has beside that of every study.
 TABLES_architectures = $(ARCHITECTURES) --figure+ analysis.architectures.amortized
 TABLES_architectures-commands = $(ARCHITECTURES)
@@ -155,8 +159,9 @@ REPORTS = policies architectures architectures-commands digits digits-search int
 REBUILD = $(BIN)/qstudy report reports/$(1) --out reports/$(1) $(TABLES_$(1))
 
 papers: setup
-	@for each in $(REPORTS); do test ! -e reports/$$each/records.jsonl || \
-	  $(MAKE) --no-print-directory report-$$each || exit $$?; done
+	@for each in $(REPORTS); do \
+	  if test -e reports/$$each/records.jsonl; then $(MAKE) --no-print-directory report-$$each || exit $$?; \
+	  else echo "reports/$$each has no records yet: make papers-train"; fi; done
 	$(BIN)/qstudy index
 
 report-%:
@@ -165,7 +170,7 @@ report-%:
 papers-train: setup
 	$(call FLOAT,digits,amnet-lowrank,2000,arch/amnet-lowrank)
 	$(call FLOAT,digits,amnet-sparse,2000,arch/amnet-sparse)
-	@for each in $(PAPERS); do $(BIN)/qstudy sweep sweeps/$$each.yaml || exit $$?; done
+	@for each in $(PAPERS); do $(BIN)/qstudy sweep sweeps/$$each.yaml $(if $(KNOWN),--known '$(COMMITTED)') || exit $$?; done
 	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 10 --out corpora/commands-noisy-10
 	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 5 --out corpora/commands-noisy-5
 	$(BIN)/qstudy data noisy corpora/commands-20000/test.jsonl --snr 0 --out corpora/commands-noisy-0
