@@ -1,6 +1,7 @@
 """Which devices a run trains on, and in which precision."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ OUT_OF_PLACE = (
     "GPU available but not used",  # so is the accelerator
     "was configured so validation will run",  # which is what `evaluate_every` asks for
     "treespec, LeafSpec",  # Lightning's own use of torch
-    "`srun` command is available",  # a worker is a process of its own
 )
 """Lightning's advice that does not fit here."""
+SRUN = "`srun` command is available"
+"""The same where a SLURM job has one node, or there is none: there nothing is left to start."""
 
 
 def join(trainer: TrainerConfig) -> Fabric:
@@ -71,7 +73,8 @@ def quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():
-            for message in OUT_OF_PLACE:
+            one_node = os.environ.get("SLURM_NNODES", "1") == "1"
+            for message in (*OUT_OF_PLACE, *([SRUN] if one_node else [])):
                 warnings.filterwarnings("ignore", message=f".*{message}")
             for logger in loggers:
                 logger.setLevel(logging.WARNING)
