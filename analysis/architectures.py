@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.differences import between, columns
-from analysis.figures.style import INK, MARKS, MUTED, SHADE, WIDTH, Picture, handle
+from analysis.figures.labels import along, write_labels
+from analysis.figures.style import INK, MARKS, SHADE, WIDTH, Picture, handle
 from analysis.measures import compression
 from analysis.records import unpacked
 from analysis.study import Study, by_setting
@@ -32,6 +33,7 @@ COLUMNS = (
     Column("architecture", "Architecture"),
     Column("title", "Policy"),
     Column("bits", "Bits"),
+    Column("strength", "λ", "r", "{:g}".format, missing=""),
     Column("parameters", "Parameters", "r", "{:,.0f}".format),
     rate("wer", "WER (%) [95 %]"),
     Column("first_wer", "first pass (%)", "r", percent, missing=""),
@@ -40,9 +42,12 @@ COLUMNS = (
     Column("size_mib", "MiB", "r", number),
     Column("compression", "vs float (×)", "r", "{:.1f}".format, missing=DASH),
     Column("saved", "MACs saved (%)", "r", percent, missing=""),
+    Column("full", "full branch (%)", "r", percent, missing=""),
     Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
     Column("train_s", "Training (s)", "r", "{:,.0f}".format, missing=DASH),
 )
+OF_SOME = ("strength", "first_wer", "saved", "full")
+"""Columns that only some architectures fill."""
 
 
 def architectures(study: Study) -> Table | None:
@@ -60,11 +65,13 @@ def architectures(study: Study) -> Table | None:
         f"long, with the 95 % interval of a paired bootstrap over {study.resampled}; "
         "not worse: by less than a tenth of the control's rate, with Holm's correction over the table. "
         "MACs saved: of the encoder, counted while "
-        "the packed model recognized this set. Training: seconds of the steps, on machines that did other work too. "
+        "the packed model recognized this set; full branch: share of frames and layers that took it, λ the strength of "
+        "the penalty on it. Training: seconds of the steps, on machines that did other work too. "
         f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}, with the measured shares."
     )
-    names = dict.fromkeys([*(column.key for column in COLUMNS), "run", *GAP, *RATE])
-    return Table("architectures", "Architectures", caption, frame[list(names)].reset_index(drop=True), COLUMNS)
+    shown = tuple(each for each in COLUMNS if each.key not in OF_SOME or frame[each.key].notna().any())
+    names = dict.fromkeys([*(column.key for column in shown), "run", *GAP, *RATE])
+    return Table("architectures", "Architectures", caption, frame[list(names)].reset_index(drop=True), shown)
 
 
 def word_errors(study: Study) -> Iterator[Picture]:
@@ -133,6 +140,7 @@ def amortized(study: Study) -> Iterator[Picture]:
         return
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.subplots()
+    labels: list[tuple[float, float, str]] = []
     for place, (name, mine) in enumerate(found.groupby("architecture", sort=False)):
         color = list(MARKS.values())[2 + 2 * place].color
         axes.errorbar(
@@ -146,12 +154,14 @@ def amortized(study: Study) -> Iterator[Picture]:
         )
         for _, one in mine.iterrows():
             text = f"λ {one.strength:g}" + ("" if one.policy == "float" else f", {one.bits}")
-            axes.annotate(
-                text, (100 * one.saved, 100 * one.wer), xytext=(4, 4), textcoords="offset points", color=MUTED
-            )
+            labels.append((100 * one.saved, 100 * one.wer, text))
     axes.set(xlabel="Multiply-accumulates of the encoder that were saved (%)", ylabel=f"WER on {study.split} (%)")
     axes.set_ylim(bottom=0)
     axes.legend()
+    figure.draw_without_rendering()
+    x, y = 100 * found.saved, 100 * found.wer
+    bars = along(axes, np.column_stack([x, 100 * found.low]), np.column_stack([x, 100 * found.high]))
+    write_labels(axes, labels, np.vstack([bars, axes.transData.transform(np.column_stack([x, y]))]))
     caption = (
         "Amortized encoders: multiply-accumulates that were not computed, counted while the packed model recognized "
         f"{study.split}, against the word error rate, by the strength λ of the penalty. At 0: the full branch alone."
@@ -164,7 +174,7 @@ def settings(study: Study) -> pd.DataFrame:
     baselines = study.finished[study.finished.is_baseline]
     found = pd.concat([by_setting(baselines), study.settings], ignore_index=True)
     if found.empty:
-        return found.assign(architecture=[], gap=[], gap_low=[], gap_high=[], verdict=[], saved=[])
+        return found.assign(architecture=[], gap=[], gap_low=[], gap_high=[], verdict=[], saved=[], full=[])
     told = [_told(one, study.split) for one in found.record]
     found = pd.concat([found, pd.DataFrame(told, index=found.index)], axis=1)
     found.architecture = _of_trials(found)
@@ -189,6 +199,7 @@ def _told(record: bytes, split: str) -> dict[str, Any]:
     return {
         "architecture": architecture(model),
         "saved": usage.get("saved", np.nan),
+        "full": np.mean(usage.get("full_share") or np.nan),
         "strength": (model.get("encoder") or {}).get("strength", np.nan),
         "first_wer": first.get("wer", np.nan),
     }
