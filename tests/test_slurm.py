@@ -1,71 +1,83 @@
-"""`sweeps/slurm.sh` as a job array of a real SLURM."""
+"""The SLURM script: its body as a task runs it, but for SLURM."""
 
-import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from slurm import MISSING, Cluster
-from sweep_helpers import small_study
+import yaml
+from optuna.trial import TrialState
+from pool_program import workers_of
+from sweep_helpers import SPACE
+from test_pool import BASE, wait_for
 
-from qstudy.training.record import read_records
+from qstudy.sweep.optuna_internals import kept
+from qstudy.sweep.storage import load, open_storage
+from qstudy.sweep.trials import ATTEMPTS
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+SCRIPT = HERE.parent / "sweeps" / "slurm.sh"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    (tmp_path / "slurm").mkdir()
-    cluster = Cluster(tmp_path / "slurm")
-    yield cluster
-    cluster.stop()
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a study that was prepared, and a command `qstudy` whose trials do what the file `behave` says."""
+    program = tmp_path / "bin" / "qstudy"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$OMP_NUM_THREADS" >> threads\nexec {sys.executable} {HERE}/pool_program.py "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}{os.pathsep}{HERE}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "behave").write_text("work")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": "toy", "base": BASE, "space": SPACE, "trials": 4}))
+    told = subprocess.run(["qstudy", "sweep", "study.yaml", "--prepare_only"], capture_output=True, text=True)
+    assert told.stdout.endswith("Add workers with: qstudy worker --study toy\n"), told.stderr
+    return tmp_path
 
 
-def qstudy(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "qstudy", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
+def task(number: int) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(number)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(["bash", str(SCRIPT), "toy"], env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def status(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(qstudy(folder, "status", "small", "--json"))
-    return found
+def states(folder: Path) -> list[TrialState]:
+    _, study = load(open_storage(None, folder / "studies" / "toy"), "toy")
+    return [trial.state for trial in study.get_trials()]
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"needs SLURM and a user who may start it: {', '.join(MISSING)}")
-def test_a_job_array_trains_a_study_though_a_task_is_preempted(cluster: Cluster, corpus: Path, tmp_path: Path) -> None:
-    programs = tmp_path / "bin"  # `qstudy` as an installation has it
-    programs.mkdir()
-    (programs / "qstudy").write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m qstudy "$@"\n')
-    (programs / "qstudy").chmod(0o755)
-    cluster.environment["PATH"] = f"{programs}:{cluster.environment['PATH']}"
-    long = {"steps": 60, "batch_size": 8, "checkpoint_every": 5}
-    grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 6, 4, 2]}}}}
-    study = small_study(corpus, tmp_path, grid=grid, base={"finetune": long})
-    qstudy(tmp_path, "sweep", str(study), "--prepare_only")
-    job = ["sbatch", "--parsable", "--cpus-per-task=1", "--array=0-1", str(ROOT / "sweeps" / "slurm.sh"), "small"]
-    number = cluster.call(*job, cwd=tmp_path).strip()
-    runs = tmp_path / "studies" / "small" / "runs"
-    wait_for(lambda: any(runs.glob("*/last.ckpt")), tmp_path)
-    cluster.call("scancel", "--signal=TERM", "--batch", f"{number}_0")  # as SLURM does before it preempts
-    wait_for(lambda: not cluster.call("squeue", "-h", "-j", number).strip(), tmp_path)
-    found = status(tmp_path)
-    assert (found["done"], found["outcomes"]) == (4, {"trained": 4})
-    records = read_records(tmp_path / "studies" / "small")
-    assert [record.trial for record in records] == [0, 1, 2, 3]
-    stopped, ended = [(tmp_path / "studies" / f"slurm-{number}_{task}.log").read_text() for task in (0, 1)]
-    assert "Interrupted; the trial in flight waits for another worker." in stopped
-    assert "srun" not in stopped + ended  # Lightning's advice, which does not fit here
+def test_an_array_does_a_study_that_was_prepared(cluster: Path) -> None:
+    assert states(cluster) == [TrialState.WAITING] * 4
+    tasks = [task(number) for number in range(2)]
+    said = [each.communicate() for each in tasks]
+    assert [each.returncode for each in tasks] == [0, 0], said
+    assert states(cluster) == [TrialState.COMPLETE] * 4
+    assert said[1][0].startswith("Worker 1 of the study toy on ")
+    assert (cluster / "threads").read_text().split()[-2:] == ["1", "1"]
 
 
-def wait_for(reached: Callable[[], bool], folder: Path, seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        logs = "".join(log.read_text() for log in (folder / "studies").glob("slurm-*.log"))
-        assert time.monotonic() < end, logs[-2000:]
-        time.sleep(0.2)
+def test_a_task_out_of_time_puts_its_trial_back(cluster: Path) -> None:
+    (cluster / "behave").write_text("wait")
+    with task(0) as only:
+        wait_for(lambda: bool(workers_of(cluster)) or only.poll() is not None)
+        only.send_signal(signal.SIGTERM)  # to the batch shell alone, as --signal=B:TERM does
+        said = only.communicate()
+    assert only.returncode == 130, said
+    _, study = load(open_storage(None, cluster / "studies" / "toy"), "toy")
+    assert [trial.state for trial in study.get_trials()] == [TrialState.WAITING] * 4
+    assert kept(study.get_trials()[0])[ATTEMPTS] == 0
+
+
+def test_the_script_is_clean_and_wants_a_name() -> None:
+    if checker := shutil.which("shellcheck"):
+        subprocess.run([checker, str(SCRIPT)], check=True)
+    told = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True)
+    assert told.returncode != 0
+    assert "give the study's name" in told.stderr
