@@ -1,6 +1,7 @@
-"""Rows: an LSTM layer's step on a GPU, its time loop from CUDA graphs, beside the loop launched kernel by kernel.
+"""Rows: on a GPU, an LSTM layer's step, its time loop from CUDA graphs, beside the loop launched kernel by kernel; and
+the transducer's head, its time and the memory on top of what it gets.
 
-The floor is `nn.LSTM`, which is cuDNN's there.
+The floor of the first is `nn.LSTM`, which is cuDNN's there.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,7 +10,13 @@ from functools import partial
 import torch
 from torch import nn
 
+from benchmarks import head
+from benchmarks.head_problem import PEERS, HeadProblem
+from benchmarks.head_problem import SHAPES as HEADS
+from benchmarks.head_problem import SIDES as HEAD_SIDES
 from benchmarks.lstm_sides import POLICIES, Step, layer_step, quantized
+from benchmarks.memory import MEBIBYTE
+from benchmarks.problem import size_text
 from benchmarks.row import Row
 from benchmarks.timing import interleaved
 from qstudy.quant.layers import LSTM
@@ -22,6 +29,41 @@ NO_GPU = "" if torch.cuda.is_available() else "no GPU"
 
 
 def rows() -> Iterable[Row]:
+    """Of both."""
+    yield from lstm_rows()
+    for shape in HEADS:
+        yield from head_rows(shape)
+
+
+def head_rows(shape: tuple[int, ...]) -> Iterable[Row]:
+    """The head's time and memory beside each peer's, at one size."""
+    times, peaks = ({}, {}) if NO_GPU else measured_head(shape)
+    what = f"transducer's head on the GPU, {size_text(shape)}"
+    gradients = sum(each.numel() * each.element_size() for each in head.tensors(shape)) / MEBIBYTE
+    for peer in PEERS:
+        yield Row(what, "ms", peer, times.get("ours"), times.get(peer), "3 products", times.get("floor"), NO_GPU)
+    for peer in PEERS:
+        memory = (peaks.get("ours"), peaks.get(peer), "gradients", gradients)
+        yield Row(f"its memory on the GPU, {size_text(shape)}", "MiB", peer, *memory, NO_GPU)
+
+
+def measured_head(shape: tuple[int, ...]) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds and mebibytes by side."""
+    problem = HeadProblem.random(*shape).to("cuda")
+    jobs = {name: finished(partial(side, problem)) for name, side in HEAD_SIDES.items()}
+    return interleaved(jobs, ROUNDS), {name: peak(problem, job) for name, job in jobs.items()}
+
+
+def peak(problem: HeadProblem, job: Step) -> float:
+    """What a side allocates on top of the problem, MiB."""
+    problem.labels()  # whose gradients are forgotten
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    job()
+    return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
+
+
+def lstm_rows() -> Iterable[Row]:
     """One row per size and arithmetic."""
     for shape in SHAPES:
         times = {} if NO_GPU else interleaved(sides(*shape), ROUNDS)

@@ -41,6 +41,13 @@ class HeadProblem:
         lengths = (torch.full((batch,), frames, dtype=torch.int32), torch.full((batch,), labels, dtype=torch.int32))
         return cls(sides, layer, targets, lengths)
 
+    def to(self, device: str) -> "HeadProblem":
+        """A copy on another device."""
+        sides, layer = (
+            tuple(each.detach().to(device).requires_grad_() for each in pair) for pair in (self.sides, self.layer)
+        )
+        return HeadProblem(sides, layer, self.targets.to(device), tuple(each.to(device) for each in self.lengths))
+
     def labels(self) -> tuple[Tensor, Tensor, Tensor]:
         """As every loss takes them; the gradients are forgotten."""
         for each in (*self.sides, *self.layer):

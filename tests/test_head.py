@@ -286,3 +286,18 @@ def test_an_arithmetic_of_the_users_that_multiplies_otherwise_is_left_whole() ->
     weight, rows = torch.randn(4, 3), partial(torch.randn, 2, 3)
     assert Doubled([None]).affine(weight, None, rows) is None
     assert Renamed([None]).affine(weight, None, rows) is not None
+
+
+@combinations
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(
+    "limits", [head.LIMITS["cpu"], head.LIMITS_ELSEWHERE, TINY], ids=["CPU's tiles", "its", "tiny"]
+)
+def test_cuda_equals_cpu(limits: Limits, multiplied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(head, "limits", lambda like: limits)
+    numbers, labels = make_numbers(5, 40, 12, 70, 33), make_labels(5, 40, 12, 70)
+    there = [each.detach().cuda().requires_grad_() for each in numbers]
+    here, cuda = tiled(numbers, multiplied, labels), tiled(there, multiplied, tuple(each.cuda() for each in labels))
+    torch.testing.assert_close(cuda.cpu(), here, rtol=1e-5, atol=0)
+    assert_close([each.cpu() for each in gradients(cuda, there)], gradients(here, numbers))
