@@ -159,6 +159,6 @@ def test_accumulators_of_groups_are_exact(groups: int, rows: int, inner: int, wi
     own = [
         (x[:, group].long() - zero_point) @ w[group * rows : (group + 1) * rows].long().t() for group in range(groups)
     ]
-    found = accumulate_block_diagonal(x, torch.tensor(float(zero_point)), w)
+    found = accumulate_block_diagonal(x, torch.tensor(float(zero_point)) if zero_point else None, w)
     assert found.dtype == (torch.float64 if wide else torch.int32)
     assert torch.equal(found.long(), torch.cat(own, 1))

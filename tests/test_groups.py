@@ -53,7 +53,7 @@ def test_a_product_is_the_sum_of_its_groups() -> None:
     x = torch.randn(7, 12)
     codes = layer.arithmetic.weights[0].quantize(layer.matrices()[0])  # type: ignore[union-attr, index, operator]
     step, zero_point = layer.arithmetic.inputs.qparams()  # type: ignore[union-attr, operator]
-    whole = QParams(step, zero_point, 8).quantize(x).long() - int(zero_point)
+    whole = QParams.read(step, zero_point, 8).quantize(x).long() - int(zero_point)
     sums = [a @ w.long().t() for a, w in zip(whole.split(5, 1), codes.integers.split(5, 1), strict=True)]
     expected = sum(s * (step * scale) for s, scale in zip(sums, codes.scale.t(), strict=True)) + layer.bias
     torch.testing.assert_close(there(x), expected, rtol=1e-6, atol=1e-5)

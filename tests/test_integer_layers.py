@@ -1,6 +1,6 @@
 """Integer layers: the accumulators against NumPy's int64, the gradients against what straight-through means."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -8,11 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qstudy.quant import bfloat16
-from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
+from qstudy.quant.integer.accumulator import QParams, device_qparams, recorded_accumulators
 from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.whole_numbers import integer_product
 from qstudy.quant.kernels import SWITCH
+from qstudy.quant.quantizers import UniformActivations
 
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 2**31 - 1)
@@ -20,7 +23,7 @@ few = settings(max_examples=25, deadline=None)
 
 
 def qparams_of(step: float, zero_point: int = 0, bits: int = 8) -> QParams:
-    return QParams(torch.tensor(step), torch.tensor(float(zero_point)), bits)
+    return QParams.read(torch.tensor(step), torch.tensor(float(zero_point)), bits)
 
 
 def quantized(weight: Tensor, bits: int = 8) -> QuantizedWeight:
@@ -223,3 +226,29 @@ def test_empty_utterance_returns_its_state(path: str) -> None:
     assert y.shape == (2, 0, 4)
     assert torch.equal(h, problem.leaves[1])
     assert torch.equal(c, problem.leaves[2])
+
+
+class Questions(TorchDispatchMode):
+    """Counts the numbers that Python asks tensors for: for each a GPU's whole queue would have to run empty."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("width", [8, 4])
+def test_integers_ask_for_no_number(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A symmetric quantizer, forward and backward, as on a GPU."""
+    monkeypatch.setenv(SWITCH, "1")
+    quantizer = UniformActivations(width)
+    quantizer.observe(x := torch.randn(3, 5, 12, requires_grad=True))
+    weight = torch.randn(7, 12, requires_grad=True)
+    matrix = quantized(weight, 4)
+    with Questions() as questions:
+        y = integer_linear(x, weight=matrix, bias=None, qparams=device_qparams(quantizer))
+        y.square().sum().backward()
+        product = integer_product(x, x.transpose(1, 2), device_qparams(quantizer), device_qparams(quantizer))
+        product.sum().backward()
+    assert questions.count == 0

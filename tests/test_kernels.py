@@ -130,7 +130,7 @@ def test_codes_to_the_bit(count: int, zero: int, bits: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     x = torch.from_numpy(floats(generator, count, 3, 2) * 40)
     x[0] = (torch.arange(6.0).view(3, 2) - 2.5) * 0.25  # ties
-    qparams = QParams(torch.tensor(0.25), torch.tensor(float(zero)), bits)
+    qparams = QParams.read(torch.tensor(0.25), torch.tensor(float(zero)), bits)
     expected = codes.reference(x.numpy(), np.float32(0.25), np.float32(zero), *qparams.bounds())
     for view in (x, x.transpose(0, 1), x.permute(2, 1, 0), x[:, 1:]):
         index = torch.arange(x.numel()).view(x.shape)
@@ -220,7 +220,7 @@ class Problem:
         self.bias = generator.standard_normal(4 * hidden).astype(np.float32)
         self.h = np.tanh(generator.standard_normal((batch, hidden))).astype(np.float32)
         self.c = generator.standard_normal((batch, hidden)).astype(np.float32)
-        self.qparams = QParams(torch.tensor(1 / 127), torch.zeros(()), 8)
+        self.qparams = QParams.read(torch.tensor(1 / 127), torch.zeros(()), 8)
 
     def run(self, rows: slice = slice(None)) -> list[NDArray[Any]]:
         """Gates, cells, codes, outputs and hidden accumulators, by the kernel, of some rows of the batch."""

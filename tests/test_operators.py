@@ -168,7 +168,7 @@ def test_a_pattern_may_name_an_operator() -> None:
 def test_accumulators_are_exact(bits: int, zero: float) -> None:
     high = 2 ** (bits - 1) - 1
     x, y = torch.randint(-high, high + 1, (3, 5, 1500)), torch.randint(-high, high + 1, (3, 1500, 4))
-    qparams = QParams(torch.ones(()), torch.tensor(zero), bits)
+    qparams = QParams.read(torch.ones(()), torch.tensor(zero), bits)
     with recorded_accumulators() as found:
         integer_product(x - zero, y - zero, qparams, qparams)
     assert found[0].dtype == (torch.int32 if bits <= 8 else torch.float64)

@@ -90,7 +90,7 @@ def integer_job(device: str, bits: int, weights: torch.dtype) -> Job:
         accumulators = (inputs * 2**20).to(torch.float64 if wide else torch.int32)
         accumulators = accumulators.round() if wide else accumulators
         codes = (matrix * top / 3).clamp(-top, top).to(weights)
-        qparams = QParams(torch.tensor(1 / high, device=device), torch.zeros((), device=device), bits)
+        qparams = QParams.read(torch.tensor(1 / high, device=device), torch.zeros((), device=device), bits)
         code = torch.round(h.tanh() / qparams.scale).to(integer_type(bits))
         scales = (first * 2.0**-20, second / (top * high))
         return list(by.integer_trace(accumulators, code, c, codes, scales, bias, qparams))

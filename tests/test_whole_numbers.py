@@ -15,11 +15,11 @@ ZERO_POINTS = pytest.mark.parametrize("zero", [0.0, 3.0])
 
 def qparams_of(zero: float) -> QParams:
     """Of a quantizer that clips some of the values of a normal distribution."""
-    return QParams(torch.tensor(0.02), torch.tensor(zero), 8)
+    return QParams.read(torch.tensor(0.02), torch.tensor(zero), 8)
 
 
 def fake(x: Tensor, qparams: QParams) -> Tensor:
-    return fake_quantize(x, qparams.scale, qparams.zero_point or None, *qparams.bounds())
+    return fake_quantize(x, qparams.scale, qparams.zero_point, *qparams.bounds())
 
 
 def compare(found: Tensor, expected: Tensor, operands: tuple[Tensor, ...]) -> None:

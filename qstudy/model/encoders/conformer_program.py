@@ -108,7 +108,7 @@ class ConformerProgram:
 
 
 def _symmetric(known: Sequence[QParams]) -> list[float]:
-    if any(qparams.zero_point or qparams.bits > 8 for qparams in known):
+    if any(qparams.zero_point is not None or qparams.bits > 8 for qparams in known):
         raise Unfit
     return [float(each) for qparams in known for each in (qparams.scale, qparams.bounds()[1])]
 

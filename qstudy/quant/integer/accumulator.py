@@ -23,13 +23,22 @@ class QParams(NamedTuple):
 
     scale: Tensor
     """() float32."""
-    zero_point: Tensor
-    """() float32, a whole number."""
+    zero_point: Tensor | None
+    """() float32, a whole number; None: 0, and the quantizer is symmetric. Known without asking a GPU for a number."""
     bits: int
 
+    @classmethod
+    def read(cls, scale: Tensor, zero_point: Tensor, bits: int) -> "QParams":
+        """Of numbers that were stored: a zero point of 0 is none."""
+        return cls(scale, zero_point if zero_point else None, bits)
+
     def bounds(self) -> tuple[int, int]:
-        """Least and greatest code; without a zero point the quantizer is symmetric."""
-        return bounds(self.bits, narrow=not bool(self.zero_point))
+        """Least and greatest code."""
+        return bounds(self.bits, narrow=self.zero_point is None)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """What codes (...) stand for, (...) float32."""
+        return (codes if self.zero_point is None else codes - self.zero_point) * self.scale
 
     def quantize(self, x: Tensor) -> Tensor:
         """x (...) float32 to integers (...), int8 or int16."""
@@ -39,7 +48,8 @@ class QParams(NamedTuple):
         """The codes of x (...), and where x was not clipped, (...) bool."""
         if x.dtype == torch.float32 and self.bits <= 8 and usable(x, self.scale):
             return self._by_kernel(x.detach())
-        nearest = torch.round(x / self.scale + self.zero_point)
+        units = x / self.scale
+        nearest = torch.round(units if self.zero_point is None else units + self.zero_point)
         codes = nearest.clamp(*self.bounds())
         return codes.to(integer_type(self.bits)), codes == nearest
 
@@ -48,7 +58,7 @@ class QParams(NamedTuple):
         dense = x if is_dense(x) else x.contiguous()  # its elements in the order of memory
         integers, inside = torch.empty_like(dense, dtype=torch.int8), torch.empty_like(dense, dtype=torch.bool)
         arrays = [in_memory(each).numpy() for each in (dense, integers, inside)]
-        qparams = [np.float32(each) for each in (self.scale.detach(), self.zero_point, low, high)]
+        qparams = [np.float32(each) for each in (self.scale.detach(), self.zero_point or 0, low, high)]
         if x.numel() < SINGLE:
             by_kernel.quantize(arrays[0], *qparams, *arrays[1:], 0, 1)
         else:
@@ -59,7 +69,7 @@ class QParams(NamedTuple):
 def device_qparams(quantizer: ActivationQuantizer) -> QParams:
     """An activation quantizer as the device knows it."""
     scale, zero_point = quantizer.qparams()
-    return QParams(scale, zero_point, quantizer.bits)
+    return QParams(scale, zero_point if quantizer.shifted else None, quantizer.bits)
 
 
 def is_dense(x: Tensor) -> bool:
@@ -72,12 +82,12 @@ def in_memory(x: Tensor) -> Tensor:
     return (x if x.is_contiguous() else x.transpose(0, 1)).view(-1)
 
 
-def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
+def accumulate(x: Tensor, zero_point: Tensor | None, weight: Tensor) -> Tensor:
     """The accumulators of a product: sum over D of (x - zero_point) * weight, exactly.
 
     Args:
         x: codes (..., D) int8 or int16.
-        zero_point: () float32, a whole number.
+        zero_point: () float32, a whole number; None: 0.
         weight: (H, D) int8 or int16.
 
     Returns:
@@ -86,7 +96,7 @@ def accumulate(x: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
     return _shifted(integer_matmul(x, weight), zero_point, weight)
 
 
-def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor, windows: Windows = whole) -> Tensor:
+def accumulate_block_diagonal(x: Tensor, zero_point: Tensor | None, weight: Tensor, windows: Windows = whole) -> Tensor:
     """`accumulate`, each of G groups of inputs with its own H / G rows: x (..., G, D), weight (H, D) -> (..., H).
 
     Where x is a signal, `windows` makes its groups.
@@ -98,9 +108,9 @@ def accumulate_block_diagonal(x: Tensor, zero_point: Tensor, weight: Tensor, win
     return _shifted(product.int() if narrow else product.double(), zero_point, weight)
 
 
-def _shifted(accumulator: Tensor, zero_point: Tensor, weight: Tensor) -> Tensor:
+def _shifted(accumulator: Tensor, zero_point: Tensor | None, weight: Tensor) -> Tensor:
     """A product (..., H) of codes, less what their zero point adds."""
-    if zero_point:
+    if zero_point is not None:
         accumulator = accumulator - zero_point.to(accumulator.dtype) * weight.sum(1, dtype=accumulator.dtype)
     return accumulator
 

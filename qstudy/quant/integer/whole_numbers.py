@@ -63,9 +63,10 @@ def block_diagonal_integer_linear(
         return y if bias is None else y + bias
 
 
-def exact_type(narrow: bool, columns: int, *zero_points: Tensor) -> torch.dtype:
+def exact_type(narrow: bool, columns: int, *zero_points: Tensor | None) -> torch.dtype:
     """The floats that hold every sum of so many products of codes; `narrow`: of at most 8 bits all of them."""
-    return torch.float32 if narrow and columns <= EXACT_FLOAT32 and not any(zero_points) else torch.float64
+    symmetric = all(zero_point is None for zero_point in zero_points)
+    return torch.float32 if narrow and columns <= EXACT_FLOAT32 and symmetric else torch.float64
 
 
 def _numbers(x: Tensor, qparams: QParams, exact: torch.dtype) -> Tensor:
@@ -73,7 +74,7 @@ def _numbers(x: Tensor, qparams: QParams, exact: torch.dtype) -> Tensor:
     x = x.float()
     codes, inside = qparams.quantize_and_inside(x)
     numbers = codes.to(exact)
-    if qparams.zero_point:
+    if qparams.zero_point is not None:
         numbers -= qparams.zero_point
     found: Tensor = _WholeNumbers.apply(x, numbers, qparams.scale, inside)
     return found

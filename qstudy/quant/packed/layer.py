@@ -46,7 +46,7 @@ class StoredLayer(NamedTuple):
     def qparams(self) -> list[QParams]:
         """Of the inputs and, for an LSTM, of the hidden state; none where activations are float."""
         pairs = self.tensors.get("activation", torch.empty(0, 2))
-        return [QParams(scale, zero_point, self.bits.activation) for scale, zero_point in pairs]
+        return [QParams.read(scale, zero_point, self.bits.activation) for scale, zero_point in pairs]
 
 
 Layout = dict[str, TensorType]

@@ -62,9 +62,10 @@ class ArrangedMatrix:
 
     def plan(self, qparams: QParams) -> tuple[list[int], list[Tensor]]:
         """A matrix's part of a plan (see `loops`) for inputs quantized so, and what must live as long as the plan."""
-        start = self._row_sums * -(int(CODE_OFFSET) + int(qparams.zero_point))  # takes offset and zero point back
+        zero_point = int(qparams.zero_point or 0)
+        start = self._row_sums * -(int(CODE_OFFSET) + zero_point)  # takes offset and zero point back
         scale = (qparams.scale * self.scale).expand(self.rows).contiguous()
-        limits = torch.tensor([float(qparams.scale), float(qparams.zero_point), *qparams.bounds()])
+        limits = torch.tensor([float(qparams.scale), zero_point, *qparams.bounds()])
         blocks, count = self._weights.shape[:2]
         alive = [self._weights, self._tables, start, scale, limits]
         addresses = [each.data_ptr() for each in alive]

@@ -83,7 +83,7 @@ class PackedScaled(PackedArithmetic):
         """Of what this matrix is multiplied with: inputs, then the hidden state; `takes` says that there are any."""
         assert self.activation is not None
         scale, zero_point = self.activation[index]
-        return QParams(scale, zero_point, self.bits.activation)
+        return QParams.read(scale, zero_point, self.bits.activation)
 
     def rows(self, index: int, which: Tensor) -> Tensor:
         """The float values of some rows of a matrix: (..., columns) for their numbers (...) int64."""
@@ -126,7 +126,7 @@ class PackedFake(PackedScaled, name="float_weights"):
 
     def _fake_quantize(self, index: int, x: Tensor) -> Tensor:
         qparams = self.qparams(index)
-        return (qparams.quantize(x) - qparams.zero_point) * qparams.scale
+        return qparams.values(qparams.quantize(x))
 
 
 class PackedGroups(PackedScaled, name="grouped"):

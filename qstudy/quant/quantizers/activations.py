@@ -69,6 +69,10 @@ class UniformActivations(ActivationQuantizer):
         """() float32, above zero; with a gradient where it is trained."""
         return self.observed if self.learned is None else self.learned()
 
+    @property
+    def shifted(self) -> bool:
+        return not self.symmetric and (self.trained or super().shifted)  # trained: never 0, see `qparams`
+
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize x (any shape)."""
         if self.observer_enabled and self.training:
@@ -106,14 +110,11 @@ class UniformActivations(ActivationQuantizer):
         return torch.stack([self.scale.detach().clamp_min(TINY), zero_point]).float()
 
     def _follow(self, now: Tensor) -> None:
-        if not self.seen:
-            self.extremes.copy_(now)
-        elif self.momentum is None:
-            self.extremes.copy_(
-                torch.stack([torch.minimum(self.extremes[0], now[0]), torch.maximum(self.extremes[1], now[1])])
-            )
+        if self.momentum is None:
+            both = torch.stack([torch.minimum(self.extremes[0], now[0]), torch.maximum(self.extremes[1], now[1])])
         else:
-            self.extremes.copy_(torch.lerp(now, self.extremes, self.momentum))
+            both = torch.lerp(now, self.extremes, self.momentum)
+        self.extremes.copy_(both.where(self.seen, now))  # where: no GPU is asked whether it is the first time
 
     def _fit(self, ends: Tensor) -> None:
         scale, zero_point = qparams_of_range(ends[0], ends[1], self.low, self.high, self.symmetric)

@@ -111,6 +111,11 @@ class ActivationQuantizer(nn.Module, ABC):
                 part.observer_enabled = state
         return quantized
 
+    @property
+    def shifted(self) -> bool:
+        """Whether another integer than 0 stands for zero; who knows it without a look at a number says so."""
+        return bool(self.zero_point)
+
     def compute_qparams(self) -> None:
         """Choose the range after the batches of calibration have been observed."""
 
@@ -122,11 +127,14 @@ class ActivationQuantizer(nn.Module, ABC):
 def finite_extremes(x: Tensor, layer: str = ActivationQuantizer.layer) -> Tensor:
     """Least and greatest value of x (any shape), (2,) float32.
 
+    A GPU is not asked, which would wait for it at every layer of every step: there the range takes up what is not
+    finite, and so the loss, which ends the training.
+
     Raises:
         Diverged: they are not finite; a range that took them up would never lose them again.
     """
     ends = torch.stack(torch.aminmax(x.detach().float()))
-    if not ends.isfinite().all():
+    if ends.device.type == "cpu" and not ends.isfinite().all():
         raise Diverged(
             f"{layer} met values that are not finite; lower the learning rate, or train the float baseline longer "
             "or anew."

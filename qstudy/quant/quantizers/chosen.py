@@ -115,6 +115,10 @@ class ChosenActivations(ActivationQuantizer):
         return self.chosen.zero_point
 
     @property
+    def shifted(self) -> bool:
+        return self.chosen.shifted
+
+    @property
     def trained(self) -> bool:  # type: ignore[override]
         """Whether gradients move the chosen quantizer."""
         return self.chosen.trained

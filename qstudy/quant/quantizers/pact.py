@@ -21,7 +21,7 @@ class PactActivations(ActivationQuantizer):
     Source: Choi et al. 2018, arXiv 1805.06085.
     """
 
-    trained = True
+    trained, shifted = True, False
     zero_point: Tensor
 
     def __init__(self, bits: int) -> None:
