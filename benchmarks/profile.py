@@ -24,8 +24,8 @@ from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from qstudy.data.augment import Augment  # noqa: E402
+from qstudy.data.batches import Batch, collate  # noqa: E402
 from qstudy.data.feature_set import mean_std  # noqa: E402
-from qstudy.data.module import Batch, collate  # noqa: E402
 from qstudy.data.sampler import BatchSampler  # noqa: E402
 from qstudy.loss.rnnt import rnnt_loss  # noqa: E402
 from qstudy.model import RNNT  # noqa: E402

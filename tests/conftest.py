@@ -1,6 +1,7 @@
-"""Fixtures for all tests: hypothesis without deadlines, a tiny corpus, and a folder that all workers share."""
+"""For all tests: hypothesis without deadlines, long ones first, a tiny corpus, and a folder that all workers share."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,32 @@ from hypothesis import settings
 
 settings.register_profile("qstudy", deadline=None, max_examples=50)  # a busy machine is not a failure
 settings.load_profile("qstudy")
+
+LONG = (
+    "test_chaos.py",
+    "test_ray.py",
+    "test_fuzz.py",
+    "test_devices.py",
+    "test_sweep_kill.py",
+    "test_processors.py",
+    "test_slurm_cluster.py",
+    "test_bit_exact_encoders.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, lest one process ends alone with them: `--dist worksteal` begins with an even cut of the list,
+    so each process finds every n-th of them at the beginning of its piece."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    short = [item for item in items if item.path.name not in LONG]
+    size = len(items) // processes
+    ordered: list[pytest.Item] = []
+    for first in range(processes):
+        own = [item for name in LONG[first::processes] for item in items if item.path.name == name]
+        rest = max(0, size - len(own))
+        ordered += own + short[:rest]
+        del short[:rest]
+    items[:] = ordered + short
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +67,12 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
         pytest.skip("needs a GPU")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     return torch.device(request.param)
+
+
+@pytest.fixture
+def no_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports draw their figures as PNG and SVG alone; the same figures as PDF, with fonts, are half of the time."""
+    monkeypatch.setattr("analysis.figures.style.DAYS", {"png": "Software", "svg": "Date"})
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstudy.data.augment import Augment, AugmentSettings
+from qstudy.data.batches import collate
 from qstudy.data.feature_set import FeatureSet, mean_std
 from qstudy.data.features import SILENCE, FeatureSettings
-from qstudy.data.module import collate
 from qstudy.data.sampler import BatchSampler
 from qstudy.data.tokenizer import CharTokenizer
 

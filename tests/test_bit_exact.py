@@ -153,10 +153,10 @@ def calibrate(policy: QuantPolicy, model: nn.Module, run: nn.Module, inputs: Ite
     policy.project_(model.eval(), 0)
 
 
-def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8) -> int:
+def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8, searched: int | None = None) -> int:
     """Accumulators of the training forward pass, with gradients, that the packed model does not reproduce.
 
-    Logits and hypotheses are compared on the way.
+    Logits are compared on the way, and hypotheses over all or so many (`searched`) frames of the encoder's.
     """
     wrong = 0
     for batch in batches(features, size):
@@ -167,7 +167,9 @@ def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8) -
         assert logits.requires_grad
         assert torch.equal(again[0], logits)
         wrong += mismatches(trained, packed_ones)
-        first, second = (greedy(each, encoded.detach(), lengths).hypotheses for each in (model, loaded))
+        heard = encoded.detach()[:, :searched]
+        begun = lengths.clamp(max=heard.shape[1])
+        first, second = (greedy(each, heard, begun).hypotheses for each in (model, loaded))
         assert first == second
         assert len(set(map(tuple, first))) > len(first) // 2
     return wrong

@@ -162,6 +162,7 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
         index(tmp_path)
 
 
+@pytest.mark.usefixtures("no_pdf")
 @pytest.mark.parametrize(
     ("change", "said"),
     [

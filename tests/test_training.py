@@ -17,8 +17,8 @@ import yaml
 from tiny import run_config
 
 from qstudy.cli import main
+from qstudy.data.batches import Batch
 from qstudy.data.manifest import read_manifest, write_manifest
-from qstudy.data.module import Batch
 from qstudy.errors import Diverged, UserError
 from qstudy.files import read_json
 from qstudy.quant.packed.model import PackedModel

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from qstudy.data.batches import collate, evaluation_batches
 from qstudy.data.feature_set import FeatureSet
-from qstudy.data.module import collate, evaluation_batches
 from qstudy.errors import UserError
 from qstudy.hardware.search import Search
 from qstudy.recognize.beam import BeamSearch

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,7 +15,10 @@ from qstudy.sweep.summary import pareto
 from qstudy.sweep.trials import FREE, OUTCOME, dev_wer, is_trained
 from qstudy.training.config import config_from_dict
 from qstudy.training.record import RECORD_FILE, Record, read_record
-from qstudy.training.tracking import ID_FILE, Entry, Tracker, entry_of, mirror, start_tracking
+from qstudy.training.tracking import ID_FILE, Entry, entry_of, mirror, start_tracking
+
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from qstudy.training.tracker import Tracker
 
 CHART_S = 10.0
 """The chart is a file each time; not more often."""
@@ -63,7 +66,7 @@ class Board:
         else:
             self._tracker.__exit__(kind, error)
 
-    def _chart(self, tracker: Tracker, ended: Sequence[FrozenTrial]) -> None:
+    def _chart(self, tracker: "Tracker", ended: Sequence[FrozenTrial]) -> None:
         trained = [trial for trial in ended if is_trained(trial)]
         front = pareto(trained)
         rows = [[_told(trial, trial in front).get(name) for name in COLUMNS] for trial in trained]

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from qstudy.bits import BitMap
+from qstudy.data.batches import collate, evaluation_batches
 from qstudy.data.feature_set import FeatureSet
 from qstudy.data.metrics import word_errors
-from qstudy.data.module import collate, evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError
 from qstudy.fields import checked

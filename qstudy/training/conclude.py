@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from qstudy.data.batches import collate, evaluation_batches
 from qstudy.data.feature_set import FeatureSet
 from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
-from qstudy.data.module import collate, evaluation_batches
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.backlog import backlog

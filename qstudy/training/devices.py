@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning import Fabric
 
 from qstudy.errors import UserError
 from qstudy.quant import bfloat16
 from qstudy.training.config import Precision, RunConfig, TrainerConfig
+
+if TYPE_CHECKING:  # it takes seconds to import, which what only plans or reads is spared
+    from lightning import Fabric
 
 OUT_OF_PLACE = (
     "does not have many workers",  # `data.workers` is the user's choice
@@ -27,7 +29,7 @@ SRUN = "`srun` command is available"
 """The same where a SLURM job has one node, or there is none: there nothing is left to start."""
 
 
-def join(trainer: TrainerConfig) -> Fabric:
+def join(trainer: TrainerConfig) -> "Fabric":
     """Start the processes of all devices, or join them: each runs the same command, and is at the same place in it.
 
     What must be agreed on before Lightning's Trainer begins (who makes a corpus, who trains a baseline) needs them all
@@ -47,12 +49,14 @@ def check_devices(trainer: TrainerConfig) -> None:
 
 
 @cache
-def _fabric(**settings: Any) -> Fabric:
+def _fabric(**settings: Any) -> "Fabric":
+    from lightning import Fabric
+
     return Fabric(**settings)
 
 
 @cache
-def _launched(**settings: Any) -> Fabric:
+def _launched(**settings: Any) -> "Fabric":
     fabric = _fabric(**settings)
     fabric.launch()
     return fabric

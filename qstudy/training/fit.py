@@ -19,10 +19,11 @@ from qstudy.data.module import SpeechData
 from qstudy.data.sampler import BatchSampler, PieceSampler
 from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
-from qstudy.training.checkpoint import Checkpoint, Interrupted, description, steps_done
+from qstudy.training.checkpoint import description, steps_done
 from qstudy.training.config import Optimization, RunConfig, Schedule, TrainerConfig
 from qstudy.training.devices import Used, join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
+from qstudy.training.saving import Checkpoint, Interrupted
 
 Report = Callable[[int, float], None]
 """Called with (step, dev WER) while training; may raise to stop it."""

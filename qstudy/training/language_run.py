@@ -23,7 +23,7 @@ from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.recognize.language import KEY, describe, language_from_packed
 from qstudy.recognize.perplexity import perplexity
 from qstudy.settings import LanguageModelConfig
-from qstudy.training.checkpoint import KIND, Checkpoint, Interrupted, read_description, require_same
+from qstudy.training.checkpoint import KIND, read_description, require_same
 from qstudy.training.devices import check_devices, join, quiet_lightning, used_precision
 from qstudy.training.environment import environment
 from qstudy.training.fit import Progress, Waiting, new_trainer
@@ -32,6 +32,7 @@ from qstudy.training.language_module import LanguageModule, TextData, collate
 from qstudy.training.language_text import Texts, read_texts
 from qstudy.training.load import load_tokenizer
 from qstudy.training.record import MODEL_FILE, RECORD_FILE
+from qstudy.training.saving import Checkpoint, Interrupted
 
 LANGUAGE_MODEL = "language model"
 """What checkpoints and records say that they are of."""

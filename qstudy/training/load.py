@@ -15,7 +15,7 @@ def load_recognizer(path: Path) -> Recognizer:
         UserError: the file is missing, damaged, or neither of the two.
     """
     if path.suffix == ".ckpt":
-        from qstudy.training.checkpoint import recognizer_from_checkpoint  # Lightning takes a second to import
+        from qstudy.training.checkpoint import recognizer_from_checkpoint
 
         return recognizer_from_checkpoint(path)
     return recognizer_from_packed(PackedModel.load(path))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.text import WordErrorRate
 
-from qstudy.data.module import Batch
+from qstudy.data.batches import Batch
 from qstudy.data.tokenizer import Tokenizer
 from qstudy.loss.head import head_loss
 from qstudy.loss.rnnt import rnnt_loss

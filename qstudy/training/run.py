@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
 
+from qstudy.data.batches import collate
 from qstudy.data.feature_set import mean_std
-from qstudy.data.module import collate
 from qstudy.data.sampler import BatchSampler
 from qstudy.errors import Diverged, UserError
 from qstudy.model import RNNT
@@ -21,11 +20,12 @@ from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig
 from qstudy.training.devices import check_devices, check_precision, join
-from qstudy.training.fit import Report, fit
-from qstudy.training.module import TransducerModule
 from qstudy.training.price import Price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record
 from qstudy.training.tracking import entry_of, start_tracking
+
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from qstudy.training.fit import Report
 
 CALIBRATION_BATCHES = 8
 UNTRAINED: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
@@ -53,7 +53,7 @@ def run(
     trial: int | None = None,
     extra: dict[str, Any] | None = None,
     cost: Price | None = None,
-    report: Report | None = None,
+    report: "Report | None" = None,
 ) -> Record:
     """Train or calibrate, pack, evaluate and record one model in `folder`; goes on from a checkpoint there.
 
@@ -70,13 +70,18 @@ def run(
     Returns:
         The record, as written.
     """
+    from lightning import seed_everything  # here, as what trains: importing both takes seconds
+
+    from qstudy.training.fit import fit
+    from qstudy.training.module import TransducerModule
+
     check_precision(config, config.trainer.accelerator)
     check_devices(config.trainer)
     _require_own_folder(folder, config)
     cost, assets = cost or price(config), open_assets(config)  # bad input is told by one process, before there are more
     devices = join(config.trainer)
     baseline = None if config.from_scratch else float_baseline(config)
-    L.seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
+    seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
     tracked = config.track and devices.is_global_zero
     widths = {layer: bits.to_dict() for layer, bits in cost.bit_map.items()}
     tracker = start_tracking(entry_of(config, folder, widths, study, trial)) if tracked else None
@@ -111,7 +116,9 @@ def naming_rate(config: RunConfig) -> Iterator[None]:
 
 def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
     """The model as its training would begin, on its device: slots filled and calibrated; in evaluation mode."""
-    L.seed_everything(config.seed, verbose=False)
+    from lightning import seed_everything
+
+    seed_everything(config.seed, verbose=False)
     cost, assets = price(config), open_assets(config)
     baseline = None if config.from_scratch else float_baseline(config)
     model, policy = _prepared(config, cost, assets, baseline, join(config.trainer).device)

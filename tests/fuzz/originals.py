@@ -121,7 +121,8 @@ def make(folder: Path, server: Server) -> Originals:
         start = ["--start", "scratch" if name == "float" else str(folder / "float.qst")]
         _must(server, folder, [*argv, *start, "--policy", json.dumps(POLICIES[name])])
     manifest, cache = str(originals.corpus / "test.jsonl"), str(folder / "cache")
-    _must(server, folder, ["evaluate", str(folder / "float.qst"), "--manifest", manifest, "--cache", cache])
+    for name in ("float", "fake_qat"):
+        _must(server, folder, ["evaluate", str(folder / f"{name}.qst"), "--manifest", manifest, "--cache", cache])
     return originals
 
 
@@ -156,7 +157,7 @@ def _models(argv: list[str]) -> None:
     folder = Path(argv[0])
     for name, policy in POLICIES.items():
         config = model_config(STATELESS if name == "groups" else None, running_mean=20 * (name == "ptq"))
-        _pack(config, policy, folder / f"{name}.qst")
+        _hear(_pack(config, policy, folder / f"{name}.qst"))
     for name, parts in MODELS.items():
         plain = model_config(parts.get("predictor"))
         config = replace(plain, encoder=parts["encoder"])
