@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from qstudy.quant.kernels import ir
+
 ROOT = Path(__file__).parents[1]
 PROCESSORS = {
     "AVX2": {
@@ -23,6 +25,8 @@ PROCESSORS = {
         "NUMBA_CPU_FEATURES": "",
     },
 }
+is_avx2 = pytest.mark.skipif(not (ir.WIDE or ir.VNNI), reason="this processor is one: all tests run on it")
+CASES = [pytest.param("AVX2", marks=is_avx2), "x86-64"]
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="older x86 processors")
 
 

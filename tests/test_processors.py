@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from processors import PROCESSORS, on_x86, python_on
+from processors import CASES, on_x86, python_on
 from tiny import run_config
 
 from qstudy.files import read_json
 from qstudy.training.config import to_dict
 
-pytestmark = [on_x86, pytest.mark.parametrize("processor", PROCESSORS)]
+pytestmark = [on_x86, pytest.mark.parametrize("processor", CASES)]
 
 STUDY = """
 import sys
