@@ -70,12 +70,6 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 @pytest.fixture
-def no_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports draw their figures as PNG and SVG alone; the same figures as PDF, with fonts, are half of the time."""
-    monkeypatch.setattr("analysis.figures.style.DAYS", {"png": "Software", "svg": "Date"})
-
-
-@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums in one order, as in a subprocess with OMP_NUM_THREADS=1."""
     before = torch.get_num_threads()

@@ -28,7 +28,6 @@ def test_an_earlier_report_is_replaced_and_the_rest_stays(tmp_path: Path) -> Non
     assert json.loads((tmp_path / MANIFEST).read_text())["files"].keys() == NEW.keys()
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_files_of_the_users_are_in_the_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     study, out = made.write(tmp_path / "study", made.records()[:3]), tmp_path / "out"
     mine = dict.fromkeys(("index.html", "records.jsonl", "wer_vs_size.png"), b"mine")
@@ -116,7 +115,6 @@ def test_rebuilding_in_place_loses_no_record(tmp_path: Path, capfd: pytest.Captu
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_runs_on_their_own_keep_the_name_they_were_shown_under(tmp_path: Path) -> None:
     """In a report, which has a folder of its own, too."""
     for record in made.records()[:2]:

@@ -41,7 +41,6 @@ def test_the_same_records_give_the_same_bytes(written: Path, tmp_path: Path):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_of_very_many_runs_the_page_shows_some_and_says_so(tmp_path: Path):
     """Every run of its tables is known to its script; no trained trial is lost to candidates; the CSV file has all."""
     many = [made.over_budget(100 + number, 8) for number in range(2500)]
@@ -82,14 +81,12 @@ def odd(records: list[dict]) -> dict[str, list[dict]]:
     }
 
 
-@pytest.mark.usefixtures("no_pdf")
 @pytest.mark.parametrize("name", odd(made.records()))
 def test_odd_studies_are_reported(tmp_path: Path, name: str):
     report([made.write(tmp_path / "study", odd(made.records())[name])], tmp_path / "out")
     assert "</html>" in (tmp_path / "out" / "index.html").read_text()
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_a_corrupt_record_is_a_warning_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = made.write(tmp_path / "study", made.records()[:3])
     (folder / "runs" / "trial-0001-ptq" / "record.json").write_text("{")
@@ -101,7 +98,6 @@ def test_a_corrupt_record_is_a_warning_on_the_page(tmp_path: Path, capsys: pytes
     assert str(tmp_path) not in text
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_a_report_without_latency_drops_the_old_figure(tmp_path: Path):
     records = made.records()[:3]
     report([made.write(tmp_path / "one", records)], tmp_path / "out")
@@ -111,7 +107,6 @@ def test_a_report_without_latency_drops_the_old_figure(tmp_path: Path):
     assert (tmp_path / "out" / "wer_vs_size.png").exists()
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_several_studies_share_a_table(tmp_path: Path):
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "commands"} for record in made.records()[:3]])

@@ -27,7 +27,6 @@ def changed(record: dict[str, Any], **fields: Any) -> bytes:
     return json.dumps(record | fields).encode()
 
 
-@pytest.mark.usefixtures("no_pdf")
 def test_every_wrong_line_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sound, first, *_ = made.records()
     wrong = {

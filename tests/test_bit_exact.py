@@ -153,10 +153,10 @@ def calibrate(policy: QuantPolicy, model: nn.Module, run: nn.Module, inputs: Ite
     policy.project_(model.eval(), 0)
 
 
-def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8, searched: int | None = None) -> int:
+def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8) -> int:
     """Accumulators of the training forward pass, with gradients, that the packed model does not reproduce.
 
-    Logits are compared on the way, and hypotheses over all or so many (`searched`) frames of the encoder's.
+    Logits and hypotheses are compared on the way.
     """
     wrong = 0
     for batch in batches(features, size):
@@ -167,9 +167,7 @@ def compared(model: RNNT, loaded: RNNT, features: list[Tensor], size: int = 8, s
         assert logits.requires_grad
         assert torch.equal(again[0], logits)
         wrong += mismatches(trained, packed_ones)
-        heard = encoded.detach()[:, :searched]
-        begun = lengths.clamp(max=heard.shape[1])
-        first, second = (greedy(each, heard, begun).hypotheses for each in (model, loaded))
+        first, second = (greedy(each, encoded.detach(), lengths).hypotheses for each in (model, loaded))
         assert first == second
         assert len(set(map(tuple, first))) > len(first) // 2
     return wrong

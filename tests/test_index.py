@@ -162,7 +162,6 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
         index(tmp_path)
 
 
-@pytest.mark.usefixtures("no_pdf")
 @pytest.mark.parametrize(
     ("change", "said"),
     [

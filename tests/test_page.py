@@ -205,7 +205,6 @@ def test_strangers_texts_do_nothing_in_a_browser(hostile: Path, tmp_path: Path):
 
 @needs_browser
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
-@pytest.mark.usefixtures("no_pdf")
 def test_print_shows_folded_tables_and_still_figures(tmp_path: Path):
     records = made.records()
     many = [

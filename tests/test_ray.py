@@ -78,7 +78,7 @@ def sweep(corpus: Path, tmp_path: Path) -> Iterator[Sweep]:
 
 
 def test_a_killed_launcher_and_a_lost_worker_cost_nothing(sweep: Sweep, tmp_path: Path) -> None:
-    first = sweep("--workers", "1")
+    first = sweep("--workers", "2")
     wait_for_worker(first, tmp_path)
     ports = {address for pid in family(first.pid) for address in listening(pid)}
     first.kill()

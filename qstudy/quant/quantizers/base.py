@@ -127,14 +127,11 @@ class ActivationQuantizer(nn.Module, ABC):
 def finite_extremes(x: Tensor, layer: str = ActivationQuantizer.layer) -> Tensor:
     """Least and greatest value of x (any shape), (2,) float32.
 
-    A GPU is not asked, which would wait for it at every layer of every step: there the range takes up what is not
-    finite, and so the loss, which ends the training.
-
     Raises:
         Diverged: they are not finite; a range that took them up would never lose them again.
     """
     ends = torch.stack(torch.aminmax(x.detach().float()))
-    if ends.device.type == "cpu" and not ends.isfinite().all():
+    if not ends.isfinite().all():
         raise Diverged(
             f"{layer} met values that are not finite; lower the learning rate, or train the float baseline longer "
             "or anew."
