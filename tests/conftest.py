@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
+
+from qstudy import runtime
+
+runtime.tune()  # before torch is imported, as the program does
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("qstudy", deadline=None, max_examples=50)  # a busy machine is not a failure
 settings.load_profile("qstudy")
@@ -21,6 +25,7 @@ LONG = (
     "test_processors.py",
     "test_slurm_cluster.py",
     "test_bit_exact_encoders.py",
+    "test_types.py",
 )
 
 
