@@ -1,4 +1,4 @@
-"""What is set before torch is imported: glibc's allocator, how threads wait, what oneDNN remembers, Python's garbage."""
+"""What is set before torch is imported: glibc's allocator, waiting threads, oneDNN's memory, Python's garbage."""
 
 import atexit
 import ctypes
