@@ -66,9 +66,9 @@ def main() -> None:
             for row in SUBJECTS[subject]():
                 found.append(row)
                 progress.update()
+            write_json(arguments.out / "bench.json", table.json(found, machine))  # what is there if the next one stops
+            write_text(arguments.out / "bench.md", table.markdown(found, machine))
     Console(width=None).print(table.terminal(found))
-    write_json(arguments.out / "bench.json", table.json(found, machine))
-    write_text(arguments.out / "bench.md", table.markdown(found, machine))
     print(f"Written: {arguments.out / 'bench.md'}, {arguments.out / 'bench.json'}")
 
 
