@@ -6,7 +6,9 @@ a record takes that as its own; its packed model stays where it was trained.
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,26 @@ def take_known(root: Path, config: RunConfig, run: Path, **own: Any) -> Record |
     """
     if not has_known(root):
         return None
-    for line in (root / KNOWN).read_bytes().splitlines():
-        record = parse_record(parse_json(line, str(root / KNOWN)))
-        if _is_of(record, config):
+    for record, then in _records(root / KNOWN, (root / KNOWN).stat().st_mtime_ns):
+        if _is_of(record, then, config):
             run.mkdir(parents=True, exist_ok=True)
             return write_record(run, replace(record, run=run.name, **own))
     return None
 
 
-def _is_of(record: Record, config: RunConfig) -> bool:
+@lru_cache(maxsize=1)  # a worker asks for every trial of its study
+def _records(path: Path, written: int) -> list[tuple[Record, RunConfig]]:
+    """All that still mean a run, with its configuration; `written` (nanoseconds) tells older files from newer ones."""
+    found = []
+    for line in path.read_bytes().splitlines():
+        record = parse_record(parse_json(line, str(path)))
+        with suppress(UserError):  # a configuration of fields that are no more
+            found.append((record, config_from_dict(dict(record.config or {}))))
+    return found
+
+
+def _is_of(record: Record, then: RunConfig, config: RunConfig) -> bool:
     """Whether a run with this configuration would end with this record, but for chance between builds and machines."""
-    try:
-        then = config_from_dict(dict(record.config or {}))
-    except UserError:  # of fields that are no more
-        return False
     scored = set(config.data.test) <= set(record.metrics or {}) and set(config.accelerator) <= set(record.latency or {})
     if not scored or _parts(then) != _parts(config):
         return False
