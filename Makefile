@@ -5,6 +5,7 @@
 # make policies  every policy at every width on two corpora, into reports/policies/
 # make architectures  Conformer, cascaded, bidirectional and amortized encoders on digits and commands, into
 #                reports/architectures/ and reports/architectures-commands/
+# make unheard   digits of each speaker in turn, whom the model has never heard, into reports/unheard/ (about two hours)
 # make int4      recognizers and language models in 4 bits from end to end: what fusion and wider beams are worth, into
 #                reports/int4/ (about three hours)
 # make papers    every table and figure of reports/ anew from the committed records, and the page over all of them
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz bench policies architectures int4 papers papers-train search
+.PHONY: setup demo test fuzz bench policies architectures unheard int4 papers papers-train search
 .DEFAULT_GOAL := setup
 
 # Not compiled ahead: a minute for thousands of modules that nobody imports. Python compiles what it imports.
@@ -101,6 +102,13 @@ architectures: setup
 	$(BIN)/qstudy branches runs/arch/amnet-lowrank/model.qst corpora/digits/test/*0.flac \
 	  --out reports/architectures/branches.png
 
+SPEAKERS = george jackson lucas nicolas yweweler
+
+unheard: setup
+	@for who in $(SPEAKERS); do $(BIN)/qstudy train --config sweeps/base/digits-unheard.yaml \
+	  --data.make.unheard "[$$who]" --out runs/unheard/$$who || exit $$?; done
+	$(BIN)/qstudy report runs/unheard --out reports/unheard $(TABLES_unheard)
+
 INT4 = runs/int4
 FUSION = --table+ analysis.fusion.kept --table+ analysis.fusion.searches --table+ analysis.fusion.choices \
 	--figure+ analysis.fusion.by_beam --figure+ analysis.fusion.against_latency
@@ -152,8 +160,9 @@ COMMITTED = [$(subst $() ,$(comma),$(patsubst %/records.jsonl,%,$(wildcard $(PAP
 TABLES_architectures = $(ARCHITECTURES) --figure+ analysis.architectures.amortized
 TABLES_architectures-commands = $(ARCHITECTURES)
 TABLES_int4 = --alone $(FUSION)
+TABLES_unheard = --table+ analysis.folds.folds
 
-REPORTS = policies architectures architectures-commands digits digits-search int4 $(PAPERS)
+REPORTS = policies architectures architectures-commands digits digits-search int4 unheard $(PAPERS)
 
 # A report anew from the records that lie in it.
 REBUILD = $(BIN)/qstudy report reports/$(1) --out reports/$(1) $(TABLES_$(1))

@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.study import Study
+from analysis.study import MAKE, Study
 from analysis.tables.table import Column, Row, Table
 from analysis.text import percent
 
-MAKE = "config.data.make."
-PLACE = f"{MAKE}out"
 MEAN = "mean"
 
 
 def folds(study: Study) -> Table | None:
     """A row per fold, and one of their mean for each policy, a column per test set; None: all have one corpus."""
-    known = study.finished if study.trials.empty else study.trials  # trained from scratch, all are baselines
-    varying = [name for name in known if name.startswith(MAKE) and known[name].nunique() > 1]
-    options = [name for name in varying if name != PLACE]
+    known = study.finished if study.trials.empty else study.trials
+    options = [name for name in study.corpus_options if name != f"{MAKE}.out"]
     if not options:
         return None
     rows = []
@@ -30,7 +27,7 @@ def folds(study: Study) -> Table | None:
         ordered = runs.assign(fold=runs[options].map(_shown).agg(", ".join, axis=1)).sort_values("fold", kind="stable")
         rows += [_row(study, one) for _, one in ordered.iterrows()]
         rows.append(_mean(study, ordered))
-    named = " and ".join(name.removeprefix(MAKE) for name in options)
+    named = " and ".join(name.removeprefix(f"{MAKE}.") for name in options)
     caption = (
         f"One recipe on {len(known[options].drop_duplicates())} corpora that differ in {named}, a model for "
         "each. Word error rates with 95 % intervals; of the mean the standard deviation over folds."
@@ -39,10 +36,7 @@ def folds(study: Study) -> Table | None:
         Column("fold", named.capitalize(), bold=_is_mean),
         Column("title", "Policy"),
         Column("bits", "Bits"),
-        *(
-            Column(f"wer.{name}", f"{name}: WER (%)", "r", percent, lambda row, of=name: _small(row, of), _is_mean)
-            for name in study.splits
-        ),
+        *map(_column, study.splits),
     )
     return Table("folds", "What was left out of training", caption, pd.DataFrame(rows), columns)
 
@@ -57,6 +51,10 @@ def _mean(study: Study, runs: pd.DataFrame) -> dict[str, Any]:
     rates = {f"wer.{name}": runs[f"wer.{name}"].mean() for name in study.splits}
     spreads = {f"spread.{name}": runs[f"wer.{name}"].std() for name in study.splits}
     return {"fold": MEAN, "title": first.title, "bits": first.bits, "run": first.run, **rates, **spreads}
+
+
+def _column(name: str) -> Column:
+    return Column(f"wer.{name}", f"{name}: WER (%)", "r", percent, lambda row: _small(row, name), _is_mean)
 
 
 def _is_mean(row: Row) -> bool:

@@ -61,9 +61,9 @@ class Task:
 
 
 def tasks(studies: Sequence[Study]) -> list[Task]:
-    """The studies by task: that of the largest test set first, which tells most."""
+    """The studies by task: that of the largest test set first, which tells most. None of a study of several corpora."""
     grouped: dict[tuple[str, str], list[Study]] = {}
-    for study in studies:
+    for study in (one for one in studies if not one.corpus_options):
         grouped.setdefault((_corpus(study), study.described_split), []).append(study)
     found = [Task(name, described, tuple(some)) for (name, described), some in grouped.items()]
     return sorted(found, key=lambda task: -_words(task.studies[0]))

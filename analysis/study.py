@@ -12,6 +12,8 @@ from analysis.records import Problem
 from analysis.text import by_number, counted
 from qstudy.errors import UserError
 
+MAKE = "config.data.make"
+"""Columns of how a run's corpus was made."""
 PER_RUN = ("trial", "seed")
 """Numbers that are not averaged over the seeds of a setting: the first run's stand for it."""
 
@@ -72,6 +74,12 @@ class Study:
     def reference(self) -> pd.Series | None:
         """The first row of `references`."""
         return first(self.references)
+
+    @cached_property
+    def corpus_options(self) -> list[str]:
+        """Columns of the options by which the trials' corpora differ, if they do; without trials, the baselines'."""
+        known = self.finished if self.trials.empty else self.trials
+        return [name for name in known if name.startswith(f"{MAKE}.") and known[name].nunique() > 1]
 
     def runs_of(self, setting: pd.Series) -> pd.DataFrame:
         """The finished runs that a row of `settings` is the mean of."""

@@ -7,6 +7,7 @@ import pytest
 from analysis_study import study
 
 from analysis.folds import folds
+from analysis.joint import tasks
 from analysis.study import Study
 
 RATES = {"anna": (0.04, 0.01), "bert": (0.08, 0.03)}
@@ -54,6 +55,11 @@ def test_every_fold_has_a_row_and_their_mean_another(tmp_path: Path) -> None:
     assert [cell.bold for row in table.cells for cell in row[:1]] == [False, False, True]
     assert table.cells[0][3].small == "[2.00, 8.00]"
     assert table.columns[0].header == "Unheard"
+
+
+def test_their_corpora_are_no_common_task(tmp_path: Path) -> None:
+    assert tasks([of(tmp_path / "several", "anna", "bert")]) == []
+    assert len(tasks([of(tmp_path / "one", "anna")])) == 1
 
 
 def test_of_one_corpus_there_is_nothing_to_show(tmp_path: Path) -> None:
