@@ -5,7 +5,7 @@
 # make policies  every policy at every width on two corpora, into reports/policies/
 # make architectures  Conformer, cascaded, bidirectional and amortized encoders on digits and commands, into
 #                reports/architectures/ and reports/architectures-commands/
-# make unheard   digits of each speaker in turn, whom the model has never heard, into reports/unheard/ (about two hours)
+# make unheard   digits of each speaker in turn, whom the model has never heard, into reports/unheard/ (about an hour)
 # make int4      recognizers and language models in 4 bits from end to end: what fusion and wider beams are worth, into
 #                reports/int4/ (about three hours)
 # make papers    every table and figure of reports/ anew from the committed records, and the page over all of them
