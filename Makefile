@@ -160,7 +160,7 @@ COMMITTED = [$(subst $() ,$(comma),$(patsubst %/records.jsonl,%,$(wildcard $(PAP
 TABLES_architectures = $(ARCHITECTURES) --figure+ analysis.architectures.amortized
 TABLES_architectures-commands = $(ARCHITECTURES)
 TABLES_int4 = --alone $(FUSION)
-TABLES_unheard = --table+ analysis.folds.folds
+TABLES_unheard = --table analysis.folds.folds
 
 REPORTS = policies architectures architectures-commands digits digits-search int4 unheard $(PAPERS)
 
