@@ -1,6 +1,6 @@
 """A table of a recipe that was trained as often as there are speakers to leave out: its errors with each of them.
 
-qstudy report runs/unheard --out reports/unheard --table+ analysis.folds.folds
+qstudy report runs/unheard --out reports/unheard --table analysis.folds.folds
 """
 
 import json
