@@ -1,5 +1,6 @@
 """What tells runs of one policy apart: the options that vary among them, in a word or two."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,17 +18,29 @@ Options = Mapping[str, Any]
 
 
 def variants(found: Sequence[Options]) -> list[str]:
-    """For each of the options that a study's runs give one policy, what tells it from the others: `mse gptq`."""
+    """For each of the options that a study's runs give one policy, what tells it from the others: `mse gptq`.
+
+    Values alone, but where two settings would read alike.
+    """
     names = dict.fromkeys(name for options in found for name in options if name not in WIDTHS)
     varying = [name for name in names if len({repr(options.get(name)) for options in found}) > 1]
-    return [_words({name: options.get(name) for name in varying}) for options in found]
-
-
-def _words(options: Options) -> str:
-    words = [
-        value if isinstance(value, str) else f"{name}={value}" for name, value in options.items() if value is not None
+    told = [{name: value for name in varying if (value := options.get(name)) is not None} for options in found]
+    short = [_words(options) for options in told]
+    alike = Counter(words for words, _ in {(words, repr(options)) for words, options in zip(short, told, strict=True)})
+    return [
+        _line(words if alike[words] == 1 else [f"{name}={value}" for name, value in options.items()])
+        for words, options in zip(short, told, strict=True)
     ]
-    said = " ".join(dict.fromkeys(words))  # weights and activations both to their `max`: said once
+
+
+def _words(options: Options) -> tuple[str, ...]:
+    """Values that are words speak for themselves; weights and activations both to their `max` is said once."""
+    words = (value if isinstance(value, str) else f"{name}={value}" for name, value in options.items())
+    return tuple(dict.fromkeys(words))
+
+
+def _line(words: Iterable[str]) -> str:
+    said = " ".join(words)
     return one_line(said if len(said) <= LONGEST else f"{said[:LONGEST]}...")
 
 

@@ -99,6 +99,12 @@ def test_variants_of_a_policy_are_told_apart_by_what_varies() -> None:
     percentile = {"name": "ptq", "weight_range": "percentile", "percentile": 99.9}
     assert variants([MAX, GPTQ, percentile]) == ["max", "mse gptq", "percentile percentile=99.9"]
     assert variants([FAKE, FAKE]) == ["", ""]
+    weights, activations = ({"name": "int4_e2e", f"{which}_quantizer": "max"} for which in ("weight", "activation"))
+    assert variants([weights, activations, {"name": "int4_e2e", "weight_quantizer": "sawb"}]) == [
+        "weight_quantizer=max",
+        "activation_quantizer=max",
+        "sawb",
+    ]
     named = ["mine", "fake_qat", "ptq mse", "ptq max", "float"]
     assert order(named) == ["float", "ptq max", "ptq mse", "fake_qat", "mine"]
 
