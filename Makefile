@@ -151,7 +151,7 @@ TABLES_native_qat = --table+ analysis.architectures.architectures --table+ analy
 	--figure+ analysis.architectures.against_control
 TABLES_accelerator_aware = --table analysis.served.served
 TABLES_int4_e2e = $(TABLE) --figure+ analysis.architectures.against_control
-TABLES_s8bqat = --table analysis.footprints.footprints
+TABLES_s8bqat = --table analysis.footprints.footprints --table+ analysis.architectures.architectures
 TABLES_amnet = $(TABLE) --figure+ analysis.architectures.amortized
 # Folders with committed records, as a list for --known.
 comma := ,
