@@ -65,8 +65,6 @@ def price(name: str) -> PricedPreset:
     Raises:
         UserError: there is none of this name.
     """
-    import torch  # takes seconds to import
-
     from qstudy.data.tokenizer import CharTokenizer
     from qstudy.hardware.memory import weights_read_per_second
     from qstudy.hardware.size import size_bytes
@@ -74,10 +72,11 @@ def price(name: str) -> PricedPreset:
     from qstudy.hardware.table import Columns, widths
     from qstudy.hardware.workload import workload
     from qstudy.model import RNNT
+    from qstudy.model.shapes_only import shapes_only
     from qstudy.quant.policies import build_policy
 
     preset = load_preset(name)
-    with torch.device("meta"):
+    with shapes_only():
         model = RNNT(ModelConfig(preset=name), FeatureSettings(), preset.labels or CharTokenizer().size)
     shapes = model.shapes()
 

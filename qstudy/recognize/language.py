@@ -4,14 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from qstudy.data.arpa import read_arpa
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model.language import LanguageModel, LSTMLanguageModel
 from qstudy.model.ngram import NgramLanguageModel
+from qstudy.model.shapes_only import shapes_only
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.settings import LanguageModelConfig
 
@@ -67,7 +66,7 @@ def language_from_packed(packed: PackedModel) -> tuple[LSTMLanguageModel, Tokeni
             raise UserError("this is no language model; make one with `qstudy train-lm`.")
         config = fill(LanguageModelConfig, packed.header[KEY], KEY)
         tokenizer = tokenizer_from_dict(packed.header.get("tokenizer"))
-        with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
+        with shapes_only():  # nothing is allocated before the file was seen to hold such a model
             packed.require_layers(LSTMLanguageModel(tokenizer.size, config).shapes())
         model = LSTMLanguageModel(tokenizer.size, config)
         fill_packed(model, packed)

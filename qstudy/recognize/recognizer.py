@@ -14,6 +14,7 @@ from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
 from qstudy.fields import fill
 from qstudy.model import RNNT
+from qstudy.model.shapes_only import shapes_only
 from qstudy.named import asked_by
 from qstudy.quant.integer.accumulator import recording
 from qstudy.quant.packed.model import PackedModel, fill_packed
@@ -194,7 +195,7 @@ def _built(packed: PackedModel) -> Recognizer:
     tokenizer = tokenizer_from_dict(header.get("tokenizer"))
     with asked_by(Path(packed.source)):
         build = partial(RNNT, config, features, tokenizer.size)
-        with torch.device("meta"):  # nothing is allocated before the file was seen to hold such a model
+        with shapes_only():  # nothing is allocated before the file was seen to hold such a model
             packed.require_layers(build().shapes(), _told)
         model = build()
     fill_packed(model, packed)

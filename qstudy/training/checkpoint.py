@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qstudy.data.manifest import identity
@@ -13,6 +12,7 @@ from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked
 from qstudy.model import RNNT
+from qstudy.model.shapes_only import shapes_only
 from qstudy.named import asked_by
 from qstudy.quant.packed.model import PackedModel, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
@@ -139,7 +139,7 @@ def _require_fit(build: Callable[[], RNNT], state: Mapping[str, Tensor]) -> None
     Raises:
         UserError: the weights are of another model than the configuration; nothing of its size was allocated.
     """
-    with torch.device("meta"):
+    with shapes_only():
         expected = {f"model.{name}": (value.shape, value.dtype) for name, value in build().state_dict().items()}
     for name, kind in expected.items():
         if name not in state or (state[name].shape, state[name].dtype) != kind:

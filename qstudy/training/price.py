@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
@@ -12,6 +10,7 @@ from qstudy.hardware.simulator import simulate
 from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
+from qstudy.model.shapes_only import shapes_only
 from qstudy.quant.policies import build_policy
 from qstudy.training.assets import label_count
 from qstudy.training.config import RunConfig
@@ -48,7 +47,7 @@ def price(config: RunConfig) -> Price:
     Raises:
         UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained.
     """
-    with torch.device("meta"):
+    with shapes_only():
         model = RNNT(config.model, config.features, label_count(config))
     shapes = model.shapes()
     if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:

@@ -62,6 +62,16 @@ IMPORTS = (
     "qstudy.training.baseline",
     "qstudy.training.checkpoint",
     "qstudy.training.run",
+    # What these import when they run; here once for all cases, which have seconds each.
+    "qstudy.training.fit",
+    "lightning.pytorch.trainer",
+    "qstudy.cli",
+    "alembic.command",
+    "jiwer",
+    "soundfile",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg",
+    "fontTools.subset",
 )
 
 
