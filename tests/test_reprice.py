@@ -97,9 +97,14 @@ def test_a_report_is_priced_without_models(
 ) -> None:
     """Its lines stay what they are where nothing changed."""
     values = read_json(finished / "mine/record.json")
-    lines = [json.dumps(values), json.dumps({**values, "run": "other", "config": None})]
+    search = {"searches": {}, "files": {"model": "gone.qst"}}
+    lines = [
+        json.dumps({**values, "run": f"run{n}", "config": c}) for n, c in enumerate((values["config"], None, search))
+    ]
     (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
-    assert "0 of 2 runs" in said(capsys, str(tmp_path))
+    told = said(capsys, str(tmp_path))
+    assert "0 of 3 runs" in told
+    assert "\n2 stay as they are" in told
     assert (tmp_path / "records.jsonl").read_text().splitlines() == lines
     old = {**values, "latency": {str(accelerator): {"latency_ms": 1234.5, "rtf": 1.0}}}
     (tmp_path / "records.jsonl").write_text(json.dumps(old) + "\n")

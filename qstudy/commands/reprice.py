@@ -20,9 +20,11 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
     from qstudy.named import trusting
     from qstudy.training import reprice as again
 
+    stay = 0
     with trusting(trust):
         if (records := folder / RECORDS).is_file():
             priced = again.reprice_report(records)
+            stay = sum(not again.can_price(record) for record, _ in priced)
         else:
             runs = tqdm(again.runs_below(folder), desc="runs", unit="run", leave=False, disable=None)
             priced = [again.reprice(run) for run in runs]
@@ -33,6 +35,8 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
         for name in (each for each in now if was.get(each) != now[each]):
             tqdm.write(f"{record.run}: {name}: {_ms(was.get(name))} -> {_ms(now[name])}")
     print(f"{moved} of {len(priced)} runs have another latency now.")
+    if stay:
+        print(f"{stay} stay as they are: without their models, nothing tells what they cost (amortized, or searched).")
 
 
 def _ms(latency: float | None) -> str:

@@ -57,8 +57,7 @@ def reprice_report(file: Path) -> list[tuple[Record, Record]]:
     """The same of a report's records, whose models need not be there: their configurations say how large they are.
 
     Args:
-        file: `records.jsonl`; records without a configuration, and those whose prices depend on what their model
-            computed (amortized encoders), stay as they are.
+        file: `records.jsonl`; records of which `can_price` is false stay as they are.
 
     Returns:
         The records before and after.
@@ -72,13 +71,18 @@ def reprice_report(file: Path) -> list[tuple[Record, Record]]:
         values = parse_json(line.encode(), where)
         with asked_by(file), naming(where):
             before = parse_record(values)
-            measured = before.config is None or before.usage is not None
-            after = before if measured else _repriced(before, price(_config(before)))
+            after = _repriced(before, price(_config(before))) if can_price(before) else before
         found.append((before, after))
         same = latencies(before) == latencies(after)  # then the line stays what it is, as old as it may be
         lines.append(line if same else json.dumps({**values, **{name: getattr(after, name) for name in PRICED}}))
     write_text(file, "".join(f"{line}\n" for line in lines))
     return found
+
+
+def can_price(record: Record) -> bool:
+    """Whether a record's configuration says what its model costs: not where there is none, nor of an amortized encoder,
+    which computes as much as it hears, nor of a search, whose language models are known from their files alone."""
+    return record.config is not None and record.usage is None and "searches" not in record.config
 
 
 def _config(record: Record) -> RunConfig:
