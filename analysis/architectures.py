@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.differences import between, columns
 from analysis.figures.labels import along, write_labels
-from analysis.figures.style import INK, MARKS, SHADE, WIDTH, Picture, handle
+from analysis.figures.style import INK, MARKS, SHADE, WIDTH, Picture, handle, marks
 from analysis.measures import compression
 from analysis.records import unpacked
 from analysis.study import Study, by_setting
@@ -85,17 +85,18 @@ def word_errors(study: Study) -> Iterator[Picture]:
     first = found[found.is_baseline & (found.architecture == FIRST)]
     if len(first):
         axes.axvspan(0, 100 * TOLERATED * first.wer.iloc[0], color=SHADE, zorder=0)
+    looks = marks(found.policy)
     policies = list(dict.fromkeys(found.policy))
     for place, policy in enumerate(policies):
-        mine, mark = found[found.policy == policy], MARKS[policy]
+        mine, mark = found[found.policy == policy], looks[policy]
         y = mine.architecture.map(names.index) + 0.5 * (place - (len(policies) - 1) / 2) / len(policies)
         axes.hlines(y, 100 * mine.low, 100 * mine.high, color=mark.color, lw=0.9)
         axes.plot(100 * mine.wer, y, mark.marker, color=mark.color, ms=mark.size)
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel=f"Word error rate on {study.split} (%)")
     axes.set_xlim(left=0)
     axes.invert_yaxis()
-    marks = [handle(policy, MARKS[policy]) for policy in policies]
-    axes.legend(handles=marks, loc="upper left", bbox_to_anchor=(1, 1))
+    legend = [handle(policy, looks[policy]) for policy in policies]
+    axes.legend(handles=legend, loc="upper left", bbox_to_anchor=(1, 1))
     caption = f"Word error rates on {study.described_split}, with 95 % bootstrap intervals over {study.resampled}."
     if len(first):
         caption += (
@@ -110,9 +111,9 @@ def against_control(study: Study) -> Iterator[Picture]:
     if found.empty:
         return
     figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * len(found)), layout="constrained")
-    axes = figure.subplots()
+    axes, looks = figure.subplots(), marks(found.policy)
     for y, (_, one) in enumerate(found.iterrows()):
-        mark = MARKS[one.policy]
+        mark = looks[one.policy]
         axes.barh(y, 100 * MARGIN * one.control_wer, height=0.8, color=SHADE, zorder=0)
         axes.hlines(y, 100 * one.gap_low, 100 * one.gap_high, color=mark.color, lw=1.2)
         axes.plot(100 * one.gap, y, mark.marker, color=mark.color, ms=mark.size)
@@ -221,14 +222,11 @@ def _sizes(encoder: dict[str, Any]) -> dict[str, Any]:
 
 
 def _against_controls(study: Study, found: pd.DataFrame) -> pd.DataFrame:
-    """Quantized settings minus the float control of the same model that started from the same baseline: not worse?"""
-    pairs = list(zip(found.float_run, found.strength.fillna(-1), strict=True))
-    is_control = (found.policy == "float") & ~found.is_baseline
-    controls = {pairs[place]: found.loc[place] for place in found.index[is_control][::-1]}
-    held = [place for place in found.index[found.policy != "float"] if pairs[place] in controls]
-    against = [controls[pairs[place]] for place in held]
-    gaps = {place: between(study, found.loc[place], control) for place, control in zip(held, against, strict=True)}
-    rates = [float(control.wer) for control in against]
+    """Quantized settings minus their float controls: not worse?"""
+    pairs = {place: study.control_of(found.loc[place]) for place in found.index[found.policy != "float"]}
+    controls = {place: control for place, control in pairs.items() if control is not None}
+    gaps = {place: between(study, found.loc[place], control) for place, control in controls.items()}
+    rates = [float(control.wer) for control in controls.values()]
     told = verdicts(list(gaps.values()), [MARGIN * wer for wer in rates])
     frame = columns(gaps).assign(control_wer=np.array(rates, float), verdict=np.array([*map(str, told)], object))
     return frame.reindex(found.index)

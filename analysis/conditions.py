@@ -23,7 +23,7 @@ def conditions(study: Study) -> Table | None:
     if known.empty or len(study.splits) < 2:
         return None
     names = study.splits
-    controls = {place: _control(study, one) for place, one in known.iterrows()}
+    controls = {place: control for place, one in known.iterrows() if (control := study.control_of(one)) is not None}
     gaps = {
         (place, name): _gap(study, known.loc[place], control, name)
         for place, control in controls.items()
@@ -65,12 +65,6 @@ def _column(name: str) -> Column:
         lambda row: f"({points(row[f'gap.{name}'])})" if not np.isnan(row[f"gap.{name}"]) else "",
         lambda row: bool(row[f"verdict.{name}"] == SHOWN),
     )
-
-
-def _control(study: Study, one: pd.Series) -> pd.Series:
-    """The float control that a setting is held against (`analysis.architectures.settings`)."""
-    found = study.settings[(study.settings.policy == "float") & (study.settings.float_run == one.float_run)]
-    return found.iloc[0]
 
 
 def _gap(study: Study, one: pd.Series, control: pd.Series, name: str) -> Difference | None:

@@ -16,6 +16,7 @@
     baseline                the run of the float model that it started from
     over_budget             whether it was pruned before training, because it breaks a budget
     setting                 equal for runs that differ in their seed alone
+    trained_as              equal for runs that were trained alike, whatever their policy and their seed
     seed, steps             the seed; optimizer steps of its training
     bits, label             widths in words (`W2–6 (mean 3.4) A8`), and in short (`W3.4A8`)
     uniform                 whether all layers have the same widths
@@ -71,6 +72,8 @@ NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model
 TEXTS = ("reason", "command", "commit", "created")
 COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
 EDITS = ("errors", "words", "group")
+NEUTRAL = ("checkpoint_every", "evaluate_every")
+"""What of a schedule changes nothing in what is trained."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,7 @@ def _row(record: Record, layers: list[dict[str, Any]], content: bytes) -> dict[s
         "baseline": _parent(record) if record.baseline else "",
         "over_budget": record.state == "pruned" and (record.reason or "").startswith("over budget"),
         "setting": content_hash(record.policy, is_baseline, _setting(config), record.bit_map),
+        "trained_as": content_hash(_trained_as(config, "training" if is_baseline else "finetune")),
         "parameters": sum(layer.get("parameters") or 0 for layer in layers),
         **{name: getattr(record, name) or "" for name in TEXTS},
         **widths(quantizable) | ({"bits": "float"} if is_float and not quantizable else {}),
@@ -242,6 +246,14 @@ def _setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """What seeds of one setting share: all of a configuration but the seed and what it was tested on, now or later."""
     data = {name: value for name, value in (config.get("data") or {}).items() if name != "test"}
     return {**config, "data": data, "seed": None}
+
+
+def _trained_as(config: Mapping[str, Any], schedule: str) -> dict[str, Any]:
+    """What a setting and its float control share: model, data, augmentation, and the schedule, that of `schedule`."""
+    told = _setting(config)
+    steps = {name: value for name, value in (told.get(schedule) or {}).items() if name not in NEUTRAL}
+    parts = ("run", "data", "features", "tokenizer", "model", "augment")
+    return {**{name: told.get(name) for name in parts}, "schedule": steps}
 
 
 def _numbers(record: Record) -> dict[str, Any]:

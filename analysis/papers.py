@@ -66,6 +66,8 @@ class Claim:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.measure in ("better", "faster") and not self.against:
+            raise UserError(f"against: missing; say than what {self.says!r} is {self.measure}.")
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _chosen(known: pd.DataFrame, where: Where, claim: Claim) -> pd.Series | None
         return None
     if odd := [name for name in where if name not in known]:
         raise UserError(f"{claim.says!r}: {odd[0]} is no column of the settings; there are {', '.join(known)[:600]}.")
-    holds = np.all([known[name].astype(str) == str(value) for name, value in where.items()], axis=0)
+    holds = np.all([_equal(known[name], value) for name, value in where.items()], axis=0)
     found = known[holds]
     if len(found) > 1:
         listed = ", ".join(found.run)
@@ -178,11 +180,16 @@ def _chosen(known: pd.DataFrame, where: Where, claim: Claim) -> pd.Series | None
     return None if found.empty else found.iloc[0]
 
 
-def _not_worse(study: Study, known: pd.DataFrame, one: pd.Series, _: Any) -> Finding:
-    if np.isnan(one.gap):
+def _equal(column: pd.Series, value: str | float) -> pd.Series:
+    """Numbers as numbers: means over seeds are no whole ones."""
+    return column.astype(str) == value if isinstance(value, str) else pd.to_numeric(column, errors="coerce") == value
+
+
+def _not_worse(study: Study, _: pd.DataFrame, one: pd.Series, __: Any) -> Finding:
+    control = study.control_of(one)
+    if control is None:
         return Finding(f"{percent(one.wer)} %, no float control")
-    controls = known[(known.policy == "float") & ~known.is_baseline & (known.float_run == one.float_run)]
-    return _compared(study, one, controls.iloc[0], MARGIN * float(one.control_wer))
+    return _compared(study, one, control, MARGIN * float(control.wer))
 
 
 def _better(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Finding:

@@ -76,7 +76,7 @@ def _start(config: dict[str, Any]) -> str:
 def _gap(study: Study, found: pd.DataFrame, place: int) -> tuple[Difference, float] | None:
     """The setting minus the one that was trained as it is served, and that one's rate."""
     one = found.loc[place]
-    own = found[(found.served == one.served) & (found.steps > 0)]
+    own = found[(found.served == one.served) & (found.bits == one.bits) & (found.steps > 0)]
     if own.empty or one.steps > 0:
         return None
     other = own.iloc[0]

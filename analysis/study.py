@@ -85,6 +85,13 @@ class Study:
         """The finished runs that a row of `settings` is the mean of."""
         return self.trials[self.trials.setting == setting.setting]
 
+    def control_of(self, setting: pd.Series) -> pd.Series | None:
+        """The float control of a setting: the row of `settings` that began with the same weights and was trained as it
+        was, in everything but its policy; None: there is none."""
+        floats = self.settings[self.settings.policy == "float"]
+        alike = (floats.float_run == setting.float_run) & (floats.trained_as == setting.trained_as)
+        return first(floats[alike])
+
     def floats_of(self, runs: pd.DataFrame) -> pd.DataFrame:
         """The float baseline of each of the runs, as often as there are runs that started from it."""
         return self.finished.set_index("run", drop=False).loc[runs.float_run]

@@ -41,7 +41,9 @@ def by_group(counts: NDArray[np.floating], groups: NDArray[np.integer]) -> NDArr
     return sums.T
 
 
-def widened(draws: NDArray[np.floating], value: float, groups: int) -> NDArray[np.floating]:
+def widened(
+    draws: NDArray[np.floating], value: float | NDArray[np.floating], groups: int, *salt: int
+) -> NDArray[np.floating]:
     """Bootstrap draws as far from the value as so few groups ask for.
 
     A draw's distance is multiplied by a random factor, so that a normal distribution becomes Student's with one degree
@@ -49,8 +51,9 @@ def widened(draws: NDArray[np.floating], value: float, groups: int) -> NDArray[n
 
     Args:
         draws: (S,) of a mean over groups.
-        value: the mean itself.
+        value: the mean itself, or (S,) those that the draws lie around.
         groups: G, at least 2.
+        salt: other factors for other numbers.
     """
-    spread = np.random.default_rng(groups).chisquare(groups - 1, len(draws))
+    spread = np.random.default_rng([groups, *salt]).chisquare(groups - 1, len(draws))
     return value + (draws - value) * np.sqrt(groups / spread)

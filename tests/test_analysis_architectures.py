@@ -1,5 +1,6 @@
 """A study over architectures: its table and its figures, from records as runs write them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,20 @@ def test_the_figures(made: Study) -> None:
     assert all(rates.drawn().values())
     (saved,) = amortized(made)
     assert len(saved.figure.axes[0].texts) == 2  # the settings that were counted
+
+
+def test_a_policy_of_the_users_own_has_its_marks(made: Study) -> None:
+    policies = made.runs.policy.replace("native_int", "my_policy.Ternary")
+    own = replace(made, runs=made.runs.assign(policy=policies))
+    for figures in (word_errors(own), against_control(own)):
+        assert all(picture.drawn() for picture in figures)
+
+
+def test_a_control_is_trained_as_the_other_was(made: Study) -> None:
+    other = made.runs.trained_as.mask(made.runs.run == "control-lstm", "for longer")
+    found = settings(replace(made, runs=made.runs.assign(trained_as=other)))
+    quantized = found[found.policy == "native_int"].set_index("architecture")
+    assert quantized.gap.isna().to_dict() == {"lstm": True, "conformer-s": False}
 
 
 def test_what_a_model_is_called() -> None:

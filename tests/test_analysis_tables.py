@@ -3,6 +3,7 @@
 import copy
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -186,17 +187,36 @@ def test_what_a_policy_chose_is_a_table(tmp_path: Path) -> None:
 
 
 def test_models_of_a_study_are_held_against_their_own_controls(tmp_path: Path) -> None:
-    """Another architecture, whose float models recognize far better, changes nothing of what is said of this one."""
+    """Another architecture, whose float models recognize far better, changes nothing of what is said of this one; nor
+    does a control that was trained for longer."""
     other = made.baseline() | {"run": "float-of-another"}
     control = next(one for one in made.records() if one["run"] == "trial-0000-float")
     control |= {"run": "trial-0099-float", "trial": 99, "seed": 5, "baseline": {"id": "float-of-another", "wer": 0.001}}
     for record in (other, control):
         record["metrics"]["test"] |= {"wer": 0.001, "wer_low": 0.0005, "wer_high": 0.002}
         record["config"] = record["config"] | {"model": {"encoder": {"name": "conformer"}}}
+    longer = next(one for one in made.records() if one["run"] == "trial-0000-float")
+    longer |= {"run": "trial-0098-float", "trial": 98}
+    longer["metrics"]["test"] |= {"wer": 0.001, "wer_low": 0.0005, "wer_high": 0.002}
+    longer["config"] = longer["config"] | {"finetune": {"steps": 10**6}}
     alone = findings(made.study(tmp_path / "alone", made.records()))
-    beside = findings(made.study(tmp_path / "beside", [*made.records(), other, control]))
+    beside = findings(made.study(tmp_path / "beside", [*made.records(), other, control, longer]))
     assert alone.claim.str.contains("float control").any()
     pd.testing.assert_frame_equal(alone, beside)
+
+
+def test_without_a_control_every_seed_is_held_against_the_baseline(tmp_path: Path) -> None:
+    """Of which there is one for all seeds, where trials start from a model file."""
+    records = [one for one in made.records() if one["run"] != "trial-0000-float"]
+    trained = next(one for one in records if one["policy"] == "fake_qat")
+    seeds = [json.loads(json.dumps(trained)) | {"run": f"seed-{n}", "trial": 90 + n, "seed": n} for n in (1, 2)]
+    for n, one in enumerate(seeds, 1):
+        one["metrics"]["test"]["wer"] = trained["metrics"]["test"]["wer"] + 0.01 * n
+        one["utterances"] = None
+    found = findings(made.study(tmp_path / "three", [*records, *seeds])).set_index(["claim", "method"]).difference
+    before = findings(made.study(tmp_path / "one", records)).set_index(["claim", "method"]).difference
+    moved = (found - before).dropna()
+    assert sorted(moved[moved.abs() > 1e-9]) == [pytest.approx(0.01)]
 
 
 def test_claims_are_shown_refuted_or_open(policies: Study) -> None:

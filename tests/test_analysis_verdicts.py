@@ -128,15 +128,26 @@ def test_five_speakers_are_not_five_hundred_utterances() -> None:
 
 
 def test_luck_of_seeds_is_in_the_interval() -> None:
-    """Settings that are equal on average, but not seed by seed."""
-    words = [5] * 40
-    runs = [record(f"{name}{seed}", [each] * 40, words, seed=seed) for name, each, seed in SEEDS]
-    study, mine, theirs = pair(*runs)
-    gap = difference(study, mine, theirs)
-    assert (gap.value, gap.low, gap.high) == tuple(map(pytest.approx, (0, -0.2, 0.2)))
+    """What differs between seeds alone has the interval of Student's t distribution."""
+    words, mine, theirs = [5] * 40, [3, 1, 2, 4, 0, 2, 3, 1], [2] * 8
+    runs = [record(f"a{seed}", [each] * 40, words, seed=seed) for seed, each in enumerate(mine)]
+    runs += [record(f"b{seed}", [each] * 40, words, seed=seed) for seed, each in enumerate(theirs)]
+    gap = difference(*pair(*runs))
+    half = 2.365 * np.std(mine, ddof=1) / 5 / np.sqrt(8)  # seven degrees of freedom
+    assert (gap.value, gap.low, gap.high) == (0, pytest.approx(-half, rel=0.1), pytest.approx(half, rel=0.1))
 
 
-SEEDS = [("a", 3, 0), ("a", 1, 1), ("b", 2, 0), ("b", 2, 1)]
+def test_few_seeds_seldom_show_what_is_not_there() -> None:
+    """Three seeds of two settings that differ by chance alone, and far more between seeds than between utterances."""
+    words, dice, wrong = [20] * 40, np.random.default_rng(4), 0
+    for _ in range(60):
+        runs = [
+            record(f"{name}{seed}", [int(each)] * 40, words, seed=seed)
+            for name in "ab"
+            for seed, each in enumerate(dice.integers(0, 20, 3))
+        ]
+        wrong += verdicts([difference(*pair(*runs))], [0.0])[0].word != OPEN
+    assert wrong / 60 <= 2 * LEVEL
 
 
 def normal(value: float, deviation: float, utterances: int = 100) -> Difference:
@@ -165,6 +176,11 @@ def test_many_claims_are_held_to_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts([likely], [0.0]) == [Verdict(SHOWN)]
     assert verdicts([likely, *noise], [0.0] * 10)[0].word == OPEN
     assert verdicts([normal(-0.004, 0.001), *noise], [0.0] * 10)[0].word == SHOWN
+
+
+def test_many_clear_claims_are_all_told() -> None:
+    found = verdicts([normal(-0.9, 0.01)] * 200, [0.0] * 200)
+    assert {one.word for one in found} == {SHOWN}
 
 
 def test_a_table_without_any_difference_is_seldom_wrong() -> None:

@@ -94,6 +94,18 @@ def test_contents_count_not_paths(corpus: Path, float_run: Path, eight_bits: Pat
     assert len(folders(tmp_path)) == 2
 
 
+def test_a_run_does_not_go_on_from_another_trained_baseline(corpus: Path, tmp_path: Path) -> None:
+    schedule = {"steps": 2, "batch_size": 8, "precision": "32-true"}
+    config = run_config(corpus, tmp_path, policy={**PTQ, "name": "fake_qat"}, training=schedule, start="baseline")
+    run(config, tmp_path / "run", name="qat")
+    (tmp_path / "run" / "record.json").unlink()
+    longer = run_config(
+        corpus, tmp_path, policy={**PTQ, "name": "fake_qat"}, training={**schedule, "steps": 3}, start="baseline"
+    )
+    with pytest.raises(UserError, match=r"last\.ckpt is of a run with another training"):
+        run(longer, tmp_path / "run", name="qat")
+
+
 def test_a_run_does_not_go_on_from_another_start(
     corpus: Path, float_run: Path, eight_bits: Path, tmp_path: Path
 ) -> None:

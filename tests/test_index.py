@@ -1,5 +1,6 @@
 """The page over all reports: claims of papers, the common front, and a run behind every point."""
 
+import json
 import re
 import subprocess
 import sys
@@ -166,10 +167,11 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"measure": "luck"}, "papers.0.claims.0.measure: 'luck' is not one of"),
+        ({"measure": "better"}, "papers.0.claims.0.*against: missing; say than what"),
         ({"of": {"policy": "s8bqat", "odd": 1}}, "odd is no column"),
         ({"of": {"architecture": "lstm"}}, "4 settings of one fit .*say which is meant"),
     ],
-    ids=["measure", "column", "ambiguous"],
+    ids=["measure", "against", "column", "ambiguous"],
 )
 def test_a_claim_that_cannot_be_held_against_anything_is_named(
     reports: Path, tmp_path: Path, change: dict[str, Any], said: str
@@ -179,6 +181,16 @@ def test_a_claim_that_cannot_be_held_against_anything_is_named(
     report([reports / "one"], tmp_path / "one")
     with pytest.raises(UserError, match=said):
         index(tmp_path)
+
+
+def test_a_setting_is_found_by_a_number_though_it_is_a_mean_over_seeds(tmp_path: Path) -> None:
+    claim = {**CLAIMS["papers"][0]["claims"][0], "of": {"policy": "native_int", "parameters": 250_000}}  # type: ignore[index]
+    (tmp_path / "papers.yaml").write_text(yaml.safe_dump({"papers": [{**CLAIMS["papers"][0], "claims": [claim]}]}))
+    runs = study("one")
+    again = json.loads(json.dumps(next(one for one in runs if one["run"] == "four"))) | {"run": "again", "seed": 1}
+    report([write(tmp_path / "studies" / "one", [*runs, again])], tmp_path / "one")
+    index(tmp_path)
+    assert "not measured" not in (tmp_path / "papers.md").read_text()
 
 
 def test_claims_are_a_list(tmp_path: Path) -> None:

@@ -73,9 +73,52 @@ def test_other_runs_are_trained(trained: Path, tmp_path: Path, base: dict[str, A
     assert made(record) not in map(made, read_records(trained / "small"))
 
 
+def test_a_known_trial_costs_what_the_others_do(trained: Path, tmp_path: Path) -> None:
+    """Whatever the accelerator was when it was trained."""
+    lines = [json.loads(line) for line in (trained / "report" / "records.jsonl").read_text().splitlines()]
+    for values in lines:
+        values["latency"] = {name: {**totals, "latency_ms": 999.0} for name, totals in values["latency"].items()}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "records.jsonl").write_text("".join(f"{json.dumps(values)}\n" for values in lines))
+    sweep(elsewhere(trained / "study.yaml", tmp_path), root=tmp_path, known=[tmp_path / "old"], trials=1)
+    (record,), (before, *_) = read_records(tmp_path / "small"), read_records(trained / "small")
+    assert made(record) == made(before)
+    assert record.latency == before.latency
+
+
+def test_the_file_that_a_known_trial_started_from_may_be_gone(trained: Path, tmp_path: Path) -> None:
+    """As that of a run which was known itself."""
+    float_model, *_ = (trained / "cache" / "baselines").glob("*/model.qst")
+    (tmp_path / "start.qst").write_bytes(float_model.read_bytes())
+    start = {"start": str(tmp_path / "start.qst")}
+    (tmp_path / "first").mkdir()
+    sweep(elsewhere(trained / "study.yaml", tmp_path / "first", base=start), root=tmp_path / "first", trials=1)
+    (tmp_path / "start.qst").unlink()
+    (tmp_path / "second").mkdir()
+    study = yaml.safe_load((trained / "study.yaml").read_text())
+    policy = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": 8}}}, **start}
+    study |= {"grid": policy, "base": {**study["base"]}}
+    (tmp_path / "second" / "study.yaml").write_text(yaml.safe_dump(study))
+    sweep(tmp_path / "second" / "study.yaml", root=tmp_path / "second", known=[tmp_path / "first" / "small"])
+    (record,), (before,) = read_records(tmp_path / "second" / "small"), read_records(tmp_path / "first" / "small")
+    assert made(record) == made(before)
+
+
 def test_another_test_set_is_not_known(trained: Path, corpus: Path, tmp_path: Path) -> None:
     data = {name: str(corpus / f"{name}.jsonl") for name in ("train", "dev")}
     data["test"] = {"more": str(corpus / "dev.jsonl")}  # type: ignore[assignment]
     study = elsewhere(trained / "study.yaml", tmp_path, base={"data": data})
     sweep(study, root=tmp_path, known=[trained / "report"], trials=1)
     assert list(read_records(tmp_path / "small")[0].metrics or {}) == ["dev", "more"]
+
+
+def test_another_set_of_the_same_name_is_not_known(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    data = {name: str(corpus / f"{name}.jsonl") for name in ("train", "dev")}
+    sets = [{**data, "test": {"same": str(corpus / f"{name}.jsonl")}} for name in ("test", "dev")]
+    for number, tested in enumerate(sets):
+        (tmp_path / str(number)).mkdir()
+        study = elsewhere(trained / "study.yaml", tmp_path / str(number), base={"data": tested})
+        sweep(study, root=tmp_path / str(number), known=[tmp_path / "0" / "small"] if number else (), trials=1)
+    first, second = (read_records(tmp_path / str(number) / "small")[0] for number in (0, 1))
+    assert made(first) != made(second)
+    assert (second.metrics or {})["same"]["words"] == (first.metrics or {})["dev"]["words"]

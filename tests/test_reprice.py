@@ -54,9 +54,10 @@ def test_a_changed_accelerator_changes_the_latency_alone(
     accelerator.write_text(yaml.safe_dump(profile))
     assert "1 of 1 runs" in said(capsys, str(finished / "mine"))
     after = json.loads(path.read_text())
-    (was,), (now,) = before.pop("latency").values(), after.pop("latency").values()
+    for then, later in ((before, after), (before["baseline"], after["baseline"])):
+        (was,), (now,) = then.pop("latency").values(), later.pop("latency").values()
+        assert now["latency_ms"] > was["latency_ms"]
     assert after == before
-    assert now["latency_ms"] > was["latency_ms"]
     read_record(path)
 
 
@@ -114,6 +115,19 @@ def test_a_report_is_priced_without_models(
     now = json.loads((tmp_path / "records.jsonl").read_text())
     assert now["latency"] == values["latency"]
     assert now["metrics"] == values["metrics"]
+
+
+def test_a_run_whose_record_came_along_is_priced_without_its_model(
+    finished: Path, accelerator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = read_json(finished / "mine/record.json")
+    (tmp_path / "mine").mkdir()
+    old = {**values, "latency": {str(accelerator): {"latency_ms": 1234.5, "rtf": 1.0}}}
+    (tmp_path / "mine/record.json").write_text(json.dumps(old))
+    assert "1 of 1 runs" in said(capsys, str(tmp_path))
+    assert read_json(tmp_path / "mine/record.json")["latency"] == values["latency"]
+    main(["rescore", str(tmp_path), "--sets", "{more: more.jsonl}"])
+    assert "1 stay as they are" in capsys.readouterr().out
 
 
 def test_more_sets_are_scored_once(

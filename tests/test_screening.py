@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+import yaml
 from sweep_helpers import make_config, measure, open_queue, small_study
 
 from qstudy.commands.sensitivity import sensitivity
@@ -156,6 +157,16 @@ def test_the_screened_go_first_then_the_sampler(tmp_path: Path) -> None:
     assert len(trained) == 4
 
 
+def test_what_was_screened_is_trained_though_trials_were_dropped_meanwhile(tmp_path: Path) -> None:
+    screened = [{f"policy/layers/{layer}/weight": width for layer in "abc"} for width in (8, 4, 3, 2)]
+    for trials in (4, 2, 4):
+        queue = open_queue(tmp_path, make_config(trials=trials, budgets={"size_bytes": 30}))
+        queue.study.set_user_attr(SCREENED, screened)
+    work(queue, measure)
+    trained = [trial.params for trial in queue.trials() if trial.user_attrs[OUTCOME] == "trained"]
+    assert trained == screened
+
+
 @pytest.mark.parametrize("by", ["switchable", "rounding", "sensitivity"])
 def test_a_study_trains_what_screening_put_first(small: Callable[..., Path], tmp_path: Path, by: str) -> None:
     file = small(screening={"by": by, "steps": 3, "evaluations": 6, "utterances": 4})
@@ -248,6 +259,11 @@ def test_sensitivity_of_a_run_and_of_a_study(small: Callable[..., Path], tmp_pat
     before = scores.stat().st_mtime_ns
     sensitivity(file, utterances=4, out=out)  # known by now
     assert scores.stat().st_mtime_ns == before
+    study = yaml.safe_load(file.read_text())
+    study["base"]["training"]["steps"] += 1
+    file.write_text(yaml.safe_dump(study))
+    sensitivity(file, utterances=4, out=out)
+    assert len([*out.glob("scores-*.json")]) == 2  # of another float model
 
 
 def test_sensitivity_of_a_runs_layers(small: Callable[..., Path], tmp_path: Path) -> None:

@@ -313,6 +313,9 @@ def test_a_study_is_like_another_on_a_changed_base(tmp_path: Path) -> None:
     assert (second.study, second.grid, second.base["data"]["train"]) == ("second", first.grid, "other.jsonl")
     with pytest.raises(UserError, match=r"like: second.yaml is itself like another study"):
         load_study(tmp_path / "third.yaml")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "fourth.yaml").write_text(yaml.safe_dump({"study": "fourth", "like": "../first.yaml"}))
+    assert load_study(tmp_path / "elsewhere" / "fourth.yaml").base == first.base
 
 
 STUDIES = sorted((ROOT / "sweeps").glob("*.yaml"))

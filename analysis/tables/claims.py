@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.differences import Difference, between, difference, same_seeds
 from analysis.records import unpacked
 from analysis.series import series
-from analysis.study import Study, middle
+from analysis.study import Study
 from analysis.tables.table import Column, Row, Table
 from analysis.text import DASH, counted, listed, points
 from analysis.verdicts import MARGIN, OPEN, REFUTED, SHOWN, verdicts
@@ -71,20 +71,15 @@ def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """Whatever was trained against float weights trained as long; the rest, or without them, against the baseline."""
     for width in sorted({int(width) for width in found.width if width <= MOST}, reverse=True):
         for one in _at(found, width) if study.reference is not None else ():
-            runs, controls = study.runs_of(one), _controls(study, one)
-            if one.trained and len(controls):
-                control, against = study.runs_of(controls.iloc[0]), "the float control, trained as long"
+            control = study.control_of(one) if one.trained else None
+            if control is None:  # each run's own, of which there may be one for all seeds
+                runs = study.runs_of(one)
+                against, pair = "the float baseline", (runs, study.floats_of(runs))
             else:
-                control, against = study.floats_of(runs), "the float baseline"
-            gap = difference(study, *same_seeds(runs, control))
+                against = "the float control, trained as long"
+                pair = same_seeds(study.runs_of(one), study.runs_of(control))
             claim = f"{width} bits: not worse than {against}"
-            yield Finding(claim, one.method, gap, MARGIN * control.wer.mean())
-
-
-def _controls(study: Study, one: pd.Series) -> pd.DataFrame:
-    """The float control of a setting: of those that started from the same model, the one in the middle; or none."""
-    floats = study.settings[study.settings.policy == "float"]
-    return middle(floats[floats.float_run == one.float_run], ["policy"])
+            yield Finding(claim, one.method, difference(study, *pair), MARGIN * pair[1].wer.mean())
 
 
 def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:

@@ -19,12 +19,16 @@ def rescore(folder: list[Path], sets: dict[str, Path], cache: Path = Path("cache
     from tqdm import tqdm
 
     from qstudy.training import rescore as again
+    from qstudy.training.record import MODEL_FILE
     from qstudy.training.reprice import runs_below
 
     if "dev" in sets or not sets:
         raise UserError("--sets: name one test set or more, none of them dev.")
     runs = [run for each in folder for run in runs_below(each)]
+    here = [run for run in runs if (run / MODEL_FILE).is_file()]
     new = 0
-    for run in tqdm(runs, desc="runs", unit="run", leave=False, disable=None):
+    for run in tqdm(here, desc="runs", unit="run", leave=False, disable=None):
         new += bool(again.rescore(run, sets, cache))
     print(f"{new} of {len(runs)} runs were scored on something new.")
+    if away := len(runs) - len(here):
+        print(f"{away} stay as they are: their records came along (--known), their models are not here.")

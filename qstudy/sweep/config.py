@@ -214,16 +214,23 @@ def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> St
 
 def _whole(path: Path, own: dict[str, Any]) -> dict[str, Any]:
     """A study's fields, with those of the files that it names."""
-    values = own
-    if other := values.pop("like", None):
-        values = {**load_yaml(path.parent / str(other)), **values}
-        if "like" in values:
+    values, other = own, own.pop("like", None)
+    if other:
+        alike = path.parent / str(other)
+        there = load_yaml(alike)
+        if "like" in there:
             raise UserError(f"like: {other} is itself like another study; name that one.")
+        values = {**_with_base(alike, there), **values}
+    return _with_base(path, values)
+
+
+def _with_base(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a file gives, with those of the run configuration that it names, by a path from where it lies."""
     base = {"from": values["base"]} if isinstance(values.get("base"), str) else values.get("base")
-    if isinstance(base, Mapping) and "from" in base:
-        changes = {name: value for name, value in base.items() if name != "from"}
-        values["base"] = merged(load_yaml(path.parent / str(base["from"])), changes)
-    return values
+    if not isinstance(base, Mapping) or "from" not in base:
+        return values
+    changes = {name: value for name, value in base.items() if name != "from"}
+    return {**values, "base": merged(load_yaml(path.parent / str(base["from"])), changes)}
 
 
 def study_from_dict(values: Mapping[str, Any]) -> StudyConfig:

@@ -15,7 +15,9 @@ from typing import Any
 from qstudy.errors import UserError
 from qstudy.files import parse_json, write_text
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
+from qstudy.training.price import Price
 from qstudy.training.record import Record, parse_record, write_record
+from qstudy.training.reprice import repriced
 
 KNOWN = "known.jsonl"
 
@@ -32,13 +34,15 @@ def has_known(folder: Path) -> bool:
     return (folder / KNOWN).exists()
 
 
-def take_known(root: Path, config: RunConfig, run: Path, **own: Any) -> Record | None:
+def take_known(root: Path, config: RunConfig, run: Path, cost: Price, **own: Any) -> Record | None:
     """The record that a run would end with, if one that came along is the same run's; written to its folder.
 
     Args:
         root: the study's folder.
         config: of the run.
         run: folder of the run.
+        cost: today's, which the record gets, beside the study's other trials; but not that of an amortized encoder,
+            which depends on what was heard.
         own: fields of the record that only this study knows.
 
     Raises:
@@ -49,7 +53,8 @@ def take_known(root: Path, config: RunConfig, run: Path, **own: Any) -> Record |
     for record, then in _records(root / KNOWN, (root / KNOWN).stat().st_mtime_ns):
         if _is_of(record, then, config):
             run.mkdir(parents=True, exist_ok=True)
-            return write_record(run, replace(record, run=run.name, **own))
+            priced = repriced(record, cost, config) if record.usage is None else record
+            return write_record(run, replace(priced, run=run.name, **own))
     return None
 
 
@@ -66,11 +71,19 @@ def _records(path: Path, written: int) -> list[tuple[Record, RunConfig]]:
 
 def _is_of(record: Record, then: RunConfig, config: RunConfig) -> bool:
     """Whether a run with this configuration would end with this record, but for chance between builds and machines."""
-    scored = set(config.data.test) <= set(record.metrics or {}) and set(config.accelerator) <= set(record.latency or {})
-    if not scored or _parts(then) != _parts(config):
-        return False
-    begun = str((record.baseline or {}).get("id"))  # its weights' hash, if they came as a file
-    return config.start_file is None or begun.endswith(f"-{str(config.start_identity)[:8]}")
+    scored = config.data.test.items() <= then.data.test.items() and set(config.data.test) <= set(record.metrics or {})
+    priced = record.usage is None or set(config.accelerator) <= set(record.latency or {})
+    return scored and priced and _parts(then) == _parts(config) and _starts_alike(record, then, config)
+
+
+def _starts_alike(record: Record, then: RunConfig, config: RunConfig) -> bool:
+    """Whether both start from the same weights: a file's by their hash, which the record's baseline is named by, or,
+    where the file is that of a run which was known itself and so made none, by the place where it would be."""
+    if config.start_file is None:
+        return True
+    if not config.start_file.exists():
+        return then.start == config.start
+    return str((record.baseline or {}).get("id")).endswith(f"-{str(config.start_identity)[:8]}")
 
 
 def _parts(config: RunConfig) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before
         _finish_tracking(candidate, folder, config, record)
         return record
     own = {"study": candidate.study, "trial": candidate.trial.number, **candidate.extra}
-    if known := take_known(folder.parents[1], config, folder, **own):
+    if known := take_known(folder.parents[1], config, folder, candidate.price, **own):
         return known
     return run(
         config,

@@ -218,7 +218,8 @@ class Queue:
         if (place := kept(waiting).get(GRID)) is not None:
             return fixed_sampler(self.config.combinations.parameters[place])
         if screened := self.study.user_attrs.get(SCREENED):
-            before = sum(trial.number < waiting.number and GRID not in kept(trial) for trial in self.trials())
+            asked = (trial for trial in self.trials() if trial.number < waiting.number and GRID not in kept(trial))
+            before = sum(trial.user_attrs.get(OUTCOME) != DROPPED for trial in asked)
             if before < len(screened):
                 return fixed_sampler(screened[before])
         return make_sampler(self.config.sampler, waiting.number)

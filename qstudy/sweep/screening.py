@@ -18,6 +18,7 @@ from qstudy.sweep.exploration import explore, foretell, on_front
 from qstudy.sweep.judge import Judge, Judged
 from qstudy.sweep.space import Label
 from qstudy.training.assets import open_assets
+from qstudy.training.baseline import trained_folder
 from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join
@@ -120,7 +121,8 @@ def judge_of(config: StudyConfig, settings: Screening, allocations: Allocations,
 
     values = to_dict(own)
     parts = values if trained else [values[key] for key in ("features", "tokenizer", "model", "policy", "seed")]
-    same = content_hash(parts, own.start_identity, identity(Path(own.data.dev)), settings.utterances)
+    begun = own.start_identity if own.start_file else trained_folder(own).name
+    same = content_hash(parts, begun, identity(Path(own.data.dev)), settings.utterances)
     return Judge(open_model, settings.utterances, folder / f"scores-{same[:8]}.json", same)
 
 

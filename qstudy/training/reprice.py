@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from qstudy.errors import UserError, naming
 from qstudy.files import parse_json, write_text
@@ -13,7 +14,7 @@ from qstudy.training.load import load_recognizer
 from qstudy.training.price import Price, describe_price, price, price_layers
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, parse_record, read_record, write_record
 
-PRICED = ("bit_map", "layers", "latency")
+PRICED = ("bit_map", "layers", "latency", "baseline")
 """What of a record is new."""
 
 
@@ -24,21 +25,26 @@ def runs_below(folder: Path) -> list[Path]:
         UserError: there are none.
     """
     places = [folder, *sorted(folder.glob("*")), *sorted(folder.glob("runs/*"))]
-    found = [place for place in places if (place / RECORD_FILE).is_file() and (place / MODEL_FILE).is_file()]
+    found = [place for place in places if (place / RECORD_FILE).is_file() and _is_finished(place)]
     if not found:
-        raise UserError(f"{folder} holds no finished run ({RECORD_FILE} and {MODEL_FILE}); name another folder.")
+        raise UserError(f"{folder} holds no finished run ({RECORD_FILE}); name another folder.")
     return found
+
+
+def _is_finished(run: Path) -> bool:
+    """Runs whose records came along have no model."""
+    return (run / MODEL_FILE).is_file() or read_record(run / RECORD_FILE).state == "complete"
 
 
 def reprice(run: Path) -> tuple[Record, Record]:
     """Simulate a finished run's model anew, as its configuration says, and write what came out into its record.
 
     Args:
-        run: the folder of the run, with its packed model.
+        run: the folder of the run; without its packed model, which stayed elsewhere, as `reprice_report`.
 
     Returns:
-        The record before and after: bit map (where layers are placed), layers and latencies are new. The backlog of an
-        amortized encoder is of real utterances, and stays.
+        The record before and after: bit map (where layers are placed), layers and latencies are new, those of the float
+        model that it started from, too. The backlog of an amortized encoder is of real utterances, and stays.
 
     Raises:
         UserError: record or model are damaged, or name what does not exist (any more).
@@ -46,10 +52,12 @@ def reprice(run: Path) -> tuple[Record, Record]:
     file = run / RECORD_FILE
     before = read_record(file)
     with asked_by(file), naming(file):
-        config = _config(before)
-        shapes = load_recognizer(run / MODEL_FILE).model.shapes()
-        bit_map = build_policy(config.policy).bit_map(shapes)
-        after = _repriced(before, price_layers(shapes, bit_map, config))
+        if (run / MODEL_FILE).is_file():
+            config = _config(before)
+            shapes = load_recognizer(run / MODEL_FILE).model.shapes()
+            after = repriced(before, price_layers(shapes, build_policy(config.policy).bit_map(shapes), config), config)
+        else:
+            after = _from_configuration(before)
     return before, after if after == before else write_record(run, after)
 
 
@@ -71,7 +79,7 @@ def reprice_report(file: Path) -> list[tuple[Record, Record]]:
         values = parse_json(line.encode(), where)
         with asked_by(file), naming(where):
             before = parse_record(values)
-            after = _repriced(before, price(_config(before))) if can_price(before) else before
+            after = _from_configuration(before)
         found.append((before, after))
         same = latencies(before) == latencies(after)  # then the line stays what it is, as old as it may be
         lines.append(line if same else json.dumps({**values, **{name: getattr(after, name) for name in PRICED}}))
@@ -91,11 +99,25 @@ def _config(record: Record) -> RunConfig:
     return config_from_dict(record.config)
 
 
-def _repriced(record: Record, cost: Price) -> Record:
-    entries = describe_price(cost)
-    return replace(record, **{name: entries[name] for name in PRICED})
+def _from_configuration(record: Record) -> Record:
+    if not can_price(record):
+        return record
+    config = _config(record)
+    return repriced(record, price(config), config)
+
+
+def repriced(record: Record, cost: Price, config: RunConfig) -> Record:
+    """A run's record at another price; the float model that it started from has the same layers."""
+    entries = {name: describe_price(cost)[name] for name in PRICED if name != "baseline"}
+    baseline: Any = record.baseline
+    if baseline and baseline.get("latency") and record.usage is None:
+        floats = price_layers(cost.shapes, build_policy({"name": "float"}).bit_map(cost.shapes), config)
+        baseline = {**baseline, "latency": floats.latency}
+    return replace(record, **entries, baseline=baseline)
 
 
 def latencies(record: Record) -> dict[str, float | None]:
-    """Accelerator -> milliseconds; None: unknown."""
-    return {name: totals.get("latency_ms") for name, totals in (record.latency or {}).items()}
+    """Accelerator -> milliseconds, those of the float model that it started from as `NAME in float`; None: unknown."""
+    before: Any = record.baseline or {}
+    of_float = {f"{name} in float": totals for name, totals in (before.get("latency") or {}).items()}
+    return {name: totals.get("latency_ms") for name, totals in {**(record.latency or {}), **of_float}.items()}
