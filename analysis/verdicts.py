@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.differences import Difference
+from analysis.differences import NORMAL, Difference
 from analysis.text import counted
 
 MARGIN = 0.1
@@ -70,8 +70,9 @@ def _chances(gap: Difference, bound: float) -> tuple[float, float]:
 
 
 def _needed(gap: Difference, bound: float, level: float) -> float:
-    """How many utterances, or groups, would tell at this level: draws narrow with the root of their number."""
-    distance, deviation = abs(bound - gap.value), float(gap.draws.std())
+    """How many utterances, or groups, would tell at this level, and seeds as many times more: draws narrow with the root
+    of their number. How far they lie apart, their interval says: of few seeds, the deviation has no bound."""
+    distance, deviation = abs(bound - gap.value), (gap.high - gap.low) / (2 * NORMAL)
     if not distance > 0 or not deviation > 0 or not gap.drawn:
         return np.nan
     needed = gap.drawn * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
