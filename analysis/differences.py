@@ -87,10 +87,10 @@ def _drawn(errors: Rates, rivals: Rates, words: Rates, paired: bool) -> Rates:
         paired: whether the seeds of both are the same.
     """
     weights = _draws(words.shape[-1])
-    total = np.maximum(weights @ words, 1)
+    drawn = weights @ (errors.mean(0) - rivals.mean(0)) / np.maximum(weights @ words, 1)
     if paired:
-        return _over_seeds((errors - rivals) @ weights.T, 1) / total
-    return (_over_seeds(errors @ weights.T, 1) - _over_seeds(rivals @ weights.T, 2)) / total
+        return drawn + _luck((errors - rivals).sum(1) / words.sum(), 1)
+    return drawn + _luck(errors.sum(1) / words.sum(), 1) - _luck(rivals.sum(1) / words.sum(), 2)
 
 
 def between(study: Study, one: pd.Series, other: pd.Series) -> Difference:
@@ -120,13 +120,13 @@ def _draws(utterances: int) -> NDArray[np.float32]:
     return counts
 
 
-def _over_seeds(sums: Rates, salt: int) -> Rates:
-    """The mean over seeds of (S, DRAWS) sums, each draw with seeds of its own, as few as they are."""
-    seeds, draws = sums.shape
+def _luck(rates: Rates, salt: int) -> Rates:
+    """How far the mean of (S,) rates lies from itself with other seeds drawn, (DRAWS,); 0 of a single one."""
+    seeds = len(rates)
     if seeds == 1:
-        return sums[0]
-    chosen = np.random.default_rng(salt).integers(seeds, size=(seeds, draws))
-    return widened(np.take_along_axis(sums, chosen, 0).mean(0), sums.mean(0), seeds, salt)
+        return np.zeros(DRAWS)
+    chosen = np.random.default_rng(salt).integers(seeds, size=(DRAWS, seeds))
+    return widened((rates - rates.mean())[chosen].mean(1), 0.0, seeds, salt)
 
 
 def _between(value: float, low: float, high: float) -> Rates:

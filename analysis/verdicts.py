@@ -70,8 +70,8 @@ def _chances(gap: Difference, bound: float) -> tuple[float, float]:
 
 
 def _needed(gap: Difference, bound: float, level: float) -> float:
-    """How many utterances, or groups, would tell at this level, and seeds as many times more: draws narrow with the root
-    of their number. How far they lie apart, their interval says: of few seeds, the deviation has no bound."""
+    """How many utterances, or groups, would tell at this level, and seeds as many times more: draws narrow with the
+    root of their number. How far they lie apart, their interval says: of few seeds, the deviation has no bound."""
     distance, deviation = abs(bound - gap.value), (gap.high - gap.low) / (2 * NORMAL)
     if not distance > 0 or not deviation > 0 or not gap.drawn:
         return np.nan
