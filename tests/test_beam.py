@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import FEATURES, LSTM, STATELESS, TOKENIZER, filled, model_config, packed, speech, talkative
 
@@ -150,6 +150,7 @@ def test_a_beam_of_one_is_greedy_where_frames_are_full(search: BeamSearch) -> No
 
 @PREDICTORS
 @ANY
+@example(cuts=[7, 8], lengths=[0, 8], seed=16)  # two hypotheses whose scores differ by less than a rounding
 @settings(max_examples=5)
 @given(
     cuts=st.lists(st.integers(0, 15), max_size=4),
@@ -166,10 +167,17 @@ def test_pieces_are_the_whole_and_a_batch_is_its_utterances(
     for begin, end in pieces(cuts):
         chunk = (torch.tensor(lengths) - begin).clamp(0, end - begin)
         state = decoder.accept(model, frames[:, begin:end], chunk, state)
-    assert labels(decoder.finish(model, state)) == labels(whole)
+    assert_same(decoder.finish(model, state), whole)
     for index, length in enumerate(lengths):
         alone = found(decoder, model, frames[index : index + 1, :length], [length])
-        assert labels(alone) == labels(whole[index : index + 1])
+        assert_same(alone, whole[index : index + 1])
+
+
+def assert_same(some: list[list[Hypothesis]], others: list[list[Hypothesis]]) -> None:
+    """The same best hypotheses, and behind them equally likely ones: rounding may decide which of two comes in last."""
+    assert [one[0].labels for one in some if one] == [one[0].labels for one in others if one]
+    for one, other in zip(some, others, strict=True):
+        torch.testing.assert_close(scores(one), scores(other), rtol=1e-5, atol=1e-5)
 
 
 def pieces(cuts: list[int]) -> Iterator[tuple[int, int]]:
