@@ -2,6 +2,9 @@
 
 import copy
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from qstudy.errors import UserError
 from qstudy.model import RNNT, ModelConfig
+from qstudy.model.shapes_only import shapes_only
 from qstudy.quant.packed.model import fill_packed
 
 FRAMES = 48
@@ -160,3 +164,26 @@ def test_errors_name_the_part(config: ModelConfig, named: list[str]) -> None:
     with pytest.raises(UserError) as error:
         RNNT(config, FEATURES, TOKENIZER.size)
     assert all(word in str(error.value) for word in named)
+
+
+def test_pricing_a_model_does_not_import_a_compiler() -> None:
+    """torch draws normal numbers on its "meta" device by a function that imports its compiler: two seconds."""
+    source = (
+        "import sys; from qstudy.training.load import load_recognizer; from qstudy.training.price import price\n"
+        "from qstudy.training.config import config_from_dict; from pathlib import Path\n"
+        "load_recognizer(Path('sweeps/base/commands.qst'))\n"
+        "priced = price(config_from_dict({'data': {'train': 'a', 'dev': 'b'}, 'policy': {'name': 'float'}}))\n"
+        "print(priced.size_bytes > 0, 'torch._dynamo' in sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", source], cwd=root, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+def test_shapes_alone_are_those_of_the_model() -> None:
+    with shapes_only():
+        priced = RNNT(model_config(), FEATURES, TOKENIZER.size)
+    built = RNNT(model_config(), FEATURES, TOKENIZER.size)
+    assert priced.shapes() == built.shapes()
+    assert all(parameter.is_meta for parameter in priced.parameters())
+    assert not any(parameter.is_meta for parameter in built.parameters())

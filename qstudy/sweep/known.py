@@ -89,9 +89,9 @@ def _starts_alike(record: Record, then: RunConfig, config: RunConfig) -> bool:
 def _parts(config: RunConfig) -> dict[str, Any]:
     """What a trained model and its scores on dev depend on, but for the files themselves."""
     values = to_dict(config)
-    schedules = {config.schedule_name, *(["training"] if config.start_file is None else [])}
-    parts = {name: values[name] for name in ("features", "tokenizer", "model", "augment", "policy", "seed", *schedules)}
-    for schedule in schedules:
+    fields = ("features", "tokenizer", "model", "augment", "policy", "seed", *config.schedules)
+    parts = {name: values[name] for name in fields}
+    for schedule in config.schedules:
         for neutral in ("checkpoint_every", "evaluate_every"):
             del parts[schedule][neutral]
     parts["start"] = config.start_file is None and config.from_scratch

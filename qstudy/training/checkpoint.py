@@ -47,8 +47,8 @@ def steps_done(path: Path, config: RunConfig) -> int:
     checkpoint, saved = _read(path)
     now = {**to_dict(config), "start": config.start_identity, DATA: identity(Path(config.data.train))}
     then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
-    schedules = {config.schedule_name, *(["training"] if config.start_file is None else [])}  # the baseline's, too
-    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", *sorted(schedules), DATA)
+    schedules = sorted(config.schedules)
+    fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", *schedules, DATA)
     require_same(path, {field: now[field] for field in fields}, then)
     return int(checkpoint["global_step"])
 

@@ -237,6 +237,11 @@ class RunConfig:
         return "training" if self.from_scratch else "finetune"
 
     @property
+    def schedules(self) -> set[str]:
+        """The fields whose schedules a model depends on: the one that applies, and that of a baseline trained first."""
+        return {self.schedule_name, *(["training"] if self.start_file is None else [])}
+
+    @property
     def schedule(self) -> Schedule:
         """The schedule that applies."""
         return self.training if self.from_scratch else self.finetune
