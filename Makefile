@@ -9,7 +9,7 @@
 # make int4      recognizers and language models in 4 bits from end to end: what fusion and wider beams are worth, into
 #                reports/int4/ (about three hours)
 # make papers    every table and figure of reports/ anew from the committed records, and the page over all of them
-#                (reports/index.html); three to four minutes
+#                (reports/index.html); four to five minutes
 # make papers-train  the papers' studies trained anew on synthesized commands and on digits (about a day on two cores,
 #                most of it Conformers; what is there is kept, what was interrupted goes on), then make papers;
 #                KNOWN=1: only what the committed records lack
