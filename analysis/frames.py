@@ -63,6 +63,7 @@ from analysis.variants import variants
 from qstudy.bits import LayerBits
 from qstudy.errors import UserError
 from qstudy.files import content_hash
+from qstudy.training.config import NEUTRAL
 from qstudy.training.record import Record
 
 WIDTHS = {field.name: field.default for field in fields(LayerBits) if field.name not in ("accumulator", "group")}
@@ -72,8 +73,6 @@ NUMBERS = ("trial", "seed", "steps", "size_bytes", "file_bytes", "training_model
 TEXTS = ("reason", "command", "commit", "created")
 COUNTS = ("cer", "substitutions", "insertions", "deletions", "words", "utterances")
 EDITS = ("errors", "words", "group")
-NEUTRAL = ("checkpoint_every", "evaluate_every")
-"""What of a schedule changes nothing in what is trained."""
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,8 @@ def test_a_killed_launcher_and_a_lost_worker_cost_nothing(sweep: Sweep, tmp_path
     ports = {address for pid in family(first.pid) for address in listening(pid)}
     first.kill()
     wait_until(lambda: not [pid for pid in everything() if works_in(pid, tmp_path) and is_worker(pid)])
-    agents = {
-        pid for pid in everything() if works_in(pid, tmp_path)
-    }  # Ray's own take a minute to notice that it is gone
+    # what is left are Ray's own agents, which take a minute to notice that it is gone
+    agents = {pid for pid in everything() if works_in(pid, tmp_path)}
     second = sweep("--workers", "2")
     os.kill(wait_for_worker(second, tmp_path), signal.SIGKILL)
     said = second.communicate()[0]

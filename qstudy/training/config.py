@@ -33,6 +33,10 @@ Rate = Annotated[float, Gt(0), Le(100)]
 Norm = Annotated[float, Gt(0), Le(1e9)]
 
 
+NEUTRAL = ("checkpoint_every", "evaluate_every")
+"""What of a schedule changes nothing in what is trained."""
+
+
 @dataclass
 class DataConfig:
     """Where utterances come from.
