@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +16,15 @@ from qstudy.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def try_lock(path: Path) -> IO[str] | None:
-    """Take the lock at `path` if it is free; closing the file, or the end of the process, lets it go."""
-    return _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def try_lock(path: Path, patience_s: float = 0.0) -> IO[str] | None:
+    """Take the lock at `path` if it is free; closing the file, or the end of the process, lets it go.
+
+    With `patience_s` it may be held for so long: by somebody who only looks (`is_held`).
+    """
+    until = time.monotonic() + patience_s
+    while (file := _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None and time.monotonic() < until:
+        time.sleep(0.02)
+    return file
 
 
 def is_held(path: Path) -> bool:

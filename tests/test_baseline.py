@@ -18,6 +18,8 @@ from qstudy.errors import UserError
 from qstudy.files import read_json
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
+from qstudy.training.baseline import trained_folder
+from qstudy.training.checkpoint import steps_done
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.run import float_baseline, run
 
@@ -99,6 +101,15 @@ def test_a_run_does_not_go_on_from_another_trained_baseline(corpus: Path, tmp_pa
     config = run_config(corpus, tmp_path, policy={**PTQ, "name": "fake_qat"}, training=schedule, start="baseline")
     run(config, tmp_path / "run", name="qat")
     (tmp_path / "run" / "record.json").unlink()
+    often = run_config(
+        corpus,
+        tmp_path,
+        policy={**PTQ, "name": "fake_qat"},
+        training={**schedule, "evaluate_every": 1, "checkpoint_every": 1},
+        start="baseline",
+    )
+    assert trained_folder(often) == trained_folder(config)
+    assert steps_done(tmp_path / "run" / "last.ckpt", often) == 12  # neither changes what is trained
     longer = run_config(
         corpus, tmp_path, policy={**PTQ, "name": "fake_qat"}, training={**schedule, "steps": 3}, start="baseline"
     )

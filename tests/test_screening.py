@@ -183,6 +183,16 @@ def test_a_study_trains_what_screening_put_first(small: Callable[..., Path], tmp
     assert screen_of(load_study(file), folder).ranked() == screened
 
 
+def test_a_model_that_was_trained_for_another_plan_is_not_screened(small: Callable[..., Path], tmp_path: Path) -> None:
+    def planned(steps: int) -> None:
+        screening = {"steps": steps, "evaluations": 4, "utterances": 2}
+        sweep(small(screening=screening), root=tmp_path / "studies", prepare_only=True)
+
+    planned(2)
+    with pytest.raises(UserError, match=r"screening/last\.ckpt is of a run with another finetune; remove"):
+        planned(3)
+
+
 def test_trials_may_start_from_the_switchable_weights(small: Callable[..., Path], tmp_path: Path) -> None:
     sweep(small(screening={"steps": 3, "evaluations": 6, "start": "switchable"}), root=tmp_path / "studies")
     folder = tmp_path / "studies" / "small"
@@ -301,3 +311,8 @@ def test_pruning_wants_evaluations(small: Callable[..., Path]) -> None:
     file = small(base={"finetune": short}, objectives=["wer"], pruning={"name": "halving"})
     with pytest.raises(UserError, match=r"pruning: .*finetune.evaluate_every is 0"):
         load_study(file)
+    scratch = {"start": "scratch", "training": short, "finetune": {**short, "evaluate_every": 2}}
+    with pytest.raises(UserError, match=r"pruning: .*training.evaluate_every is 0"):
+        load_study(small(base=scratch, objectives=["wer"], pruning={"name": "halving"}))
+    scratch["training"] = {**short, "evaluate_every": 2}
+    assert load_study(small(base=scratch, objectives=["wer"], pruning={"name": "halving"})).evaluate_every == 2

@@ -1,5 +1,7 @@
 """Studies: their YAML, and the queue of trials that survives its workers."""
 
+import shutil
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,12 +16,16 @@ from sweep_helpers import make_config, measure, open_queue, small_study, start_v
 from qstudy.commands.sweep import sweep
 from qstudy.commands.worker import worker
 from qstudy.errors import UserError
-from qstudy.locks import locked
+from qstudy.locks import locked, try_lock
 from qstudy.sweep.config import load_study
 from qstudy.sweep.objective import Outcome
+from qstudy.sweep.optuna_internals import trial_id
+from qstudy.sweep.planning import retry_failed
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.search_study import load_search_study
-from qstudy.sweep.study import check
+from qstudy.sweep.status import print_status, read_status
+from qstudy.sweep.storage import open_storage
+from qstudy.sweep.study import LOOK_S, check
 from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
@@ -243,11 +249,117 @@ def test_one_sweep_at_a_time(tmp_path: Path) -> None:
         sweep(file, root=tmp_path)
 
 
+def test_a_look_is_no_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    seen = try_lock(path)
+    assert seen is not None
+    threading.Timer(0.1, seen.close).start()
+    assert try_lock(path) is None
+    mine = try_lock(path, LOOK_S)
+    assert mine is not None
+    mine.close()
+
+
+def test_failed_trials_wait_again_when_asked(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=3, budgets=None))
+    broken = {1}
+
+    def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
+        outcome = measure(queue, trial)
+        return Outcome("failed", "out of memory") if trial.number in broken else outcome
+
+    work(queue, evaluate)
+    before = outcomes(queue)
+    assert before[1] == "failed"
+    work(open_queue(tmp_path, make_config(trials=3, budgets=None)), evaluate)
+    assert outcomes(queue) == before
+    broken.clear()
+    params = queue.trials()[1].params
+    assert retry_failed(open_storage(None, tmp_path / "toy"), "toy") == 1
+    again = open_queue(tmp_path, make_config(trials=3, budgets=None))
+    assert [trial.number for trial in again.trials(TrialState.WAITING)] == [1]
+    work(again, evaluate)
+    assert outcomes(again) == [*before[:1], "trained", *before[2:]]
+    assert again.trials()[1].params == params
+    assert "reason" not in again.trials()[1].user_attrs
+
+
+def test_a_trial_that_waits_again_elsewhere_is_finished_where_it_was_trained(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=1, budgets=None))
+    claim = queue.claim()
+    assert claim is not None
+    outcome = measure(queue, claim.trial)
+    storage = open_storage(None, tmp_path / "toy")
+    storage.set_trial_state_values(trial_id(claim.trial), TrialState.WAITING)  # as another machine's `recover`
+    queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert outcomes(queue) == ["trained"]
+
+
+def test_who_looked_at_all_candidates_is_not_told_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queue = open_queue(tmp_path, make_config(budgets={"size_bytes": 5}, candidates=3))
+    print_status(read_status("toy", tmp_path / "toy", None))
+    assert "goes on" in capsys.readouterr().out
+    work(queue, measure)
+    print_status(read_status("toy", tmp_path / "toy", None))
+    assert "It has looked at all candidates that it may" in capsys.readouterr().out
+
+
+def test_what_does_not_work_shows_before_anything_is_trained(corpus: Path, tmp_path: Path) -> None:
+    """A start that one member of the grid does not fit, an accelerator that nobody simulates, an unknown cost."""
+    start = {"from": str(ROOT / "sweeps" / "base" / "commands.yaml"), "start": str(ROOT / "sweeps/base/commands.qst")}
+    policy = {"name": "ptq", "layers": {"*": {"weight": 8}}}
+
+    def checked(**fields: Any) -> None:
+        file = tmp_path / "study.yaml"
+        file.write_text(yaml.safe_dump({"study": "toy", "base": start, **fields}))
+        check(load_study(file))
+
+    checked(grid={"policy": policy, "model": {"encoder": {"hidden": [256]}}})
+    with pytest.raises(UserError, match=r"start: .* differs in model\.encoder\.hidden \(256 there, 128 here\)"):
+        checked(grid={"policy": policy, "model": {"encoder": {"hidden": [256, 128]}}})
+    with pytest.raises(UserError, match="budgets: accelerator: 'nosuch' is not among those"):
+        checked(grid={"policy": policy}, budgets={"accelerator": "nosuch"})
+    coded = {"name": "s8bqat", "layers": {"*": {"weight": [4, 2]}}}
+    with pytest.raises(UserError, match="s8bqat cannot be switched"):
+        checked(space={"policy": coded}, trials=2, screening={})
+
+
+def test_a_study_from_scratch_makes_no_baseline_and_notices_other_data(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "corpus"
+    shutil.copytree(corpus, mine)
+    file = small_study(mine, tmp_path, base={"start": "scratch"})
+    sweep(file, root=tmp_path / "studies", trials=1)
+    (record,) = read_records(tmp_path / "studies" / "small")
+    assert record.baseline is None
+    assert not (tmp_path / "cache" / "baselines").exists()
+    dev = (mine / "dev.jsonl").read_text().splitlines(keepends=True)
+    (mine / "dev.jsonl").write_text("".join(dev[:2]))
+    with pytest.raises(UserError, match=r"data: dev: .*dev\.jsonl is not what it was when the study 'small' was begun"):
+        sweep(file, root=tmp_path / "studies", trials=2)
+    (mine / "dev.jsonl").write_text("".join(dev))
+    sweep(file, root=tmp_path / "studies", trials=2)
+    assert len(read_records(tmp_path / "studies" / "small")) == 2
+
+
+def test_the_command_for_more_workers_names_the_studies_folder(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(small_study(corpus, tmp_path, base={"start": "scratch"}), root=tmp_path / "mine", prepare_only=True)
+    assert f"qstudy worker --study small --root {tmp_path / 'mine'}" in capsys.readouterr().out
+
+
 def test_a_worker_needs_a_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*study\.db; begin the study with `qstudy sweep`"):
         worker("nothing", root=tmp_path)
+    empty = tmp_path / "empty.db"
+    with pytest.raises(UserError, match=r"there is no .*empty\.db"):
+        worker("nothing", storage=f"sqlite:///{empty}", root=tmp_path)
+    assert not empty.exists()
+    empty.touch()
     with pytest.raises(UserError, match="'nothing' is not in this storage"):
-        worker("nothing", storage=f"sqlite:///{tmp_path / 'empty.db'}", root=tmp_path)
+        worker("nothing", storage=f"sqlite:///{empty}", root=tmp_path)
 
 
 def test_a_storage_that_is_away_is_an_error_without_its_password(tmp_path: Path) -> None:

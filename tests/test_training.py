@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import run_config
+from tiny import TOKENIZER, run_config
 
 from qstudy.cli import main
 from qstudy.data.batches import Batch
 from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import Diverged, UserError
 from qstudy.files import read_json
+from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel
-from qstudy.quant.policies import POLICIES, QuantPolicy
+from qstudy.quant.policies import POLICIES, QuantPolicy, build_policy
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
@@ -287,3 +288,17 @@ def test_sigterm_leaves_a_checkpoint_as_ctrl_c_does(corpus: Path, shared_folder:
         run(config, tmp_path, name="float", report=lambda step, wer: signal.raise_signal(signal.SIGTERM))
     assert int(weights(tmp_path)["step"]) == 5
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_no_steps_leave_another_runs_folder_alone(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    run(run_config(corpus, shared_folder, policy=QAT), tmp_path, name="qat")
+    model = (tmp_path / "model.qst").read_bytes()
+    with pytest.raises(UserError, match=r"holds another run \(last\.ckpt\)"):
+        run(run_config(corpus, shared_folder, policy=QAT, finetune={"steps": 0}), tmp_path, name="calibrated")
+    assert (tmp_path / "model.qst").read_bytes() == model
+
+
+def test_ctc_in_the_second_half_alone_has_its_head(corpus: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, tmp_path, training={"ctc_weight": 0.0, "ctc_late": 0.5})
+    model = RNNT(config.model, config.features, TOKENIZER.size)
+    assert TransducerModule(model, build_policy({"name": "float"}), config.training, TOKENIZER, 0).ctc is not None

@@ -25,6 +25,7 @@ def sweep(
     launcher: str = "local",
     address: str | None = None,
     prepare_only: bool = False,
+    retry: bool = False,
 ) -> None:
     """Run a study, or go on with an interrupted one.
 
@@ -44,12 +45,15 @@ def sweep(
         root: folder of all studies.
         fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
         known: folders of reports or of studies, e.g. '[reports/native_qat]': trials whose records are there take them,
-            and are not trained again; their models stay where they are. A later call need not name them.
+            and are not trained again; their models stay where they are. A later call need not name them. Records name
+            their sets by path: that these hold what they held is for you to know.
         launcher: where workers run: `local`, this machine; `ray`, a Ray cluster, whose nodes have qstudy and share this
             folder; or the import path of your own (`qstudy.sweep.launchers.base.Launcher`).
         address: of what the launcher uses; `ray`: HOST:PORT of the cluster, by default a new one on this machine alone.
         prepare_only: plan the study and make what all trials share (corpus, feature cache, float baseline), and end;
             `qstudy worker` does the rest, on as many machines as you like.
+        retry: trials that failed or were given up wait again, to go on at their checkpoints: once what is to blame (a
+            full GPU, a mistake in code of your own) is mended.
     """
     checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
@@ -67,7 +71,7 @@ def sweep(
     if known is not None:
         found = keep_known(root / config.study, chain.from_iterable(map(_records, known)))
         print(f"Trials that are among {found} in {', '.join(map(str, known))} are not trained again.")
-    run_study(config, root / config.study, places, workers, storage, prepare_only)
+    run_study(config, root / config.study, places, workers, storage, prepare_only, retry)
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

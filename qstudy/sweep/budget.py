@@ -48,11 +48,13 @@ class Budgets:
         """`size_bytes` and, if it is known, `latency_ms` on the budget's accelerator.
 
         Raises:
-            UserError: there is a latency budget, and the candidate was not simulated on its accelerator, or has a layer
-                of which nobody says how often it runs.
+            UserError: the candidate was not simulated on the budget's accelerator; or there is a latency budget, and it
+                has a layer of which nobody says how often it runs.
         """
         costs: dict[str, float] = {"size_bytes": price.size_bytes}
         accelerator = self.accelerator or next(iter(price.latency), "")
+        if self.accelerator is not None and accelerator not in price.latency:
+            raise UserError(self._unknown(accelerator, price.latency))
         latency = price.latency.get(accelerator, {}).get("latency_ms")
         if latency is not None:
             costs["latency_ms"] = float(latency)

@@ -1,9 +1,10 @@
 """A study as its YAML file describes it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,7 +45,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Pruning:
-    """When a trial is stopped early, by its dev WER each `evaluate_every` steps of the base's `finetune`."""
+    """When a trial is stopped early, by its dev WER each `evaluate_every` steps of its schedule."""
 
     name: Literal["median", "halving"] = "median"
     """`median`: its dev WER is worse than the median of the others at the same step; `halving`: at each rung, of which
@@ -71,7 +72,8 @@ class Screening:
     steps: Annotated[int, Ge(1), Le(10**8)] | None = None
     """`switchable`: steps of its training; None: those of a trial."""
     evaluations: Annotated[int, Ge(1), Le(100_000)] = 200
-    """Candidates to judge, at most; those over budget are not."""
+    """Candidates to judge, at most; those over budget are not, but for the widest and those in which one layer or
+    group has other widths, which are judged first; `sensitivity`: these are all that is judged."""
     utterances: Annotated[int, Ge(1), Le(1_000_000)] | None = 100
     """Of the dev set, which they are judged on, spread over it; None: all."""
     hopeless: Annotated[float, Gt(0), Le(1000)] | None = None
@@ -165,6 +167,20 @@ class StudyConfig:
         """The runs of a trial: the same with one seed after the other."""
         return [replace(config, seed=(config.seed + index) % 2**32) for index in range(self.seeds)]
 
+    @cached_property
+    def needs_baseline(self) -> bool:
+        """Whether some candidate starts from a float model; else none is made."""
+        return any(not run.from_scratch for run in self._candidates())
+
+    def _candidates(self) -> Iterator[RunConfig]:
+        """The grid's, and some of the space's."""
+        return (self.run_of(changes) for changes in chain(self.combinations.changes, sample(self.space)))
+
+    @cached_property
+    def evaluate_every(self) -> int:
+        """Steps between two evaluations of a candidate that trains; 0: none is evaluated before its end."""
+        return next((steps for run in self._candidates() if (steps := run.schedule.evaluate_every)), 0)
+
     @property
     def templates(self) -> tuple[Template, ...]:
         """Those of the grid and of the space."""
@@ -257,10 +273,9 @@ def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
             "base: trainer: a study trains every trial on one device, and several trials at once with --workers; leave"
             " devices and num_nodes at 1."
         )
-    if study.pruning and not base.finetune.evaluate_every and not any("finetune" in one for one in study.templates):
-        raise UserError(
-            "pruning: nothing is seen of a trial before its end, because base.finetune.evaluate_every is 0."
-        )
+    if study.pruning and not study.evaluate_every:
+        field = f"base.{study.run_of(sample(study.templates)[0]).schedule_name}.evaluate_every"
+        raise UserError(f"pruning: nothing is seen of a trial before its end, because {field} is 0.")
     if fresh and base.start_file is not None:
         base = replace(base, start="baseline")
     budgets = study.budgets

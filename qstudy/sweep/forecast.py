@@ -46,7 +46,8 @@ def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
     Raises:
         UserError: its start file is missing.
     """
-    baselines = list(dict.fromkeys(_baseline(run) for run in config.repeats(config.base_run)))
+    starts = config.repeats(config.base_run) if config.needs_baseline else []
+    baselines = list(dict.fromkeys(_baseline(run) for run in starts))
     parts = [_corpus(config.base_run), *baselines, *_screening(config, folder), _trials(config, done)]
     whole = duration(sum(part.seconds for part in parts))
     print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")

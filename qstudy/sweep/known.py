@@ -14,7 +14,7 @@ from typing import Any
 
 from qstudy.errors import UserError
 from qstudy.files import parse_json, write_text
-from qstudy.training.config import NEUTRAL, RunConfig, config_from_dict, to_dict
+from qstudy.training.config import RunConfig, config_from_dict, to_dict, without_neutral
 from qstudy.training.price import Price
 from qstudy.training.record import Record, parse_record, write_record
 from qstudy.training.reprice import repriced
@@ -88,11 +88,8 @@ def _starts_alike(record: Record, then: RunConfig, config: RunConfig) -> bool:
 
 def _parts(config: RunConfig) -> dict[str, Any]:
     """What a trained model and its scores on dev depend on, but for the files themselves."""
-    values = to_dict(config)
+    values = without_neutral(to_dict(config), config.schedules)
     fields = ("features", "tokenizer", "model", "augment", "policy", "seed", *config.schedules)
     parts = {name: values[name] for name in fields}
-    for schedule in config.schedules:
-        for neutral in NEUTRAL:
-            del parts[schedule][neutral]
     parts["start"] = config.start_file is None and config.from_scratch
     return parts | {name: values["data"][name] for name in ("train", "dev", "make", "skip_broken")}

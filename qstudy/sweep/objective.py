@@ -243,7 +243,10 @@ def _unfinished(candidate: Candidate) -> Path:
 
 
 def _record_unfinished(candidate: Candidate, outcome: Outcome) -> None:
+    """Record why there is no model; where there is one after all, its own record stays."""
     folder = _unfinished(candidate)
+    if (folder / RECORD_FILE).exists() and read_record(folder / RECORD_FILE).state == "complete":
+        return
     config = candidate.runs[folder]
     record = Record(
         run=folder.name,

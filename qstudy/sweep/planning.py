@@ -8,10 +8,11 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from tqdm import tqdm
 
 from qstudy.sweep.optuna_internals import studies, system_attributes, trial_id, trials, user_attributes
+from qstudy.sweep.trials import ATTEMPTS, FAILED, OUTCOME
 
 AT_ONCE = 100  # trials per statement
 
@@ -50,6 +51,26 @@ class Plan:
             if self._connection.execute(update(trials).where(waits).values(end)).rowcount:
                 rows = [{"trial_id": key, "key": name, "value_json": json.dumps(why[name])} for name in why]
                 self._connection.execute(insert(user_attributes), rows)
+
+
+def retry_failed(storage: RDBStorage, study: str) -> int:
+    """Put a study's trials that failed or were given up back into the queue, as if just planned; how many there were.
+
+    Before the study is opened: Optuna reads a trial that has ended once only.
+    """
+    told = user_attributes.c
+    mine = select(trials.c.trial_id).join(studies, trials.c.study_id == studies.c.study_id)
+    outcome = (told.trial_id == trials.c.trial_id) & (told.key == OUTCOME)
+    failed = told.value_json.in_([json.dumps(each) for each in FAILED])
+    query = mine.join(user_attributes, outcome).where(studies.c.study_name == study, failed)
+    with storage.engine.begin() as connection:
+        keys = list(connection.execute(query).scalars())
+        again = {"state": TrialState.WAITING, "datetime_start": None, "datetime_complete": None}
+        connection.execute(update(trials).where(trials.c.trial_id.in_(keys)).values(again))
+        connection.execute(delete(user_attributes).where(told.trial_id.in_(keys), told.key.in_([OUTCOME, "reason"])))
+        begun = (system_attributes.c.trial_id.in_(keys)) & (system_attributes.c.key == ATTEMPTS)
+        connection.execute(update(system_attributes).where(begun).values(value_json="0"))
+    return len(keys)
 
 
 def count(storage: RDBStorage, study_id: int, states: Sequence[TrialState]) -> int:

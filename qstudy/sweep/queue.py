@@ -132,6 +132,10 @@ class Queue:
             places = min(missing - len(new), self._room(trials, len(new)))
             plan.add([*new, *[{}] * places])
 
+    def is_exhausted(self) -> bool:
+        """Whether nothing waits or runs, and no other candidate may be looked at."""
+        return not self.unfinished() and not self._room(self.trials())
+
     def _missing(self, trials: Sequence[FrozenTrial]) -> int:
         return self.config.wanted - sum(map(counts, trials))
 
@@ -160,7 +164,8 @@ class Queue:
     def finish(self, claim: Claim, outcome: str, reason: str | None, values: Sequence[float] | None) -> None:
         """End a trial: COMPLETE with values, PRUNED without; an untrained candidate makes place for another."""
         state = TrialState.PRUNED if values is None else TrialState.COMPLETE
-        # another machine may have taken this one for dead, and finished the trial: the first result stands
+        self._set(claim.trial, TrialState.RUNNING)  # if another machine took this one for dead, it may wait again
+        # another machine may also have finished the trial: the first result stands
         with suppress(UpdateFinishedTrialError):
             claim.trial.set_user_attr(OUTCOME, outcome)
             if reason is not None:
@@ -227,7 +232,7 @@ class Queue:
     def _count(self, *states: TrialState) -> int:
         return self._storage.patiently(lambda: count(self._storage, study_id(self.study), states))
 
-    def _set(self, trial: FrozenTrial, state: TrialState) -> bool:
+    def _set(self, trial: FrozenTrial | optuna.Trial, state: TrialState) -> bool:
         try:
             return self._storage.set_trial_state_values(trial_id(trial), state)
         except UpdateFinishedTrialError:

@@ -19,7 +19,7 @@ from qstudy.sweep.judge import Judge, Judged
 from qstudy.sweep.space import Label
 from qstudy.training.assets import open_assets
 from qstudy.training.baseline import trained_folder
-from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, steps_done
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.devices import join
 from qstudy.training.record import RECORD_FILE
@@ -134,8 +134,14 @@ def untrained_model(config: RunConfig) -> Judged:
 
 
 def trained_model(config: RunConfig, folder: Path, study: str) -> Judged:
-    """A switchable model, trained in a folder of its own unless it is there."""
-    if not (folder / RECORD_FILE).exists():
+    """A switchable model, trained in a folder of its own unless it is there.
+
+    Raises:
+        UserError: it is there, but of a study that was planned otherwise.
+    """
+    if (folder / RECORD_FILE).exists():
+        steps_done(folder / CHECKPOINT_FILE, config)
+    else:
         run(config, folder, name=f"{study}-switchable", study=study)
     model, policy, _, tokenizer = load_checkpoint(folder / CHECKPOINT_FILE)
     return Judged(model.to(join(config.trainer).device), policy, open_assets(config).dev, tokenizer)  # type: ignore[arg-type]

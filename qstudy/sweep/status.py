@@ -35,6 +35,8 @@ class Status:
     at_work: bool
     """Whether a sweep runs on this machine, which may still make what the trials share."""
     now: datetime
+    exhausted: bool = False
+    """Whether there are no more candidates to look at."""
 
     @property
     def done(self) -> int:
@@ -114,7 +116,9 @@ def read_status(study: str, folder: Path, storage: str | None) -> Status:
     config, handle = load(database, study)
     queue = Queue(handle, database, config, folder)
     dead = [trial.number for trial in queue.dead()]
-    return Status(study, config.wanted, queue.trials(), dead, _is_swept(folder), datetime.now())
+    return Status(
+        study, config.wanted, queue.trials(), dead, _is_swept(folder), datetime.now(), exhausted=queue.is_exhausted()
+    )
 
 
 def _is_swept(folder: Path) -> bool:
@@ -135,8 +139,16 @@ def print_status(status: Status) -> None:
         bits = best.user_attrs.get("bits", "")
         print(f"  best so far: {sentence(best)}{bits and f', {bits}'}")
     if status.done < status.wanted and not status.running:
-        preparing = "A sweep makes what the trials share, or looks for candidates."
-        print(f"  {preparing if status.at_work else 'Nobody works on it; `qstudy sweep` with its file goes on.'}")
+        print(f"  {_idle(status)}")
+
+
+def _idle(status: Status) -> str:
+    """Why nothing runs, though trials are missing."""
+    if status.at_work:
+        return "A sweep makes what the trials share, or looks for candidates."
+    if status.exhausted:
+        return "It has looked at all candidates that it may; `candidates`, `budgets` or `space` would give it more."
+    return "Nobody works on it; `qstudy sweep` with its file goes on."
 
 
 def _told(trial: FrozenTrial) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import os
 import random
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError
 
+from qstudy.data.manifest import identity
 from qstudy.errors import UserError
 from qstudy.secrets import STORAGE_VARIABLE, hide, masked
 from qstudy.sweep.config import StudyConfig, study_from_dict
@@ -17,6 +19,7 @@ from qstudy.sweep.optuna_internals import kept
 from qstudy.sweep.patience import PATIENCE_S, PatientStorage, is_passing, reason
 from qstudy.sweep.samplers import make_pruner
 from qstudy.sweep.trials import ATTEMPTS, METRICS
+from qstudy.training.config import RunConfig
 
 HEARTBEAT_S = 15
 GRACE_S = 60
@@ -24,6 +27,7 @@ FIRST_S = 20.0  # several who open an empty database make its tables at once: al
 LOCKED_S = 5  # how long SQLite itself waits for a lock
 # a network that has gone is noticed within half a minute
 LIBPQ = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+CONTENTS = "contents"  # the study's attribute that holds a hash of each of its manifests and of its start file
 DEFINITION = "definition"  # the study's attribute that holds its configuration, for workers elsewhere
 
 
@@ -49,7 +53,9 @@ def open_storage(
     Raises:
         UserError: the database cannot be reached or its driver is missing.
     """
-    url = url or os.environ.get(STORAGE_VARIABLE) or _file_url(folder / "study.db", create)
+    url = url or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{folder / 'study.db'}"
+    if (file := _file_of(url)) is not None:
+        _require_file(file, create)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     begun = time.monotonic()
     while True:
@@ -70,11 +76,20 @@ def _is_made_elsewhere(error: Exception) -> bool:
     return isinstance(error, IntegrityError) or "already exists" in said or "is locked" in said
 
 
-def _file_url(file: Path, create: bool) -> str:
+def _file_of(url: str) -> Path | None:
+    """The file of an SQLite database; None: it is none, or one in memory."""
+    with suppress(Exception):  # opening it says what is wrong with a URL
+        made = make_url(url)
+        if made.get_backend_name() == "sqlite" and made.database and not made.database.startswith((":", "file:")):
+            return Path(made.database)
+    return None
+
+
+def _require_file(file: Path, create: bool) -> None:
+    """Raise UserError unless the file is there or may be made; a look would else make an empty one."""
     if not create and not file.exists():
         raise UserError(f"storage: there is no {file}; begin the study with `qstudy sweep`, or give its --storage.")
     file.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{file}"
 
 
 def _connect(url: URL, heartbeat_s: int, grace_s: int) -> PatientStorage:
@@ -116,7 +131,8 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
     if begun and (changed := config.differences(study_from_dict(study.user_attrs[DEFINITION]))):
         raise UserError(
             f"The study {config.study!r} was begun with another {' and '.join(changed)}; give the new one its own "
-            f"name in the field `study`, or remove {folder} (and the study in its storage, if that is elsewhere)."
+            f"name in the field `study` (with --known '[{folder}]' it takes what was trained already), or remove "
+            f"{folder} (and the study in its storage, if that is elsewhere)."
         )
     before = study.user_attrs.get(DEFINITION)
     if not begun and before is not None and config.differences(study_from_dict(before)):
@@ -129,8 +145,29 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
     return study
 
 
+def require_same_data(study: optuna.Study, run: RunConfig) -> None:
+    """Note what a study's files hold when it begins; later, raise UserError if one is another than then.
+
+    Copies are the same, on whatever machine. Trials of several sets in one table would be compared with each other.
+    """
+    named = {"train": run.data.train, "dev": run.data.dev, **run.data.test}
+    now = {f"data: {name}": [path, identity(Path(path))] for name, path in named.items()}
+    if run.start_file is not None and run.start_file.exists():
+        now["start"] = [str(run.start_file), str(run.start_identity)]
+    then = study.user_attrs.get(CONTENTS)
+    if then is None:
+        study.set_user_attr(CONTENTS, now)
+        return
+    for field, (path, content) in now.items():
+        if field in then and then[field][1] != content:
+            raise UserError(
+                f"{field}: {path} is not what it was when the study {study.study_name!r} was begun; put it back, or "
+                "give the study with the new one its own name."
+            )
+
+
 def _pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
-    first = config.base_run.finetune.evaluate_every if config.pruning else 0
+    first = config.evaluate_every if config.pruning else 0
     return make_pruner(config.pruning, first or 1)
 
 

@@ -53,6 +53,9 @@ def print_summary(study: str, trials: Sequence[FrozenTrial], folder: Path) -> No
         print(f"Best packed model: {model}{'' if model.exists() else ' (it lies where it was trained)'}")
     elif trials:
         print(f"Nothing was trained; {_advice(trials)}")
+    if failed := [trial.user_attrs["run"] for trial in trials if trial.user_attrs.get(OUTCOME) == "failed"]:
+        named = ", ".join([*failed[:3], "..."] if len(failed) > 3 else failed)
+        print(f"Failed: {named} (why: reason in record.json). Once that is mended, --retry lets them wait again.")
     if given_up := [trial for trial in trials if trial.user_attrs.get(OUTCOME) == "given_up"]:
         names = ", ".join(trial.user_attrs["run"] for trial in given_up)
         print(f"Given up, because their process died again and again: {names}; see {folder / 'logs'}.")

@@ -65,5 +65,5 @@ def _check_hope(queue: Queue) -> None:
     if len(failed) >= HOPELESS and not any(attributes.get(OUTCOME) == "trained" for attributes in finished):
         raise UserError(
             f"{len(failed)} trials failed and none has worked, the last with: {failed[-1]}. Mend that and run the same "
-            "command again: it goes on with the next trial."
+            "command again: it goes on with the next trial, and with --retry with these, too."
         )

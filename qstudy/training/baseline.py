@@ -18,7 +18,7 @@ from qstudy.hardware.accelerator import load_accelerator
 from qstudy.locks import locked
 from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.conclude import conclude
-from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.config import NEUTRAL, RunConfig, Schedule, to_dict
 from qstudy.training.devices import join
 from qstudy.training.price import price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
@@ -59,7 +59,8 @@ def trained_folder(config: RunConfig) -> Path:
     Raises:
         UserError: there is no training manifest.
     """
-    parts = {key: to_dict(config)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
+    same = replace(config, training=replace(config.training, **{name: getattr(Schedule(), name) for name in NEUTRAL}))
+    parts = {key: to_dict(same)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
     return Path(config.cache) / "baselines" / content_hash(_manifest("data.train", config.data.train), parts)
 
 

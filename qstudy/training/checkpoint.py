@@ -20,7 +20,7 @@ from qstudy.quant.policies.switchable import Switchable
 from qstudy.quant.state import free_buffers
 from qstudy.recognize.recognizer import Recognizer, describe
 from qstudy.training.checkpoint_file import read_checkpoint
-from qstudy.training.config import RunConfig, config_from_dict, to_dict
+from qstudy.training.config import RunConfig, config_from_dict, to_dict, without_neutral
 
 CHECKPOINT_FILE = "last.ckpt"
 KEY = "qstudy"  # our entry in Lightning's checkpoint
@@ -45,9 +45,10 @@ def steps_done(path: Path, config: RunConfig) -> int:
         UserError: it is damaged, or of a run that another configuration made.
     """
     checkpoint, saved = _read(path)
-    now = {**to_dict(config), "start": config.start_identity, DATA: identity(Path(config.data.train))}
-    then = {**to_dict(saved), "start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
     schedules = sorted(config.schedules)
+    now, then = (without_neutral(to_dict(each), schedules) for each in (config, saved))
+    now |= {"start": config.start_identity, DATA: identity(Path(config.data.train))}
+    then |= {"start": checkpoint[KEY].get("start", saved.start), DATA: checkpoint[KEY].get(DATA)}
     fields = ("features", "tokenizer", "model", "augment", "policy", "start", "seed", *schedules, DATA)
     require_same(path, {field: now[field] for field in fields}, then)
     return int(checkpoint["global_step"])

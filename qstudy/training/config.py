@@ -1,6 +1,6 @@
 """What a run is made of: plain dataclasses, filled from YAML and the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +35,12 @@ Norm = Annotated[float, Gt(0), Le(1e9)]
 
 NEUTRAL = ("checkpoint_every", "evaluate_every")
 """What of a schedule changes nothing in what is trained."""
+
+
+def without_neutral(values: Mapping[str, Any], schedules: Iterable[str]) -> dict[str, Any]:
+    """A configuration's values, the schedules of these fields without what changes nothing."""
+    kept = {name: {k: v for k, v in values[name].items() if k not in NEUTRAL} for name in schedules}
+    return {**values, **kept}
 
 
 @dataclass

@@ -30,7 +30,7 @@ class TransducerModule(PolicyModule):
         self.model = model
         self.tokenizer = tokenizer
         self.dev_wer = WordErrorRate()
-        with_ctc = max(schedule.ctc_weight, schedule.ctc_only) > 0
+        with_ctc = max(schedule.ctc_weight, schedule.ctc_late, schedule.ctc_only) > 0
         frame = model.encoder.output_size // model.encoder.reduction
         self.ctc = nn.Linear(frame, tokenizer.size) if with_ctc else None
 

@@ -127,8 +127,9 @@ def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
 
 
 def _require_own_folder(folder: Path, config: RunConfig) -> None:
-    """Raise UserError if a policy that does not train would leave its model beside another run's checkpoint."""
-    if not build_policy(config.policy).trains and (folder / CHECKPOINT_FILE).exists():
+    """Raise UserError if a run that does not train would leave its model beside another run's checkpoint."""
+    trains = build_policy(config.policy).trains and config.schedule.steps
+    if not trains and (folder / CHECKPOINT_FILE).exists():
         raise UserError(f"{folder} holds another run ({CHECKPOINT_FILE}); choose another folder, or remove it.")
 
 

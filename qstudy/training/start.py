@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,15 +48,30 @@ def read_start(path: Path, config: RunConfig, tokenizer: Tokenizer) -> RNNT:
         UserError: the file is missing, damaged, or of other features, another tokenizer or model; the fields are named.
     """
     given = _READERS[path.suffix](path)
+    _require_same(path, given, config, tokenizer.to_dict())
+    model, same = (RNNT(config.model, config.features, tokenizer.size) for _ in range(2))
+    fill_float(model, given.load_weights(same))
+    return model.eval()
+
+
+def require_fitting(path: Path, config: RunConfig) -> None:
+    """Raise UserError as `read_start`, without building a model, and whatever the tokenizer, which may not be there."""
+    given = _read_once(path, path.stat().st_mtime_ns)
+    _require_same(path, given, config, given.tokenizer)
+
+
+@lru_cache(maxsize=1)  # the candidates of a study share one
+def _read_once(path: Path, written: int) -> ModelFile:
+    return _READERS[path.suffix](path)
+
+
+def _require_same(path: Path, given: ModelFile, config: RunConfig, tokenizer: Any) -> None:
     there = _settings(given.features, given.model, given.tokenizer)
-    here = _settings(asdict(config.features), asdict(config.model), tokenizer.to_dict())
+    here = _settings(asdict(config.features), asdict(config.model), tokenizer)
     differing = [name for name in {**here, **there} if there.get(name) != here.get(name)]
     if differing:
         named = [f"{n} ({there.get(n)} there, {here.get(n)} here)" if "." in n else n for n in differing]
         raise UserError(f"start: {path} does not fit this run, which differs in {', '.join(named)}; change either.")
-    model, same = (RNNT(config.model, config.features, tokenizer.size) for _ in range(2))
-    fill_float(model, given.load_weights(same))
-    return model.eval()
 
 
 def _settings(features: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def entry_of(
     }
     return Entry(
         folder=folder,
-        place=folder.resolve().parents[1] if study else folder.resolve(),
+        place=_place(folder.resolve(), study),
         name=f"{study}/{folder.name}" if study else folder.name,
         config={**to_dict(config), **widths, "study": study, "trial": trial},
         study=study,
@@ -75,6 +75,13 @@ def entry_of(
         job="train" if study is None else "trial",
         tags=(str(config.policy["name"]), str(config.model.encoder.get("name", ""))),
     )
+
+
+def _place(folder: Path, study: str | None) -> Path:
+    """The study's folder: above `runs/RUN` and `baselines/RUN`, and above what screening trains."""
+    if study is None:
+        return folder
+    return folder.parents[1] if folder.parent.name in ("runs", "baselines") else folder.parent
 
 
 def start_tracking(entry: Entry) -> "Tracker | None":
