@@ -25,7 +25,7 @@ from qstudy.training.devices import join
 from qstudy.training.record import RECORD_FILE
 from qstudy.training.run import calibrated, run
 
-_screens: dict[Path, "Screen"] = {}
+_screens: dict[tuple[Path, str], "Screen"] = {}
 FOLDER = "screening"
 
 
@@ -97,9 +97,10 @@ class Screen:
 
 def screen_of(config: StudyConfig, folder: Path) -> Screen:
     """The screening of a study, one for all of its trials in this process: its model is made once."""
-    if folder not in _screens:
-        _screens[folder] = Screen(config, folder)
-    return _screens[folder]
+    key = folder, content_hash(config.to_dict())
+    if key not in _screens:
+        _screens[key] = Screen(config, folder)
+    return _screens[key]
 
 
 def started(run: RunConfig, config: StudyConfig, folder: Path) -> RunConfig:
