@@ -42,6 +42,8 @@ class Operator:
     """Sigmoid, tanh or exponential values per vector."""
     every_ms: float | None = None
     """Runs once per this many milliseconds of audio; None: not driven by frames."""
+    chunk: int = 1
+    """Frames of a run; the last one of an utterance has those that are left, and costs their share of a run."""
     per_label: float = 0.0
     """Runs per emitted label."""
     share: float = 1.0
@@ -68,6 +70,11 @@ class Operator:
     def rate_known(self) -> bool:
         """Whether anyone says when it runs; element-wise work that nobody times (a constant's) counts as none."""
         return self.inputs == 0 or self.every_ms is not None or self.per_label > 0
+
+    @property
+    def frame_ms(self) -> float | None:
+        """How often a frame comes, of which a run takes `chunk`; None: not driven by frames."""
+        return None if self.every_ms is None else self.every_ms / self.chunk
 
     @property
     def macs(self) -> int:
@@ -148,7 +155,7 @@ def _timed(part: Operator, shape: LayerShape) -> Operator:
         return replace(part, per_label=float(shape.lookups), after_end=shape.after_end)
     period = shape.every_ms
     if part.reuse == 1 and period is not None:
-        part, period = replace(part, vectors=shape.frames), period * shape.frames
+        part, period = replace(part, vectors=shape.frames, chunk=shape.frames), period * shape.frames
     return replace(part, every_ms=period, per_label=shape.per_label, share=shape.share, after_end=shape.after_end)
 
 
