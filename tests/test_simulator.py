@@ -10,8 +10,9 @@ from digits_shapes import DIGITS
 from qstudy.bits import LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator, Memory, Mode, Processor, load_accelerator
+from qstudy.hardware.search import GREEDY, Search
 from qstudy.hardware.simulator import candidate_latencies_ms, simulate
-from qstudy.hardware.stream import Speech
+from qstudy.hardware.stream import Speech, joint_period_ms, schedule
 from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
 from qstudy.model.shapes_only import shapes_only
@@ -142,6 +143,22 @@ def test_short_utterances_are_encoded_too(preset: str) -> None:
     waits = np.array([report.latency_ms for report in reports])
     per_second = np.diff(waits) / np.diff(seconds)
     assert per_second.min() > 0.5 * per_second.max()
+
+
+@pytest.mark.parametrize("search", [GREEDY, Search(4, expansions=2)], ids=["greedy", "expansions"])
+@pytest.mark.parametrize("preset", ["bilstm", "cascaded", "lstm"])
+def test_a_step_is_a_joint_period(preset: str, search: Search) -> None:
+    """However many frames the encoder takes at once, and whether or not a label has the joiner run again."""
+    with shapes_only():
+        model = RNNT(ModelConfig(preset=preset), FeatureSettings(), 30)
+    load = workload(model.shapes(), {}, search=search)
+    report = simulate(load, load_accelerator("edge_nna"))
+    assert joint_period_ms(load.operators) == model.encoder.output_ms
+    assert report.step_ms == pytest.approx(report.rtf * model.encoder.output_ms)
+    if preset == "cascaded":  # the first pass speaks while it hears
+        times, runs = schedule(load.operators, 4.0, 48, 300.0)
+        first = np.array([op.name.startswith("predictor.") and not op.after_end for op in load.operators])
+        assert runs[first][:, times <= 2.0].sum() == pytest.approx(runs[first].sum() / 2, rel=0.1)
 
 
 def test_totals_are_unknown_where_a_rate_is() -> None:

@@ -50,6 +50,13 @@ def runs_per_second(operators: Sequence[Operator], speech: Speech) -> np.ndarray
     return np.array(frames) + labels * np.array([operator.per_label for operator in operators])
 
 
+def joint_period_ms(operators: Sequence[Operator]) -> float | None:
+    """How often the joiner has a frame; where none is told apart, as when a search runs it on frames alone, what comes
+    most seldom of all frames; None: nothing is driven by frames."""
+    joint = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
+    return joint or max((op.frame_ms for op in operators if op.frame_ms), default=None)
+
+
 def schedule(
     operators: Sequence[Operator], duration_s: float, labels: int, tail_ms: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -57,8 +64,7 @@ def schedule(
     end = 1000 * duration_s
     ticks = np.append(np.arange(HOP_MS, end, HOP_MS), end)
     heard = np.append(ticks[:-1], end + tail_ms)  # audio in hand after each arrival
-    period = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
-    period = period or max((op.every_ms for op in operators if op.every_ms), default=HOP_MS)
+    period = joint_period_ms(operators) or HOP_MS
     emitted = np.floor(labels * np.floor(heard / period) / max(np.floor(heard[-1] / period), 1.0))
     emitted[-1] = labels
     done = np.stack([_runs_so_far(operator, heard, emitted) for operator in operators])
