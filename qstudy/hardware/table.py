@@ -31,6 +31,14 @@ class Columns:
         self.error_prone = column(op.error_prone for op in operators)
 
     @cached_property
+    def tables(self) -> np.ndarray:
+        """Which operator's weights each operator reads (N,): its own, or, of a tied table's rows, those of the scores
+        that come next."""
+        layers = np.array([op.layer for op in self.operators])
+        tied = self.lookup[:-1] * self.product[1:] * (layers[:-1] == layers[1:])
+        return np.arange(len(layers)) + np.append(tied, 0)
+
+    @cached_property
     def block_starts(self) -> np.ndarray:
         """Where a new block begins: the operators of one layer that share a placement cross to the CPU together."""
         return _starts([(op.layer, op.on_cpu) for op in self.operators])
