@@ -38,7 +38,7 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
     Inputs and outputs that do not fit travel through DRAM, tile by tile.
     """
     weights = weight_bytes(columns, bits)
-    values_in = np.where(columns.product > 0, columns.inputs, columns.outputs) * (1 - columns.lookup)
+    values_in = np.where(columns.product > 0, columns.groups * columns.inputs, columns.outputs) * (1 - columns.lookup)
     inputs = columns.vectors * values_in * bits.activation / 8
     outputs = columns.vectors * columns.outputs * bits.activation / 8
     room = np.maximum(memory.sram_kib * 1024 - (inputs + outputs).max(axis=1, keepdims=True), 0.0)
@@ -63,8 +63,8 @@ def _left_over(columns: Columns, weights: np.ndarray, rates: np.ndarray, room: n
 def _spilled_bytes(columns: Columns, bits: Widths, memory: Memory) -> np.ndarray:
     """Bytes per run of operators whose inputs and outputs do not fit on chip together, and lie in DRAM (C, N)."""
     second = np.where(columns.stored > 0, bits.weight, bits.activation)
-    shape = (columns.vectors, np.maximum(columns.inputs, 1), columns.outputs)
-    tiled = gemm_dram_bytes(*shape, second, bits.activation, memory.sram_kib * 1024)
+    shape = (columns.vectors, np.maximum(columns.inputs, 1), -(-columns.outputs // columns.groups))
+    tiled = columns.groups * gemm_dram_bytes(*shape, second, bits.activation, memory.sram_kib * 1024)
     passed = 2 * columns.vectors * columns.outputs * bits.activation / 8
     return np.where(columns.product > 0, tiled, passed)
 

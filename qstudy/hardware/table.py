@@ -20,6 +20,7 @@ class Columns:
         self.operators = operators
         self.inputs = column(op.inputs for op in operators)
         self.outputs = column(op.outputs for op in operators)
+        self.groups = column(op.groups for op in operators)
         self.vectors = column(op.vectors for op in operators)
         self.constants = column(op.constants for op in operators)
         self.elementwise = column(op.elementwise for op in operators)

@@ -27,6 +27,8 @@ class Operator:
     """K: inputs of a matrix product (K x N weights); 0: no product."""
     outputs: int = 0
     """N: outputs of a product, or values handled by an element-wise operator."""
+    groups: int = 1
+    """Of the outputs, each with K inputs of its own (heads; a grouped convolution)."""
     vectors: int = 1
     """M: input vectors per run."""
     form: str = "product"
@@ -187,6 +189,11 @@ def _linear(shape: LayerShape) -> Iterable[Operator]:
         )
 
 
+def _conv1d(shape: LayerShape) -> Iterable[Operator]:
+    """Rows are output channels, columns the kernel's frames of the input channels of a group."""
+    return (replace(part, groups=shape.heads) for part in _linear(shape))
+
+
 def _lstm(shape: LayerShape) -> Iterable[Operator]:
     """Per direction two products into 4H gates; then the cell: per state, 4 sums of both products, 4 biases,
     4 requantizations, 3 products and 1 sum; 3 sigmoids and 2 tanhs."""
@@ -212,12 +219,11 @@ def _attention(shape: LayerShape) -> Iterable[Operator]:
     """Projections of the width D, then scores against `context` keys and a mixture of as many values; a softmax per
     head (an exponential, a sum and a quotient per score)."""
     yield from _linear(shape)
-    width, context = shape.matrices[0][0], shape.context
-    scores = context * shape.heads
-    yield Operator(
-        f"{shape.name}/scores", shape.name, width, context, stored=False, elementwise=2 * scores, nonlinear=scores
-    )
-    yield Operator(f"{shape.name}/mixture", shape.name, context, width, stored=False)
+    width, context, heads = shape.matrices[0][0], shape.context, shape.heads
+    scores = context * heads
+    product = Operator(f"{shape.name}/scores", shape.name, -(-width // heads), scores, groups=heads, stored=False)
+    yield replace(product, elementwise=2 * scores, nonlinear=scores)
+    yield Operator(f"{shape.name}/mixture", shape.name, context, width, groups=heads, stored=False)
 
 
 def _depthwise(shape: LayerShape) -> Iterable[Operator]:
@@ -237,7 +243,8 @@ def _depthwise(shape: LayerShape) -> Iterable[Operator]:
 
 def _matmul(shape: LayerShape) -> Iterable[Operator]:
     """Against activations that are kept: keys, values."""
-    yield Operator(shape.name, shape.name, shape.inputs, shape.outputs, stored=False, elementwise=2 * shape.outputs)
+    product = Operator(shape.name, shape.name, shape.inputs, shape.outputs, groups=shape.heads, stored=False)
+    yield replace(product, elementwise=2 * shape.outputs)
 
 
 def _softmax(shape: LayerShape) -> Iterable[Operator]:
@@ -300,7 +307,7 @@ def _constant(shape: LayerShape) -> Iterable[Operator]:
 
 KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
     "linear": _linear,
-    "conv1d": _linear,  # rows = output channels, columns = kernel x input channels
+    "conv1d": _conv1d,
     "depthwise": _depthwise,
     "lstm": _lstm,
     "lstm_cell": _lstm_cell,
