@@ -68,13 +68,13 @@ class LayerShape:
     context: Count = 0
     """Frames that attention looks at."""
     heads: Size = 1
-    """Heads of attention."""
+    """Heads of attention, or groups of a convolution: the outputs of each are made of inputs of its own."""
     other_bytes: Count = 0
     """Bytes of what is stored in other types than float32: counters, masks, indices."""
     inputs: Count = 0
-    """Of a product of activations, per frame and over all heads: inputs of an output (K)."""
+    """Of a product of activations, per frame: inputs of an output (K)."""
     outputs: Count = 0
-    """Likewise: outputs (N); of a softmax or a normalization, its values."""
+    """Likewise: outputs of all heads (N); of a softmax or a normalization, its values."""
     lookups: Annotated[int, Ge(0), Le(1000)] = 0
     """Rows of a tied table that are read per emitted label; the other rates are of its scores. 0: one at each of their
     runs, as in older files."""

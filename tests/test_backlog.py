@@ -90,6 +90,20 @@ def test_what_waits_for_the_end() -> None:
     assert found.delays_s[:-1].max() < 1e-3
 
 
+def test_chunks_take_the_frames_that_ran() -> None:
+    """Whole chunks as they fill, the rest at the end; on all frames or without decisions, as the simulator has it."""
+    full, _, joiner = layers(1.0)
+    shapes = [replace(full, frames=8), joiner]
+    load_of_chunks = workload(shapes, {shape.name: LayerBits(8, 8) for shape in shapes})
+    taken = {"encoder.full": np.ones(FRAMES, bool)}
+    always, plain = (backlog(load_of_chunks, EDGE, each, 1.0, 10, tail_ms=50.0) for each in (taken, {}))
+    np.testing.assert_allclose(always.delays_s, plain.delays_s)
+    report = simulate(load_of_chunks, EDGE, Speech((1.0,), (10,), 50.0))
+    assert always.latency_ms == pytest.approx(report.latency_ms)
+    once = backlog(load_of_chunks, EDGE, {"encoder.full": np.arange(FRAMES) == 3}, 1.0, 10, tail_ms=50.0)
+    assert once.latency_ms == pytest.approx(report.operators[0].us / 1000 / 8, rel=0.02)
+
+
 def test_decisions_of_an_encoder() -> None:
     model = arbitrated(**BRANCHES[0])
     [features] = speech(batch=1)

@@ -10,9 +10,13 @@ from digits_shapes import DIGITS
 from qstudy.bits import LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator, Memory, Mode, Processor, load_accelerator
+from qstudy.hardware.search import GREEDY, Search
 from qstudy.hardware.simulator import candidate_latencies_ms, simulate
-from qstudy.hardware.stream import Speech
+from qstudy.hardware.stream import Speech, joint_period_ms, schedule
 from qstudy.hardware.workload import workload
+from qstudy.model import RNNT
+from qstudy.model.shapes_only import shapes_only
+from qstudy.settings import FeatureSettings, ModelConfig
 
 # One linear layer of 100 x 50 at 8 bits every 10 ms, on an array whose every number is round.
 LAYER = LayerShape("layer", "linear", ((100, 50),), activations=1, every_ms=10.0)
@@ -122,6 +126,39 @@ def test_of_equally_fast_placements_the_one_that_computes_least_is_taken() -> No
     (operator,) = report.operators
     assert (report.latency_ms, operator.processor) == (0, "cpu")
     assert operator.us < 2 * load_accelerator("edge_nna").handover.latency_us  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("preset", ["bilstm", "cascaded"])
+def test_short_utterances_are_encoded_too(preset: str) -> None:
+    """What waits for the end of an utterance is in chunks of 4 s: work and waiting grow with the speech there is."""
+    with shapes_only():
+        model = RNNT(ModelConfig(preset=preset), FeatureSettings(), 30)
+    load, seconds = workload(model.shapes(), {}), np.array([1.0, 2.0, 3.9, 4.1, 5.0, 7.9])
+    tail_s = Speech((1.0,), (0,)).tail_ms / 1000
+    reports = [simulate(load, load_accelerator("mobile_npu"), Speech((s,), (round(12 * s),))) for s in seconds]
+    encoder = [[op for op in report.operators if op.layer.startswith("encoder.")] for report in reports]
+    assert {len(operators) for operators in encoder} == {len(encoder[0])}
+    macs = [sum(op.macs * (op.runs or 0) for op in operators) for operators in encoder]
+    np.testing.assert_allclose(macs * seconds / (seconds + tail_s), macs[-1] * 7.9 / 8.2, rtol=0.03)
+    waits = np.array([report.latency_ms for report in reports])
+    per_second = np.diff(waits) / np.diff(seconds)
+    assert per_second.min() > 0.5 * per_second.max()
+
+
+@pytest.mark.parametrize("search", [GREEDY, Search(4, expansions=2)], ids=["greedy", "expansions"])
+@pytest.mark.parametrize("preset", ["bilstm", "cascaded", "lstm"])
+def test_a_step_is_a_joint_period(preset: str, search: Search) -> None:
+    """However many frames the encoder takes at once, and whether or not a label has the joiner run again."""
+    with shapes_only():
+        model = RNNT(ModelConfig(preset=preset), FeatureSettings(), 30)
+    load = workload(model.shapes(), {}, search=search)
+    report = simulate(load, load_accelerator("edge_nna"))
+    assert joint_period_ms(load.operators) == model.encoder.output_ms
+    assert report.step_ms == pytest.approx(report.rtf * model.encoder.output_ms)
+    if preset == "cascaded":  # the first pass speaks while it hears
+        times, runs = schedule(load.operators, 4.0, 48, 300.0)
+        first = np.array([op.name.startswith("predictor.") and not op.after_end for op in load.operators])
+        assert runs[first][:, times <= 2.0].sum() == pytest.approx(runs[first].sum() / 2, rel=0.1)
 
 
 def test_totals_are_unknown_where_a_rate_is() -> None:

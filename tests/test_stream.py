@@ -65,6 +65,17 @@ def test_amortized_branches_and_work_after_the_end() -> None:
     assert runs[1].sum() == runs[1, -1] == 100
 
 
+@pytest.mark.parametrize("late", [True, False], ids=["after the end", "as chunks fill"])
+def test_the_last_chunk_has_the_frames_that_are_left(late: bool) -> None:
+    operator = Operator("block", "block", 1, 1, every_ms=400.0, chunk=10, after_end=late)
+    _, runs = schedule([operator], 0.25, 0, tail_ms=0.0)
+    assert runs.sum() == 0.6  # 6 frames of 40 ms
+    times, runs = schedule([operator], 1.0, 0, tail_ms=70.0)
+    assert runs.sum() == pytest.approx(2.6)
+    arrivals = [(1.0, 2.6)] if late else [(0.4, 1.0), (0.8, 1.0), (1.0, 0.6)]
+    assert [(t, round(r, 9)) for t, r in zip(times, runs[0], strict=True) if r] == arrivals
+
+
 def test_speech_is_checked() -> None:
     wrong = [((), ()), ((1.0,), (1, 2)), ((0.0,), (1,)), ((1.0,), (-1,)), ((math.nan,), (1,)), ((1e9,), (1,))]
     for durations, labels in wrong:

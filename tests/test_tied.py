@@ -14,10 +14,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import qstudy
-from qstudy.bits import LayerShape
+from qstudy.bits import LayerShape, resolve
 from qstudy.errors import UserError
+from qstudy.hardware.accelerator import Memory
+from qstudy.hardware.memory import traffic, weight_bytes
 from qstudy.hardware.size import size_bytes
-from qstudy.hardware.workload import layer_operators
+from qstudy.hardware.stream import REFERENCE, runs_per_second
+from qstudy.hardware.table import Columns, widths
+from qstudy.hardware.workload import layer_operators, workload
 from qstudy.model import RNNT, Joiner, ModelConfig
 from qstudy.model.predictors import PREDICTORS
 from qstudy.presets import load_preset
@@ -67,6 +71,27 @@ def test_its_shape_and_its_price() -> None:
     assert (scores.inputs, scores.outputs, scores.constants) == (4, 7, 7)
     assert (scores.every_ms, scores.per_label) == (40.0, 1)
     assert (row.every_ms, row.per_label) == (None, 3)
+
+
+def test_it_takes_its_place_on_chip_once() -> None:
+    """Beside its own table there is room for another layer's weights, which is used less often."""
+    table = LayerShape("table", "tied", ((64, 100),), 64, 1, every_ms=40.0, per_label=1.0, lookups=5)
+    other = LayerShape("other", "linear", ((60, 100),), 0, 1, every_ms=80.0)
+    operators = workload([table, other], {}).operators
+    bits = widths(operators, [resolve({"*": {"weight": 8, "activation": 8}}, [table, other])])
+    rates = runs_per_second(operators, REFERENCE)
+    inputs_and_outputs = 164
+
+    def dram(sram_bytes: float) -> list[float]:
+        memory = Memory(sram_kib=sram_bytes / 1024, dram_gb_per_s=1, sram_gb_per_s=1)
+        return traffic(Columns(operators), bits, memory, rates).dram_bytes[0].tolist()
+
+    stored = weight_bytes(Columns(operators), bits)[0]
+    both = inputs_and_outputs + stored[1:].sum()
+    assert dram(both) == [0, 0, 0]
+    assert dram(both - 10) == [0, 0, 10]
+    row, scores, last = dram(inputs_and_outputs + stored[1] / 4)
+    assert (row, scores, last) == (0.75 * stored[0] / 64, 0.75 * stored[1], stored[2])
 
 
 def test_the_preset_looks_up_the_last_five_labels() -> None:

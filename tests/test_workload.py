@@ -3,16 +3,22 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from digits_shapes import DIGITS
 
 from qstudy.bits import WITHOUT_MATRICES, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.memory import traffic
 from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.sizes import load_sizes
+from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import KINDS, Operator, layer_operators, workload
+from qstudy.model.encoders.attention import BandAttention
+from qstudy.quant.layers import Rate
 
 SIZES = """
 name: tiny
@@ -62,6 +68,28 @@ def test_attention_and_depthwise_convolution() -> None:
     (convolution,) = layer_operators(LayerShape("c", "depthwise", ((64, 31),), 64, 1, every_ms=40.0))
     assert convolution.macs == 64 * 31
     assert convolution.elementwise >= 2 * convolution.macs
+
+
+def test_heads_have_scores_of_their_own() -> None:
+    """D = 64 in 4 heads, 30 keys: as many products as with one head, 4 times the scores. Bytes in and out, and those of
+    what is relative to positions, are counted for all heads, however the attention is told."""
+    told = LayerShape("a", "attention", ((64, 64),) * 4, 256, 4, every_ms=40.0, context=30, heads=4)
+    parts = [part for part in layer_operators(told) if not part.stored]
+    with torch.device("meta"):
+        attention = BandAttention(64, 4, 29, 0, True, Rate(every_ms=40.0))
+    layers = {name: getattr(attention, name).shape(name) for name in ("scores", "mixture", "position")}
+    scores, mixture, position = (layer_operators(shape)[0] for shape in layers.values())
+    assert [(part.macs, part.outputs) for part in (scores, mixture, position)] == [
+        (30 * 64, 4 * 30),
+        (30 * 64, 64),
+        (30 * 64, 4 * 30),
+    ]
+    assert scores.elementwise == 2 * 4 * 30
+    for operators in ([scores, mixture, position], parts):
+        bits = widths(operators, [{op.layer: LayerBits(8, 8) for op in operators}])
+        moved = traffic(Columns(operators), bits, load_accelerator("edge_nna").memory, np.ones(len(operators)))
+        assert moved.input_bytes[0].tolist() == [64, 4 * 30, 64][: len(operators)]
+        assert moved.output_bytes[0].tolist() == [4 * 30, 64, 4 * 30][: len(operators)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ from qstudy.bits import matching
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator
 from qstudy.hardware.simulator import simulate
-from qstudy.hardware.stream import Speech, schedule
+from qstudy.hardware.stream import Speech, in_chunks, schedule
 from qstudy.hardware.workload import Operator, Workload
 
 EPSILON = 1e-6
@@ -76,7 +76,7 @@ def backlog(
     for row, (operator, ran) in enumerate(pairs):
         if ran is not None and (frames := runs[row].sum()):
             runs[row] = _runs_at(operator, ran, heard_ms)
-            priced[row] = replace(operator, share=_share(runs[row].sum(), frames))
+            priced[row] = replace(operator, share=_share(operator.chunk * runs[row].sum(), operator.chunk * frames))
     speech = Speech((duration_s,), (labels,), tail_ms)
     report = simulate(replace(workload, operators=tuple(priced)), accelerator, speech)
     seconds = {operator.name: 1e-6 * operator.us for operator in report.operators}
@@ -100,8 +100,8 @@ def _frames(operator: Operator, taken: Mapping[str, np.ndarray]) -> np.ndarray |
 def _runs_at(operator: Operator, frames: np.ndarray, heard_ms: np.ndarray) -> np.ndarray:
     """Runs per arrival, after which `heard_ms` (S,) of audio are in hand."""
     so_far = np.concatenate([[0], np.cumsum(frames)])
-    count = np.floor(heard_ms / (operator.every_ms or 1.0) + EPSILON).astype(int)
-    done = so_far[np.minimum(count, len(frames))]
+    count = np.floor(heard_ms / (operator.frame_ms or 1.0) + EPSILON).astype(int)
+    done = in_chunks(so_far[np.minimum(count, len(frames))], operator.chunk)
     if operator.after_end:
         done[:-1] = 0
     return np.diff(done, prepend=0)

@@ -38,14 +38,13 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
     Inputs and outputs that do not fit travel through DRAM, tile by tile.
     """
     weights = weight_bytes(columns, bits)
-    values_in = np.where(columns.product > 0, columns.inputs, columns.outputs) * (1 - columns.lookup)
+    values_in = np.where(columns.product > 0, columns.groups * columns.inputs, columns.outputs) * (1 - columns.lookup)
     inputs = columns.vectors * values_in * bits.activation / 8
     outputs = columns.vectors * columns.outputs * bits.activation / 8
     room = np.maximum(memory.sram_kib * 1024 - (inputs + outputs).max(axis=1, keepdims=True), 0.0)
     used_once = columns.reuse == 1
-    streamed = weights - resident_bytes(weights * used_once, rates, room)
     in_a_row = np.maximum(weights - room, 0.0) + np.minimum(weights, room) / columns.reuse
-    streamed = np.where(used_once, streamed, in_a_row)
+    streamed = np.where(used_once, _left_over(columns, weights * used_once, rates, room), in_a_row)
     too_large = inputs + outputs > memory.sram_kib * 1024
     if too_large.any():
         streamed = np.where(too_large, np.maximum(streamed, _spilled_bytes(columns, bits, memory)), streamed)
@@ -53,11 +52,19 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
     return Traffic(streamed * rows, weights * rows + inputs + outputs, inputs, outputs)
 
 
+def _left_over(columns: Columns, weights: np.ndarray, rates: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Bytes of weights (C, N) that do not stay in `room` bytes (C, 1). A tied table takes its place once, for its
+    scores, which read all of it; the share of it that is there is there for its rows, too."""
+    own = columns.tables == np.arange(len(rates))
+    left = weights - resident_bytes(weights * own, rates, room)
+    return np.where(own, left, weights * (left / np.maximum(weights, 1))[:, columns.tables])
+
+
 def _spilled_bytes(columns: Columns, bits: Widths, memory: Memory) -> np.ndarray:
     """Bytes per run of operators whose inputs and outputs do not fit on chip together, and lie in DRAM (C, N)."""
     second = np.where(columns.stored > 0, bits.weight, bits.activation)
-    shape = (columns.vectors, np.maximum(columns.inputs, 1), columns.outputs)
-    tiled = gemm_dram_bytes(*shape, second, bits.activation, memory.sram_kib * 1024)
+    shape = (columns.vectors, np.maximum(columns.inputs, 1), -(-columns.outputs // columns.groups))
+    tiled = columns.groups * gemm_dram_bytes(*shape, second, bits.activation, memory.sram_kib * 1024)
     passed = 2 * columns.vectors * columns.outputs * bits.activation / 8
     return np.where(columns.product > 0, tiled, passed)
 

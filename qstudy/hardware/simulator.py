@@ -16,7 +16,7 @@ from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator
 from qstudy.hardware.cost import Costs
 from qstudy.hardware.placement import plans
-from qstudy.hardware.stream import REFERENCE, Speech, latency_s, runs_per_second, schedule
+from qstudy.hardware.stream import REFERENCE, Speech, joint_period_ms, latency_s, runs_per_second, schedule
 from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import Operator, Workload
 
@@ -108,7 +108,7 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
         _explain(workload, costs, accelerator)
     rates = _average_runs(operators, speech)
     load = _load(costs, rates)[0]
-    period = max((op.every_ms for op in operators if op.every_ms), default=1000.0)
+    period = joint_period_ms(operators) or 1000.0
     known = all(operator.rate_known for operator in operators)
     totals = {
         "latency_ms": 1e3 * np.median(latencies[:, 0]),

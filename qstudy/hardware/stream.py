@@ -2,8 +2,9 @@
 
 The device serves work in the order of arrival. An operator with a period of p ms gets its next input every p ms of
 speech; labels are spread evenly over the joint periods. When speech ends, the last frames and the silence that follows
-(`tail_ms`, made by the recognizer, not waited for) are at hand at once. User-perceived latency is the time from the
-end of speech to the last result.
+(`tail_ms`, made by the recognizer, not waited for) are at hand at once; a chunk that they do not fill is computed with
+the frames that there are, for their share of its cost. User-perceived latency is the time from the end of speech to
+the last result.
 """
 
 from collections.abc import Sequence
@@ -49,6 +50,13 @@ def runs_per_second(operators: Sequence[Operator], speech: Speech) -> np.ndarray
     return np.array(frames) + labels * np.array([operator.per_label for operator in operators])
 
 
+def joint_period_ms(operators: Sequence[Operator]) -> float | None:
+    """How often the joiner has a frame; where none is told apart, as when a search runs it on frames alone, what comes
+    most seldom of all frames; None: nothing is driven by frames."""
+    joint = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
+    return joint or max((op.frame_ms for op in operators if op.frame_ms), default=None)
+
+
 def schedule(
     operators: Sequence[Operator], duration_s: float, labels: int, tail_ms: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -56,8 +64,7 @@ def schedule(
     end = 1000 * duration_s
     ticks = np.append(np.arange(HOP_MS, end, HOP_MS), end)
     heard = np.append(ticks[:-1], end + tail_ms)  # audio in hand after each arrival
-    period = max((op.every_ms for op in operators if op.every_ms and op.per_label), default=None)
-    period = period or max((op.every_ms for op in operators if op.every_ms), default=HOP_MS)
+    period = joint_period_ms(operators) or HOP_MS
     emitted = np.floor(labels * np.floor(heard / period) / max(np.floor(heard[-1] / period), 1.0))
     emitted[-1] = labels
     done = np.stack([_runs_so_far(operator, heard, emitted) for operator in operators])
@@ -68,11 +75,17 @@ def schedule(
 
 
 def _runs_so_far(operator: Operator, heard: np.ndarray, emitted: np.ndarray) -> np.ndarray:
-    frames = np.floor(heard / operator.every_ms) if operator.every_ms else np.zeros_like(heard)
-    runs = np.floor(operator.share * frames) + operator.per_label * emitted
+    frames = np.floor(heard / operator.frame_ms) if operator.frame_ms else np.zeros_like(heard)
+    runs = in_chunks(np.floor(operator.share * frames), operator.chunk) + operator.per_label * emitted
     if operator.after_end:
         runs[:-1] = 0.0
     return runs
+
+
+def in_chunks(frames: np.ndarray, chunk: int) -> np.ndarray:
+    """Runs after each arrival (S,) of what takes `chunk` frames a run, of which so many (S,) have come: whole ones
+    until speech ends, then the rest, too."""
+    return np.append(frames[:-1] // chunk, frames[-1] / chunk)
 
 
 def latency_s(total_s: np.ndarray, times: np.ndarray, runs: np.ndarray) -> np.ndarray:

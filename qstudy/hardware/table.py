@@ -20,6 +20,7 @@ class Columns:
         self.operators = operators
         self.inputs = column(op.inputs for op in operators)
         self.outputs = column(op.outputs for op in operators)
+        self.groups = column(op.groups for op in operators)
         self.vectors = column(op.vectors for op in operators)
         self.constants = column(op.constants for op in operators)
         self.elementwise = column(op.elementwise for op in operators)
@@ -29,6 +30,14 @@ class Columns:
         self.lookup = column(op.form == "lookup" for op in operators)
         self.product = column(op.form == "product" and op.macs > 0 for op in operators)
         self.error_prone = column(op.error_prone for op in operators)
+
+    @cached_property
+    def tables(self) -> np.ndarray:
+        """Which operator's weights each operator reads (N,): its own, or, of a tied table's rows, those of the scores
+        that come next."""
+        layers = np.array([op.layer for op in self.operators])
+        tied = self.lookup[:-1] * self.product[1:] * (layers[:-1] == layers[1:])
+        return np.arange(len(layers)) + np.append(tied, 0)
 
     @cached_property
     def block_starts(self) -> np.ndarray:

@@ -1,5 +1,8 @@
 """A model as a list of operators: what a device has to do, how often, and in which widths; no weights.
 
+What no layer does is left out, about a thousandth of a latency: the joiner's sum or product and its tanh, the stateless
+predictor's tanh and the weighted one's SiLU.
+
 Shape letters: M input vectors at once (a beam, or the frames of a chunk), K inputs, N outputs of a matrix product.
 """
 
@@ -27,6 +30,8 @@ class Operator:
     """K: inputs of a matrix product (K x N weights); 0: no product."""
     outputs: int = 0
     """N: outputs of a product, or values handled by an element-wise operator."""
+    groups: int = 1
+    """Of the outputs, each with K inputs of its own (heads; a grouped convolution)."""
     vectors: int = 1
     """M: input vectors per run."""
     form: str = "product"
@@ -42,6 +47,8 @@ class Operator:
     """Sigmoid, tanh or exponential values per vector."""
     every_ms: float | None = None
     """Runs once per this many milliseconds of audio; None: not driven by frames."""
+    chunk: int = 1
+    """Frames of a run; the last one of an utterance has those that are left, and costs their share of a run."""
     per_label: float = 0.0
     """Runs per emitted label."""
     share: float = 1.0
@@ -68,6 +75,11 @@ class Operator:
     def rate_known(self) -> bool:
         """Whether anyone says when it runs; element-wise work that nobody times (a constant's) counts as none."""
         return self.inputs == 0 or self.every_ms is not None or self.per_label > 0
+
+    @property
+    def frame_ms(self) -> float | None:
+        """How often a frame comes, of which a run takes `chunk`; None: not driven by frames."""
+        return None if self.every_ms is None else self.every_ms / self.chunk
 
     @property
     def macs(self) -> int:
@@ -148,7 +160,7 @@ def _timed(part: Operator, shape: LayerShape) -> Operator:
         return replace(part, per_label=float(shape.lookups), after_end=shape.after_end)
     period = shape.every_ms
     if part.reuse == 1 and period is not None:
-        part, period = replace(part, vectors=shape.frames), period * shape.frames
+        part, period = replace(part, vectors=shape.frames, chunk=shape.frames), period * shape.frames
     return replace(part, every_ms=period, per_label=shape.per_label, share=shape.share, after_end=shape.after_end)
 
 
@@ -180,6 +192,11 @@ def _linear(shape: LayerShape) -> Iterable[Operator]:
         )
 
 
+def _conv1d(shape: LayerShape) -> Iterable[Operator]:
+    """Rows are output channels, columns the kernel's frames of the input channels of a group."""
+    return (replace(part, groups=shape.heads) for part in _linear(shape))
+
+
 def _lstm(shape: LayerShape) -> Iterable[Operator]:
     """Per direction two products into 4H gates; then the cell: per state, 4 sums of both products, 4 biases,
     4 requantizations, 3 products and 1 sum; 3 sigmoids and 2 tanhs."""
@@ -205,12 +222,11 @@ def _attention(shape: LayerShape) -> Iterable[Operator]:
     """Projections of the width D, then scores against `context` keys and a mixture of as many values; a softmax per
     head (an exponential, a sum and a quotient per score)."""
     yield from _linear(shape)
-    width, context = shape.matrices[0][0], shape.context
-    scores = context * shape.heads
-    yield Operator(
-        f"{shape.name}/scores", shape.name, width, context, stored=False, elementwise=2 * scores, nonlinear=scores
-    )
-    yield Operator(f"{shape.name}/mixture", shape.name, context, width, stored=False)
+    width, context, heads = shape.matrices[0][0], shape.context, shape.heads
+    scores = context * heads
+    product = Operator(f"{shape.name}/scores", shape.name, -(-width // heads), scores, groups=heads, stored=False)
+    yield replace(product, elementwise=2 * scores, nonlinear=scores)
+    yield Operator(f"{shape.name}/mixture", shape.name, context, width, groups=heads, stored=False)
 
 
 def _depthwise(shape: LayerShape) -> Iterable[Operator]:
@@ -230,7 +246,8 @@ def _depthwise(shape: LayerShape) -> Iterable[Operator]:
 
 def _matmul(shape: LayerShape) -> Iterable[Operator]:
     """Against activations that are kept: keys, values."""
-    yield Operator(shape.name, shape.name, shape.inputs, shape.outputs, stored=False, elementwise=2 * shape.outputs)
+    product = Operator(shape.name, shape.name, shape.inputs, shape.outputs, groups=shape.heads, stored=False)
+    yield replace(product, elementwise=2 * shape.outputs)
 
 
 def _softmax(shape: LayerShape) -> Iterable[Operator]:
@@ -293,7 +310,7 @@ def _constant(shape: LayerShape) -> Iterable[Operator]:
 
 KINDS: dict[str, Callable[[LayerShape], Iterable[Operator]]] = {
     "linear": _linear,
-    "conv1d": _linear,  # rows = output channels, columns = kernel x input channels
+    "conv1d": _conv1d,
     "depthwise": _depthwise,
     "lstm": _lstm,
     "lstm_cell": _lstm_cell,

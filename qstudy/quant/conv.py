@@ -94,4 +94,5 @@ class Conv1d(nn.Conv1d, Quantizable):
     def shape(self, name: str) -> LayerShape:
         size = (self.out_channels, self.in_channels // self.groups * self.kernel_size[0])
         kind = "depthwise" if 1 < self.groups == self.in_channels else "conv1d"
-        return LayerShape(name, kind, (size,), self.out_channels * (self.bias is not None), 1, *self.rate)
+        vectors = self.out_channels * (self.bias is not None)
+        return LayerShape(name, kind, (size,), vectors, 1, *self.rate, heads=self.groups)

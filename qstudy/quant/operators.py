@@ -48,17 +48,18 @@ class LSTMCell(nn.Module):
 class MatMul(WithoutMatrices):
     """`torch.matmul` with a slot: queries times keys, probabilities times values. Both operands have quantizers."""
 
-    def __init__(self, inputs: int, outputs: int, unit: bool = False, rate: Rate = UNKNOWN) -> None:
+    def __init__(self, inputs: int, outputs: int, unit: bool = False, rate: Rate = UNKNOWN, heads: int = 1) -> None:
         """
         Args:
-            inputs: K of one frame over all heads, for the simulator.
-            outputs: N likewise.
+            inputs: K, the inputs of an output, for the simulator.
+            outputs: N of one frame over all heads, likewise.
             unit: the first operand is known to lie in [-1, 1], as probabilities do.
             rate: how often it runs.
+            heads: how many products of K x N / heads it is.
         """
         super().__init__()
         self.arithmetic = None
-        self.inputs, self.outputs = inputs, outputs
+        self.inputs, self.outputs, self.heads = inputs, outputs, heads
         self.bounded = (unit, False)
         self.rate = rate
 
@@ -67,9 +68,8 @@ class MatMul(WithoutMatrices):
         return torch.matmul(x, y) if self.arithmetic is None else self.arithmetic.matmul(x, y)
 
     def shape(self, name: str) -> LayerShape:
-        return LayerShape(
-            name, "matmul", activations=2, inputs=self.inputs, outputs=self.outputs, **self.rate._asdict()
-        )
+        sizes = {"inputs": self.inputs, "outputs": self.outputs, "heads": self.heads}
+        return LayerShape(name, "matmul", activations=2, **sizes, **self.rate._asdict())
 
 
 class Softmax(WithoutMatrices):

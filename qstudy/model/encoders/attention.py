@@ -42,9 +42,9 @@ class BandAttention(nn.Module):
         seen = distances if rate.frames == 1 else min(distances, rate.frames)
         self.qkv = Linear(size, 3 * size, rate=rate)
         self.position = Conv1d(size, heads * distances, 1, groups=heads, rate=rate) if relative else None
-        self.scores = MatMul(size, seen, rate=rate)
+        self.scores = MatMul(size // heads, seen * heads, rate=rate, heads=heads)
         self.softmax = Softmax(seen * heads, rate)
-        self.mixture = MatMul(seen, size, unit=True, rate=rate)
+        self.mixture = MatMul(seen, size, unit=True, rate=rate, heads=heads)
         self.output = Linear(size, size, rate=rate, then="sum")
 
     def forward(
