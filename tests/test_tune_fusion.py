@@ -12,6 +12,7 @@ from tiny import TOKENIZER, filled, packed, talkative
 
 from qstudy.cli import main
 from qstudy.data.arpa import write_arpa
+from qstudy.data.corpora.noisy import noisy
 from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
 from qstudy.sweep.fusion import best, open_fusion_study, tune
@@ -65,6 +66,18 @@ def test_it_finds_weights_and_says_how_to_use_them(
     assert wer([*arguments, *dev], capsys) == written["found"]["wer"]
     plain = arguments[: arguments.index("--fusion")]
     assert wer([*plain, *dev], capsys) == written["found"]["without"]
+
+
+def test_other_sounds_of_the_same_texts_are_tuned_on_anew(folder: Path, corpus: Path, tmp_path: Path) -> None:
+    options = ["--trials", "1", "--out", str(tmp_path / "fusion.json")]
+    manifests, tuned = set(), []
+    for ratio in (30, 0, 0):
+        noisy([corpus / "dev.jsonl"], tmp_path, ratio, ["white"])
+        manifests.add((tmp_path / "dev.jsonl").read_bytes())
+        run(folder, tmp_path, *options)
+        tuned.append(len(optuna.get_all_study_names(f"sqlite:///{tmp_path}/fusion.json.trials.db")))
+    assert len(manifests) == 1
+    assert tuned == [1, 2, 2]
 
 
 def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def tune_fusion(
     for file in (out, storage):
         require_other(file, "--out", model, manifest, *models, *([trust] if trust else []))
     from qstudy.data.feature_set import FeatureSet
+    from qstudy.data.manifest import identity
     from qstudy.named import trusting
     from qstudy.recognize.build import load_each
     from qstudy.recognize.encoded import EncodedSet
@@ -65,7 +66,7 @@ def tune_fusion(
     assert external is not None  # its file is
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     dev, decoding = EncodedSet(recognizer, features, str(manifest)), Decoding(decode="beam", beam=beam, search=search)
-    inputs = [file_hash(file) for file in (model, manifest, *models)]
+    inputs = [*map(file_hash, (model, *models)), identity(manifest)]
     study = open_fusion_study(storage, content_hash(inputs, beam, search))
     found = tune_weights(study, dev, decoding, external, source, trials, seed)
     without, count = tried(study)[0].value or 0.0, len(tried(study))
