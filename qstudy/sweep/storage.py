@@ -74,7 +74,12 @@ def _file_url(file: Path, create: bool) -> str:
     if not create and not file.exists():
         raise UserError(f"storage: there is no {file}; begin the study with `qstudy sweep`, or give its --storage.")
     file.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{file}"
+    return sqlite_url(file)
+
+
+def sqlite_url(file: Path) -> str:
+    """Of a file whose path may hold what means something in a URL."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _connect(url: URL, heartbeat_s: int, grace_s: int) -> PatientStorage:
