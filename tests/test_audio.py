@@ -8,6 +8,7 @@ import torchaudio.functional
 
 from qstudy.data import audio
 from qstudy.data.audio import duration, read_audio, resample, write_flac
+from qstudy.data.container import mp3_samples
 from qstudy.errors import UserError
 
 
@@ -124,6 +125,56 @@ def test_a_wav_from_a_pipe_lasts_until_its_end(tmp_path, size):
     path.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])  # the recorder was killed
     with pytest.raises(UserError, match="cut short"):
         duration(path)
+
+
+def without_length(path, samples, rate, mode):
+    """Write an MP3 file without its first frame, which says how long it is; returns how many samples it holds."""
+    soundfile.write(path, samples, rate, bitrate_mode=mode, compression_level=0.5)
+    whole = path.read_bytes()
+    second = whole.index(whole[:2], 4)
+    path.write_bytes(whole[second:])
+    return mp3_samples(path)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_an_mp3_of_constant_bit_rate_needs_no_length(tmp_path, rate):
+    path, noise = tmp_path / "a.mp3", 0.1 * np.random.default_rng(0).standard_normal(3 * rate)
+    count = without_length(path, noise, rate, "CONSTANT")
+    assert len(read_audio(path, rate)) == count
+    assert 3 * rate < count < 3 * rate + 4 * 1152
+    assert duration(path) == count / rate
+    content = path.read_bytes()
+    tag = b"TAG" + b"\xff\xfb" * 60 + bytes(5)
+    path.write_bytes(b"ID3\4\0\0\0\0\1\x7f" + b"\xff\xf3\x88\xc4" * 63 + bytes(3) + content + tag)
+    assert len(read_audio(path, rate)) == count
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_no_part_of_an_mp3_whose_length_nobody_knows_is_lost(tmp_path, rate):
+    """Where libsndfile guesses too many samples all are read; where it guesses too few, it would read no more."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10 * rate) * np.linspace(1e-3, 1, 10 * rate) ** 4
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise, rate, bitrate_mode="VARIABLE")
+    assert mp3_samples(path) is None
+    assert len(read_audio(path, rate)) == len(noise)
+    count = without_length(path, noise, rate, "VARIABLE")
+    assert len(read_audio(path, rate)) == count
+    without_length(path, noise[::-1], rate, "VARIABLE")
+    for read in (read_audio, duration):
+        with pytest.raises(UserError, match=r"a\.mp3 does not say how long it is .*; convert it to a WAV or FLAC file"):
+            read(path)
+
+
+def test_a_flac_from_a_pipe_is_to_be_converted(tmp_path):
+    """It counts no samples in its header."""
+    path = tmp_path / "a.flac"
+    write_flac(path, tone(300, 16000), 16000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.flac does not say how long it is .*; convert it to a WAV or FLAC file"):
+        read_audio(path)
 
 
 def test_what_resampling_would_make_of_a_file_is_bounded(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Feature cache: exact, quick to open again, and believed only when whole; damaged, shared, pickled."""
 
+import errno
 import json
 import os
 import pickle
@@ -236,6 +237,36 @@ def test_broken_utterances(manifest: Path, caplog: pytest.LogCaptureFixture) -> 
         assert all(f"{manifest}:{line}: " in caplog.text for line in (6, 7, 8))
     with pytest.raises(UserError, match="'4'"):  # also from the cache
         opened(manifest)
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """As if the system had no descriptors left when it came to these files."""
+
+    class Failing(soundfile.SoundFile):  # type: ignore[misc]
+        def __init__(self, file: Path, *arguments: Any) -> None:
+            if Path(file).name in names:
+                raise OSError(errno.EMFILE, "Too many open files")
+            super().__init__(file, *arguments)
+
+    monkeypatch.setattr(soundfile, "SoundFile", Failing)
+
+
+@pytest.mark.parametrize("left_out", [False, True], ids=["unfinished", "left out"])
+def test_a_problem_that_has_passed_is_forgotten(
+    manifest: Path, left_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a build that ended with complaints, and of one that left lines out."""
+    with monkeypatch.context() as patch:
+        unreadable(patch, "2.wav", "3.wav")
+        with pytest.raises(UserError, match=r"train\.jsonl:3: .*2\.wav cannot be decoded \(.*Too many open files"):
+            opened(manifest)
+        if left_out:
+            assert len(opened(manifest, skip_broken=True)) == 3
+    with monkeypatch.context() as patch:
+        unreadable(patch, "3.wav")
+        with pytest.raises(UserError, match=r"1 of its lines cannot be used.*\n.*train\.jsonl:4: "):
+            opened(manifest)
+    assert list(opened(manifest).texts) == TEXTS
 
 
 def test_the_tokenizer_may_change(manifest: Path) -> None:

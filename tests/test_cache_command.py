@@ -21,6 +21,8 @@ from qstudy.locks import locked
 from qstudy.training.record import Record, write_record
 
 DAY = 86400
+KEY = "abcdef0123456789"
+"""Of a float baseline."""
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
         layers={"encoder": {"parameters": 1_500_000}, "joiner": {"parameters": 500_000}},
         metrics={"dev": {"wer": 0.2}, "test": {"wer": 0.1234}},
     )
-    write_record(tmp_path / "cache" / "baselines" / "abc", record)
+    write_record(tmp_path / "cache" / "baselines" / KEY, record)
     return tmp_path / "cache"
 
 
@@ -79,7 +81,7 @@ def test_lists_what_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert baseline["wer"] == 0.1234
     main(["cache", "--cache", str(folder)])
     text = capsys.readouterr().out
-    assert all(part in text for part in ("2.00", "12.34", "abc", "holds"))
+    assert all(part in text for part in ("2.00", "12.34", KEY[:4], "holds"))
     assert len(text.splitlines()[2]) <= 80
 
 
@@ -106,7 +108,7 @@ def test_prunes_what_is_unused_and_nothing_else(folder: Path, capsys: pytest.Cap
     assert len(result["entries"]) == 2
     assert not list(folder.rglob(f"*{train.name}*"))  # nor its lock
     assert dev.is_dir()
-    age(folder / "baselines" / "abc", 8)
+    age(folder / "baselines" / KEY, 8)
     cache(folder, prune=True, days=7)
     out = capsys.readouterr().out
     assert f"Removed {dev}" in out
@@ -118,8 +120,8 @@ def test_prunes_what_is_unused_and_nothing_else(folder: Path, capsys: pytest.Cap
 def test_never_what_is_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = store(folder, "train")
     features = opened(folder.parent, "train")
-    baseline = folder / "baselines" / "abc"
-    with locked(baseline.with_name("abc.lock")):  # somebody trains it
+    baseline = folder / "baselines" / KEY
+    with locked(baseline.with_name(f"{KEY}.lock")):  # somebody trains it
         for path in (train, store(folder, "dev"), baseline):
             age(path, 100)
         result = listed(folder, capsys, prune=True)
@@ -129,24 +131,24 @@ def test_never_what_is_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_leftovers_of_killed_processes_go(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, features = store(folder, "train"), folder / "features"
-    (features / ".0123.tmp").mkdir()  # of an earlier version
-    (features / ".0123.tmp" / "features.i16").write_bytes(bytes(100))
-    (features / "4567.lock").touch()
+    (features / ".0123012301230123.tmp").mkdir()  # of an earlier version
+    (features / ".0123012301230123.tmp" / "features.i16").write_bytes(bytes(100))
+    (features / "4567456745674567.lock").touch()
     (train / ".labels-1.safetensors.99999.tmp").write_bytes(bytes(1000))
     (features / f".{train.name}.partial").mkdir()  # killed just after its store got its name
-    (features / ".89ab.partial").mkdir()  # of today: somebody may go on with it
+    (features / ".89ab89ab89ab89ab.partial").mkdir()  # of today: somebody may go on with it
     result = listed(folder, capsys, prune=True)
     assert result["freed_bytes"] == 1100
     assert not list(folder.rglob("*.tmp"))
-    assert not (features / "4567.lock").exists()
+    assert not (features / "4567456745674567.lock").exists()
     assert not (features / f".{train.name}.partial").exists()
     states = {Path(entry["folder"]).name: entry["state"] for entry in result["entries"]}
-    assert states.pop("89ab") == "unfinished"
+    assert states.pop("89ab89ab89ab89ab") == "unfinished"
     assert set(states.values()) == {"whole"}
 
 
 def test_earlier_versions_are_listed_and_pruned_by_age(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old = folder / "features" / "00ff"
+    old = folder / "features" / "00ff00ff00ff00ff"
     old.mkdir()
     (old / "index.json").write_text("{}")
     assert "earlier version" in [entry["state"] for entry in listed(folder, capsys, verify=True)["entries"]]
@@ -164,6 +166,27 @@ def test_damage_is_found_and_removed(folder: Path, capsys: pytest.CaptureFixture
         cache(folder, verify=True)
     assert str(train) in [item["path"] for item in listed(folder, capsys, verify=True, prune=True)["removed"]]
     cache(folder, verify=True)
+
+
+def test_what_is_no_cache_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [folder / "features" / name for name in ("thesis/one.tex", ".git/HEAD", ".DS_Store", f"{KEY}.zip")]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        age(path.parent, 100)
+    result = listed(folder, capsys, prune=True, verify=True, days=1)
+    assert all(path.exists() for path in files)
+    assert not [item for item in (*result["entries"], *result["removed"]) if str(item).count("thesis")]
+
+
+def test_what_is_damaged_goes_where_it_was_verified(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = store(folder, "train")
+    (train / "index.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match=f"Damaged: {train}"):
+        cache(folder, prune=True)
+    assert train.is_dir()
+    assert str(train) in [item["path"] for item in listed(folder, capsys, verify=True, prune=True)["removed"]]
+    assert not train.exists()
 
 
 def test_nothing_is_cached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

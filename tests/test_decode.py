@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tiny import LSTM, TOKENIZER, filled, model_config, packed, talkative
 from analysis.fusion import against_latency, by_beam, cells, choices, kept, searches
 from analysis.study import load_studies
 from qstudy.cli import main
+from qstudy.data.corpora.noisy import noisy
 from qstudy.data.feature_set import FeatureSet
 from qstudy.files import read_json
 from qstudy.locks import locked
@@ -147,6 +149,21 @@ def test_another_model_is_decoded_anew(models: Path, corpus: Path, tmp_path: Pat
     values["models"]["float"]["model"] = values["models"]["int4"]["model"]
     decode(tmp_path, values)
     assert read_json(path)["scored"] != before
+
+
+def test_other_sounds_of_the_same_texts_are_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:
+    values = described(models, tmp_path, fusion=["shallow"], beams=[1])
+    values["models"].pop("int4")
+    manifests, seen = set(), []
+    for ratio in (30, 0, 0):
+        noisy([corpus / "dev.jsonl"], tmp_path, ratio, ["white"])
+        manifests.add((tmp_path / "dev.jsonl").read_bytes())
+        out = decode(tmp_path, values)
+        tuned = optuna.get_all_study_names(f"sqlite:///{out}/weights/float-shallow.db")
+        seen.append((read_json(out / "runs" / "float-shallow-beam01" / "record.json")["scored"], len(tuned)))
+    assert len(manifests) == 1
+    assert seen[0][0] != seen[1][0] == seen[2][0]
+    assert [count for _, count in seen] == [1, 2, 2]
 
 
 def test_work_is_what_greedy_search_does(models: Path, corpus: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from qstudy.cli import main
+from qstudy.data.corpora import sentences
 from qstudy.data.corpora.commands import commands
 from qstudy.data.corpora.corpus import require_recipe
+from qstudy.data.corpora.digits import WORDS
 from qstudy.data.corpora.grammar import RULES, distinct_sentences, sentence, topics, vocabulary
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
@@ -100,6 +102,35 @@ def test_a_file(tmp_path: Path) -> None:
     source.write_text("It’s HERE,\n\n  naïve -- “yes”\nIt's here!\n", encoding="utf-8")
     assert made(tmp_path, "--source", str(source), "--exclude", "[]") == ["it's here", "naive yes", "it's here"]
     assert made(tmp_path, "--source", str(source), "--lines", "1", "--exclude", "[]") == ["it's here"]
+
+
+def test_what_is_excluded_of_a_file_is_told_however_it_is_written(tmp_path: Path) -> None:
+    texts = ["It’s HERE,", "naïve -- “yes”", "What time is it?", "Stop!"]
+    source, held = tmp_path / "source.txt", tmp_path / "held.txt"
+    source.write_text("\n".join(texts), encoding="utf-8")
+    held.write_text("\n".join(texts[:2]), encoding="utf-8")
+    manifest = tmp_path / "held.jsonl"
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": texts[2]}))
+    assert made(tmp_path, "--source", str(source), "--exclude", f"[{held}, {manifest}]") == ["stop"]
+
+
+def test_a_file_is_read_to_its_end_however_much_is_excluded(tmp_path: Path) -> None:
+    every = [f"{one} {other}" for one in WORDS for other in WORDS]
+    source, held = tmp_path / "source.txt", tmp_path / "held.txt"
+    source.write_text("\n".join([every[0]] * (sentences.PATIENCE + 2) + every), encoding="utf-8")
+    held.write_text(every[0])
+    assert made(tmp_path, "--source", str(source), "--exclude", f"[{held}]") == every[1:]
+
+
+def test_a_grammar_of_which_hardly_anything_is_left_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = tmp_path / "held.txt"
+    held.write_text(made(tmp_path, "--source", "digits", "--lines", "1", "--exclude", "[]")[0])
+    monkeypatch.setattr(sentences, "PATIENCE", 0)
+    with pytest.raises(SystemExit):
+        made(tmp_path, "--source", "digits", "--exclude", f"[{held}]")
+    assert "nearly all sentences of digits are in these files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Tokenizers: there and back, self-contained, and clear about what they cannot spell."""
 
 import json
+import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -42,6 +44,14 @@ def test_any_labels_have_a_text(tokenizer: Tokenizer) -> None:
 def test_outside_character_is_named(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="'é' in the text 'turn on the café'"):
         tokenizer.encode("turn on the café")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_text_comes_back_as_it_is_written(form: Literal["NFC", "NFD"]) -> None:
+    """Not composed, nor with ligatures and fractions taken apart: references are compared as they are written."""
+    texts = [unicodedata.normalize(form, text) for text in ("café noir", "crème brûlée", "ﬁve ½ ｗide")]
+    tokenizer = SentencePieceTokenizer.train(texts * 3, 40)
+    assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts
 
 
 @given(st.text(ALPHABET))

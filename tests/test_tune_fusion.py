@@ -12,9 +12,13 @@ from tiny import TOKENIZER, filled, packed, talkative
 
 from qstudy.cli import main
 from qstudy.data.arpa import write_arpa
+from qstudy.data.corpora.noisy import noisy
 from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
+from qstudy.locks import locked
+from qstudy.recognize.options import FusionSettings, load_fusion, save_fusion
 from qstudy.sweep.fusion import best, open_fusion_study, tune
+from qstudy.sweep.storage import open_storage
 from qstudy.training.kneser_ney import estimate
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +71,18 @@ def test_it_finds_weights_and_says_how_to_use_them(
     assert wer([*plain, *dev], capsys) == written["found"]["without"]
 
 
+def test_other_sounds_of_the_same_texts_are_tuned_on_anew(folder: Path, corpus: Path, tmp_path: Path) -> None:
+    options = ["--trials", "1", "--out", str(tmp_path / "fusion.json")]
+    manifests, tuned = set(), []
+    for ratio in (30, 0, 0):
+        noisy([corpus / "dev.jsonl"], tmp_path, ratio, ["white"])
+        manifests.add((tmp_path / "dev.jsonl").read_bytes())
+        run(folder, tmp_path, *options)
+        tuned.append(len(optuna.get_all_study_names(f"sqlite:///{tmp_path}/fusion.json.trials.db")))
+    assert len(manifests) == 1
+    assert tuned == [1, 2, 2]
+
+
 def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
     asked: dict[str, list[dict[str, float]]] = {"whole": [], "parts": []}
 
@@ -92,6 +108,40 @@ def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
     assert abs(best(study).params["lm_weight"] - 0.4) < 0.2
     tune(study, names, 16, 3, errors("parts"))  # nothing to do
     assert len(asked["parts"]) == 18
+
+
+def test_two_commands_at_once(folder: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second would take the first's running trial for an interrupted one."""
+    out = ["--trials", "1", "--out", str(tmp_path / "fusion.json")]
+    with locked(tmp_path / "fusion.json.lock"), pytest.raises(SystemExit) as ended:
+        run(folder, corpus, *out)
+    assert ended.value.code == 2
+    said = f"another `qstudy tune-fusion` is at {tmp_path / 'fusion.json'} now; wait for it, or name another file."
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "fusion.json.trials.db").exists()
+    run(folder, corpus, *out)
+    assert (tmp_path / "fusion.json").exists()
+
+
+def test_files_are_named_as_seen_from_where_the_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    (tmp_path / "store").write_text("n-grams")
+    (tmp_path / "lm.arpa").symlink_to(tmp_path / "store")
+    save_fusion(tmp_path / "link" / "fusion.json", FusionSettings(lm=tmp_path / "lm.arpa", lm_weight=0.5), {})
+    found = load_fusion(tmp_path / "link" / "fusion.json").lm
+    assert found is not None
+    assert found.read_text() == "n-grams"
+    assert found.suffix == ".arpa"
+
+
+def test_trials_lie_where_they_are_said_to(tmp_path: Path) -> None:
+    """Whatever a URL would make of the name."""
+    file = tmp_path / "w?t=1#{x}%41" / "a.db"
+    open_fusion_study(file, "study")
+    assert file.exists()
+    open_storage(None, file.parent)
+    assert (file.parent / "study.db").exists()
 
 
 def test_of_equals_the_smallest_weights_are_best() -> None:

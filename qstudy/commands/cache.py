@@ -1,6 +1,8 @@
 """The command `qstudy cache`: what runs keep for each other, listed, verified and pruned."""
 
 import json as json_format
+import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +34,8 @@ def cache(
 ) -> None:
     """List what is cached, how large it is, and when it was used last; verify it; remove what is no longer used.
 
+    Whatever else lies in the folder is left alone.
+
     Args:
         cache: Folder of feature caches and float baselines.
         verify: Read all features and compare them with their checksums; damage is an error.
@@ -48,7 +52,9 @@ def cache(
     found = entries(cache)
     if verify:
         found = [verified(entry) for entry in tqdm(found, desc="verify", unit="cache", disable=None, leave=False)]
-    removed = [item for entry in found for item in remove_unused(entry, time.time() - days * DAY_S)] if prune else []
+    before = time.time() - days * DAY_S
+    doomed = [(entry, math.inf if verify and entry.state == DAMAGED else before) for entry in found if prune]
+    removed = [item for entry, limit in doomed for item in remove_unused(entry, limit)]
     kept = [entry for entry in found if not prune or any(path.exists() for path in parts_of(entry.folder))]
     if json:
         freed = sum(item.size_bytes for item in removed)
@@ -62,6 +68,8 @@ def cache(
 
 
 DAMAGED = "damaged"
+_NAME = re.compile(r"([0-9a-f]{16})(?:\.lock)?|\.([0-9a-f]{16})\..+")
+"""Of a cache's folder or its lock, or of a draft or leftover of it; what is called otherwise is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def entries(cache: Path) -> list[Entry]:
 
 
 def remove_unused(entry: Entry, before: float) -> list[Removed]:
-    """Remove an entry that is damaged or was used last before `before`, else only what killed processes left there.
+    """Remove an entry that was used last before `before`, else only what killed processes left there.
 
     Nothing happens while somebody makes or uses it.
     """
@@ -115,7 +123,7 @@ def remove_unused(entry: Entry, before: float) -> list[Removed]:
         doomed = [*_leftovers(folder), *folder.rglob(".*.tmp")]
         if entry.state == "whole":  # its draft is of no use any more
             doomed.append(draft_path(folder))
-        if entry.state == DAMAGED or entry.last_used < before:
+        if entry.last_used < before:
             doomed += [path for path in (folder, draft_path(folder)) if path.exists()]
         removed = [_remove(path) for path in doomed if path.exists()]
         if not folder.exists() and not draft_path(folder).exists():
@@ -178,8 +186,8 @@ def verified(entry: Entry) -> Entry:
 
 def _folders(parent: Path) -> list[Path]:
     """Final folders of everything that has left a trace in `parent`."""
-    names = {path.name.lstrip(".").partition(".")[0] for path in parent.iterdir()} if parent.is_dir() else set()
-    return [parent / name for name in sorted(names)]
+    found = [_NAME.fullmatch(path.name) for path in parent.iterdir()] if parent.is_dir() else []
+    return [parent / name for name in sorted({match[1] or match[2] for match in found if match})]
 
 
 def _leftovers(folder: Path) -> list[Path]:

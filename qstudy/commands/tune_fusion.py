@@ -1,12 +1,16 @@
 """`qstudy tune-fusion`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+from qstudy.errors import UserError
 from qstudy.fields import Seed, checked
 from qstudy.files import content_hash, file_hash, require_other
+from qstudy.locks import try_lock
 from qstudy.recognize.options import BEAM, Decoding, FusionSettings, Width, save_fusion
 
 Trials = Annotated[int, Ge(1), Le(100_000)]
@@ -30,6 +34,7 @@ def tune_fusion(
 
     Every trial decodes the set by beam search with other weights; the encoder runs once for all of them. Trials are
     kept in an SQLite file beside --out: the same command goes on after an interruption, and more --trials add to them.
+    One command at a time works on a file.
 
     Args:
         model: A packed model (.qst) or a checkpoint (.ckpt).
@@ -53,6 +58,7 @@ def tune_fusion(
     for file in (out, storage):
         require_other(file, "--out", model, manifest, *models, *([trust] if trust else []))
     from qstudy.data.feature_set import FeatureSet
+    from qstudy.data.manifest import identity
     from qstudy.named import trusting
     from qstudy.recognize.build import load_each
     from qstudy.recognize.encoded import EncodedSet
@@ -65,14 +71,24 @@ def tune_fusion(
     assert external is not None  # its file is
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     dev, decoding = EncodedSet(recognizer, features, str(manifest)), Decoding(decode="beam", beam=beam, search=search)
-    inputs = [file_hash(file) for file in (model, manifest, *models)]
-    study = open_fusion_study(storage, content_hash(inputs, beam, search))
-    found = tune_weights(study, dev, decoding, external, source, trials, seed)
-    without, count = tried(study)[0].value or 0.0, len(tried(study))
-    told = {"wer": found.value, "without": without, "trials": count, "beam": beam, "search": search}
-    settings = FusionSettings(lm=lm, source_lm=source_lm, **found.params)
-    save_fusion(out, settings, {**told, "model": str(model), "manifest": str(manifest)})
+    inputs = [*map(file_hash, (model, *models)), identity(manifest)]
+    with _alone(out):
+        study = open_fusion_study(storage, content_hash(inputs, beam, search))
+        found = tune_weights(study, dev, decoding, external, source, trials, seed)
+        without, count = tried(study)[0].value or 0.0, len(tried(study))
+        told = {"wer": found.value, "without": without, "trials": count, "beam": beam, "search": search}
+        settings = FusionSettings(lm=lm, source_lm=source_lm, **found.params)
+        save_fusion(out, settings, {**told, "model": str(model), "manifest": str(manifest)})
     weights = ", ".join(f"{name} {value:.3f}" for name, value in found.params.items())
     print(f"{count} trials on {manifest}: WER {100 * without:.2f} % without language models.")
     print(f"Best: WER {100 * (found.value or 0.0):.2f} % with {weights}; written to {out}.")
     print(f"Next: qstudy evaluate {model} --manifest TEST --decode beam --beam {beam} --search {search} --fusion {out}")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else works on the file meanwhile: a trial that another began would be taken for an interrupted one."""
+    if (lock := try_lock(out.with_name(f"{out.name}.lock"))) is None:
+        raise UserError(f"--out: another `qstudy tune-fusion` is at {out} now; wait for it, or name another file.")
+    with lock:
+        yield

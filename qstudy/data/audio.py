@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from qstudy.data.container import is_cut_short
+from qstudy.data.container import is_cut_short, mp3_samples
 from qstudy.errors import UserError
 
 FORMATS = ("WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3")
@@ -23,6 +23,8 @@ LONGEST = 2**28
 """Samples of a file at most, as it is and after resampling: 4.7 hours at 16 kHz, 1 GiB of memory."""
 LOUDEST = 16.0
 """Full scale is 1; a float WAV may exceed it by this factor. More are no samples, or samples in units of their own."""
+_UNTOLD = 2**62  # more samples than any header can count: libsndfile's way to say that this one has no number
+_GUESSED = 2 * 1152  # samples that may be missing of an MP3 whose length is guessed: an encoder adds as much silence
 _BLOCK = 2**20  # samples read at a time: what a header promises is not allocated
 
 _MARGIN = 512  # zeros (samples) after the signal, so that its end does not wrap around to its beginning
@@ -52,8 +54,8 @@ def read_audio(path: Path, sample_rate: int = 16000) -> np.ndarray:
 
 def read_native(path: Path) -> tuple[np.ndarray, int]:
     """Read a sound file as mono at its own rate: samples, float32 (N,), and the rate, Hz. Raises as `read_audio`."""
-    with _open(path) as file:
-        expected, rate = file.frames, int(file.samplerate)
+    with _open(path) as (file, expected):
+        rate = int(file.samplerate)
         samples = _mono(file)
     if not len(samples):
         raise UserError(f"The audio file {path} holds no samples.")
@@ -76,13 +78,13 @@ def _mono(file: soundfile.SoundFile) -> np.ndarray:
 
 
 def duration(path: Path) -> float:
-    """Seconds, from the header alone.
+    """Seconds, without decoding.
 
     Raises:
         UserError: the file is missing, has no readable header, or is refused for what that says (`read_audio`).
     """
-    with _open(path) as file:
-        return float(file.frames / file.samplerate)
+    with _open(path) as (file, frames):
+        return float(frames / file.samplerate)
 
 
 def require_file(path: Path) -> None:
@@ -92,13 +94,14 @@ def require_file(path: Path) -> None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[soundfile.SoundFile]:
-    """The open sound file, its header checked; what libsndfile says about a broken one becomes a UserError."""
+def _open(path: Path) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """The open sound file, its header checked, and how many samples each channel has; what libsndfile says about a
+    broken one becomes a UserError."""
     require_file(path)
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(path, file)
-            yield file
+            yield file, _length(path, file)
     except (soundfile.SoundFileError, OSError) as error:
         reason = getattr(error, "error_string", str(error)).strip().removeprefix("Error : ").rstrip(".")
         raise UserError(f"The audio file {path} cannot be decoded ({reason}).") from error
@@ -114,9 +117,21 @@ def _check_header(path: Path, file: soundfile.SoundFile) -> None:
         raise UserError(
             f"The audio file {path} has a sample rate of {file.samplerate} Hz; between {low} and {high} Hz are read."
         )
-    if file.frames > LONGEST:
+    if LONGEST < file.frames < _UNTOLD:
         hours = LONGEST / file.samplerate / 3600
         raise UserError(f"The audio file {path} is too long; cut it into parts of at most {hours:.1f} hours.")
+
+
+def _length(path: Path, file: soundfile.SoundFile) -> int:
+    """Samples of each channel; those of an MP3 are counted if its header does not say it."""
+    counted = mp3_samples(path) if file.format == "MP3" else None
+    length = file.frames if counted is None else counted
+    if file.frames >= _UNTOLD or file.frames < length - _GUESSED:
+        raise UserError(
+            f"The audio file {path} does not say how long it is (was it written into a pipe?); convert it to a WAV or "
+            "FLAC file."
+        )
+    return min(length, int(file.frames))
 
 
 def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from qstudy.data.audio import resample
-from qstudy.data.check import checked_audio, checked_line, problem, require_sound
+from qstudy.data.check import checked_audio, checked_line, problem, require_sound, still_broken
 from qstudy.data.columns import text_columns, write_table
 from qstudy.data.draft import Computed, Draft
 from qstudy.data.features import PER_UNIT, FeatureSettings, Filterbank, extract
@@ -40,7 +40,7 @@ def build(folder: Path, manifest: Path, lines: Sequence[Line], settings: Feature
         UserError: broken utterances (unless `skip_broken`), or no sound one; what was computed stays for the next call.
         OSError: the disk is full or the folder cannot be written; likewise.
     """
-    draft = Draft(draft_path(folder), settings.bins)
+    draft = Draft(draft_path(folder), settings.bins, partial(still_broken, manifest, lines))
     try:
         _fill(draft, manifest, lines, settings)
     finally:
@@ -49,7 +49,7 @@ def build(folder: Path, manifest: Path, lines: Sequence[Line], settings: Feature
         require_sound(manifest, draft.problems)
     _write_index(draft, manifest, lines, settings)
     (draft.store / USED).touch()
-    shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+    shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or one without what can be read now
     draft.store.rename(folder)
     shutil.rmtree(draft.folder)
 

@@ -1,6 +1,6 @@
 """The check before training: what makes a line of a manifest unusable, told by file and line."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,19 @@ def checked_audio(utterance: Utterance) -> tuple[np.ndarray, int]:
     if abs(seconds - utterance.duration) > max(_TOLERANCE, 0.02 * seconds):
         raise UserError(f"duration says {utterance.duration:g} s, but {utterance.audio} lasts {seconds:.2f} s.")
     return samples, rate
+
+
+def still_broken(manifest: Path, lines: Sequence[Line], numbers: Collection[int]) -> bool:
+    """Whether all lines of these numbers have a problem: who could not open a sound file may be able to now."""
+    return not numbers or not any(_is_sound(manifest, line) for line in lines if line.number in numbers)
+
+
+def _is_sound(manifest: Path, line: Line) -> bool:
+    try:
+        checked_audio(checked_line(manifest, line))
+    except UserError:
+        return False
+    return True
 
 
 def problem(manifest: Path, line: Line, error: UserError) -> Problem:

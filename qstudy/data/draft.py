@@ -1,13 +1,14 @@
 """A store that is being written, and goes on where a killed writer was.
 
 `cache_dir/.KEY.partial/` holds `store/`, which becomes `cache_dir/KEY/` when it is whole, and `journal.jsonl`: one line
-for each block of the manifest whose features are written, with their checksum. Who goes on trusts what agrees with it.
+for each block of the manifest whose features are written, with their checksum. Who goes on trusts what agrees with it,
+up to a problem that has passed.
 """
 
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -49,8 +50,14 @@ class Block:
 class Draft:
     """The caller holds the store's lock."""
 
-    def __init__(self, folder: Path, bins: int) -> None:
-        """Go on with what is in `folder`, or begin."""
+    def __init__(self, folder: Path, bins: int, still_broken: Callable[[set[int]], bool] = lambda lines: True) -> None:
+        """Go on with what is in `folder`, or begin.
+
+        Args:
+            folder: of the draft.
+            bins: of a frame.
+            still_broken: whether the lines of these numbers still have a problem, all of them.
+        """
         self.folder, self.store = folder, folder / "store"
         if folder.is_symlink() or self.store.is_symlink():
             raise UserError(f"{folder} is no folder of a cache, but a link; remove it.")
@@ -58,6 +65,7 @@ class Draft:
         self.blocks: list[Block] = []
         self.checksum = 0
         self.sums, self.squares = np.zeros((2, bins), np.int64)
+        self._still_broken = still_broken
         self._features, self._journal = _opened(self.store / FEATURES), _opened(folder / _JOURNAL)
         self._resume()
 
@@ -112,8 +120,9 @@ class Draft:
         _cut(self._features, sum(self.lengths) * len(self.sums) * np.dtype(np.int16).itemsize)
 
     def _accept(self, line: bytes) -> bool:
-        """Count a block if the journal's line is whole and the features agree with it."""
-        if (block := _decoded(line)) is None:
+        """Count a block if the journal's line is whole, the features agree with it, and no problem has passed."""
+        block = _decoded(line)
+        if block is None or not self._still_broken({number for number, _ in block.problems}):
             return False
         stored = os.fstat(self._features.fileno()).st_size
         if sum(block.lengths) * len(self.sums) * np.dtype(np.int16).itemsize > stored:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qstudy.data.build import build
-from qstudy.data.check import require_sound, text_problems
+from qstudy.data.check import require_sound, still_broken, text_problems
 from qstudy.data.columns import Integers, Table, Texts
 from qstudy.data.features import PER_UNIT, FeatureSettings
 from qstudy.data.labels import check_labels, labels_path, write_labels
@@ -75,7 +75,19 @@ class FeatureSet:
         """
         lines = manifest_lines(manifest)
         folder = cache_dir / store_key(manifest, lines, settings)
-        store = _stored(folder, settings) or _build(folder, manifest, lines, settings, tokenizer, skip_broken)
+
+        def stored() -> Store | None:
+            """The store, unless it would be complained about for what has passed."""
+            store = _stored(folder, settings)
+            if store is None or skip_broken or still_broken(manifest, lines, {each.line for each in store.problems}):
+                return store
+            log.warning("What was wrong with lines of %s has passed; its features are computed again.", manifest)
+            return None
+
+        store = stored()
+        if store is None:
+            with _locked(folder):  # another process may have built it meanwhile
+                store = stored() or _build(folder, manifest, lines, settings, tokenizer, skip_broken)
         labels = _labels(store, tokenizer)
         problems = [*store.problems, *read_problems(labels)]
         if not skip_broken or not len(labels["items"]):
@@ -128,14 +140,11 @@ def _stored(folder: Path, settings: FeatureSettings) -> Store | None:
 def _build(
     folder: Path, manifest: Path, lines: Sequence[Line], settings: FeatureSettings, tokenizer: Tokenizer, skip: bool
 ) -> Store:
-    """Build a store, unless another process just did."""
-    with _locked(folder):
-        if store := _stored(folder, settings):
-            return store
-        if not skip:  # at once, not after hours
-            require_sound(manifest, text_problems(manifest, lines, tokenizer))
-        build(folder, manifest, lines, settings, skip)
-        return Store(folder, settings.bins)
+    """Build a store; the caller holds its lock."""
+    if not skip:  # at once, not after hours
+        require_sound(manifest, text_problems(manifest, lines, tokenizer))
+    build(folder, manifest, lines, settings, skip)
+    return Store(folder, settings.bins)
 
 
 def _labels(store: Store, tokenizer: Tokenizer) -> Table:

@@ -107,6 +107,7 @@ class SentencePieceTokenizer(Tokenizer):
                 vocab_size=size,
                 model_type="bpe",
                 character_coverage=1.0,
+                normalization_rule_name="identity",  # references are compared as they are written
                 unk_id=0,
                 bos_id=-1,
                 eos_id=-1,

@@ -55,8 +55,9 @@ def save_fusion(path: Path, settings: FusionSettings, found: dict[str, Any]) -> 
         found: how they were found, for readers.
     """
     values = {name: value for name, value in asdict(settings).items() if value is not None}
+    folder = path.parent.resolve()  # `..` in a relative path climbs the real folders, not the links
     named = {
-        name: os.path.relpath(value, path.parent) if isinstance(value, Path) else value
+        name: os.path.relpath(value.parent.resolve() / value.name, folder) if isinstance(value, Path) else value
         for name, value in values.items()
     }
     write_json(path, {**named, "found": found})

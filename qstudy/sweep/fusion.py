@@ -15,6 +15,7 @@ from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.options import Decoding
 from qstudy.sweep.config import Sampler
 from qstudy.sweep.samplers import make_sampler
+from qstudy.sweep.storage import sqlite_url
 
 RANGES = {"lm_weight": (0.0, 1.5), "source_weight": (0.0, 1.0), "length_reward": (-1.0, 3.0)}
 """Where weights are looked for."""
@@ -61,7 +62,8 @@ def tune_weights(
 
 
 def open_fusion_study(file: Path, name: str) -> optuna.Study:
-    """Open the study of this name in an SQLite file, or make it; what was interrupted counts as failed.
+    """Open the study of this name in an SQLite file, or make it; what was interrupted counts as failed, so that nobody
+    else may be at it.
 
     Args:
         file: may hold several studies.
@@ -69,7 +71,7 @@ def open_fusion_study(file: Path, name: str) -> optuna.Study:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=f"sqlite:///{file}", study_name=name, load_if_exists=True)
+    study = optuna.create_study(storage=sqlite_url(file), study_name=name, load_if_exists=True)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     return study

@@ -6,6 +6,7 @@ Cells become run records, so that `qstudy report` tells of them.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from qstudy.data.feature_set import FeatureSet
-from qstudy.data.manifest import groups_of
+from qstudy.data.manifest import groups_of, identity
 from qstudy.errors import naming
 from qstudy.fields import checked
 from qstudy.files import content_hash, file_hash, read_json, write_json
@@ -84,20 +85,21 @@ def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Reco
 def _identity(config: SearchStudy, cell: Cell) -> str:
     """Of everything that a cell's result depends on."""
     models = config.entries[cell.name]
-    files = [_hash(path) for path in (*models.files(cell.form).values(), Path(config.dev), Path(config.test))]
+    files = [_hash(path) for path in models.files(cell.form).values()]
+    files += [_hash(Path(path), identity) for path in (config.dev, config.test)]
     tuned = asdict(config.tune) if ASKED[cell.form] else None
     return content_hash(files, models.widths, tuned, config.search, cell.beam, config.accelerator, config.seed)
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, of: Callable[[Path], str] = file_hash) -> str:
     """Of a file: cells share them, and language models are large, so that each is read once as long as it stays."""
     told = path.stat()
-    return _hash_of(path, told.st_size, told.st_mtime_ns)
+    return _hash_of(of, path, told.st_size, told.st_mtime_ns)
 
 
 @cache
-def _hash_of(path: Path, size: int, time_ns: int) -> str:
-    return file_hash(path)
+def _hash_of(of: Callable[[Path], str], path: Path, size: int, time_ns: int) -> str:
+    return of(path)
 
 
 def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
@@ -167,7 +169,7 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
 
 def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, storage: Path) -> dict[str, Any]:
     tune, files = config.tune, models.files(cell.form)
-    inputs = [_hash(path) for path in (*files.values(), Path(config.dev))]
+    inputs = [*map(_hash, files.values()), _hash(Path(config.dev), identity)]
     study = open_fusion_study(storage, content_hash(inputs, tune.beam, config.search))
     decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
     language = {name: opened.language[name] for name in ASKED[cell.form]}

@@ -53,7 +53,7 @@ def open_storage(
     Raises:
         UserError: the database cannot be reached or its driver is missing.
     """
-    url = url or os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{folder / 'study.db'}"
+    url = url or os.environ.get(STORAGE_VARIABLE) or sqlite_url(folder / "study.db")
     if (file := _file_of(url)) is not None:
         _require_file(file, create)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -90,6 +90,11 @@ def _require_file(file: Path, create: bool) -> None:
     if not create and not file.exists():
         raise UserError(f"storage: there is no {file}; begin the study with `qstudy sweep`, or give its --storage.")
     file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def sqlite_url(file: Path) -> str:
+    """Of a file whose path may hold what means something in a URL."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _connect(url: URL, heartbeat_s: int, grace_s: int) -> PatientStorage:
