@@ -99,6 +99,17 @@ def test_either_pass_can_be_chosen_again() -> None:
         assert recognizer.transcribe(recordings(1)[0]) == text
 
 
+def test_a_stream_is_of_the_pass_that_was_chosen() -> None:
+    """The first pass alone has a program of its own."""
+    recognizer, wave = recognizer_from_packed(device("lstm")), recordings(1)[0]
+    for which in ("last", "first", "last", "first"):
+        recognizer.decode_from(which)
+        assert (recognizer.live_stream() is not None) == (which == "first")
+        stream = RecognizerStream(recognizer)
+        stream.accept(wave)
+        assert stream.finish() == recognizer.transcribe(wave)
+
+
 @every_form
 @pytest.mark.parametrize("samples", [0, 400, 879, 880, 2000])
 def test_hardly_any_sound(form: str, samples: int) -> None:

@@ -103,9 +103,12 @@ def test_an_utterance_without_an_encoder_frame(tmp_path: Path, capsys: pytest.Ca
     pack_model(model, bit_map, model.shapes(), header).save(tmp_path / "model.qst")
     write_flac(tmp_path / "a.flac", 0.1 * sound(0.1, 1).numpy(), 16000)
     write_manifest(tmp_path / "m.jsonl", [Utterance(tmp_path / "a.flac", 0.1, "one two")])
+    command = ["transcribe", str(tmp_path / "model.qst"), str(tmp_path / "a.flac")]
     for stream in ([], ["--stream"]):
-        main(["transcribe", str(tmp_path / "model.qst"), str(tmp_path / "a.flac"), *stream])
+        main([*command, *stream])
         assert capsys.readouterr().out == "\n"
+        main([*command, *stream, "--decode", "beam", "--nbest", "2"])
+        assert capsys.readouterr().out == "    0.000  \n"
     options = ["--manifest", str(tmp_path / "m.jsonl"), "--cache", str(tmp_path / "cache"), "--json"]
     main(["evaluate", str(tmp_path / "model.qst"), *options])
     scores = json.loads(capsys.readouterr().out)

@@ -10,11 +10,13 @@ from digits_shapes import DIGITS
 from test_workload import SIZES
 
 from qstudy.bits import LayerBits, LayerShape, resolve
-from qstudy.commands.simulate import simulate
+from qstudy.commands.beams import beams
+from qstudy.commands.simulate import simulate, speech_of
+from qstudy.data.tokenizer import SentencePieceTokenizer
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
 from qstudy.hardware.size import layer_bytes
-from qstudy.quant.packed.file import describe_layers, write
+from qstudy.quant.packed.file import describe_layers, read, write
 
 
 @pytest.fixture
@@ -80,6 +82,31 @@ def test_bits_beam_and_manifest(sizes: Path, tmp_path: Path, capsys: pytest.Capt
     beam = json.loads(capsys.readouterr().out)
     assert {operator["weight_bits"] for operator in greedy["operators"]} == {8}
     assert beam["latency_ms"] > greedy["latency_ms"]
+
+
+def test_labels_are_counted_as_the_model_has_them(
+    packed: Path, sizes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, manifest = "seven nine seven nine", tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "duration": 2, "text": text}))
+    pieces = SentencePieceTokenizer.train(["seven nine", "seven seven nine"] * 5, 16)
+    count = len(pieces.encode(text))
+    assert count < len(text) / 2
+    for model in (packed, sizes):
+        assert speech_of(manifest, model).labels == (len(text),)
+    contents, own = read(packed), tmp_path / "pieces.qst"
+    header = {**describe_layers(DIGITS, contents.bit_map), "tokenizer": pieces.to_dict()}
+    write(own, contents.arrays, header)
+    assert speech_of(manifest, own).labels == (count,)
+    simulate(own, manifest=manifest, json=True)
+    report = json.loads(capsys.readouterr().out)
+    (runs,) = (each["runs"] for each in report["operators"] if each["name"] == "predictor.lstm/cell")
+    assert runs == count / 2
+    monkeypatch.setattr("qstudy.training.load.load_tokenizer", lambda path: pieces)
+    assert speech_of(manifest, tmp_path / "a.ckpt").labels == (count,)
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "duration": 2, "text": "four"}))
+    with pytest.raises(UserError, match=r"m\.jsonl:1: The character 'f' in the text 'four' is outside"):
+        beams(own, manifest=manifest)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])

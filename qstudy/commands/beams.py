@@ -59,7 +59,8 @@ def beams(
             label of the transcript; 1 otherwise.
         batches_per_label: in how many batches these go through them, per label of the transcript; the whole beam in one
             otherwise, which takes the least.
-        manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
+        manifest: take durations and label counts from it, in the labels of a packed model or a checkpoint, of other
+            files in characters; one utterance of 4 s with 48 labels otherwise.
         json: print one JSON object instead of a table.
         plot: draw the curves to this file (.png, .svg or .pdf).
         trust: a Python file of yours whose classes the model or its YAML may name; no other code is run for it.
@@ -70,9 +71,9 @@ def beams(
         others = [Path(name) for name in (accelerator, manifest, lm, source_lm) if name is not None]
         require_other(plot, "--plot", model, *others)
     search = Search(None, expansions, labels_per_hypothesis, batches_per_label)
-    speech = speech_of(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     with trusting(trust):
+        speech = speech_of(manifest, model) if manifest else REFERENCE
         sizes = with_language_models(load_model(model), {"external_lm": lm, "source_lm": source_lm})
     curves = beam_curves(sizes, _bit_maps(sizes.bit_map, bits), beams, machine, search, speech)
     if json:

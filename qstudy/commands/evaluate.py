@@ -24,6 +24,9 @@ def evaluate(
 ) -> None:
     """Word and character error rates of a model on a manifest.
 
+    The real-time factor is seconds of decoding per second that is heard: of speech and of the silence after it (the
+    model's `features.tail_ms`).
+
     Args:
         model: A packed model (.qst) or a checkpoint (.ckpt).
         manifest: JSON lines with audio_filepath, duration, text.

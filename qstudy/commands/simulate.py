@@ -3,6 +3,7 @@
 import json as json_format
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from qstudy.bits import FLOAT
 from qstudy.data.manifest import read_manifest
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.files import require_other
 from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
 from qstudy.hardware.search import Search
@@ -21,6 +22,9 @@ from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload
 from qstudy.named import trusting
 from qstudy.workloads import Fused, load_workload, with_widths
+
+if TYPE_CHECKING:  # sentencepiece is for those who name a manifest
+    from qstudy.data.tokenizer import Tokenizer
 
 STYLES = {
     "compute": "green",
@@ -72,7 +76,8 @@ def simulate(
             otherwise, which takes the least.
         lm: a language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
         source_lm: the source domain's language model, for density ratio fusion.
-        manifest: take durations and label counts from it; one utterance of 4 s with 48 labels otherwise.
+        manifest: take durations and label counts from it, in the labels of a packed model or a checkpoint, of other
+            files in characters; one utterance of 4 s with 48 labels otherwise.
         operators: one row per operator instead of one per layer.
         plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
         trust: a Python file of yours whose classes the model or its YAML may name; no other code is run for it.
@@ -81,11 +86,11 @@ def simulate(
         require_picture(plot)
         others = [Path(name) for name in (accelerator, compare, manifest, lm, source_lm) if name is not None]
         require_other(plot, "--plot", model, *others)
-    speech = speech_of(manifest) if manifest else REFERENCE
     machine = load_accelerator(accelerator)
     search = Search(beam, expansions, labels_per_hypothesis, batches_per_label)
     fused = {"external_lm": lm, "source_lm": source_lm}
     with trusting(trust):
+        speech = speech_of(manifest, model) if manifest else REFERENCE
         work = load_workload(model, bits, search, fused)
         pairs = [(work, machine)]
         if compare is not None:
@@ -126,10 +131,32 @@ def require_picture(path: Path) -> None:
         raise UserError(f"plot: {path} must end in {', '.join(PICTURES)}.")
 
 
-def speech_of(manifest: Path) -> Speech:
-    """Durations and label counts (characters) of a manifest's utterances."""
-    utterances = read_manifest(manifest)
-    return Speech(tuple(u.duration for u in utterances), tuple(len(u.text) for u in utterances))
+def speech_of(manifest: Path, model: Path) -> Speech:
+    """Durations and label counts of a manifest's utterances; labels are the model's, or characters if it has none.
+
+    Raises:
+        UserError: a file is missing or damaged, or a text has a character that no label covers.
+    """
+    utterances, labels = read_manifest(manifest), []
+    tokenizer = _tokenizer(model)
+    for utterance in utterances:
+        with naming(utterance.source):
+            labels.append(len(utterance.text if tokenizer is None else tokenizer.encode(utterance.text)))
+    return Speech(tuple(utterance.duration for utterance in utterances), tuple(labels))
+
+
+def _tokenizer(model: Path) -> "Tokenizer | None":
+    """A packed model's or a checkpoint's; None: the file has none."""
+    if model.suffix == ".ckpt":
+        from qstudy.training.load import load_tokenizer
+
+        return load_tokenizer(model)
+    from qstudy.data.tokenizer import tokenizer_from_dict
+    from qstudy.quant.packed.file import read
+
+    described = read(model).header.get("tokenizer") if model.suffix == ".qst" else None
+    with naming(model):
+        return None if described is None else tokenizer_from_dict(described)
 
 
 def _print(reports: list[Report], operators: bool, speech: Speech) -> None:

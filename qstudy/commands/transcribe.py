@@ -37,7 +37,8 @@ def transcribe(
             source_lm, source_weight, length_reward, fusion.
         stream: Feed the sound in pieces of 100 ms, as a microphone would, and show the text as it grows.
         nbest: Hypotheses to print, best first, each behind the logarithm of its probability; needs a beam search.
-        json: Print one JSON object per file, with the labels of each hypothesis and the seconds at which they begin.
+        json: Print one JSON object per file, with the labels of each hypothesis and, of a beam search, its score and
+            the seconds at which they begin; `score` and `times_s` of the greedy search are null.
         pass_: Which pass of a cascaded encoder is decoded; the text of the first grows until the last replaces it.
         trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
     """
@@ -62,7 +63,8 @@ def transcribe(
         if json:
             print(json_format.dumps({"audio": str(path), "hypotheses": [*map(recognizer.describe, found)]}))
             continue
-        lines = texts if nbest == 1 else [f"{each.score:9.3f}  {text}" for each, text in zip(found, texts, strict=True)]
+        scores = [each.score or 0.0 for each in found]  # none: without an encoder frame, nothing is certain
+        lines = texts if nbest == 1 else [f"{score:9.3f}  {text}" for score, text in zip(scores, texts, strict=True)]
         for line in lines:
             print(line if len(audio) == 1 else f"{path}: {line}")
 

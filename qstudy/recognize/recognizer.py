@@ -78,6 +78,7 @@ class Recognizer:
         if chosen is None:
             raise UserError("pass: the model has one pass only; leave --pass out.")
         self.model.encoder = chosen
+        self.__dict__.pop("_live_program", None)  # of another encoder
 
 
 class RecognizerStream:

@@ -110,7 +110,8 @@ class Latency(TypedDict, total=False):
 
 
 class Scores(TypedDict, total=False):
-    """Errors on one set; rates are fractions, `rtf` seconds of decoding per second of speech."""
+    """Errors on one set; rates are fractions, `rtf` seconds of decoding per second that is heard: of speech and of the
+    silence after it (`features.tail_ms`)."""
 
     wer: Amount | None
     wer_low: Amount | None
