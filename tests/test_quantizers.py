@@ -116,6 +116,23 @@ def test_rows_of_zeros_stay_zero(range: str) -> None:
         assert (quantizer.quantize(tensor).scale > 0).all()
 
 
+@pytest.mark.parametrize("range", ["max", "mse", "learned"])
+@pytest.mark.parametrize("rows", [[1], [0, 1, 2]], ids=["one", "all"])
+def test_rows_of_zeros_can_learn(rows: list[int], range: str) -> None:
+    """As those of new labels do: their gradients pass, at zero and when they have grown."""
+    start = matrix(3)
+    start[rows] = 0
+    quantizer = make(start, 4, range=range)
+    weight, target = start.clone().requires_grad_(), matrix(3, seed=1)
+    adam = torch.optim.Adam([weight, *quantizer.parameters()], 0.02)
+    for _ in builtins.range(300):
+        adam.zero_grad()
+        (quantizer(weight) - target).square().sum().backward()
+        adam.step()
+    errors = (quantizer(weight) - target).detach().square().mean(1)
+    assert (errors[rows] < 0.05).all()
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e3, 1e12])
 @pytest.mark.parametrize("range", RANGES)
 @pytest.mark.parametrize("bits", [2, 4, 8])

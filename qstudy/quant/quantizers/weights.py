@@ -95,19 +95,28 @@ class UniformWeights(WeightQuantizer):
         elif self.range != "max":
             self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
         if self.range == "learned":
-            self.learned.set(unclipped * self.ratio)
+            self.learned.set(_usable(unclipped * self.ratio, unclipped, self.high))
 
 
 def _max_scale(blocks: Tensor, high: int) -> Tensor:
     return (largest(blocks.detach()) / high).clamp_min_(TINY)
 
 
+def _usable(scale: Tensor, unclipped: Tensor, high: int) -> Tensor:
+    """Scales (scales, 1) to train from. Weights that are all zero get the mean of the others' scales, or that of a
+    magnitude of 1: they would be clipped at zero for good."""
+    zero = unclipped <= TINY
+    others = scale[~zero]
+    return torch.where(zero, others.mean() if len(others) else 1 / high, scale)
+
+
 def best_ratio(blocks: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """Search which part of the scale (rows, 1) has the least squared error for each row of blocks: (rows, 1)."""
+    """Search which part of the scale (rows, 1) has the least squared error for each row of blocks, the largest of
+    equal ones: (rows, 1)."""
     best, winner = torch.full_like(scale, torch.inf), torch.ones_like(scale)
     for ratio in torch.linspace(0.2, 1.0, CLIP_RATIOS, device=blocks.device):
         size = scale * ratio
         error = (torch.round(blocks / size).clamp(low, high) * size - blocks).square().sum(1, keepdim=True)
-        winner = torch.where(error < best, ratio, winner)
+        winner = torch.where(error <= best, ratio, winner)
         best = torch.minimum(best, error)
     return winner
