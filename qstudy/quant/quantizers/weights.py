@@ -13,6 +13,7 @@ from qstudy.quant.straight_through import fake_quantize, learned_step_size
 
 WeightRange = Literal["max", "percentile", "mse", "learned"]
 
+MOST_SORTED = 2**24  # values of which torch.quantile takes a quantile at once
 CLIP_RATIOS = 41  # candidates of the MSE search, from 0.2 to 1.0 of the maximum
 
 
@@ -90,7 +91,8 @@ class UniformWeights(WeightQuantizer):
         blocks = to_blocks(weight.detach(), self.per_scale)
         unclipped = _max_scale(blocks, self.high)
         if self.range == "percentile":
-            end = torch.quantile(blocks.abs(), self.percentile / 100, dim=1, keepdim=True)
+            real = to_blocks(torch.ones_like(weight), self.per_scale) > 0  # zeros fill up the last group of a row
+            end = _quantile(blocks.abs().where(real, torch.nan), self.percentile / 100)
             self.ratio.copy_((end / self.high / unclipped).clamp_min(TINY))
         elif self.range != "max":
             self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
@@ -108,6 +110,17 @@ def _usable(scale: Tensor, unclipped: Tensor, high: int) -> Tensor:
     zero = unclipped <= TINY
     others = scale[~zero]
     return torch.where(zero, others.mean() if len(others) else 1 / high, scale)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """What so large a share of each row is below (rows, 1), on a straight line between neighbours; NaNs do not count.
+    Of a whole matrix that is too large for torch's, where none is NaN, by selection."""
+    count = values.shape[1]
+    if count <= MOST_SORTED:
+        return torch.nanquantile(values, share, dim=1, keepdim=True)
+    below = int(share * (count - 1))
+    low, high = (values.kthvalue(min(place, count), dim=1, keepdim=True).values for place in (below + 1, below + 2))
+    return torch.lerp(low, high, share * (count - 1) - below)
 
 
 def best_ratio(blocks: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
