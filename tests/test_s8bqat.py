@@ -107,6 +107,17 @@ def test_options_that_make_no_sense(options: dict[str, Any], named: str) -> None
         build_policy({"name": "s8bqat", "layers": {}, **options})
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_groups_are_refused_where_there_is_no_codebook(bits: int) -> None:
+    """A table of a matrix has one scale, whatever is asked for."""
+    layers = {"*": {"weight": 4, "granularity": "group"}, "joiner.*": {"weight": bits}}
+    with pytest.raises(UserError, match=r"joiner.*: granularity: s8bqat has no group; use fake_qat or ptq"):
+        build_policy({"name": "s8bqat", "layers": layers}).bit_map(talkative().shapes())
+    del layers["joiner.*"]
+    widths = build_policy({"name": "s8bqat", "layers": layers}).bit_map(talkative().shapes())
+    assert {bits.granularity for name, bits in widths.items() if bits.quantizer == "codebook"} == {"tensor"}
+
+
 # Training
 
 
