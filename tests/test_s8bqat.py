@@ -133,6 +133,16 @@ def test_weights_are_in_float_until_the_share_says_so() -> None:
         assert torch.equal(logits(model.eval()), quantized)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_has_no_codebook_trains_straight_through(bits: int) -> None:
+    """Whatever the recipe: no penalty draws it anywhere."""
+    model, policy = prepared(bits, **PAPER)
+    quantized = logits(model)
+    policy.project_(model.train(), 0)
+    torch.testing.assert_close(logits(model), quantized, atol=1e-5, rtol=1e-5)
+    assert (logits(model) - logits(talkative())).abs().max() > (1e-3 if bits == 8 else 1e-6)
+
+
 def test_by_default_every_step_sees_the_centroids() -> None:
     model, policy = prepared(2)
     quantized = logits(model)

@@ -22,12 +22,15 @@ TYPICAL_STEPS = 300  # of a fine-tune, where nobody says how long it is
 
 
 class SoftArithmetic(FakeArithmetic):
-    """Fake arithmetic whose weights stay in float until `weight_fake_quant_enabled`; evaluation quantizes them."""
+    """Fake arithmetic whose weights with a codebook stay in float until `weight_fake_quant_enabled`; evaluation
+    quantizes them."""
 
     weight_fake_quant_enabled = False
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
-        return super()._weight(index, weight) if self.weight_fake_quant_enabled or not self.training else weight
+        drawn = isinstance(self.weights[index], CodebookWeights)  # by the penalty, which knows of no others
+        in_float = drawn and self.training and not self.weight_fake_quant_enabled
+        return weight if in_float else super()._weight(index, weight)
 
 
 Strength = Annotated[float, Ge(0), Le(1e6)]
