@@ -106,8 +106,8 @@ class Switchable(QuantPolicy):
         """
         if not self.base.passes_gradients:
             raise UserError(
-                f"policy.base: no gradient passes the quantizers of {self._base['name']} as they are asked for (rounding "
-                "gptq), so that no weight would train; use fake_qat, or rounding nearest."
+                f"policy.base: no gradient passes the quantizers of {self._base['name']} with these options, so that "
+                "no weight would train; use fake_qat, or with ptq rounding nearest."
             )
         return self.base.penalty(model, step)
 
