@@ -107,6 +107,17 @@ def test_options_that_make_no_sense(options: dict[str, Any], named: str) -> None
         build_policy({"name": "s8bqat", "layers": {}, **options})
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_groups_are_refused_where_there_is_no_codebook(bits: int) -> None:
+    """A table of a matrix has one scale, whatever is asked for."""
+    layers = {"*": {"weight": 4, "granularity": "group"}, "joiner.*": {"weight": bits}}
+    with pytest.raises(UserError, match=r"joiner.*: granularity: s8bqat has no group; use fake_qat or ptq"):
+        build_policy({"name": "s8bqat", "layers": layers}).bit_map(talkative().shapes())
+    del layers["joiner.*"]
+    widths = build_policy({"name": "s8bqat", "layers": layers}).bit_map(talkative().shapes())
+    assert {bits.granularity for name, bits in widths.items() if bits.quantizer == "codebook"} == {"tensor"}
+
+
 # Training
 
 
@@ -120,6 +131,16 @@ def test_weights_are_in_float_until_the_share_says_so() -> None:
         policy.project_(model.train(), step)
         torch.testing.assert_close(logits(model), logits(plain) if in_float else quantized, atol=1e-5, rtol=1e-5)
         assert torch.equal(logits(model.eval()), quantized)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_has_no_codebook_trains_straight_through(bits: int) -> None:
+    """Whatever the recipe: no penalty draws it anywhere."""
+    model, policy = prepared(bits, **PAPER)
+    quantized = logits(model)
+    policy.project_(model.train(), 0)
+    torch.testing.assert_close(logits(model), quantized, atol=1e-5, rtol=1e-5)
+    assert (logits(model) - logits(talkative())).abs().max() > (1e-3 if bits == 8 else 1e-6)
 
 
 def test_by_default_every_step_sees_the_centroids() -> None:

@@ -115,6 +115,15 @@ def test_what_cannot_be_is_said(layers: Any, options: dict[str, Any], message: s
         switchable(layers, **options)
 
 
+def test_a_base_that_chooses_its_integers_once_is_not_trained() -> None:
+    """It may be calibrated, to rank allocations by rounding alone."""
+    model, policy = switchable(base="ptq", rounding="gptq")
+    policy.switch_(model, bit_map(model, ALLOCATION, "ptq"))
+    assert logits(model).isfinite().all()
+    with pytest.raises(UserError, match=r"policy\.base: no gradient passes the quantizers of ptq"):
+        policy.penalty(model.train(), 0)
+
+
 def test_a_width_that_was_not_trained_is_refused() -> None:
     model, policy = switchable()
     with pytest.raises(UserError, match=r"encoder.lstm.0: 3-bit weights .* none of the widths"):

@@ -1,5 +1,7 @@
 """Quantizable operators without matrices: the product of two activations, softmax, layer normalization."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -68,8 +70,8 @@ class MatMul(WithoutMatrices):
         return torch.matmul(x, y) if self.arithmetic is None else self.arithmetic.matmul(x, y)
 
     def shape(self, name: str) -> LayerShape:
-        sizes = {"inputs": self.inputs, "outputs": self.outputs, "heads": self.heads}
-        return LayerShape(name, "matmul", activations=2, **sizes, **self.rate._asdict())
+        shape = LayerShape(name, "matmul", activations=2, inputs=self.inputs, outputs=self.outputs, heads=self.heads)
+        return replace(shape, **self.rate._asdict())
 
 
 class Softmax(WithoutMatrices):

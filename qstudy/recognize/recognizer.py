@@ -206,5 +206,5 @@ def _built(packed: PackedModel) -> Recognizer:
 def _told(shape: LayerShape) -> LayerShape:
     """What every file tells of a layer: without what training measures, and without what older files do not hold; of a
     product of activations, whose heads they do not tell, how much is multiplied."""
-    sizes = {"inputs": shape.inputs * shape.outputs, "outputs": 0} if shape.kind == "matmul" else {}
-    return replace(shape, share=1.0, lookups=0, then="", twice=False, heads=1, **sizes)
+    told = replace(shape, share=1.0, lookups=0, then="", twice=False, heads=1)
+    return replace(told, inputs=shape.inputs * shape.outputs, outputs=0) if shape.kind == "matmul" else told

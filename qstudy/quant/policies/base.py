@@ -29,6 +29,8 @@ class QuantPolicy(ABC):
     """Which weights share a scale unless `layers` says otherwise (`LayerBits.granularity`)."""
     trains = True
     """Whether fine-tuning follows; False: calibration alone."""
+    passes_gradients = True
+    """Whether its quantizers pass gradients to the weights; False: their integers are chosen once."""
     switchable = True
     """Whether a layer may hold several of its arithmetics (`switchable`): False if it looks for them in slots."""
     refuses: tuple[Refusal, ...] = ()

@@ -53,6 +53,7 @@ class PTQ(FakeQAT):
         self.weight_range = weight_range
         self.activation_range = activation_range
         self.rounding = rounding
+        self.passes_gradients = rounding != "gptq"
         self.percentile = percentile
 
     def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:

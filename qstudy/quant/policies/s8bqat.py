@@ -1,6 +1,6 @@
 """`s8bqat`: codebooks of 2 to 7 bits for hardware of 8 bits; weights are drawn to their centroids while training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.fields import Share
 from qstudy.quant.arithmetics.fake import FakeArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.policies.base import NO_GROUPS
 from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
 from qstudy.quant.quantizers import UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS, CodebookWeights, Levels
@@ -21,12 +22,15 @@ TYPICAL_STEPS = 300  # of a fine-tune, where nobody says how long it is
 
 
 class SoftArithmetic(FakeArithmetic):
-    """Fake arithmetic whose weights stay in float until `weight_fake_quant_enabled`; evaluation quantizes them."""
+    """Fake arithmetic whose weights with a codebook stay in float until `weight_fake_quant_enabled`; evaluation
+    quantizes them."""
 
     weight_fake_quant_enabled = False
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:
-        return super()._weight(index, weight) if self.weight_fake_quant_enabled or not self.training else weight
+        drawn = isinstance(self.weights[index], CodebookWeights)  # by the penalty, which knows of no others
+        in_float = drawn and self.training and not self.weight_fake_quant_enabled
+        return weight if in_float else super()._weight(index, weight)
 
 
 Strength = Annotated[float, Ge(0), Le(1e6)]
@@ -48,7 +52,7 @@ class S8BQAT(QuantizedPolicy):
     Source: Zhen et al. 2022, arXiv 2206.15408. The paper's constants are not known here; those below are ours.
 
     Every matrix of 2 to 7 bits has one table of 2**bits int8 entries and one scale; at 8 bits a table would only
-    repeat int8, so 8 and 16 bits are uniform, with the granularity asked for, and straight through.
+    repeat int8, so 8 and 16 bits are uniform, with a scale per row or matrix, as asked for, and straight through.
     Activations are uniform, in the width asked for; the paper's accelerator has 8 bits.
 
     Two recipes. `paper`: the forward pass computes with float weights, which the penalty, annealed upwards, draws to
@@ -67,6 +71,8 @@ class S8BQAT(QuantizedPolicy):
     """
 
     switchable = False
+    name = "s8bqat"
+    refuses = (NO_GROUPS,)  # asked after codebooks, which have one scale, took their place
 
     def __init__(
         self,
@@ -105,8 +111,8 @@ class S8BQAT(QuantizedPolicy):
         self.quantize_from = chosen.quantize_from if quantize_from is None else quantize_from
         self.compress_every = chosen.compress_every if compress_every is None else compress_every
 
-    def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
-        return {name: _quantized(bits) for name, bits in super().bit_map(shapes).items()}
+    def resolved(self, shapes: Sequence[LayerShape]) -> BitMap:
+        return {name: _quantized(bits) for name, bits in super().resolved(shapes).items()}
 
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> SoftArithmetic:
         weights = [_weights(matrix, bits, self.levels) for matrix in layer.matrices()]

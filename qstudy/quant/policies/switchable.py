@@ -99,6 +99,16 @@ class Switchable(QuantPolicy):
         return self.base.notes()
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
+        """The base's.
+
+        Raises:
+            UserError: no gradient passes the base's quantizers, so that training, of which this is a part, is in vain.
+        """
+        if not self.base.passes_gradients:
+            raise UserError(
+                f"policy.base: no gradient passes the quantizers of {self._base['name']} with these options, so that "
+                "no weight would train; use fake_qat, or with ptq rounding nearest."
+            )
         return self.base.penalty(model, step)
 
     def project_(self, model: nn.Module, step: int) -> None:

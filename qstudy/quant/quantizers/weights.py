@@ -13,6 +13,7 @@ from qstudy.quant.straight_through import fake_quantize, learned_step_size
 
 WeightRange = Literal["max", "percentile", "mse", "learned"]
 
+MOST_SORTED = 2**24  # values of which torch.quantile takes a quantile at once
 CLIP_RATIOS = 41  # candidates of the MSE search, from 0.2 to 1.0 of the maximum
 
 
@@ -90,24 +91,45 @@ class UniformWeights(WeightQuantizer):
         blocks = to_blocks(weight.detach(), self.per_scale)
         unclipped = _max_scale(blocks, self.high)
         if self.range == "percentile":
-            end = torch.quantile(blocks.abs(), self.percentile / 100, dim=1, keepdim=True)
+            real = to_blocks(torch.ones_like(weight), self.per_scale) > 0  # zeros fill up the last group of a row
+            end = _quantile(blocks.abs().where(real, torch.nan), self.percentile / 100)
             self.ratio.copy_((end / self.high / unclipped).clamp_min(TINY))
         elif self.range != "max":
             self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
         if self.range == "learned":
-            self.learned.set(unclipped * self.ratio)
+            self.learned.set(_usable(unclipped * self.ratio, unclipped, self.high))
 
 
 def _max_scale(blocks: Tensor, high: int) -> Tensor:
     return (largest(blocks.detach()) / high).clamp_min_(TINY)
 
 
+def _usable(scale: Tensor, unclipped: Tensor, high: int) -> Tensor:
+    """Scales (scales, 1) to train from. Weights that are all zero get the mean of the others' scales, or that of a
+    magnitude of 1: they would be clipped at zero for good."""
+    zero = unclipped <= TINY
+    others = scale[~zero]
+    return torch.where(zero, others.mean() if len(others) else 1 / high, scale)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """What so large a share of each row is below (rows, 1), on a straight line between neighbours; NaNs do not count.
+    Of a whole matrix that is too large for torch's, where none is NaN, by selection."""
+    count = values.shape[1]
+    if count <= MOST_SORTED:
+        return torch.nanquantile(values, share, dim=1, keepdim=True)
+    below = int(share * (count - 1))
+    low, high = (values.kthvalue(min(place, count), dim=1, keepdim=True).values for place in (below + 1, below + 2))
+    return torch.lerp(low, high, share * (count - 1) - below)
+
+
 def best_ratio(blocks: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """Search which part of the scale (rows, 1) has the least squared error for each row of blocks: (rows, 1)."""
+    """Search which part of the scale (rows, 1) has the least squared error for each row of blocks, the largest of
+    equal ones: (rows, 1)."""
     best, winner = torch.full_like(scale, torch.inf), torch.ones_like(scale)
     for ratio in torch.linspace(0.2, 1.0, CLIP_RATIOS, device=blocks.device):
         size = scale * ratio
         error = (torch.round(blocks / size).clamp(low, high) * size - blocks).square().sum(1, keepdim=True)
-        winner = torch.where(error < best, ratio, winner)
+        winner = torch.where(error <= best, ratio, winner)
         best = torch.minimum(best, error)
     return winner
