@@ -17,8 +17,9 @@ from torchaudio.models import Conformer
 from qstudy.errors import UserError
 from qstudy.hardware.workload import layer_operators
 from qstudy.model import RNNT, ModelConfig
-from qstudy.model.encoders.attention import by_distance, by_key
-from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
+from qstudy.model.encoders import attention
+from qstudy.model.encoders.attention import BandAttention, by_distance, by_key
+from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, padding_of
 from qstudy.quant.layers import UNKNOWN, quantizable, training_slots
 from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.greedy import greedy, greedy_labels
@@ -171,6 +172,34 @@ def test_a_whole_utterance_has_no_more_keys_than_frames(right: int) -> None:
     assert widths == [6 if not right else 11]
 
 
+@pytest.mark.parametrize("form", ["causal", "looking ahead", "far", "no position"])
+@torch.no_grad()
+def test_a_long_utterance_is_attended_to_in_blocks(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what it is in one piece, with padding and with a state; scores by key are never more than a block's."""
+    forms = {"looking ahead": (6, 3, True), "far": (50, 50, True), "no position": (6, 0, False)}
+    left, right, relative = forms.get(form, (6, 0, True))
+    layer = BandAttention(8, 2, left, right, relative, UNKNOWN).eval()
+    x, lengths = torch.randn(2, 70, 8), torch.tensor([70, 41])
+    hidden = padding_of(x, lengths).keys if right else None
+    seen: list[tuple[int, ...]] = []
+    layer.scores.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape[-2:])))
+
+    def mixed() -> tuple[Tensor, Tensor]:
+        whole, state = layer(x, hidden)
+        return whole, whole if right else layer(x, None, state)[0]
+
+    expected = mixed()
+    assert (70, 70) in seen
+    seen.clear()
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    torch.testing.assert_close(mixed(), expected, atol=1e-6, rtol=1e-5)
+    assert max(queries for queries, _ in seen) <= 16 + right
+    assert max(keys for _, keys in seen) <= left + 16 + right
+    layer.train()
+    mixed()
+    assert (70, 70) in seen
+
+
 FORMS = {
     "float": talkative(config({**CAUSAL, "running_mean": 20})),
     "float, batch norm": talkative(config({**CAUSAL, "conv_norm": "batch", "position": "none", "kernel": 4})),
@@ -192,6 +221,17 @@ def test_streaming_is_the_whole(form: str, cuts: list[int]) -> None:
         assert torch.equal(chunks, whole)
     else:
         torch.testing.assert_close(chunks, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", [{"name": "float"}, INTEGER[0]], ids=policy_id)
+def test_what_is_quantized_is_seen_whole(policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, frames = talkative(config(CAUSAL)), []
+    filled(model, policy)
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    softmax = model.encoder.blocks[0].attention.softmax
+    softmax.register_forward_hook(lambda module, inputs, output: frames.append(output.shape[-2]))
+    model.encoder(speech(1, FRAMES), torch.tensor([FRAMES]))
+    assert frames == ([16, 16, 8] if policy["name"] == "float" else [40])
 
 
 @torch.no_grad()

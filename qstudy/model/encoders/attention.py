@@ -8,6 +8,9 @@ from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import Linear, Rate
 from qstudy.quant.operators import MatMul, Softmax
 
+BLOCK = 1024
+"""Frames of a float model whose scores by key are made at a time: those of all would be the square of their number."""
+
 AttentionState = tuple[Tensor, Tensor]
 """Keys and values of the last frames, (B, heads, at most `left`, D / heads) each."""
 
@@ -64,7 +67,13 @@ class BandAttention(nn.Module):
         if state is not None:
             k, v = torch.cat([state[0], k], 2), torch.cat([state[1], v], 2)
         left, right = self._band(k.shape[2], hidden is not None)
-        q = q * self.scale
+        attend = self._by_blocks if q.shape[2] > BLOCK and self._is_float else self._attend
+        y = self.output(attend(q * self.scale, k, v, hidden, left, right).transpose(1, 2).flatten(2))
+        first = max(k.shape[2] - self.left, 0)
+        return y, (k[:, :, first:], v[:, :, first:])
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, left: int, right: int) -> Tensor:
+        """What queries (B, heads, T, D / heads) see of keys and values, the last of which are the last query's own."""
         scores = self.scores(q, k.transpose(-1, -2))  # (B, heads, T, keys)
         if hidden is not None:
             scores = scores.masked_fill(hidden, -torch.inf)
@@ -72,9 +81,27 @@ class BandAttention(nn.Module):
         if self.position is not None:
             scores = scores + self._positions(q)[..., self.left - left : self.left + right + 1]
         seen = by_key(self.softmax(scores), left, right, k.shape[2])
-        y = self.output(self.mixture(seen, v).transpose(1, 2).flatten(2))
-        first = max(k.shape[2] - self.left, 0)
-        return y, (k[:, :, first:], v[:, :, first:])
+        mixed: Tensor = self.mixture(seen, v)
+        return mixed
+
+    def _by_blocks(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, left: int, right: int) -> Tensor:
+        """As `_attend`, each block of queries with the keys of its band: memory grows with T, not with its square."""
+        frames, before = q.shape[2], k.shape[2] - q.shape[2]
+        parts = []
+        for begin in range(0, frames, BLOCK):
+            end = min(begin + BLOCK, frames)
+            last = min(end + right, frames)  # the last key must be a query's own; what that sees is not used
+            queries, keys = slice(begin, last), slice(max(begin + before - left, 0), last + before)
+            padding = None if hidden is None else hidden[..., queries, keys]
+            part = self._attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], padding, left, right)
+            parts.append(part[:, :, : end - begin])
+        return torch.cat(parts, 2)
+
+    @property
+    def _is_float(self) -> bool:
+        """Whether nothing is trained or quantized: quantizers that learn see all values of an utterance at once."""
+        operators = (self.scores, self.softmax, self.mixture, *([self.position] if self.position is not None else []))
+        return not self.training and all(each.arithmetic is None for each in operators)
 
     def _band(self, keys: int, padded: bool) -> tuple[int, int]:
         """Frames to the left and right that can be there in a whole utterance, which knows its padding or looks ahead;
