@@ -324,6 +324,21 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         qstudy.quantize(qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 3))), linear)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(3, 3), nn.LSTM(3, 3), nn.LayerNorm(3)], ids=lambda layer: type(layer).__name__
+)
+def test_weights_of_another_type_are_refused(layer: nn.Module, dtype: torch.dtype) -> None:
+    kind = str(dtype).removeprefix("torch.")
+    message = rf"0.*: its weights are {kind}; call model\.float\(\) first"
+    policy = {"name": "ptq", "layers": {"*": W8A8}}
+    with pytest.raises(UserError, match=message):
+        qstudy.quantize(nn.Sequential(copy.deepcopy(layer).to(dtype)), policy)
+    model = qstudy.quantize(nn.Sequential(copy.deepcopy(layer)), policy)
+    with pytest.raises(UserError, match=message):
+        qstudy.calibrate(model.to(dtype), [torch.randn(4, 2, 3, dtype=dtype)])
+
+
 def test_another_policy_starts_anew(tmp_path: Path) -> None:
     model = qstudy.calibrate(qstudy.quantize(everything(), POLICIES["ptq"]), map(ids, range(2)))
     few = answer(qstudy.calibrate(qstudy.quantize(everything(), POLICIES["weights"]), []), ids(0))
