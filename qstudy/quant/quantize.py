@@ -93,10 +93,11 @@ def calibrate(model: Model, batches: Batches) -> Model:
     """
     policy = policy_of(model)
     _require_float32(model)
-    policy.prepare(model)
-    leave_fast_paths(model)
-    with _watching(model) as reached, torch.no_grad():
-        policy.calibrate(model, _passes(model, batches))
+    with torch.inference_mode(False):  # what is made within it could neither be trained nor cached
+        policy.prepare(model)
+        leave_fast_paths(model)
+        with _watching(model) as reached, torch.no_grad():
+            policy.calibrate(model, _passes(model, batches))
     bit_map = policy.bit_map(layer_shapes(model))
     for name, layer in quantizable(model).items():
         if layer not in reached and bit_map[name].activation != FLOAT and layer.shape(name).activations:
