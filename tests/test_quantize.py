@@ -324,6 +324,55 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         qstudy.quantize(qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 3))), linear)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(3, 3), nn.LSTM(3, 3), nn.LayerNorm(3)], ids=lambda layer: type(layer).__name__
+)
+def test_weights_of_another_type_are_refused(layer: nn.Module, dtype: torch.dtype) -> None:
+    kind = str(dtype).removeprefix("torch.")
+    message = rf"0.*: its weights are {kind}; call model\.float\(\) first"
+    policy = {"name": "ptq", "layers": {"*": W8A8}}
+    with pytest.raises(UserError, match=message):
+        qstudy.quantize(nn.Sequential(copy.deepcopy(layer).to(dtype)), policy)
+    model = qstudy.quantize(nn.Sequential(copy.deepcopy(layer)), policy)
+    with pytest.raises(UserError, match=message):
+        qstudy.calibrate(model.to(dtype), [torch.randn(4, 2, 3, dtype=dtype)])
+
+
+EVERY = ["native_int", "int4_e2e", "accelerator_aware", "fake_qat", "s8bqat", "ptq"]
+
+
+@pytest.mark.parametrize("policy", EVERY)
+def test_a_batch_of_nothing_says_nothing(policy: str) -> None:
+    x = torch.randn(8, 4)
+    build = {"name": policy, "layers": {"*": W8A8}}
+    model, other = (nn.Sequential(nn.Linear(4, 3)) for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    qstudy.calibrate(qstudy.quantize(model, build), [x[:0], x, x[:0]])
+    qstudy.calibrate(qstudy.quantize(other, build), [x])
+    assert torch.equal(model.eval()(x), other.eval()(x))
+    assert model(x[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("policy", EVERY)
+def test_calibration_within_inference_mode(policy: str) -> None:
+    x = torch.randn(8, 4)
+    model = qstudy.quantize(nn.Sequential(nn.Linear(4, 3)), {"name": policy, "layers": {"*": W8A8}})
+    with torch.inference_mode():
+        there = qstudy.calibrate(model, [x]).eval()(x)
+    assert torch.equal(model(x), there)
+    model.train()(x).sum().backward()
+    assert model[0].weight.grad.any()
+
+
+def test_gptq_says_that_its_inputs_are_too_large() -> None:
+    model = qstudy.quantize(
+        nn.Sequential(nn.Linear(4, 3)), {"name": "ptq", "layers": {"*": {"weight": 4}}, "rounding": "gptq"}
+    )
+    with pytest.raises(UserError, match="gptq squares the inputs of a layer, and some are too large"):
+        qstudy.calibrate(model, [1e20 * torch.randn(8, 4)])
+
+
 def test_another_policy_starts_anew(tmp_path: Path) -> None:
     model = qstudy.calibrate(qstudy.quantize(everything(), POLICIES["ptq"]), map(ids, range(2)))
     few = answer(qstudy.calibrate(qstudy.quantize(everything(), POLICIES["weights"]), []), ids(0))

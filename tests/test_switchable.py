@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 import torch
 from tiny import filled, packed, run_config, speech, talkative
+from torch import nn
+from torch.nn import functional as F
 
+import qstudy
 from qstudy.bits import BitMap
 from qstudy.commands.export import export
 from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.quant.arithmetics.switch import Switch
 from qstudy.quant.layers import quantizable
+from qstudy.quant.operators import LayerNorm, Softmax
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import build_policy
 from qstudy.quant.policies.switchable import Switchable
@@ -113,6 +117,24 @@ def test_float_is_a_width_too() -> None:
 def test_what_cannot_be_is_said(layers: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         switchable(layers, **options)
+
+
+def test_operators_without_products_may_be_float_or_not(tmp_path: Path) -> None:
+    """Float is the widest, and what is packed."""
+    x, layers = torch.randn(6, 4), {"0": {"weight": 8, "activation": 8}, "[12]": {"activation": [8, 32]}}
+
+    def build() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(4, 4), LayerNorm(4), Softmax(4))
+
+    model = qstudy.quantize(build(), {"name": "switchable", "base": "accelerator_aware", "layers": layers})
+    policy, normalized = qstudy.calibrate(model, [x] * 6).eval().quant_policy, model[:2]
+    torch.testing.assert_close(normalized(x), F.layer_norm(model[0](x), (4,)))
+    qstudy.pack(model).save(tmp_path / "model.qst")
+    torch.testing.assert_close(qstudy.load(tmp_path / "model.qst", into=build())(x), model(x))
+    shapes = [layer.shape(name) for name, layer in quantizable(model).items()]
+    policy.switch_(model, {name: widths[-1] for name, widths in policy.choices(shapes).items()})
+    units = normalized(x) * 2**12  # 16 bits for [-8, 8)
+    assert torch.equal(units, units.round())
 
 
 def test_a_base_that_chooses_its_integers_once_is_not_trained() -> None:

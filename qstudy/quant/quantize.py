@@ -17,12 +17,13 @@ from qstudy.bits import FLOAT, LayerShape, matching
 from qstudy.errors import UserError
 from qstudy.fields import checked, type_hints
 from qstudy.hardware.size import size_bytes as packed_size
-from qstudy.quant.layers import Rate, quantizable
+from qstudy.quant.deep_lstm import DeepLSTM
+from qstudy.quant.layers import Quantizable, Rate, quantizable
 from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes
-from qstudy.quant.twins import convert_layers, leave_fast_paths, left_in_float
+from qstudy.quant.twins import TWINS, convert_layers, leave_fast_paths, left_in_float
 
 Model = TypeVar("Model", bound=nn.Module)
 Batches = Iterable[Any] | Callable[[nn.Module], Any]
@@ -48,8 +49,8 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
             is not known.
 
     Raises:
-        UserError: the model is a packed one or has no such layers; an unknown policy or option, a pattern that matches
-            no layer, a rate that is no number above 0.
+        UserError: the model is a packed one, has no such layers, or other weights than float32; an unknown policy or
+            option, a pattern that matches no layer, a rate that is no number above 0.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(40, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
@@ -60,6 +61,7 @@ def quantize(model: Model, policy: QuantPolicy | Mapping[str, Any], rates: Rates
     """
     built = policy if isinstance(policy, QuantPolicy) else build_policy(policy)
     _require_floats(model)
+    _require_float32(model)
     convert_layers(model)
     _set_rates(model, rates)
     built.bit_map(layer_shapes(model))  # what is wrong with it is said now
@@ -81,8 +83,8 @@ def calibrate(model: Model, batches: Batches) -> Model:
         The model, which computes in the policy's arithmetic from now on.
 
     Raises:
-        UserError: the model does not come from `quantize`, its weights are not finite, or no batch reached a layer
-            whose activations are to be quantized.
+        UserError: the model does not come from `quantize`, its weights are not finite or not float32, or no batch
+            reached a layer whose activations are to be quantized.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(40, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
@@ -90,10 +92,12 @@ def calibrate(model: Model, batches: Batches) -> Model:
         >>> model = qstudy.calibrate(qstudy.quantize(model, policy), [torch.randn(16, 40) for _ in range(4)])
     """
     policy = policy_of(model)
-    policy.prepare(model)
-    leave_fast_paths(model)
-    with _watching(model) as reached, torch.no_grad():
-        policy.calibrate(model, _passes(model, batches))
+    _require_float32(model)
+    with torch.inference_mode(False):  # what is made within it could neither be trained nor cached
+        policy.prepare(model)
+        leave_fast_paths(model)
+        with _watching(model) as reached, torch.no_grad():
+            policy.calibrate(model, _passes(model, batches))
     bit_map = policy.bit_map(layer_shapes(model))
     for name, layer in quantizable(model).items():
         if layer not in reached and bit_map[name].activation != FLOAT and layer.shape(name).activations:
@@ -175,6 +179,15 @@ def _require_floats(model: nn.Module) -> None:
     for name, layer in quantizable(model).items():
         if isinstance(layer.arithmetic, PackedArithmetic):
             raise UserError(f"{name} is packed, and has no float weights; quantize a model that was not loaded.")
+
+
+def _require_float32(model: nn.Module) -> None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, Quantizable | DeepLSTM) or type(layer) in TWINS:
+            for parameter in layer.parameters(recurse=False):
+                if parameter.dtype != torch.float32:
+                    kind = str(parameter.dtype).removeprefix("torch.")
+                    raise UserError(f"{name or 'the model'}: its weights are {kind}; call model.float() first.")
 
 
 def _set_rates(model: nn.Module, rates: Rates) -> None:

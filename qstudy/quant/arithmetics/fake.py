@@ -194,6 +194,12 @@ class FakeArithmetic(QuantizedArithmetic):
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.matmul(self._input(x), y if self.hidden is None else self.hidden(y))
 
+    def softmax(self, x: Tensor) -> Tensor:
+        return torch.softmax(x, -1)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
     def _integer_matmul(self, x: Tensor, y: Tensor) -> Tensor:
         """`matmul` in integers; in float while the operands are only observed."""
         quantizers = self._operand_quantizers()

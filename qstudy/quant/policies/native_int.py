@@ -18,12 +18,14 @@ class NativeInt(QuantizedPolicy):
     Activations: symmetric, their end the moving average of each batch's largest magnitude (the default, ours), or the
     largest magnitude of the row at hand (`activation_range: row`, as in the patent, which takes it over an axis of the
     tensor), or left in float; the hidden state of an LSTM lies in (-1, 1) and is quantized at every frame. The packed
-    model computes the very same accumulators, whole or streaming.
+    model computes the very same accumulators, whole or streaming; behind a layer whose activations are in float, which
+    two implementations multiply, from inputs that may differ in their last bits.
 
     A row is a frame's features: the one axis that gives a stream the scales of the whole. It fits each frame, and needs
     neither calibration nor freezing. It costs the device a pass over each input for its largest magnitude, a division,
     and a product per output, which the simulator does not price; packed LSTMs run frame by frame without their compiled
-    program. Products of two activations (attention) keep the moving average: there one operand's rows go over frames.
+    program. Products of two activations (attention) keep the moving average: there one operand's rows go over frames; so
+    do layers whose weights are in float.
 
     Source: Ding et al. 2022, arXiv 2203.15952; patent US20230298569A1.
 

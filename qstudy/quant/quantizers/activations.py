@@ -86,11 +86,13 @@ class UniformActivations(ActivationQuantizer):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the range towards the extremes of x, and the scale with it; or count its values.
+        """Move the range towards the extremes of x, and the scale with it; or count its values; if there are any.
 
         Raises:
             Diverged: x holds values that are not finite; the range stays as it was.
         """
+        if not x.numel():
+            return
         ends = finite_extremes(x, self.layer)
         if self.histogram is not None:
             self.histogram.add(x)

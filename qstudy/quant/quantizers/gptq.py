@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qstudy.errors import Diverged
 from qstudy.quant.quantizers.base import QuantizedMatrix, integer_type
 from qstudy.quant.quantizers.blocks import from_blocks, spread, to_blocks
 from qstudy.quant.quantizers.weights import UniformWeights
@@ -43,7 +44,17 @@ class SecondOrderWeights(UniformWeights):
 
     @torch.no_grad()
     def compute_qparams(self, weight: Tensor) -> None:
+        """Choose the integers.
+
+        Raises:
+            Diverged: the inputs' squares are not finite.
+        """
         if self.hessian.numel():
+            if not self.hessian.isfinite().all():
+                raise Diverged(
+                    "rounding: gptq squares the inputs of a layer, and some are too large for it; use nearest, or "
+                    "train the float baseline longer or anew."
+                )
             scale = spread(self._by_rows(self.scale(weight), len(weight)), self.per_scale, weight.shape)
             self.integers.copy_(second_order_codes(weight, scale, self.hessian, self.low, self.high))
             self.chosen.fill_(True)

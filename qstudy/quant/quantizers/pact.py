@@ -51,6 +51,8 @@ class PactActivations(ActivationQuantizer):
 
     def observe(self, x: Tensor) -> None:
         """Keep a part of x for `compute_qparams`; raises Diverged if x holds values that are not finite."""
+        if not x.numel():
+            return
         finite_extremes(x, self.layer)
         self._seen.append(sample(x))
 
