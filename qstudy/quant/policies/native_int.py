@@ -24,8 +24,8 @@ class NativeInt(QuantizedPolicy):
     A row is a frame's features: the one axis that gives a stream the scales of the whole. It fits each frame, and needs
     neither calibration nor freezing. It costs the device a pass over each input for its largest magnitude, a division,
     and a product per output, which the simulator does not price; packed LSTMs run frame by frame without their compiled
-    program. Products of two activations (attention) keep the moving average: there one operand's rows go over frames; so
-    do layers whose weights are in float.
+    program. Products of two activations (attention) keep the moving average: there one operand's rows go over
+    frames; so do layers whose weights are in float.
 
     Source: Ding et al. 2022, arXiv 2203.15952; patent US20230298569A1.
 
