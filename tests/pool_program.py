@@ -56,7 +56,7 @@ def workers_of(folder: Path) -> list[int]:
 def patch() -> None:
     process.PROGRAM = Path(__file__)
     pool.prepare = lambda *_: None
-    study.check = study.prepare = study.print_forecast = lambda *_: None
+    study.check = study.prepare = study.require_same_data = study.print_forecast = lambda *_: None
     study.work = partial(worker.work, evaluate=evaluate)
 
 

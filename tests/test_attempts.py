@@ -66,7 +66,8 @@ def test_attempts_are_counted_anew_after_a_checkpoint(tmp_path: Path, monkeypatc
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`qstudy sweep` of a grid whose trainings are made up."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("qstudy.sweep.study.prepare", lambda config: None)
+    for name in ("prepare", "require_same_data"):  # there is no data
+        monkeypatch.setattr(f"qstudy.sweep.study.{name}", lambda *_: None)
     Path("study.yaml").write_text(yaml.safe_dump({"study": "small", "base": BASE, "grid": GRID}))
 
     def pretend(config: RunConfig, folder: Path, **_: Any) -> Record:
