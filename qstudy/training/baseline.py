@@ -59,6 +59,7 @@ def trained_folder(config: RunConfig) -> Path:
     Raises:
         UserError: there is no training manifest.
     """
+    # what changes nothing is at its default, not left out: so baselines that are there keep their names
     same = replace(config, training=replace(config.training, **{name: getattr(Schedule(), name) for name in NEUTRAL}))
     parts = {key: to_dict(same)[key] for key in ("features", "tokenizer", "model", "augment", "training", "seed")}
     return Path(config.cache) / "baselines" / content_hash(_manifest("data.train", config.data.train), parts)
