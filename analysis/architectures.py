@@ -19,8 +19,8 @@ from analysis.measures import compression
 from analysis.records import unpacked
 from analysis.study import Study, by_setting
 from analysis.tables.table import GAP, RATE, Column, Table, gap, rate, with_rates
-from analysis.text import DASH, MIB, number, percent
-from analysis.verdicts import MARGIN, verdicts
+from analysis.text import DASH, MIB, listed, number, percent
+from analysis.verdicts import MARGIN, caution, not_worse, verdicts
 from qstudy.presets import preset_names
 from qstudy.settings import ModelConfig
 
@@ -68,6 +68,7 @@ def architectures(study: Study) -> Table | None:
         "the packed model recognized this set; full branch: share of frames and layers that took it, λ the strength of "
         "the penalty on it. Training: seconds of the steps, on machines that did other work too. "
         f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}, with the measured shares."
+        f"{caution(found.gap.count())}{_unlike(study, found)}"
     )
     shown = tuple(each for each in COLUMNS if each.key not in OF_SOME or frame[each.key].notna().any())
     names = dict.fromkeys([*(column.key for column in shown), "run", *GAP, *RATE])
@@ -176,12 +177,14 @@ def settings(study: Study) -> pd.DataFrame:
     found = pd.concat([by_setting(baselines), study.settings], ignore_index=True)
     if found.empty:
         return found.assign(architecture=[], gap=[], gap_low=[], gap_high=[], verdict=[], saved=[], full=[])
-    told = [_told(one, study.split) for one in found.record]
+    runs = study.finished.groupby("setting", sort=False)
+    told = [_told_of(runs.get_group(one), study.split) for one in found.setting]
     found = pd.concat([found, pd.DataFrame(told, index=found.index)], axis=1)
     found.architecture = _of_trials(found)
     order = list(dict.fromkeys([*found.architecture[~found.is_baseline], *found.architecture]))
     found = found.sort_values("architecture", key=lambda names: names.map(order.index), kind="stable")
-    return found.reset_index(drop=True).join(_against_controls(study, found.reset_index(drop=True)))
+    found = found.reset_index(drop=True)
+    return found.join(_against_controls(study, found)).copy()  # pandas warns of a frame that was joined so often
 
 
 def _of_trials(found: pd.DataFrame) -> pd.Series:
@@ -191,8 +194,16 @@ def _of_trials(found: pd.DataFrame) -> pd.Series:
     return named.fillna(found.architecture)
 
 
+def _told_of(runs: pd.DataFrame, split: str) -> dict[str, Any]:
+    """What only the records of a setting know: means over its seeds, and the precision that each was trained in."""
+    told = pd.DataFrame([_told(record, split) for record in runs.record])
+    numbers = told[["saved", "full", "first_wer"]].mean().to_dict()
+    precisions = dict(zip(runs.seed, told.pop("precision"), strict=True))
+    return {**told.iloc[0], **numbers, "precision": precisions}
+
+
 def _told(record: bytes, split: str) -> dict[str, Any]:
-    """What only the record knows."""
+    """What only one record knows."""
     read = json.loads(unpacked(record)) if record else {}
     model = (read.get("config") or {}).get("model") or {}
     usage = ((read.get("usage") or {}).get(split) or {}) if read else {}
@@ -203,6 +214,7 @@ def _told(record: bytes, split: str) -> dict[str, Any]:
         "full": np.mean(usage.get("full_share") or np.nan),
         "strength": (model.get("encoder") or {}).get("strength", np.nan),
         "first_wer": first.get("wer", np.nan),
+        "precision": read.get("precision") or "",
     }
 
 
@@ -221,12 +233,26 @@ def _sizes(encoder: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in encoder.items() if name not in TRAINING_ONLY}
 
 
+def _unlike(study: Study, found: pd.DataFrame) -> str:
+    """The sentence that names settings trained in another precision than their control; empty where none were."""
+    precisions = dict(zip(found.setting, found.precision, strict=True))
+    odd = []
+    for _, one in found[found.gap.notna()].iterrows():
+        control = study.control_of(one)
+        theirs = {} if control is None else precisions[control.setting]
+        seeds = [seed for seed, mine in one.precision.items() if seed in theirs and theirs[seed] != mine]
+        if seeds:
+            of_seeds = f" (seed {listed([f'{seed:.0f}' for seed in seeds])})" if len(one.precision) > 1 else ""
+            odd.append(f"{one.architecture} {one.title} {one.bits}{of_seeds}")
+    return f" Trained in another precision than their controls: {listed(odd)}." if odd else ""
+
+
 def _against_controls(study: Study, found: pd.DataFrame) -> pd.DataFrame:
     """Quantized settings minus their float controls: not worse?"""
     pairs = {place: study.control_of(found.loc[place]) for place in found.index[found.policy != "float"]}
     controls = {place: control for place, control in pairs.items() if control is not None}
     gaps = {place: between(study, found.loc[place], control) for place, control in controls.items()}
-    rates = [float(control.wer) for control in controls.values()]
-    told = verdicts(list(gaps.values()), [MARGIN * wer for wer in rates])
+    rates = [gap.other for gap in gaps.values()]
+    told = verdicts([not_worse(gap) for gap in gaps.values()])
     frame = columns(gaps).assign(control_wer=np.array(rates, float), verdict=np.array([*map(str, told)], object))
     return frame.reindex(found.index)

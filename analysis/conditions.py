@@ -14,7 +14,7 @@ from analysis.differences import Difference, between
 from analysis.study import Study
 from analysis.tables.table import Column, Table
 from analysis.text import points
-from analysis.verdicts import MARGIN, SHOWN, verdicts
+from analysis.verdicts import SHOWN, caution, not_worse, verdicts
 
 
 def conditions(study: Study) -> Table | None:
@@ -30,8 +30,7 @@ def conditions(study: Study) -> Table | None:
         for name in names
     }
     told = {key: gap for key, gap in gaps.items() if gap is not None}
-    bounds = [MARGIN * float(controls[place][f"wer.{name}"]) for place, name in told]
-    words = dict(zip(told, map(str, verdicts(list(told.values()), bounds)), strict=True))
+    words = dict(zip(told, map(str, verdicts([not_worse(gap) for gap in told.values()])), strict=True))
     frame = pd.DataFrame(
         [
             {
@@ -39,9 +38,7 @@ def conditions(study: Study) -> Table | None:
                 "title": one.title,
                 "bits": one.bits,
                 "run": one.run,
-                **{f"wer.{name}": one.get(f"wer.{name}", np.nan) for name in names},
-                **{f"control.{name}": controls[place].get(f"wer.{name}", np.nan) for name in names},
-                **{f"gap.{name}": gap.value if (gap := gaps[place, name]) else np.nan for name in names},
+                **{key: value for name in names for key, value in _cell(name, one, gaps[place, name]).items()},
                 **{f"verdict.{name}": words.get((place, name), "") for name in names},
             }
             for place, one in known.iterrows()
@@ -49,8 +46,10 @@ def conditions(study: Study) -> Table | None:
     )
     caption = (
         "Word error rates of the same models on several test sets, in per cent; small: points more than the float "
-        "control of the same architecture, trained as long, has there. Bold: shown to be not worse, by less than a "
+        "control of the same architecture, trained as long, has there, and of how many seeds, if of several: means are "
+        "over those that both have on that set. Bold: shown to be not worse, by less than a "
         "tenth of the control's rate on that set (paired bootstrap, Holm's correction over the table)."
+        f"{caution(len(told))}"
     )
     first = (Column("architecture", "Architecture"), Column("title", "Policy"), Column("bits", "Bits"))
     return Table("conditions", "The same models under other conditions", caption, frame, (*first, *map(_column, names)))
@@ -62,9 +61,24 @@ def _column(name: str) -> Column:
         f"{name}: WER (%)",
         "r",
         lambda rate: f"{100 * rate:.2f}",
-        lambda row: f"({points(row[f'gap.{name}'])})" if not np.isnan(row[f"gap.{name}"]) else "",
+        lambda row: _small(row[f"gap.{name}"], row[f"seeds.{name}"]),
         lambda row: bool(row[f"verdict.{name}"] == SHOWN),
     )
+
+
+def _small(gap: float, seeds: float) -> str:
+    if np.isnan(gap):
+        return ""
+    return f"({points(gap)}; {seeds:.0f} seeds)" if seeds > 1 else f"({points(gap)})"
+
+
+def _cell(name: str, one: pd.Series, gap: Difference | None) -> dict[str, float]:
+    """What is told of a setting on a set; without a control there, its rate alone."""
+    if gap is None:
+        told = {"wer": one.get(f"wer.{name}", np.nan), "control": np.nan, "gap": np.nan, "seeds": np.nan}
+    else:
+        told = {"wer": gap.other + gap.value, "control": gap.other, "gap": gap.value, "seeds": gap.seeds}
+    return {f"{key}.{name}": value for key, value in told.items()}
 
 
 def _gap(study: Study, one: pd.Series, control: pd.Series, name: str) -> Difference | None:

@@ -41,7 +41,7 @@ def footprints(study: Study) -> Table | None:
     if not pairs:
         return None
     gaps = [between(study, large, small) for large, small in pairs]
-    told = verdicts(gaps, [0.0] * len(gaps))
+    told = verdicts(gaps)
     rows = [_row(*pair, one, str(verdict)) for pair, one, verdict in zip(pairs, gaps, told, strict=True)]
     caption = (
         f"Two models of one size (to {CLOSE:.0%}): fewer parameters at 8 bits, or more at fewer bits; on "

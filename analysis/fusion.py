@@ -23,7 +23,7 @@ from analysis.tables.claims import MARGIN_TEXT
 from analysis.tables.quantizers import choices_of
 from analysis.tables.table import Column, Row, Table, rate
 from analysis.text import DASH, number, percent, points
-from analysis.verdicts import MARGIN, verdicts
+from analysis.verdicts import not_worse, verdicts
 
 KEYS = {"models": "name", "form": "form", "beam": "beam"}
 """Column -> field of a record's `config.decoding`."""
@@ -93,9 +93,9 @@ def kept(study: Study) -> Table | None:
         return None
     shares = [row["claim"] for row in rows]
     losses = [row["loss"] for row in rows]
-    bounds = [MARGIN * row["rate"] for row in rows]
-    told = verdicts([*(one for one in shares if one is not None), *losses], [0.0] * _count(shares) + bounds)
-    of_shares = iter(told[: _count(shares)])
+    known = [one for one in shares if one is not None]
+    told = verdicts([*known, *map(not_worse, losses)])
+    of_shares = iter(told[: len(known)])
     frame = pd.DataFrame(
         {
             **{name: row[name] for name in ("models", "fusion", "beam", "float_wer", "wer")},
@@ -106,7 +106,7 @@ def kept(study: Study) -> Table | None:
             "share": row["share"],
             "kept": "" if row["claim"] is None else str(next(of_shares)),
         }
-        for row, verdict in zip(rows, told[_count(shares) :], strict=True)
+        for row, verdict in zip(rows, told[len(known) :], strict=True)
     )
     columns = (
         Column("models", "Models"),
@@ -219,7 +219,7 @@ def _held(study: Study, found: pd.DataFrame, form: str) -> Iterator[dict[str, An
         if there[0] is None:
             continue
         told = {"models": one.models, "fusion": FORMS.get(form, form), "beam": one.beam, "wer": one.wer}
-        told |= {"float_wer": there[0].wer.iloc[0], "rate": there[0].wer.iloc[0]}
+        told |= {"float_wer": there[0].wer.iloc[0]}
         yield told | {"loss": difference(study, there[2], there[0])} | _gains(study, form, *there)
 
 
@@ -230,7 +230,7 @@ def _gains(study: Study, form: str, *there: pd.DataFrame | None) -> dict[str, An
         return {"float_gain": None, "gain": None, "share": np.nan, "claim": None}
     reference, gain = difference(study, first_none, first_form), difference(study, none, form_)
     lost = SHARE * reference.value - gain.value
-    claim = Difference(lost, SHARE * reference.draws - gain.draws, gain.drawn, gain.grouped)
+    claim = Difference(lost, SHARE * reference.draws - gain.draws, drawn=gain.drawn, grouped=gain.grouped)
     share = gain.value / reference.value if reference.low > 0 else np.nan  # of what is no gain there is no share
     return {"float_gain": reference, "gain": gain, "share": share, "claim": claim}
 
@@ -238,10 +238,6 @@ def _gains(study: Study, form: str, *there: pd.DataFrame | None) -> dict[str, An
 def _at(found: pd.DataFrame, models: str, form: str, beam: int) -> pd.DataFrame | None:
     here = found[(found.models == models) & (found.form == form) & (found.beam == beam)]
     return None if first(here) is None else here.iloc[:1]
-
-
-def _count(claims: list[Difference | None]) -> int:
-    return sum(one is not None for one in claims)
 
 
 def _interval(name: str, gap: Difference | None) -> dict[str, float]:

@@ -54,7 +54,7 @@ def index_contents(folder: Path) -> dict[str, bytes]:
     reports = sorted(path.parent for path in folder.glob(f"*/{RECORDS}"))
     if not reports:
         raise UserError(f"{folder} holds no reports ({RECORDS} in folders of their own); make one by `qstudy report`.")
-    loaded = {report: some for report in reports if (some := _readable(report))}
+    loaded = _once({report: _readable(report) for report in reports})
     studies = [study for some in loaded.values() for study in some]
     places = {study.name: report.name for report, some in loaded.items() for study in some}
     known = [task for task in tasks(studies) if len(task.settings) >= FEWEST]
@@ -75,6 +75,18 @@ def _readable(report: Path) -> list[Study]:
     except UserError as error:
         print(one_line(f"warning: left out {report}: {error}"), file=sys.stderr)
         return []
+
+
+def _once(loaded: dict[Path, list[Study]]) -> dict[Path, list[Study]]:
+    """The reports without studies that another one before them holds, too: runs count once."""
+    seen: dict[str, Path] = {}
+    for report, studies in loaded.items():
+        for study in studies:
+            if seen.setdefault(study.name, report) != report:
+                where = f"that of {seen[study.name].name}; counted once."
+                print(f"warning: {report.name}: its study {study.name} is {where}", file=sys.stderr)
+        loaded[report] = [study for study in studies if seen[study.name] == report]
+    return {report: studies for report, studies in loaded.items() if studies}
 
 
 def _files(pictures: Sequence[Picture], tables: Sequence[Table]) -> dict[str, bytes]:

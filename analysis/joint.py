@@ -55,6 +55,11 @@ class Task:
         return found.assign(on_front=found.index.isin(front(found).index))
 
     @property
+    def chosen_on(self) -> str:
+        """The sets by whose rates settings are on the front."""
+        return " or ".join(dict.fromkeys(study.chosen_on for study in self.studies))
+
+    @property
     def front(self) -> pd.DataFrame:
         """The settings on the front, smallest first."""
         return self.settings[self.settings.on_front].sort_values("size_bytes", kind="stable")
@@ -75,8 +80,8 @@ def stretches(task: Task) -> Table:
     frame = with_rates(found).assign(from_mib=found.size_bytes / MIB)
     caption = (
         f"The Pareto front of packed size against word error rate over {counted(len(task.studies), 'study')}, chosen "
-        f"on dev, reported on {task.described}: from this size on, up to the next row, this setting recognizes best. "
-        f"Latency: simulated on {ACCELERATOR}."
+        f"on {task.chosen_on}, reported on {task.described}: from this size on, up to the next row, this setting "
+        f"recognizes best. Latency: simulated on {ACCELERATOR}."
     ).replace("studys", "studies")
     names = [*(column.key for column in COLUMNS), "size_bytes", *RATE]
     return Table(f"front_{slug(task.name)}", f"Who owns the front: {task.name}", caption, _only(frame, names), COLUMNS)

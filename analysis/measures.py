@@ -44,6 +44,8 @@ def smallest_near_float(study: Study) -> pd.Series | None:
 
 
 def compression(runs: pd.DataFrame) -> pd.Series:
-    """How many times smaller each run's model is than its float baseline, or than its parameters in float."""
-    floats = runs.float_bytes.fillna((4.0 * runs.parameters).where(runs.parameters > 0))
+    """How many times smaller each run's model is than its float baseline; than its parameters in float, where there is
+    none, or it has more of them (language models, say)."""
+    own = (4.0 * runs.parameters).where(runs.parameters > 0)
+    floats = runs.float_bytes.mask(runs.parameters > runs.float_parameters, own).fillna(own)
     return floats / runs.size_bytes.where(runs.size_bytes > 0)

@@ -14,7 +14,7 @@ it is measured: its `why` is written by who looked at the records, its numbers c
           why: ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.architectures import settings
-from analysis.differences import Difference, between, same_seeds
+from analysis.differences import Difference, between
 from analysis.joint import ACCELERATOR
 from analysis.measures import compression
 from analysis.study import Study
 from analysis.tables.table import Column, Table
 from analysis.text import DASH, change, percent, points
-from analysis.verdicts import MARGIN, REFUTED, SHOWN, verdicts
+from analysis.verdicts import REFUTED, SHOWN, not_worse, verdicts
 from qstudy.errors import UserError
 from qstudy.fields import Text, check_fields, fill
 from qstudy.yaml_file import load_yaml
@@ -92,8 +92,7 @@ class Finding(NamedTuple):
 
     ours: str
     gap: Difference | None = None
-    """Of error rates: judged together with all others."""
-    bound: float = np.nan
+    """What is claimed to lie below 0: judged together with all others."""
     value: float = np.nan
     """Of what is counted or simulated: it is what it is."""
 
@@ -123,7 +122,7 @@ def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Tabl
         for claim in paper.claims
     ]
     judged = [found for *_, found in rows if found.gap is not None]
-    told = verdicts([found.gap for found in judged if found.gap], [found.bound for found in judged])
+    told = verdicts([found.gap for found in judged if found.gap])
     words = dict(zip(map(id, judged), map(str, told), strict=True))
     frame = pd.DataFrame(
         [
@@ -189,34 +188,40 @@ def _not_worse(study: Study, _: pd.DataFrame, one: pd.Series, __: Any) -> Findin
     control = study.control_of(one)
     if control is None:
         return Finding(f"{percent(one.wer)} %, no float control")
-    return _compared(study, one, control, MARGIN * float(control.wer))
+    return _compared(study, one, control, not_worse)
 
 
 def _better(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Finding:
-    return _compared(study, one, other, 0.0)
+    return _compared(study, one, other, lambda gap: gap)
 
 
-def _compared(study: Study, one: pd.Series, other: pd.Series, bound: float) -> Finding:
-    gap, rivals = between(study, one, other), same_seeds(study.runs_of(other), study.runs_of(one))[0].wer.mean()
-    relative = f", {change(gap.value / rivals)} %" if rivals else ""
-    said = f"{percent(rivals + gap.value)} against {percent(rivals)} %: {points(gap.value)} points"
-    return Finding(f"{said} [{points(gap.low)}, {points(gap.high)}]{relative}", gap, bound)
+def _compared(study: Study, one: pd.Series, other: pd.Series, claim: Callable[[Difference], Difference]) -> Finding:
+    gap = between(study, one, other)
+    relative = f", {change(gap.value / gap.other)} %" if gap.other else ""
+    said = f"{percent(gap.other + gap.value)} against {percent(gap.other)} %: {points(gap.value)} points"
+    return Finding(f"{said} [{points(gap.low)}, {points(gap.high)}]{relative}", claim(gap))
 
 
 def _smaller(_: Study, __: pd.DataFrame, one: pd.Series, ___: Any) -> Finding:
     ratio = float(compression(one.to_frame().T).iloc[0])
+    if np.isnan(ratio):
+        return Finding(DASH)
     return Finding(f"{ratio:.1f}× ({percent(one.wer)} %)", value=ratio)
 
 
 def _faster(_: Study, __: pd.DataFrame, one: pd.Series, other: Any) -> Finding:
     column = f"latency_ms.{ACCELERATOR}"
-    share = 1 - float(one[column]) / float(other[column])
+    share = 1 - float(one.get(column, np.nan)) / float(other.get(column, np.nan))
+    if np.isnan(share):
+        return Finding(DASH)
     return Finding(
         f"{100 * share:.1f} % ({one[column]:.3g} against {other[column]:.3g} ms)".replace("-", "−"), value=share
     )
 
 
 def _saved(_: Study, __: pd.DataFrame, one: pd.Series, ___: Any) -> Finding:
+    if np.isnan(one.saved):
+        return Finding(DASH)
     return Finding(f"{100 * one.saved:.1f} % ({percent(one.wer)} %)", value=float(one.saved))
 
 

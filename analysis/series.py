@@ -22,7 +22,7 @@ def series(study: Study) -> pd.DataFrame:
     settings = study.settings[study.settings.uniform]
     weights, activations = settings.weight_bits.astype(int), settings.activation_bits.astype(int)
     kind = (activations.astype(str) + FIXED).mask(weights == activations, SAME).mask(activations == FLOAT, ALONE)
-    found = settings.assign(width=weights, kind=kind, name=_named(study, settings, "method"))
+    found = settings.assign(width=weights, kind=kind, name=named(study, settings, "method"))
     eight = found[(weights == 8) & (activations == 8)]
     if ((activations == 8) & (weights != 8)).any():  # 8/8 ends both the series of equal widths and that of 8 bits
         alike = found if ((weights == activations) & (weights != 8)).any() else found.drop(eight.index)
@@ -36,7 +36,7 @@ def series(study: Study) -> pd.DataFrame:
 def rows(study: Study) -> pd.DataFrame:
     """The rows of a table by width: float runs for reference, the series, and runs with few bits in the encoder."""
     floats = pd.concat([study.references, study.settings[study.settings.policy == "float"]])
-    floats = _cells(floats.assign(kind="float", name=_named(study, floats, "title"), width=FLOAT))
+    floats = _cells(floats.assign(kind="float", name=named(study, floats, "title"), width=FLOAT))
     return pd.concat([floats, series(study), _cells(_encoders(study))], ignore_index=True)
 
 
@@ -54,12 +54,12 @@ def _encoders(study: Study) -> pd.DataFrame:
     encoder, rest = (_only(layers[which]) for which in (inside, ~inside))
     found = found.assign(width=found.run.map(encoder), rest=found.run.map(rest)).dropna(subset=["width", "rest"])
     kinds = [f"{PART}; rest " + ("in float" if bits == FLOAT else f"at {bits:.0f} bits") for bits in found.rest]
-    return found.assign(kind=kinds, name=_named(study, found, "method"), width=found.width.astype(int)).drop(
+    return found.assign(kind=kinds, name=named(study, found, "method"), width=found.width.astype(int)).drop(
         columns="rest"
     )
 
 
-def _named(study: Study, found: pd.DataFrame, column: str) -> pd.Series:
+def named(study: Study, found: pd.DataFrame, column: str) -> pd.Series:
     """Methods or titles; where the study's models differ, with the parameters of each: models are no one's variants."""
     names: pd.Series = found[column]
     if study.settings.parameters.nunique() < 2:

@@ -20,7 +20,7 @@ from analysis.records import parsed
 from analysis.study import Study
 from analysis.tables.table import GAP, RATE, Column, Table, gap, rate, with_rates
 from analysis.text import DASH, number
-from analysis.verdicts import MARGIN, verdicts
+from analysis.verdicts import not_worse, verdicts
 
 FORMATS = ("rounding", "nonlinearity", "entries", "gate_fraction", "cell_fraction", "cell_bits", "linear_fraction")
 COLUMNS = (
@@ -44,8 +44,8 @@ def served(study: Study) -> Table | None:
     )
     found = found.join(told).sort_values(["served", "trained"], kind="stable").reset_index(drop=True)
     gaps = {place: told for place in found.index if (told := _gap(study, found, place)) is not None}
-    words = verdicts([one for one, _ in gaps.values()], [MARGIN * wer for _, wer in gaps.values()])
-    frame = with_rates(found).join(columns({place: one for place, (one, _) in gaps.items()}))
+    words = verdicts([not_worse(one) for one in gaps.values()])
+    frame = with_rates(found).join(columns(gaps))
     frame["verdict"] = pd.Series(dict(zip(gaps, map(str, words), strict=True)), dtype=object)
     caption = (
         f"Models by how they were trained and how they are served, on {study.described_split}. Served elsewhere: the "
@@ -73,11 +73,8 @@ def _start(config: dict[str, Any]) -> str:
     return re.sub(r"^trial-\d+-", "", folder) or "float"
 
 
-def _gap(study: Study, found: pd.DataFrame, place: int) -> tuple[Difference, float] | None:
-    """The setting minus the one that was trained as it is served, and that one's rate."""
+def _gap(study: Study, found: pd.DataFrame, place: int) -> Difference | None:
+    """The setting minus the one that was trained as it is served."""
     one = found.loc[place]
     own = found[(found.served == one.served) & (found.bits == one.bits) & (found.steps > 0)]
-    if own.empty or one.steps > 0:
-        return None
-    other = own.iloc[0]
-    return between(study, one, other), float(other.wer)
+    return None if own.empty or one.steps > 0 else between(study, one, own.iloc[0])

@@ -25,7 +25,7 @@ class Study:
     wer, low, high  error rate and interval on the reported set
     choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
     latency_ms, rtf on the first of `accelerators`
-    float_run, float_wer, float_bytes, float_choice
+    float_run, float_wer, float_bytes, float_parameters, float_choice
                     of the float baseline that it started from, else of the study's first
     """
 
@@ -63,12 +63,14 @@ class Study:
     @cached_property
     def references(self) -> pd.DataFrame:
         """The float baseline that trials started from, a mean over seeds, one row for each architecture; none if nobody
-        knows one."""
+        knows one. Those that share a seed are several models, and no mean of them is anything."""
         baselines = self.finished[self.finished.is_baseline]
         models = [name for name in baselines if name.startswith("config.model.")]
-        told = baselines[models].notna().any(axis=1)
-        known = baselines[models].map(str).agg(" ".join, axis=1) if models else pd.Series("", baselines.index)
-        return by_setting(baselines.assign(setting=known.where(told | (not models), baselines.run)))
+        told = baselines[models].notna().any(axis=1) | (not models)
+        known = pd.Series([" ".join(map(str, one)) for one in baselines[models].to_numpy()], baselines.index, dtype=str)
+        seeds = baselines.seed.groupby(known).agg(["nunique", "size"]).reindex(known)
+        alone = (seeds["nunique"] < seeds["size"]).to_numpy()
+        return by_setting(baselines.assign(setting=known.where(told & ~alone, baselines.run)))
 
     @property
     def reference(self) -> pd.Series | None:
@@ -86,11 +88,11 @@ class Study:
         return self.trials[self.trials.setting == setting.setting]
 
     def control_of(self, setting: pd.Series) -> pd.Series | None:
-        """The float control of a setting: the row of `settings` that began with the same weights and was trained as it
-        was, in everything but its policy; None: there is none."""
-        floats = self.settings[self.settings.policy == "float"]
-        alike = (floats.float_run == setting.float_run) & (floats.trained_as == setting.trained_as)
-        return first(floats[alike])
+        """The float control of a setting: the row of `settings` that began with the same weights, of some seed, and was
+        trained as it was, in everything but its policy; None: there is none."""
+        floats = self.trials[(self.trials.policy == "float") & (self.trials.trained_as == setting.trained_as)]
+        alike = floats[floats.float_run.isin(self.runs_of(setting).float_run)]
+        return first(self.settings[self.settings.setting.isin(alike.setting)])
 
     def floats_of(self, runs: pd.DataFrame) -> pd.DataFrame:
         """The float baseline of each of the runs, as often as there are runs that started from it."""
@@ -210,7 +212,7 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
     names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
-    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "bytes", "choice"]]
+    of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "bytes", "parameters", "choice"]]
     return runs.assign(float_run=names).join(of_float.astype(float).add_prefix("float_"), on="float_run")
 
 

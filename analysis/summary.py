@@ -22,22 +22,29 @@ def facts(study: Study) -> list[Fact]:
     """The baseline, the best setting within the budgets, the smallest one within a tenth of the baseline's rate."""
     found = []
     chosen = "" if study.chosen_on == study.split else f", chosen on {study.chosen_on}"
-    if (one := study.reference) is not None:
+    floats = study.references
+    if len(floats) > 1:
+        ends = [f(floats.wer) for f in (min, max)]
+        models = f"of {len(floats)} models that trials started from"
+        found.append(Fact("Float baselines", f"{percent(ends[0])} to {percent(ends[1])} %", models))
+    elif (one := study.reference) is not None:
         found.append(Fact("Float baseline", _rate(one), _joined(_ends(one), _size(one))))
     if (one := best(study)) is not None:
         limited = study.size_budget is not None or study.latency_budgets
         name = "Lowest WER within the budgets" if limited else "Lowest WER"
         found.append(Fact(name + chosen, _rate(one), _joined(_name(one), _ends(one), _size(one), *_costs(one))))
     if (one := smallest_near_float(study)) is not None:
-        name = f"Smallest within a tenth of the float baseline’s WER{chosen}"
-        found.append(Fact(name, _size(one), _joined(_name(one), f"{_rate(one)} {_ends(one)}", *_costs(one))))
+        name = f"Smallest within a tenth of {'its' if len(floats) > 1 else 'the'} float baseline’s WER{chosen}"
+        of = f"from {percent(one.float_wer)} %" if len(floats) > 1 else ""
+        found.append(Fact(name, _size(one), _joined(_name(one), f"{_rate(one)} {_ends(one)}", of, *_costs(one))))
     return found
 
 
 def sentence(study: Study) -> str:
     """How many runs came to what end."""
     states = study.runs.state[~study.runs.is_baseline].value_counts()
-    parts = [counted(len(study.trials), "trained trial")]
+    trained = int((study.trials.steps > 0).sum())
+    parts = [counted(len(study.trials), "finished trial") + f" ({trained} trained)" * (0 < trained < len(study.trials))]
     parts += [counted(len(study.settings), "setting")] * (len(study.settings) < len(study.trials))
     parts += [f"{states[state]} {state}" for state in ("pruned", "failed") if state in states]
     budgets = [size(study.size_budget)] if study.size_budget is not None else []

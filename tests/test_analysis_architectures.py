@@ -66,7 +66,7 @@ def test_the_table(made: Study) -> None:
     rows = [[cell.text for cell in row] for row in table.cells]
     assert [row[0] for row in rows] == ["lstm"] * 3 + ["conformer-s"] * 3
     assert [row[5] for row in rows] == ["", "", "50.0"] * 2
-    assert [row[7] for row in rows] == ["", "", "cannot be told (7 utterances would)"] * 2
+    assert [row[7] for row in rows] == ["", "", "cannot be told (21 utterances would)"] * 2
     assert [row[10] for row in rows] == ["", "", "40.0"] * 2
     assert [row[9] for row in rows[1:3]] == ["1.0", "5.0"]
 
@@ -110,3 +110,65 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     alone = study(tmp_path, [record("lstm", "int-lstm", "native_int", "0 0 0 1", trial=0)])
     assert list(word_errors(alone)) == []
     assert list(against_control(alone)) == []
+
+
+def of_seeds(*seeds: int, **more: Any) -> list[dict[str, Any]]:
+    """A control and a quantized run of each seed, from one baseline."""
+    start = {"baseline": {"id": "float-lstm", "wer": 0.15, "size_bytes": 1_000_000}}
+    found = [record("lstm", "float-lstm", "float", "0 1 0 2", baseline=None, seed=0)]
+    for seed in seeds:
+        found.append(record("lstm", f"control-{seed}", "float", "0 1 0 2", trial=seed, seed=seed, **start))
+        saved = {"usage": {"test": {"saved": 0.1 * seed}}, "first_pass": {"test": {"wer": 0.2 * seed}}}
+        found.append(
+            record("lstm", f"int-{seed}", "native_int", "1 1 1 2", trial=9 + seed, seed=seed, **start, **saved, **more)
+        )
+    return found
+
+
+def test_what_is_saved_is_a_mean_over_seeds_as_the_rate_is(tmp_path: Path) -> None:
+    found = settings(study(tmp_path, of_seeds(1, 3)))
+    (one,) = found[found.policy == "native_int"].itertuples()
+    assert (one.n, one.saved, one.first_wer) == (2, pytest.approx(0.2), pytest.approx(0.4))
+
+
+def test_another_precision_than_the_controls_is_told(tmp_path: Path) -> None:
+    like = architectures(study(tmp_path / "like", of_seeds(0, 1)))
+    other = architectures(study(tmp_path / "other", of_seeds(0, 1, precision="bf16-mixed")))
+    assert like is not None
+    assert other is not None
+    assert "precision" not in like.caption
+    assert "another precision than their controls: lstm native_int – (seed 0 and 1)." in other.caption
+
+
+def test_starts_that_share_a_seed_are_no_mean(tmp_path: Path) -> None:
+    """Unlike baselines of several seeds, which are one setting."""
+    for name, seeds, count in (("starts", (0, 0), 2), ("seeds", (0, 1), 1)):
+        records = []
+        for place, seed in enumerate(seeds):
+            records.append(record("lstm", f"float-{place}", "float", "0 1 0 2", baseline=None, seed=seed))
+            start = {"baseline": {"id": f"float-{place}", "wer": 0.15, "size_bytes": 1_000_000}}
+            records.append(record("lstm", f"int-{place}", "native_int", "1 1 1 2", trial=place, seed=seed, **start))
+        records.append(record("conformer-s", "float-c", "float", "0 1 0 2", baseline=None, seed=0))
+        assert len(study(tmp_path / name, records).references) == count + 1
+
+
+def test_policies_from_scratch_need_no_baseline(tmp_path: Path) -> None:
+    records = [record(name, f"int-{name}", "native_int", errors, baseline=None) for name, errors in ERRORS.items()]
+    made = study(tmp_path, records)
+    assert made.references.empty
+    assert set(settings(made).architecture) == set(ERRORS)
+
+
+def test_a_control_is_found_by_any_seed(tmp_path: Path) -> None:
+    """Baselines are trained anew for every seed; that of seed 0 has no control, since it failed."""
+    records = []
+    for seed in (0, 1):
+        start = {"baseline": {"id": f"float-{seed}", "wer": 0.15, "size_bytes": 1_000_000}}
+        records.append(record("lstm", f"float-{seed}", "float", "0 1 0 2", baseline=None, seed=seed))
+        records.append(record("lstm", f"int-{seed}", "native_int", "1 1 1 2", trial=seed, seed=seed, **start))
+    records.append(record("lstm", "control", "float", "0 1 0 2", trial=5, seed=1, **start))
+    made = study(tmp_path, records)
+    (one,) = made.settings[made.settings.policy == "native_int"].iloc
+    control = made.control_of(one)
+    assert control is not None
+    assert control.run == "control"

@@ -133,6 +133,14 @@ def test_float_models_beyond_the_axis_stand_at_its_end_with_their_size(study: St
     assert "7.55 MiB →" in [text.get_text() for text in axes.texts]
 
 
+def test_each_float_model_beyond_the_axis_has_its_own_size(tmp_path: Path):
+    more = made.baseline() | {"run": "float-other", "size_bytes": 2 * made.baseline()["size_bytes"]}
+    later = [one | {"baseline": {"id": "float-other"}} for one in made.records()[1:] if one["policy"] == "mixed"]
+    records = [made.baseline(), more, *(one for one in made.records()[1:] if one["policy"] != "mixed"), *later]
+    (axes,) = picture(made.study(tmp_path, records), "wer_vs_size").figure.axes
+    assert {"7.55 MiB →", "15.1 MiB →"} <= {text.get_text() for text in axes.texts}
+
+
 def test_the_allocation_shows_the_widths_of_every_layer_on_a_front(study: Study):
     (axes,) = picture(study, "bit_allocation").figure.axes
     texts = [text.get_text() for text in axes.texts]

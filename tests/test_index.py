@@ -197,3 +197,26 @@ def test_claims_are_a_list(tmp_path: Path) -> None:
     (tmp_path / "papers.yaml").write_text("papers: {}")
     with pytest.raises(UserError, match="must be a list"):
         load_papers(tmp_path / "papers.yaml")
+
+
+def test_a_study_in_two_reports_counts_once(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        report([reports / name], tmp_path / name)
+    report([reports / "one", reports / "two"], tmp_path / "three")
+    index(tmp_path)
+    said = capsys.readouterr().err
+    assert "warning: two: its study two is that of three; counted once." in said
+    page = (tmp_path / "index.html").read_text()
+    assert page.count('class="behind"') == 8
+    assert 'href="three/index.html"' in page
+
+
+def test_claims_are_shown_without_a_picture_and_without_a_latency(tmp_path: Path) -> None:
+    """Of too few settings for a figure, simulated on another accelerator."""
+    runs = [one | {"latency": {"mine": {"latency_ms": 1.0}}} for one in study("one")]
+    report([write(tmp_path / "studies" / "one", runs)], tmp_path / "one")
+    (tmp_path / "papers.yaml").write_text(yaml.safe_dump(CLAIMS))
+    index(tmp_path)
+    assert 'id="table-papers"' in (tmp_path / "index.html").read_text()
+    rows = (tmp_path / "papers.md").read_text().splitlines()[2:7]
+    assert rows[4].split("|")[-2].strip() == "not measured"

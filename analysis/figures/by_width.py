@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from analysis.figures.axes import draw_baseline, error_scale, set_axis
 from analysis.figures.points import MANY, in_percent
 from analysis.figures.style import INK, PAPER, Mark, Picture, framed, handle, marks
-from analysis.series import series
+from analysis.series import named, series
 from analysis.study import Study
 
-CELL = ["method", "weight_bits", "activation_bits"]
+CELL = ["name", "weight_bits", "activation_bits"]
+"""What settings share that lie at one place of the figure."""
 
 
 def by_width(study: Study) -> Iterator[Picture]:
@@ -22,7 +23,8 @@ def by_width(study: Study) -> Iterator[Picture]:
     if found.empty:
         return
     settings = in_percent(study.settings[study.settings.uniform])
-    others = settings[~settings.setting.isin(found.setting)].merge(found[[*CELL, "kind", "name", "width"]], on=CELL)
+    rest = settings.assign(name=named(study, settings, "method"))[~settings.setting.isin(found.setting)]
+    others = rest.merge(found[[*CELL, "kind", "width"]], on=CELL)
     figure = _figure(study, found, others)
     yield Picture("wer_by_width", "Word error rate by bit width", _caption(study), figure)
 

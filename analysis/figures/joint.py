@@ -84,7 +84,7 @@ def _caption(task: Task, name: str) -> str:
     line = "; the line joins them" if name == "size" else ""
     return (
         f"Settings of {names}, with the float models that they started from; word error rate on {task.described}. "
-        f"Filled: on the common Pareto front of size against the rate on dev{line}, with 95 % intervals; hollow: "
-        f"dominated. Models that miss more than {UNUSABLE:.0f} % of the words are left out. A point is a link to its "
-        "configuration and command."
+        f"Filled: on the common Pareto front of size against the rate on {task.chosen_on}{line}, with 95 % intervals; "
+        f"hollow: dominated. Models that miss more than {UNUSABLE:.0f} % of the words are left out. A point is a link "
+        "to its configuration and command."
     )

@@ -101,4 +101,6 @@ def in_percent(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _placed(runs: pd.DataFrame, cost: Cost) -> pd.DataFrame:
-    return in_percent(runs).assign(cost=runs[cost.column].where(runs[cost.column] > 0) / cost.unit)
+    """With `cost` in the axis' unit, to be clipped, and `far`, the raw value."""
+    raw = runs[cost.column].where(runs[cost.column] > 0)
+    return in_percent(runs).assign(cost=raw / cost.unit, far=raw)

@@ -73,7 +73,7 @@ def _baseline(axes: Axes, shown: Points) -> None:
     for one in shown.baseline.itertuples():
         axes.plot(one.cost, one.wer, STAR.marker, color=INK, ms=11, mec=PAPER, mew=0.6, zorder=8, clip_on=False)
         if one.cost == shown.x.limits[1]:
-            far = shown.cost.words(shown.study.references[shown.cost.column].iloc[0])
+            far = shown.cost.words(one.far)
             axes.annotate(f"{far} →", (one.cost, one.wer), (-3, 5), textcoords="offset points", ha="right")
 
 
@@ -104,7 +104,7 @@ def _caption(shown: Points) -> str:
     cost, baseline, study = shown.cost, shown.baseline, shown.study
     where = "" if study.chosen_on == study.split else f" of the rates on {study.chosen_on}"
     parts = [
-        f"{counted(len(study.trials), 'trained trial')}; word error rate on {study.described_split}. "
+        f"{counted(len(study.trials), 'finished trial')}; word error rate on {study.described_split}. "
         f"Filled: on the Pareto front{where} (the line joins them); hollow: dominated. Labels (of files and in print): "
         "bits per weight (W, a mean where layers differ) and per activation (A)."
     ]

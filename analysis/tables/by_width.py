@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.series import rows, series
 from analysis.study import Study
-from analysis.tables.claims import not_worse
+from analysis.tables.claims import shown_not_worse
 from analysis.tables.table import Column, Row, Table, rate
 from analysis.text import MIB, number
 from qstudy.bits import FLOAT
@@ -22,9 +22,7 @@ def wer_by_width(study: Study) -> Table | None:
     if series(study).empty:
         return None
     found = rows(study).rename(columns={"n": "seeds"})
-    shown = not_worse(study)
-    cells = zip(found.width, found["name"] + ", " + found.kind, strict=True)
-    found["not_worse"] = [float((int(width), method) in shown) for width, method in cells]
+    found["not_worse"] = found.setting.isin(shown_not_worse(study)).astype(float)
     frame, widths = _wide(found, "wer", RATES)
     columns = [rate(f"wer_{width}", _header(width), f"wer_{width}_not_worse") for width in widths]
     caption = (

@@ -13,7 +13,7 @@ from analysis.series import series
 from analysis.study import Study
 from analysis.tables.table import Column, Row, Table
 from analysis.text import DASH, counted, listed, points
-from analysis.verdicts import MARGIN, OPEN, REFUTED, SHOWN, verdicts
+from analysis.verdicts import MARGIN, OPEN, REFUTED, SHOWN, caution, not_worse, verdicts
 
 MARGIN_TEXT = f"{MARGIN:.0%}".replace("%", " %")
 FEW = (4, 3, 2)  # weight bits at which training is held against rounding
@@ -36,8 +36,10 @@ class Finding(NamedTuple):
     method: str
     """And how its activations are treated."""
     gap: Difference
-    bound: float = np.nan
-    """What the difference is claimed to lie below; NaN: it is claimed to be 0, and nothing is left to chance."""
+    claimed: Difference | None = None
+    """What is claimed to lie below 0; None: the difference is claimed to be 0, and nothing is left to chance."""
+    setting: str = ""
+    """Of the one that is claimed to be not worse than float."""
 
 
 def findings(study: Study) -> pd.DataFrame:
@@ -47,20 +49,25 @@ def findings(study: Study) -> pd.DataFrame:
     grouped = found.groupby("method")
     found = found.assign(trained=grouped.steps.transform("max") > 0, rounds=grouped.rounds.transform("all"))
     made = [one for check in CHECKS for one in check(study, found)]
-    left = [one for one in made if not np.isnan(one.bound)]
-    told = dict(zip(map(id, left), verdicts([one.gap for one in left], [one.bound for one in left]), strict=True))
+    left = [one for one in made if one.claimed]
+    told = dict(zip(map(id, left), verdicts([one.claimed for one in left if one.claimed]), strict=True))
     rows = [
-        (one.claim, one.method, one.gap.value, one.gap.low, one.gap.high, str(told.get(id(one), _exact(one))))
+        {
+            "claim": one.claim,
+            "method": one.method,
+            **{"difference": one.gap.value, "low": one.gap.low, "high": one.gap.high},
+            "verdict": str(told.get(id(one), _exact(one))),
+            "setting": one.setting,
+        }
         for one in made
     ]
-    return pd.DataFrame(rows, columns=["claim", "method", "difference", "low", "high", "verdict"])
+    return pd.DataFrame(rows, columns=["claim", "method", "difference", "low", "high", "verdict", "setting"])
 
 
-def not_worse(study: Study) -> set[tuple[int, str]]:
-    """(bits of the weights, method) of what is shown to be not worse than float."""
+def shown_not_worse(study: Study) -> set[str]:
+    """The settings that are shown to be not worse than float."""
     found = findings(study)
-    shown = found[(found.verdict == SHOWN) & found.claim.str.contains(" bits: not worse than ")]
-    return {(int(claim.split()[0]), method) for claim, method in zip(shown.claim, shown.method, strict=True)}
+    return set(found.setting[(found.verdict == SHOWN) & (found.setting != "")])
 
 
 def _exact(one: Finding) -> str:
@@ -79,7 +86,8 @@ def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
                 against = "the float control, trained as long"
                 pair = same_seeds(study.runs_of(one), study.runs_of(control))
             claim = f"{width} bits: not worse than {against}"
-            yield Finding(claim, one.method, difference(study, *pair), MARGIN * pair[1].wer.mean())
+            gap = difference(study, *pair)
+            yield Finding(claim, one.method, gap, not_worse(gap), one.setting)
 
 
 def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
@@ -90,7 +98,7 @@ def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
             rivals = found[found.rounds & alike]
             for _, rival in rivals.tail(1).iterrows():
                 gap = between(study, one, rival)
-                yield Finding(f"{width} bits: lower WER than ptq max", one.method, gap, 0.0)
+                yield Finding(f"{width} bits: lower WER than ptq max", one.method, gap, gap)
 
 
 def _packed(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
@@ -112,7 +120,7 @@ def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
     prefixes = [f"{name} " if len(studies) > 1 else "" for name, _ in studies]
     keys = ["claim", "method"]
     parts = [
-        findings(study).set_index(keys).add_prefix(prefix.replace(" ", "_"))
+        findings(study).drop(columns="setting").set_index(keys).add_prefix(prefix.replace(" ", "_"))
         for prefix, (_, study) in zip(prefixes, studies, strict=True)
     ]
     frame = pd.concat(parts, axis=1, sort=False).reset_index()
@@ -122,7 +130,7 @@ def claims(studies: Sequence[tuple[str, Study]]) -> Table | None:
     frame = frame.sort_values("claim", key=lambda found: found.map(list(found.unique()).index), kind="stable")
     columns = [column for prefix in prefixes for column in _columns(prefix)]
     columns = [Column("claim", "Claim"), Column("method", "Method"), *columns]
-    return Table("claims", "Claims", CAPTION.format(drawn=drawn), frame, tuple(columns))
+    return Table("claims", "Claims", CAPTION.format(drawn=drawn) + caution(max(map(len, parts))), frame, tuple(columns))
 
 
 def _columns(prefix: str) -> list[Column]:

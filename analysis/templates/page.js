@@ -27,7 +27,7 @@ function sortable(table) {
     const numeric = header.classList.contains("r");
     const value = (row) => {
       const text = row.cells[column].textContent.replace("−", "-");
-      return numeric ? parseFloat(text) : text === "–" || text === "" ? NaN : text;
+      return numeric ? parseFloat(text.replaceAll(",", "")) : text === "–" || text === "" ? NaN : text;
     };
     const compare = ([a], [b]) => a !== a || b !== b ? (a !== a) - (b !== b) : direction * (numeric ? a - b : texts.compare(a, b));
     body.append(...[...body.rows].map((row) => [value(row), row]).sort(compare).map(([, row]) => row));
