@@ -47,10 +47,15 @@ def open_queue(root: Path, config: StudyConfig, url: str | None = None, **storag
 
 def small_study(corpus: Path, folder: Path, **fields: Any) -> Path:
     """Writes a study of real speech whose trials train for a second."""
-    short = {"steps": 4, "batch_size": 8, "evaluate_every": 2}
+    short = {"steps": 4, "batch_size": 8, "evaluate_every": 4}
+    tiny = {"hidden": 8}  # an untrained model says a lot, label by label
     base = {
         "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
-        "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
+        "model": {
+            "encoder": {"name": "lstm", "layers": 1, **tiny},
+            "predictor": {"name": "lstm", "embedding": 8, **tiny},
+            "joiner": tiny,
+        },
         "training": short,
         "finetune": short,
         "cache": str(folder / "cache"),

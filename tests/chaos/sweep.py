@@ -42,7 +42,7 @@ class Sweep:
             grid=[],
             space=SPACE,
             trials=trials,
-            budgets={"size_bytes": 400_000},
+            budgets={"size_bytes": 5_000},
             sampler={"name": "random", "seed": seed},
         )
         self.study: dict[str, Any] = yaml.safe_load(file.read_text())
