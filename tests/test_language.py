@@ -257,6 +257,17 @@ def test_four_bits_from_the_float_one(text: Path, tmp_path: Path, capsys: pytest
     assert rounded["perplexity"]["dev"]["label"] == pytest.approx(before["perplexity"]["dev"]["label"], rel=0.02)
 
 
+def test_calibration_is_without_dropout(text: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "lm", text, *steps(2))
+    policy = "{name: ptq, layers: {'*': {weight: 8, activation: 8}}}"
+    options = ["--start", str(tmp_path / "lm" / "model.qst"), "--policy", policy]
+    found = []
+    for dropout in ("0.5", "0.0"):
+        trained(tmp_path / dropout, text, *options, "--model.dropout", dropout)
+        found.append(PackedModel.load(tmp_path / dropout / "model.qst").tensors)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_a_stopped_training_goes_on_exactly(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten steps, or seven, Ctrl-C, and six more from the fourth on: the same file, with dropout."""
     from qstudy.training.language_module import LanguageModule

@@ -25,12 +25,13 @@ from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import POLICIES, QuantPolicy, build_policy
 from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.quant.quantizers import activation_quantizers
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
 from qstudy.training.record import SCHEMA
-from qstudy.training.run import float_baseline, run
+from qstudy.training.run import calibrated, float_baseline, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -296,6 +297,19 @@ def test_no_steps_leave_another_runs_folder_alone(corpus: Path, shared_folder: P
     with pytest.raises(UserError, match=r"holds another run \(last\.ckpt\)"):
         run(run_config(corpus, shared_folder, policy=QAT, finetune={"steps": 0}), tmp_path, name="calibrated")
     assert (tmp_path / "model.qst").read_bytes() == model
+
+
+def test_calibration_is_without_dropout(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    """The ranges are those of the model that evaluates, and nothing that dropout draws reaches them."""
+    run(run_config(corpus, shared_folder, training={"steps": 2}), tmp_path, name="float")
+
+    def ranges(dropout: float) -> torch.Tensor:
+        encoder = {"name": "lstm", "hidden": 24, "layers": 1, "stack": 3, "reduction": 3, "dropout": dropout}
+        options = {"model": {"encoder": encoder}, "start": str(tmp_path / "model.qst"), "policy": QAT}
+        model, _ = calibrated(run_config(corpus, shared_folder, **options))
+        return torch.stack([quantizer.qparams() for quantizer in activation_quantizers(model)])
+
+    assert torch.equal(ranges(0.5), ranges(0.0))
 
 
 def test_ctc_in_the_second_half_alone_has_its_head(corpus: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from qstudy.model.language import LSTMLanguageModel
 from qstudy.named import build
 from qstudy.quant.packed.model import PackedModel, fill_float, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.watching import watching
 from qstudy.recognize.language import KEY, describe, language_from_packed
 from qstudy.recognize.perplexity import perplexity
 from qstudy.settings import LanguageModelConfig
@@ -120,7 +121,8 @@ def _prepared(
     policy.total_steps = config.schedule.steps
     bit_map = policy.bit_map(model.shapes())
     policy.prepare(model, bit_map)
-    policy.calibrate(model, _passes(model, config, sources.text, device))
+    with watching(model):
+        policy.calibrate(model, _passes(model, config, sources.text, device))
     return model, policy, bit_map
 
 

@@ -14,6 +14,7 @@ from qstudy.errors import Diverged, UserError
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.watching import watching
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import CHECKPOINT_FILE
@@ -141,7 +142,8 @@ def _prepared(
     policy.total_steps = config.schedule.steps
     model.encoder.before_quantization()
     policy.prepare(model, cost.bit_map)
-    policy.calibrate(model, _passes(model, config, assets))
+    with watching(model):
+        policy.calibrate(model, _passes(model, config, assets))
     return model, policy
 
 
