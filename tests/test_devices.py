@@ -31,7 +31,7 @@ QAT: dict[str, Any] = {"name": "fake_qat", "layers": {"*": {"weight": 4, "activa
 
 def losses(folder: Path) -> list[float]:
     callbacks = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]
-    found: list[float] = callbacks["Progress"]["losses"]
+    found: list[float] = callbacks["Progress"]["losses"].tolist()
     return found
 
 

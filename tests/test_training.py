@@ -1,15 +1,17 @@
 """Training: it learns, it goes on exactly where it stopped, and its record says what happened."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -27,10 +29,13 @@ from qstudy.quant.policies import POLICIES, QuantPolicy, build_policy
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.quant.quantizers import activation_quantizers
 from qstudy.training.checkpoint import load_checkpoint
+from qstudy.training.checkpoint_file import read_checkpoint
+from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.fit import BY_STEP, Progress, Waiting
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
-from qstudy.training.record import SCHEMA
+from qstudy.training.record import SCHEMA, Record
 from qstudy.training.run import calibrated, float_baseline, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -233,6 +238,15 @@ def test_checkpoints_are_read_back(corpus: Path, shared_folder: Path, tmp_path: 
     assert tokenizer.size == 29
     assert [bits.weight for bits in policy.bit_map(model.shapes()).values()] == [4] * 6
     assert not model.training
+
+
+def test_a_checkpoint_of_many_steps_is_read_back(tmp_path: Path) -> None:
+    """Also one whose beginning was written when the numbers of all steps were lists."""
+    before, after = (Progress("long", 400_000, Waiting()) for _ in range(2))
+    before.load_state_dict({name: [0.1] * 400_000 for name in BY_STEP})
+    torch.save({"Progress": before.state_dict()}, tmp_path / "last.ckpt")
+    after.load_state_dict(read_checkpoint(tmp_path / "last.ckpt")["Progress"])
+    assert after.losses == after.step_s == after.wait_s == [0.1] * 400_000
 
 
 # Killed, interrupted

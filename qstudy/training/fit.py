@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
@@ -30,6 +31,8 @@ Report = Callable[[int, float], None]
 
 LOG_EVERY = 20  # steps
 GPU_WORKERS = 4
+BY_STEP = ("losses", "step_s", "wait_s")
+"""What `Progress` notes of every step."""
 
 
 class Waiting(Profiler):
@@ -121,12 +124,14 @@ class Progress(L.Callback):
             self._bar.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Kept in checkpoints, so that a resumed run's record covers all of it."""
-        return {"losses": self.losses, "step_s": self.step_s, "wait_s": self.wait_s}
+        """Kept in checkpoints, so that a resumed run's record covers all of it: float64 tensors, because who reads a
+        checkpoint counts plain values (`qstudy.training.checkpoint_file`)."""
+        return {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in BY_STEP}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.losses, self.step_s, self.wait_s = (state_dict[key] for key in ("losses", "step_s", "wait_s"))
+        """Go on from a checkpoint; those of earlier versions hold lists."""
+        for name in BY_STEP:
+            setattr(self, name, torch.as_tensor(state_dict[name], dtype=torch.float64).tolist())
 
     def summary(self) -> dict[str, Any]:
         """Steps, milliseconds per step, seconds, share of waiting for data, first and last losses (of up to 20 steps).
