@@ -305,6 +305,36 @@ def test_sigterm_leaves_a_checkpoint_as_ctrl_c_does(corpus: Path, shared_folder:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_ctrl_c_in_the_evaluation_after_the_last_step_is_heard(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(corpus, shared_folder, training={"steps": 2, "evaluate_every": 2})
+    with monkeypatch.context() as patched:
+        patched.setattr(TransducerModule, "validation_step", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path, name="float")
+    assert int(weights(tmp_path)["step"]) == 2
+    assert run(config, tmp_path, name="float").steps == 2
+
+
+def test_a_training_leaves_neither_handlers_nor_its_model_behind(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Already while the model is evaluated, SIGTERM does what it did before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    models: list[weakref.ref[RNNT]] = []
+
+    def concluding(model: RNNT, *arguments: Any, **entries: Any) -> Record:
+        models.append(weakref.ref(model))
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        return conclude(model, *arguments, **entries)
+
+    monkeypatch.setattr("qstudy.training.run.conclude", concluding)
+    run(run_config(corpus, shared_folder, training={"steps": 2}), tmp_path, name="float")
+    gc.collect()
+    assert [model() for model in models] == [None]
+
+
 def test_no_steps_leave_another_runs_folder_alone(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
     run(run_config(corpus, shared_folder, policy=QAT), tmp_path, name="qat")
     model = (tmp_path / "model.qst").read_bytes()
