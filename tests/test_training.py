@@ -194,6 +194,27 @@ def test_a_loss_that_is_no_number_names_the_step(
     assert not (tmp_path / "record.json").exists()
 
 
+class Noting(FakeQAT):
+    """Notes the steps after which it may change the model."""
+
+    told: ClassVar[list[int]] = []
+
+    def project_(self, model: torch.nn.Module, step: int) -> None:
+        super().project_(model, step)
+        self.told.append(step)
+
+
+def test_a_policy_changes_the_model_once_per_step_of_several_passes(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qstudy.quant.policies.POLICIES", {**POLICIES, "noting": Noting})
+    monkeypatch.setattr(Noting, "told", [])
+    schedule = {"steps": 3, "accumulate": 2}
+    config = run_config(corpus, shared_folder, training=schedule, policy={**QAT, "name": "noting"}, start="scratch")
+    run(config, tmp_path, name="qat")
+    assert Noting.told == [0, 0, 1, 2, 3, 3]  # when it has calibrated, when training starts, and before it is packed
+
+
 def test_an_utterance_that_is_shorter_than_an_encoder_frame(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
     encoder = {"name": "lstm", "hidden": 8, "layers": 1, "stack": 40, "reduction": 40}
     config = run_config(corpus, shared_folder, model={"encoder": encoder})

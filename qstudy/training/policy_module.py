@@ -35,8 +35,9 @@ class PolicyModule(L.LightningModule):
         self.policy.project_(self.model, self.global_step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Let the policy change the model after the optimizer's step."""
-        self.policy.project_(self.model, self.global_step)
+        """Let the policy change the model after the optimizer's step, which may take several passes."""
+        if (batch_idx + 1) % self.schedule.accumulate == 0:
+            self.policy.project_(self.model, self.global_step)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
