@@ -268,6 +268,15 @@ def test_calibration_is_without_dropout(text: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
+def test_passes_change_rounding_only(tmp_path: Path) -> None:
+    """Whatever the lengths of the texts that they divide: a loss is per label of the whole batch."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(["no", "turn on the radio in the kitchen and the fan", "yes", "stop"] * 2) + "\n")
+    options = [*steps(4), "--training.learning_rate", "0.03"]
+    once, thrice = (trained(tmp_path / n, text, *options, "--training.accumulate", n) for n in ("1", "3"))
+    assert once["loss"] == pytest.approx(thrice["loss"], abs=1e-4)
+
+
 def test_a_stopped_training_goes_on_exactly(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten steps, or seven, Ctrl-C, and six more from the fourth on: the same file, with dropout."""
     from qstudy.training.language_module import LanguageModule

@@ -142,6 +142,7 @@ def _passes(model: LSTMLanguageModel, config: LanguageConfig, text: Texts, devic
 
 
 def _batches(config: LanguageConfig, text: Texts) -> BatchSampler:
+    """Of texts of similar length, in labels: their ends count."""
     lengths = np.array([len(each) + 1 for each in text.labels])
     return BatchSampler(lengths, config.schedule.batch_size, config.seed)
 
@@ -158,7 +159,8 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
     }
     checkpoint, waiting = Checkpoint(folder, schedule.checkpoint_every, about), Waiting()
     progress = Progress(name, schedule.steps, waiting)
-    pieces = PieceSampler(_batches(config, sources.text), 1, schedule.steps, schedule.accumulate)
+    batches = _batches(config, sources.text)
+    pieces = PieceSampler(batches, 1, schedule.steps, schedule.accumulate, counts=batches.lengths)
     with quiet_lightning():
         parts = {"profiler": waiting, "callbacks": [progress, checkpoint], "default_root_dir": folder}
         trainer = new_trainer(config.trainer, schedule, precision, logger=False, **parts)
