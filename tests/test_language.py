@@ -343,6 +343,18 @@ def test_bad_input(
     assert error.count("\n") == 1
 
 
+def test_a_perplexity_above_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a language without spaces, say: JSON knows no infinity."""
+    text = tmp_path / "text.txt"
+    text.write_text("x" * 2000 + "\n")
+    record = trained(tmp_path / "lm", text, *steps(1), "--training.learning_rate", "0.0001")
+    assert record["perplexity"]["dev"]["word"] is record["training_model_perplexity"]["dev"]["word"] is None
+    assert record["perplexity"]["dev"]["label"] > 1
+    assert "per label, above 1e308 per word" in capsys.readouterr().out
+    main(["perplexity", str(tmp_path / "lm" / "model.qst"), "--text", str(text), "--json"])
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["word"] is None
+
+
 def test_lines_that_do_not_fit_are_counted_where_the_user_asks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

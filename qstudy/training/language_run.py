@@ -207,9 +207,9 @@ def _conclude(
         },
         "size_bytes": size_bytes(shapes, bit_map),
         "file_bytes": (folder / MODEL_FILE).stat().st_size,
-        "perplexity": {key: asdict(perplexity(served, texts.labels, texts.words)) for key, texts in scored.items()},
+        "perplexity": {key: perplexity(served, texts.labels, texts.words).to_dict() for key, texts in scored.items()},
         "training_model_perplexity": {
-            key: asdict(perplexity(model, texts.labels, texts.words)) for key, texts in scored.items()
+            key: perplexity(model, texts.labels, texts.words).to_dict() for key, texts in scored.items()
         },
         "skipped": {"text": sources.text.skipped, **{key: texts.skipped for key, texts in scored.items()}},
         "seed": config.seed,
