@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import Logger
 from tiny import TOKENIZER, run_config
 
 from qstudy.cli import main
@@ -28,11 +29,12 @@ from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import POLICIES, QuantPolicy, build_policy
 from qstudy.quant.policies.fake_qat import FakeQAT
 from qstudy.quant.quantizers import activation_quantizers
+from qstudy.training.assets import open_assets
 from qstudy.training.checkpoint import load_checkpoint
 from qstudy.training.checkpoint_file import read_checkpoint
 from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.fit import BY_STEP, Progress, Waiting
+from qstudy.training.fit import BY_STEP, Progress, Waiting, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
 from qstudy.training.record import SCHEMA, Record
@@ -213,6 +215,32 @@ def test_a_policy_changes_the_model_once_per_step_of_several_passes(
     config = run_config(corpus, shared_folder, training=schedule, policy={**QAT, "name": "noting"}, start="scratch")
     run(config, tmp_path, name="qat")
     assert Noting.told == [0, 0, 1, 2, 3, 3]  # when it has calibrated, when training starts, and before it is packed
+
+
+class Curves(Logger):
+    """Keeps what it is told: name -> last value."""
+
+    name, version = "curves", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[str, float] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.last |= metrics
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_the_curve_of_a_loss_is_that_of_steps_not_of_passes(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, shared_folder, training={"steps": 20, "accumulate": 3})
+    model, curves = RNNT(config.model, config.features, TOKENIZER.size), Curves()
+    module = TransducerModule(model, build_policy({"name": "float"}), config.training, TOKENIZER, 0)
+    fit(module, config, open_assets(config), tmp_path, "float", curves)
+    progress = read_checkpoint(tmp_path / "last.ckpt")["callbacks"]["Progress"]
+    assert curves.last["loss"] == pytest.approx(float(progress["losses"][-1]))
+    assert "loss_of_pass" not in curves.last
 
 
 def test_an_utterance_that_is_shorter_than_an_encoder_frame(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from qstudy.training.checkpoint import description, steps_done
 from qstudy.training.config import Optimization, RunConfig, Schedule, TrainerConfig
 from qstudy.training.devices import Used, join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
+from qstudy.training.policy_module import PASS_LOSS
 from qstudy.training.saving import Checkpoint, Interrupted
 
 Report = Callable[[int, float], None]
@@ -90,7 +91,7 @@ class Progress(L.Callback):
         Raises:
             Diverged: the loss is no number; before a checkpoint could keep what came of it.
         """
-        self._pieces.append((float(trainer.callback_metrics["loss"]), time.perf_counter() - self._begin))
+        self._pieces.append((float(trainer.callback_metrics[PASS_LOSS]), time.perf_counter() - self._begin))
         if len(self._pieces) < trainer.accumulate_grad_batches:
             return
         losses, seconds = zip(*self._pieces, strict=True)
@@ -98,7 +99,7 @@ class Progress(L.Callback):
         self.losses.append(float(np.mean(losses)))
         self.step_s.append(sum(seconds))
         self.wait_s.append(sum(self.waiting.seconds))
-        trainer.lightning_module.log("step_ms", 1e3 * self.step_s[-1])
+        trainer.lightning_module.log_dict({"loss": self.losses[-1], "step_ms": 1e3 * self.step_s[-1]})
         self.waiting.seconds.clear()
         if not np.isfinite(self.losses[-1]):
             raise Diverged(

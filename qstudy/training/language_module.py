@@ -64,7 +64,7 @@ class LanguageModule(PolicyModule):
         logits = self.model(batch.targets).float()
         loss = F.cross_entropy(logits.flatten(0, 1), batch.following.flatten(), ignore_index=IGNORED)
         loss = batch.weight * loss + self.policy.penalty(self.model, self.global_step)
-        self.log("loss", loss.detach(), sync_dist=True, batch_size=len(batch.targets))
+        self.tell_loss(loss, len(batch.targets))
         return loss
 
 
