@@ -250,6 +250,31 @@ def test_an_utterance_that_is_shorter_than_an_encoder_frame(corpus: Path, shared
         run(config, tmp_path, name="float")
 
 
+def test_an_utterance_that_augmentation_makes_shorter_than_an_encoder_frame(
+    corpus: Path, shared_folder: Path, tmp_path: Path
+) -> None:
+    """It would end the training once the speed is drawn; without another speed it is long enough."""
+    shortest = int(open_assets(run_config(corpus, shared_folder)).train.lengths.min())
+    encoder = {"name": "lstm", "hidden": 8, "layers": 1, "stack": shortest, "reduction": 1}
+    options: dict[str, Any] = {"model": {"encoder": encoder}, "training": {"steps": 1}}
+    with pytest.raises(UserError, match=rf"of {shortest} frames, \d+ at a speed of 1.25 \(augment\), but the encoder"):
+        run(run_config(corpus, shared_folder, **options), tmp_path, name="float")
+    assert run(run_config(corpus, shared_folder, augment={"speed": 0.0}, **options), tmp_path, name="float").steps == 1
+
+
+def test_what_no_record_holds_is_said_before_the_training(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours later, all of them would be lost."""
+    tests = {"test": {"x" * 201: str(corpus / "test.jsonl")}}
+    with pytest.raises(UserError, match=r"The record of this run: metrics.* should be one line of at most 200"):
+        run(run_config(corpus, shared_folder, data=tests), tmp_path, name="float")
+    monkeypatch.setattr("qstudy.training.conclude.UTTERANCES", 5)
+    with pytest.raises(UserError, match="dev has 6 utterances, more than the 5 that a record holds"):
+        run(run_config(corpus, shared_folder), tmp_path, name="float")
+    assert list(tmp_path.iterdir()) == []
+
+
 W8A8 = {"layers": {"*": {"weight": 8, "activation": 8}}}
 TRAINED: list[dict[str, Any]] = [
     {"name": "float"},

@@ -123,6 +123,11 @@ def parse_record(values: Any) -> Record:
     return record
 
 
+def require_valid(record: Record) -> None:
+    """Raise UserError unless a record could be written."""
+    parse_record(_finite(asdict(record)))
+
+
 def write_record(folder: Path, record: Record) -> Record:
     """Write `folder/record.json` in one step and return what it holds: NaN and infinity are None.
 
