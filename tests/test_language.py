@@ -315,10 +315,29 @@ def test_another_training_does_not_go_on_from_this_one(
         load_recognizer(tmp_path / "lm" / "last.ckpt")
 
 
+def test_checkpoints_may_come_at_another_distance_when_a_training_goes_on(text: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "lm", text, *steps(3, every=1))
+    assert trained(tmp_path / "lm", text, *steps(3, every=2))["steps"] == 3
+
+
+def test_a_model_that_is_only_calibrated_does_not_replace_a_trained_one(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "lm", text, *steps(1))
+    trained(tmp_path / "other", text, *steps(1), "--seed", "1")
+    model = (tmp_path / "other" / "model.qst").read_bytes()
+    options = ["--start", str(tmp_path / "lm" / "model.qst"), "--policy", "{name: ptq, layers: {'*': {weight: 8}}}"]
+    with pytest.raises(SystemExit):
+        trained(tmp_path / "other", text, *options)
+    assert "holds another run (last.ckpt)" in capsys.readouterr().err
+    assert (tmp_path / "other" / "model.qst").read_bytes() == model
+
+
 @pytest.mark.parametrize(
     ("line", "options", "said"),
     [
         ("naïve", [], "text.txt, line 3: The character 'ï' in the text 'naïve' is outside"),
+        ("naïve", [], "the option skip_unknown leaves such lines out"),
         ("", ["--policy", "{name: int4_e2e}"], "start: the policy int4_e2e starts from a float language model"),
         ("", ["--start", "gone.qst"], "gone.qst"),
         ("", ["--like", "gone.qst"], "gone.qst"),
@@ -328,7 +347,7 @@ def test_another_training_does_not_go_on_from_this_one(
         ("", ["--ngram", "3"], "--out: an n-gram model is a file whose name ends in .arpa or .arpa.gz"),
         ("", ["--ngram", "0"], "--ngram: 0"),
     ],
-    ids=["unknown", "policy", "start", "like", "alphabet", "kind", "long", "folder", "order"],
+    ids=["unknown", "skip", "policy", "start", "like", "alphabet", "kind", "long", "folder", "order"],
 )
 def test_bad_input(
     tmp_path: Path, line: str, options: list[str], said: str, capsys: pytest.CaptureFixture[str]

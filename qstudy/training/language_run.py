@@ -24,7 +24,8 @@ from qstudy.quant.watching import watching
 from qstudy.recognize.language import KEY, describe, language_from_packed
 from qstudy.recognize.perplexity import perplexity
 from qstudy.settings import LanguageModelConfig
-from qstudy.training.checkpoint import KIND, read_description, require_same
+from qstudy.training.checkpoint import KIND, read_description, require_no_checkpoint, require_same
+from qstudy.training.config import without_neutral
 from qstudy.training.devices import check_devices, join, quiet_lightning, used_precision
 from qstudy.training.environment import environment
 from qstudy.training.fit import Progress, Waiting, new_trainer
@@ -91,6 +92,8 @@ def run_language(config: LanguageConfig, folder: Path, name: str) -> dict[str, A
     """
     used_precision(config.schedule.precision, config.trainer.accelerator)
     check_devices(config.trainer)
+    if not build_policy(config.policy).trains:
+        require_no_checkpoint(folder)
     sources = open_sources(config)
     devices = join(config.trainer)
     L.seed_everything(config.seed, verbose=False)
@@ -166,7 +169,8 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
         trainer = new_trainer(config.trainer, schedule, precision, logger=False, **parts)
         resume = checkpoint.path if checkpoint.path.exists() else None
         if resume is not None:
-            require_same(resume, about, read_description(resume))
+            now, then = (_what_counts(each, config) for each in (about, read_description(resume)))
+            require_same(resume, now, then)
         module.train()
         try:
             trainer.fit(module, TextData(sources.text.labels, pieces), ckpt_path=resume, weights_only=True)
@@ -176,6 +180,12 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
             rate = f"{config.schedule_name}.learning_rate is {schedule.learning_rate:g}"
             raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
     return {**progress.summary(), "precision": precision}
+
+
+def _what_counts(about: dict[str, Any], config: LanguageConfig) -> dict[str, Any]:
+    """A checkpoint's description without what changes nothing in what is trained."""
+    there = isinstance(about.get(config.schedule_name), dict)  # not where it started from something else
+    return without_neutral(about, [config.schedule_name] if there else [])
 
 
 def _conclude(
