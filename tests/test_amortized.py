@@ -29,7 +29,9 @@ from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import UNKNOWN, Linear, quantizable
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import build_policy
+from qstudy.quant.quantizers import activation_quantizers
 from qstudy.quant.recurrence.cell import lstm_cell, mixed_cell
+from qstudy.quant.watching import watching
 from qstudy.recognize.greedy import greedy
 from qstudy.recognize.recognizer import RecognizerStream, recognizer_from_packed
 from qstudy.training.price import price
@@ -635,3 +637,25 @@ def test_a_full_model_becomes_an_amortized_one(corpus: Path, shared_folder: Path
     config.start = str(tmp_path / "full" / "model.qst")
     second = run(config, tmp_path / "amortized", name="amortized")
     assert second.usage["dev"]["full_share"] != [1.0, 1.0]
+
+
+@every_branch
+@pytest.mark.parametrize("progress", [0.0, 1.0], ids=["full alone", "either"])
+def test_calibration_without_dropout_reaches_all_branches(branch: dict[str, Any], progress: float) -> None:
+    """Whatever evaluation would compute of a frame."""
+    found = []
+    for dropout in (0.0, 0.5):
+        model = talkative(config(**branch, dropout=dropout))
+        model.encoder.begin_step(progress)
+        policy = build_policy({"name": "ptq", "layers": {"encoder.*": {"weight": 8, "activation": 8}}})
+        policy.prepare(model)
+        with torch.no_grad(), watching(model):
+            policy.calibrate(model, (model.encoder(speech(), torch.full((3,), 80)) for _ in range(1)))
+        found.append([quantizer.qparams() for quantizer in activation_quantizers(model)])
+        model.train()
+        with torch.no_grad():
+            policy.calibrate(model, (model.encoder(speech(), torch.full((3,), 80)) for _ in range(1)))
+        found.append([quantizer.qparams() for quantizer in activation_quantizers(model)])
+    evaluating, training, dropping, _ = map(torch.stack, found)
+    assert torch.equal(evaluating, training)
+    assert torch.equal(evaluating, dropping)

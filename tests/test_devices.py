@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from qstudy.fields import merged
 from qstudy.sweep.config import load_study
 from qstudy.sweep.launchers.local import GPUS_VARIABLE, visible_gpus
 from qstudy.training.config import RunConfig, TrainerConfig, config_from_dict, load_yaml, to_dict
-from qstudy.training.devices import join
+from qstudy.training.devices import PATIENCE, _fabric, join
 from qstudy.training.run import run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +32,7 @@ QAT: dict[str, Any] = {"name": "fake_qat", "layers": {"*": {"weight": 4, "activa
 
 def losses(folder: Path) -> list[float]:
     callbacks = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]
-    found: list[float] = callbacks["Progress"]["losses"]
+    found: list[float] = callbacks["Progress"]["losses"].tolist()
     return found
 
 
@@ -75,6 +76,14 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_kill(
     record = json.loads((tmp_path / "two" / "record.json").read_text())
     assert (record["steps"], record["config"]["trainer"]["devices"]) == (30, 2)
     assert len(list(tmp_path.rglob("record.json"))) == 4
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])
+def test_processes_wait_for_an_evaluation_of_hours(strategy: str) -> None:
+    """Lightning's half an hour is not enough for the first one to decode large test sets."""
+    strategies = [_fabric(**asdict(TrainerConfig(**TWO, strategy=strategy))).strategy]
+    assert [each._timeout for each in strategies] == [PATIENCE]  # type: ignore[attr-defined]
+    assert strategies[0].num_processes == 2
 
 
 def test_passes_divide_a_step_and_change_rounding_only(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:

@@ -257,6 +257,26 @@ def test_four_bits_from_the_float_one(text: Path, tmp_path: Path, capsys: pytest
     assert rounded["perplexity"]["dev"]["label"] == pytest.approx(before["perplexity"]["dev"]["label"], rel=0.02)
 
 
+def test_calibration_is_without_dropout(text: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "lm", text, *steps(2))
+    policy = "{name: ptq, layers: {'*': {weight: 8, activation: 8}}}"
+    options = ["--start", str(tmp_path / "lm" / "model.qst"), "--policy", policy]
+    found = []
+    for dropout in ("0.5", "0.0"):
+        trained(tmp_path / dropout, text, *options, "--model.dropout", dropout)
+        found.append(PackedModel.load(tmp_path / dropout / "model.qst").tensors)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_passes_change_rounding_only(tmp_path: Path) -> None:
+    """Whatever the lengths of the texts that they divide: a loss is per label of the whole batch."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(["no", "turn on the radio in the kitchen and the fan", "yes", "stop"] * 2) + "\n")
+    options = [*steps(4), "--training.learning_rate", "0.03"]
+    once, thrice = (trained(tmp_path / n, text, *options, "--training.accumulate", n) for n in ("1", "3"))
+    assert once["loss"] == pytest.approx(thrice["loss"], abs=1e-4)
+
+
 def test_a_stopped_training_goes_on_exactly(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten steps, or seven, Ctrl-C, and six more from the fourth on: the same file, with dropout."""
     from qstudy.training.language_module import LanguageModule
@@ -295,10 +315,29 @@ def test_another_training_does_not_go_on_from_this_one(
         load_recognizer(tmp_path / "lm" / "last.ckpt")
 
 
+def test_checkpoints_may_come_at_another_distance_when_a_training_goes_on(text: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "lm", text, *steps(3, every=1))
+    assert trained(tmp_path / "lm", text, *steps(3, every=2))["steps"] == 3
+
+
+def test_a_model_that_is_only_calibrated_does_not_replace_a_trained_one(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "lm", text, *steps(1))
+    trained(tmp_path / "other", text, *steps(1), "--seed", "1")
+    model = (tmp_path / "other" / "model.qst").read_bytes()
+    options = ["--start", str(tmp_path / "lm" / "model.qst"), "--policy", "{name: ptq, layers: {'*': {weight: 8}}}"]
+    with pytest.raises(SystemExit):
+        trained(tmp_path / "other", text, *options)
+    assert "holds another run (last.ckpt)" in capsys.readouterr().err
+    assert (tmp_path / "other" / "model.qst").read_bytes() == model
+
+
 @pytest.mark.parametrize(
     ("line", "options", "said"),
     [
         ("naïve", [], "text.txt, line 3: The character 'ï' in the text 'naïve' is outside"),
+        ("naïve", [], "the option skip_unknown leaves such lines out"),
         ("", ["--policy", "{name: int4_e2e}"], "start: the policy int4_e2e starts from a float language model"),
         ("", ["--start", "gone.qst"], "gone.qst"),
         ("", ["--like", "gone.qst"], "gone.qst"),
@@ -308,7 +347,7 @@ def test_another_training_does_not_go_on_from_this_one(
         ("", ["--ngram", "3"], "--out: an n-gram model is a file whose name ends in .arpa or .arpa.gz"),
         ("", ["--ngram", "0"], "--ngram: 0"),
     ],
-    ids=["unknown", "policy", "start", "like", "alphabet", "kind", "long", "folder", "order"],
+    ids=["unknown", "skip", "policy", "start", "like", "alphabet", "kind", "long", "folder", "order"],
 )
 def test_bad_input(
     tmp_path: Path, line: str, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -321,6 +360,18 @@ def test_bad_input(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_perplexity_above_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a language without spaces, say: JSON knows no infinity."""
+    text = tmp_path / "text.txt"
+    text.write_text("x" * 2000 + "\n")
+    record = trained(tmp_path / "lm", text, *steps(1), "--training.learning_rate", "0.0001")
+    assert record["perplexity"]["dev"]["word"] is record["training_model_perplexity"]["dev"]["word"] is None
+    assert record["perplexity"]["dev"]["label"] > 1
+    assert "per label, above 1e308 per word" in capsys.readouterr().out
+    main(["perplexity", str(tmp_path / "lm" / "model.qst"), "--text", str(text), "--json"])
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["word"] is None
 
 
 def test_lines_that_do_not_fit_are_counted_where_the_user_asks(

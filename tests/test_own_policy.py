@@ -61,6 +61,9 @@ def test_the_readmes_policy_trains_and_is_packed_as_printed(folder: Path) -> Non
         ].square().mean().backward()
         optimizer.step()
         policy.project_(model, step)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    policy.project_(model, 3)  # as after a resume, and before packing
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     loaded = talkative(seed=9)
     fill_packed(loaded, packed(model.eval(), policy))
     with torch.no_grad():

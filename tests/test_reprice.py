@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from tiny import run_config
 
 from qstudy.cli import main
 from qstudy.files import read_json
-from qstudy.training.record import read_record
+from qstudy.training import rescore as rescoring
+from qstudy.training.price import price_layers
+from qstudy.training.record import read_record, write_record
+from qstudy.training.reprice import reprice
 from qstudy.training.run import run
 
 POLICY = {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}}
@@ -150,3 +155,89 @@ def test_more_sets_are_scored_once(
     with pytest.raises(SystemExit):
         main(["rescore", str(again), "--sets", json.dumps({"again": str(corpus / "train.jsonl")})])
     assert "the record has a set of this name already" in capsys.readouterr().err
+
+
+def test_language_models_beside_runs_are_left_out(
+    finished: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their records are of another kind, and sound."""
+    shutil.copytree(finished / "mine", tmp_path / "mine")
+    (tmp_path / "lm").mkdir()
+    language = json.dumps({"kind": "language model", "run": "lm"})
+    (tmp_path / "lm" / "record.json").write_text(language)
+    (tmp_path / "lm" / "model.qst").touch()
+    told = said(capsys, str(tmp_path))
+    assert "of 1 runs" in told
+    assert "1 left out, of language models" in told
+    sets = json.dumps({"again": str(corpus / "dev.jsonl")})
+    main(["rescore", str(tmp_path), "--sets", sets, "--cache", str(finished / "cache")])
+    told = capsys.readouterr().out
+    assert "1 of 1 runs" in told
+    assert "1 left out, of language models" in told
+    assert (tmp_path / "lm" / "record.json").read_text() == language
+
+
+def test_a_run_with_code_of_the_users_own_is_scored_where_it_is_trusted(
+    finished: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "from qstudy.model.encoders import LSTMEncoder\n\n\nclass Mine(LSTMEncoder):\n    pass\n"
+    (tmp_path / "rescored_encoder.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    encoder = {"name": "rescored_encoder.Mine", "hidden": 8, "layers": 1, "stack": 3, "reduction": 3}
+    config = run_config(corpus, tmp_path, model={"encoder": encoder}, training={"steps": 1})
+    run(config, tmp_path / "own", name="own")
+    monkeypatch.setattr("qstudy.named._named_by_user", set())  # as in another process, which knows nothing of it
+    monkeypatch.delitem(sys.modules, "rescored_encoder")
+    command = ["rescore", str(tmp_path / "own"), "--sets", json.dumps({"again": str(corpus / "dev.jsonl")})]
+    command += ["--cache", str(tmp_path / "cache")]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--trust" in capsys.readouterr().err
+    main([*command, "--trust", str(tmp_path / "rescored_encoder.py")])
+    assert "again" in read_record(tmp_path / "own" / "record.json").metrics
+
+
+@pytest.mark.parametrize("other", ["rescore", "reprice"])
+def test_what_others_write_into_a_record_meanwhile_stays(
+    other: str, finished: Path, corpus: Path, accelerator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands at once: neither's record is from before the other's."""
+    again, cache = tmp_path / "mine", finished / "cache"
+    shutil.copytree(finished / "mine", again)
+    stale = {str(accelerator): {"latency_ms": 1234.5, "rtf": 1.0}}
+    write_record(again, replace(read_record(again / "record.json"), latency=stale))
+    scored = rescoring._scored
+
+    def slowly(*arguments: Any) -> Any:
+        monkeypatch.setattr(rescoring, "_scored", scored)
+        if other == "reprice":
+            main(["reprice", str(again)])
+        else:
+            rescoring.rescore(again, {"first": corpus / "dev.jsonl"}, cache)
+        return scored(*arguments)
+
+    monkeypatch.setattr(rescoring, "_scored", slowly)
+    rescoring.rescore(again, {"second": corpus / "test.jsonl"}, cache)
+    record = read_record(again / "record.json")
+    assert {"dev", "second"} <= set(record.metrics)
+    assert ("first" in record.metrics) == ("first" in record.config["data"]["test"]) == (other == "rescore")
+    assert (record.latency == stale) == (other == "rescore")
+
+
+def test_a_price_leaves_what_was_scored_meanwhile(
+    finished: Path, accelerator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "mine"
+    shutil.copytree(finished / "mine", again)
+    stale = {str(accelerator): {"latency_ms": 1234.5, "rtf": 1.0}}
+    write_record(again, replace(read_record(again / "record.json"), latency=stale))
+
+    def slowly(*arguments: Any) -> Any:
+        write_record(again, replace(read_record(again / "record.json"), training_model_wer=0.75))
+        return price_layers(*arguments)
+
+    monkeypatch.setattr("qstudy.training.reprice.price_layers", slowly)
+    reprice(again)
+    record = read_record(again / "record.json")
+    assert record.training_model_wer == 0.75
+    assert record.latency != stale

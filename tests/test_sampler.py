@@ -37,6 +37,15 @@ def test_a_limit_of_frames_leaves_short_utterances_together() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 9))
+def test_the_weighted_mean_of_shares_of_texts_is_the_mean_over_labels(texts: int, parts: int) -> None:
+    generator = np.random.default_rng(texts)
+    labels = [generator.standard_normal(length) for length in generator.integers(1, 30, texts)]
+    shares = split(list(range(texts)), parts, np.array([len(each) for each in labels]))
+    means = [weight * np.concatenate([labels[index] for index in indices]).mean() for indices, weight in shares]
+    assert np.mean(means) == pytest.approx(np.concatenate(labels).mean(), abs=1e-12)
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
 def test_shares_are_the_batch_and_their_weighted_mean_is_its_mean(count: int, parts: int) -> None:
     values = np.random.default_rng(count).standard_normal(count)
     shares = split(list(range(count)), parts)

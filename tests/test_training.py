@@ -1,19 +1,22 @@
 """Training: it learns, it goes on exactly where it stopped, and its record says what happened."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import Logger
 from tiny import TOKENIZER, run_config
 
 from qstudy.cli import main
@@ -25,12 +28,17 @@ from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import POLICIES, QuantPolicy, build_policy
 from qstudy.quant.policies.fake_qat import FakeQAT
+from qstudy.quant.quantizers import activation_quantizers
+from qstudy.training.assets import open_assets
 from qstudy.training.checkpoint import load_checkpoint
+from qstudy.training.checkpoint_file import read_checkpoint
+from qstudy.training.conclude import conclude
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.fit import BY_STEP, Progress, Waiting, fit
 from qstudy.training.module import TransducerModule
 from qstudy.training.price import price
-from qstudy.training.record import SCHEMA
-from qstudy.training.run import float_baseline, run
+from qstudy.training.record import SCHEMA, Record
+from qstudy.training.run import calibrated, float_baseline, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -188,11 +196,83 @@ def test_a_loss_that_is_no_number_names_the_step(
     assert not (tmp_path / "record.json").exists()
 
 
+class Noting(FakeQAT):
+    """Notes the steps after which it may change the model."""
+
+    told: ClassVar[list[int]] = []
+
+    def project_(self, model: torch.nn.Module, step: int) -> None:
+        super().project_(model, step)
+        self.told.append(step)
+
+
+def test_a_policy_changes_the_model_once_per_step_of_several_passes(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qstudy.quant.policies.POLICIES", {**POLICIES, "noting": Noting})
+    monkeypatch.setattr(Noting, "told", [])
+    schedule = {"steps": 3, "accumulate": 2}
+    config = run_config(corpus, shared_folder, training=schedule, policy={**QAT, "name": "noting"}, start="scratch")
+    run(config, tmp_path, name="qat")
+    assert Noting.told == [0, 0, 1, 2, 3, 3]  # when it has calibrated, when training starts, and before it is packed
+
+
+class Curves(Logger):
+    """Keeps what it is told: name -> last value."""
+
+    name, version = "curves", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[str, float] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.last |= metrics
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_the_curve_of_a_loss_is_that_of_steps_not_of_passes(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus, shared_folder, training={"steps": 20, "accumulate": 3})
+    model, curves = RNNT(config.model, config.features, TOKENIZER.size), Curves()
+    module = TransducerModule(model, build_policy({"name": "float"}), config.training, TOKENIZER, 0)
+    fit(module, config, open_assets(config), tmp_path, "float", curves)
+    progress = read_checkpoint(tmp_path / "last.ckpt")["callbacks"]["Progress"]
+    assert curves.last["loss"] == pytest.approx(float(progress["losses"][-1]))
+    assert "loss_of_pass" not in curves.last
+
+
 def test_an_utterance_that_is_shorter_than_an_encoder_frame(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
     encoder = {"name": "lstm", "hidden": 8, "layers": 1, "stack": 40, "reduction": 40}
     config = run_config(corpus, shared_folder, model={"encoder": encoder})
     with pytest.raises(UserError, match=r"data\.train: .*train\.jsonl has an utterance of \d+ frames, .* needs 1600"):
         run(config, tmp_path, name="float")
+
+
+def test_an_utterance_that_augmentation_makes_shorter_than_an_encoder_frame(
+    corpus: Path, shared_folder: Path, tmp_path: Path
+) -> None:
+    """It would end the training once the speed is drawn; without another speed it is long enough."""
+    shortest = int(open_assets(run_config(corpus, shared_folder)).train.lengths.min())
+    encoder = {"name": "lstm", "hidden": 8, "layers": 1, "stack": shortest, "reduction": 1}
+    options: dict[str, Any] = {"model": {"encoder": encoder}, "training": {"steps": 1}}
+    with pytest.raises(UserError, match=rf"of {shortest} frames, \d+ at a speed of 1.25 \(augment\), but the encoder"):
+        run(run_config(corpus, shared_folder, **options), tmp_path, name="float")
+    assert run(run_config(corpus, shared_folder, augment={"speed": 0.0}, **options), tmp_path, name="float").steps == 1
+
+
+def test_what_no_record_holds_is_said_before_the_training(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours later, all of them would be lost."""
+    tests = {"test": {"x" * 201: str(corpus / "test.jsonl")}}
+    with pytest.raises(UserError, match=r"The record of this run: metrics.* should be one line of at most 200"):
+        run(run_config(corpus, shared_folder, data=tests), tmp_path, name="float")
+    monkeypatch.setattr("qstudy.training.conclude.UTTERANCES", 5)
+    with pytest.raises(UserError, match="dev has 6 utterances, more than the 5 that a record holds"):
+        run(run_config(corpus, shared_folder), tmp_path, name="float")
+    assert list(tmp_path.iterdir()) == []
 
 
 W8A8 = {"layers": {"*": {"weight": 8, "activation": 8}}}
@@ -232,6 +312,15 @@ def test_checkpoints_are_read_back(corpus: Path, shared_folder: Path, tmp_path: 
     assert tokenizer.size == 29
     assert [bits.weight for bits in policy.bit_map(model.shapes()).values()] == [4] * 6
     assert not model.training
+
+
+def test_a_checkpoint_of_many_steps_is_read_back(tmp_path: Path) -> None:
+    """Also one whose beginning was written when the numbers of all steps were lists."""
+    before, after = (Progress("long", 400_000, Waiting()) for _ in range(2))
+    before.load_state_dict({name: [0.1] * 400_000 for name in BY_STEP})
+    torch.save({"Progress": before.state_dict()}, tmp_path / "last.ckpt")
+    after.load_state_dict(read_checkpoint(tmp_path / "last.ckpt")["Progress"])
+    assert after.losses == after.step_s == after.wait_s == [0.1] * 400_000
 
 
 # Killed, interrupted
@@ -290,12 +379,55 @@ def test_sigterm_leaves_a_checkpoint_as_ctrl_c_does(corpus: Path, shared_folder:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_ctrl_c_in_the_evaluation_after_the_last_step_is_heard(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(corpus, shared_folder, training={"steps": 2, "evaluate_every": 2})
+    with monkeypatch.context() as patched:
+        patched.setattr(TransducerModule, "validation_step", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path, name="float")
+    assert int(weights(tmp_path)["step"]) == 2
+    assert run(config, tmp_path, name="float").steps == 2
+
+
+def test_a_training_leaves_neither_handlers_nor_its_model_behind(
+    corpus: Path, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Already while the model is evaluated, SIGTERM does what it did before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    models: list[weakref.ref[RNNT]] = []
+
+    def concluding(model: RNNT, *arguments: Any, **entries: Any) -> Record:
+        models.append(weakref.ref(model))
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        return conclude(model, *arguments, **entries)
+
+    monkeypatch.setattr("qstudy.training.run.conclude", concluding)
+    run(run_config(corpus, shared_folder, training={"steps": 2}), tmp_path, name="float")
+    gc.collect()
+    assert [model() for model in models] == [None]
+
+
 def test_no_steps_leave_another_runs_folder_alone(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
     run(run_config(corpus, shared_folder, policy=QAT), tmp_path, name="qat")
     model = (tmp_path / "model.qst").read_bytes()
     with pytest.raises(UserError, match=r"holds another run \(last\.ckpt\)"):
         run(run_config(corpus, shared_folder, policy=QAT, finetune={"steps": 0}), tmp_path, name="calibrated")
     assert (tmp_path / "model.qst").read_bytes() == model
+
+
+def test_calibration_is_without_dropout(corpus: Path, shared_folder: Path, tmp_path: Path) -> None:
+    """The ranges are those of the model that evaluates, and nothing that dropout draws reaches them."""
+    run(run_config(corpus, shared_folder, training={"steps": 2}), tmp_path, name="float")
+
+    def ranges(dropout: float) -> torch.Tensor:
+        encoder = {"name": "lstm", "hidden": 24, "layers": 1, "stack": 3, "reduction": 3, "dropout": dropout}
+        options = {"model": {"encoder": encoder}, "start": str(tmp_path / "model.qst"), "policy": QAT}
+        model, _ = calibrated(run_config(corpus, shared_folder, **options))
+        return torch.stack([quantizer.qparams() for quantizer in activation_quantizers(model)])
+
+    assert torch.equal(ranges(0.5), ranges(0.0))
 
 
 def test_ctc_in_the_second_half_alone_has_its_head(corpus: Path, tmp_path: Path) -> None:

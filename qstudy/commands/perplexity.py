@@ -1,7 +1,6 @@
 """`qstudy perplexity`."""
 
 import json as json_format
-from dataclasses import asdict
 from pathlib import Path
 
 from qstudy.errors import UserError
@@ -29,7 +28,7 @@ def perplexity(
         raise UserError(f"--like: {model} does not say what its labels are; name the recognizer.")
     tokenizer = load_tokenizer(like or model)
     texts = read_texts(text, tokenizer, skip_unknown)
-    found = asdict(score(load_language_model(model, tokenizer), texts.labels, texts.words))
+    found = score(load_language_model(model, tokenizer), texts.labels, texts.words).to_dict()
     if json:
         print(json_format.dumps({"model": str(model), "text": str(text), "skipped": texts.skipped, **found}))
         return

@@ -20,14 +20,15 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
     from qstudy.named import trusting
     from qstudy.training import reprice as again
 
-    stay = 0
+    stay = others = 0
     with trusting(trust):
         if (records := folder / RECORDS).is_file():
             priced = again.reprice_report(records)
             stay = sum(not again.can_price(record) for record, _ in priced)
         else:
-            runs = tqdm(again.runs_below(folder), desc="runs", unit="run", leave=False, disable=None)
-            priced = [again.reprice(run) for run in runs]
+            runs, others = again.runs_below(folder)
+            bar = tqdm(runs, desc="runs", unit="run", leave=False, disable=None)
+            priced = [again.reprice(run) for run in bar]
     moved = 0
     for record, after in priced:
         was, now = again.latencies(record), again.latencies(after)
@@ -37,6 +38,8 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
     print(f"{moved} of {len(priced)} runs have another latency now.")
     if stay:
         print(f"{stay} stay as they are: without their models, nothing tells what they cost (amortized, or searched).")
+    if others:
+        print(f"{others} left out, of language models: what they cost is part of a search's record (`qstudy decode`).")
 
 
 def _ms(latency: float | None) -> str:

@@ -45,8 +45,6 @@ def train_lm(
 
 
 def _train_ngram(config: LanguageConfig, out: Path | None, order: int) -> None:
-    from dataclasses import asdict
-
     from qstudy.data.arpa import write_arpa
     from qstudy.model.ngram import NgramLanguageModel
     from qstudy.recognize.language import ARPA, is_arpa
@@ -62,7 +60,7 @@ def _train_ngram(config: LanguageConfig, out: Path | None, order: int) -> None:
     write_arpa(out, ngrams, sources.tokenizer.names())
     scored = {"dev": sources.dev} if sources.dev is not None else {}
     model = NgramLanguageModel(ngrams)
-    scores = {key: asdict(perplexity(model, texts.labels, texts.words)) for key, texts in scored.items()}
+    scores = {key: perplexity(model, texts.labels, texts.words).to_dict() for key, texts in scored.items()}
     _print_scores(scores, {"text": sources.text.skipped, **{key: texts.skipped for key, texts in scored.items()}})
     counts = ", ".join(f"{len(each.codes):,} {n}-grams" for n, each in enumerate(ngrams.orders, 1))
     print(f"{out}: {counts}")
@@ -78,7 +76,11 @@ def _print_scores(scores: dict[str, dict[str, Any]], skipped: dict[str, int]) ->
 
 def print_score(name: str, score: Mapping[str, Any]) -> None:
     """One line on a text: `qstudy.recognize.perplexity.Perplexity` as a mapping."""
+    by_label, by_word = (
+        "above 1e308" if score[key] is None else f"{score[key]:.{digits}f}"
+        for key, digits in (("label", 3), ("word", 2))
+    )
     print(
-        f"{name}: perplexity {score['label']:.3f} per label, {score['word']:.2f} per word; "
+        f"{name}: perplexity {by_label} per label, {by_word} per word; "
         f"{score['labels']:,} labels and {score['words']:,} words in {score['texts']:,} texts, their ends counted"
     )

@@ -118,9 +118,14 @@ class Augment:
             frames[start:end] = self.mean
 
 
+def stretched_length(frames: int, speed: float) -> int:
+    """Frames of an utterance of so many, at `speed` times the pace."""
+    return max(1, round(frames / speed))
+
+
 def stretch(frames: np.ndarray, speed: float) -> np.ndarray:
     """Frames (T, D) at `speed` times the pace: (round(T / speed), D), by linear interpolation."""
-    length = max(1, round(len(frames) / speed))
+    length = stretched_length(len(frames), speed)
     position = np.minimum(np.arange(length) * speed, len(frames) - 1)
     below = position.astype(np.int64)
     share = (position - below).astype(np.float32)[:, None]

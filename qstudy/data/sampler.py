@@ -67,13 +67,20 @@ class Piece:
     augmented: bool
     weight: float
     """Utterances in it, relative to those of an equal share: with this weight, the mean over all devices and passes of
-    the pieces' mean losses is the mean over the batch's utterances."""
+    the pieces' mean losses is the mean over the batch's utterances. Of texts their labels count in its place."""
 
 
-def split(batch: list[int], parts: int) -> list[tuple[tuple[int, ...], float]]:
-    """Deal a batch out to `parts` shares of about the same frames: their utterances and weights."""
-    shares = [tuple(batch[part::parts]) for part in range(parts)]
-    return [(share or tuple(batch[:1]), len(share) * parts / len(batch)) for share in shares]
+def split(batch: list[int], parts: int, counts: np.ndarray | None = None) -> list[tuple[tuple[int, ...], float]]:
+    """Deal a batch out to `parts` shares of about the same frames: their utterances and weights.
+
+    Args:
+        batch: utterances.
+        parts: number of shares.
+        counts: (items,) how much of a mean loss over a batch each one is; None: all the same.
+    """
+    sizes = np.ones(max(batch) + 1, np.int64) if counts is None else counts
+    shares, whole = [batch[part::parts] for part in range(parts)], int(sizes[batch].sum())
+    return [(tuple(share or batch[:1]), int(sizes[share].sum()) * parts / whole) for share in shares]
 
 
 @dataclass
@@ -92,6 +99,8 @@ class PieceSampler(Sampler[Piece]):
     """Number of devices."""
     step: int = 0
     """Optimizer step to begin with."""
+    counts: np.ndarray | None = None
+    """As in `split`."""
 
     def __iter__(self) -> Iterator[Piece]:
         step, current, plan = self.step, -1, list[list[int]]()
@@ -99,7 +108,7 @@ class PieceSampler(Sampler[Piece]):
             epoch, position = divmod(step, len(self.batches))
             if epoch != current:
                 current, plan = epoch, self.batches.batches(self.first_epoch + epoch)
-            shares = split(plan[position], self.accumulate * self.ranks)
+            shares = split(plan[position], self.accumulate * self.ranks, self.counts)
             for indices, weight in shares[self.rank :: self.ranks]:
                 yield Piece(indices, self.first_epoch + epoch, step >= self.augment_from, weight)
             step += 1

@@ -24,6 +24,7 @@ from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.state import layer_shapes
 from qstudy.quant.twins import TWINS, convert_layers, leave_fast_paths, left_in_float
+from qstudy.quant.watching import watching
 
 Model = TypeVar("Model", bound=nn.Module)
 Batches = Iterable[Any] | Callable[[nn.Module], Any]
@@ -96,7 +97,7 @@ def calibrate(model: Model, batches: Batches) -> Model:
     with torch.inference_mode(False):  # what is made within it could neither be trained nor cached
         policy.prepare(model)
         leave_fast_paths(model)
-        with _watching(model) as reached, torch.no_grad():
+        with watching(model), _reached(model) as reached, torch.no_grad():
             policy.calibrate(model, _passes(model, batches))
     bit_map = policy.bit_map(layer_shapes(model))
     for name, layer in quantizable(model).items():
@@ -204,24 +205,16 @@ def _set_rates(model: nn.Module, rates: Rates) -> None:
 
 
 @contextmanager
-def _watching(model: nn.Module) -> Iterator[set[nn.Module]]:
-    """Within, the model evaluates, while its arithmetics watch their inputs as in training; yields the layers that
-    ran."""
-    modes = {module: module.training for module in model.modules()}
+def _reached(model: nn.Module) -> Iterator[set[nn.Module]]:
+    """Yields the layers that ran within."""
     reached: set[nn.Module] = set()
     layers = quantizable(model).values()
     hooks = [layer.register_forward_hook(lambda layer, _inputs, _output: reached.add(layer)) for layer in layers]
-    model.eval()
-    for layer in layers:
-        if layer.arithmetic is not None:
-            layer.arithmetic.train()
     try:
         yield reached
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
 
 
 def _passes(model: nn.Module, batches: Batches) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """How well a language model foresees texts."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -20,10 +21,14 @@ class Perplexity:
     label: float
     """exp(-log-probability / labels)."""
     word: float
-    """exp(-log-probability / words)."""
+    """exp(-log-probability / words); may be infinite."""
     labels: int
     words: int
     texts: int
+
+    def to_dict(self) -> dict[str, float | None]:
+        """JSON-able: None where it is above all numbers, as that of few, long words can be."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def perplexity(model: LanguageModel, texts: Sequence[Sequence[int]], words: int) -> Perplexity:
@@ -38,7 +43,9 @@ def perplexity(model: LanguageModel, texts: Sequence[Sequence[int]], words: int)
     groups = [[texts[index] for index in order[i : i + TOGETHER]] for i in range(0, len(order), TOGETHER)]
     total = sum(float(log_likelihoods(model, group).sum()) for group in groups)
     labels, words = sum(map(len, texts)) + len(texts), words + len(texts)
-    return Perplexity(float(np.exp(-total / labels)), float(np.exp(-total / words)), labels, words, len(texts))
+    with np.errstate(over="ignore"):
+        by_label, by_word = (float(np.exp(-total / count)) for count in (labels, words))
+    return Perplexity(by_label, by_word, labels, words, len(texts))
 
 
 @torch.no_grad()

@@ -62,6 +62,12 @@ def require_same(path: Path, now: Mapping[str, Any], then: Mapping[str, Any]) ->
         )
 
 
+def require_no_checkpoint(folder: Path) -> None:
+    """Raise UserError if a run that does not train would leave its model beside another run's checkpoint."""
+    if (folder / CHECKPOINT_FILE).exists():
+        raise UserError(f"{folder} holds another run ({CHECKPOINT_FILE}); choose another folder, or remove it.")
+
+
 def recognizer_from_checkpoint(path: Path) -> Recognizer:
     """The training model as it stood at a checkpoint."""
     model, _, config, tokenizer = load_checkpoint(path)

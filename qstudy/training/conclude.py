@@ -12,6 +12,7 @@ from qstudy.data.batches import collate, evaluation_batches
 from qstudy.data.feature_set import FeatureSet
 from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
 from qstudy.data.tokenizer import Tokenizer
+from qstudy.errors import UserError, naming
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.backlog import backlog
 from qstudy.hardware.workload import workload
@@ -25,7 +26,8 @@ from qstudy.training.assets import Assets
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price, price_layers
-from qstudy.training.record import MODEL_FILE, Record, write_record
+from qstudy.training.record import MODEL_FILE, Record, require_valid, write_record
+from qstudy.training.sections import UTTERANCES
 
 SAMPLES = 12  # transcripts kept in a record
 FOLLOWED = 100
@@ -160,6 +162,31 @@ def measure_backlog(
             "worst_ms": max(each.worst_ms for each in behind),
         }
     return found
+
+
+def require_recordable(config: RunConfig, cost: Price, assets: Assets, **entries: Any) -> None:
+    """Hold what is known of a record before the training against its types.
+
+    Raises:
+        UserError: a name is too long, or a set too large, for a record.
+    """
+    for name, features in assets.evaluated.items():
+        if len(features) > UTTERANCES:
+            raise UserError(
+                f"data: {name} has {len(features):,} utterances, more than the {UTTERANCES:,} that a record holds; "
+                "divide its manifest."
+            )
+    sets: dict[str, Any] = {name: {} for name in assets.evaluated}
+    known = Record(
+        state="complete",
+        policy=config.policy["name"],
+        config=to_dict(config),
+        metrics=sets,
+        **describe_price(cost),
+        **entries,
+    )
+    with naming("The record of this run"):
+        require_valid(known)
 
 
 def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder: Path, **entries: Any) -> Record:

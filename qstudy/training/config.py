@@ -124,7 +124,7 @@ class Optimization:
     """Largest norm of the gradient."""
     precision: Precision = "auto"
     """Arithmetic of the unquantized parts while training; `auto`: bf16-mixed where the device multiplies in bfloat16,
-    else 32-true. Evaluation is always float32."""
+    else 32-true. The evaluation of the finished model is always float32; those while it trains are in this."""
     checkpoint_every: Steps = 100
     """Steps between checkpoints: what a killed run loses at most."""
 

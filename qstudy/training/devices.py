@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,10 @@ OUT_OF_PLACE = (
 """Lightning's advice that does not fit here."""
 SRUN = "`srun` command is available"
 """The same where a SLURM job has one node, or there is none: there nothing is left to start."""
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other; not for ever, lest they hold GPUs where the first one has died."""
+PATIENT = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+"""Strategies that, where there are several devices, are DistributedDataParallel in processes of their own."""
 
 
 def join(trainer: TrainerConfig) -> "Fabric":
@@ -50,9 +55,20 @@ def check_devices(trainer: TrainerConfig) -> None:
 
 @cache
 def _fabric(**settings: Any) -> "Fabric":
-    from lightning import Fabric
+    """The processes that a configuration asks for, not yet started.
 
-    return Fabric(**settings)
+    Lightning's DistributedDataParallel gives up where one process waits for another for half an hour. Ours wait for the
+    first one's evaluation, or for a baseline that another run trains. The Trainer takes the group that is made here.
+    """
+    from lightning import Fabric
+    from lightning.fabric.strategies import DDPStrategy
+
+    fabric = Fabric(**settings)
+    launcher = fabric.strategy.launcher
+    in_notebook = launcher is not None and launcher.is_interactive_compatible
+    if type(fabric.strategy) is not DDPStrategy or settings["strategy"] not in PATIENT or in_notebook:
+        return fabric
+    return Fabric(**{**settings, "strategy": DDPStrategy(timeout=PATIENCE)})
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
@@ -23,6 +24,7 @@ from qstudy.training.checkpoint import description, steps_done
 from qstudy.training.config import Optimization, RunConfig, Schedule, TrainerConfig
 from qstudy.training.devices import Used, join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
+from qstudy.training.policy_module import PASS_LOSS
 from qstudy.training.saving import Checkpoint, Interrupted
 
 Report = Callable[[int, float], None]
@@ -30,6 +32,8 @@ Report = Callable[[int, float], None]
 
 LOG_EVERY = 20  # steps
 GPU_WORKERS = 4
+BY_STEP = ("losses", "step_s", "wait_s")
+"""What `Progress` notes of every step."""
 
 
 class Waiting(Profiler):
@@ -87,7 +91,7 @@ class Progress(L.Callback):
         Raises:
             Diverged: the loss is no number; before a checkpoint could keep what came of it.
         """
-        self._pieces.append((float(trainer.callback_metrics["loss"]), time.perf_counter() - self._begin))
+        self._pieces.append((float(trainer.callback_metrics[PASS_LOSS]), time.perf_counter() - self._begin))
         if len(self._pieces) < trainer.accumulate_grad_batches:
             return
         losses, seconds = zip(*self._pieces, strict=True)
@@ -95,7 +99,7 @@ class Progress(L.Callback):
         self.losses.append(float(np.mean(losses)))
         self.step_s.append(sum(seconds))
         self.wait_s.append(sum(self.waiting.seconds))
-        trainer.lightning_module.log("step_ms", 1e3 * self.step_s[-1])
+        trainer.lightning_module.log_dict({"loss": self.losses[-1], "step_ms": 1e3 * self.step_s[-1]})
         self.waiting.seconds.clear()
         if not np.isfinite(self.losses[-1]):
             raise Diverged(
@@ -121,12 +125,14 @@ class Progress(L.Callback):
             self._bar.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Kept in checkpoints, so that a resumed run's record covers all of it."""
-        return {"losses": self.losses, "step_s": self.step_s, "wait_s": self.wait_s}
+        """Kept in checkpoints, so that a resumed run's record covers all of it: float64 tensors, because who reads a
+        checkpoint counts plain values (`qstudy.training.checkpoint_file`)."""
+        return {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in BY_STEP}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.losses, self.step_s, self.wait_s = (state_dict[key] for key in ("losses", "step_s", "wait_s"))
+        """Go on from a checkpoint; those of earlier versions hold lists."""
+        for name in BY_STEP:
+            setattr(self, name, torch.as_tensor(state_dict[name], dtype=torch.float64).tolist())
 
     def summary(self) -> dict[str, Any]:
         """Steps, milliseconds per step, seconds, share of waiting for data, first and last losses (of up to 20 steps).

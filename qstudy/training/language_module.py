@@ -59,12 +59,12 @@ class LanguageModule(PolicyModule):
         self.model = model
 
     def training_step(self, batch: TextBatch, index: int) -> Tensor:
-        """One batch's loss, per label."""
+        """A piece's part of its batch's loss, which is per label."""
         self.seed_pass(index)
         logits = self.model(batch.targets).float()
         loss = F.cross_entropy(logits.flatten(0, 1), batch.following.flatten(), ignore_index=IGNORED)
         loss = batch.weight * loss + self.policy.penalty(self.model, self.global_step)
-        self.log("loss", loss.detach(), sync_dist=True, batch_size=len(batch.targets))
+        self.tell_loss(loss, len(batch.targets))
         return loss
 
 

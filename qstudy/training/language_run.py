@@ -20,10 +20,12 @@ from qstudy.model.language import LSTMLanguageModel
 from qstudy.named import build
 from qstudy.quant.packed.model import PackedModel, fill_float, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.watching import watching
 from qstudy.recognize.language import KEY, describe, language_from_packed
 from qstudy.recognize.perplexity import perplexity
 from qstudy.settings import LanguageModelConfig
-from qstudy.training.checkpoint import KIND, read_description, require_same
+from qstudy.training.checkpoint import KIND, read_description, require_no_checkpoint, require_same
+from qstudy.training.config import without_neutral
 from qstudy.training.devices import check_devices, join, quiet_lightning, used_precision
 from qstudy.training.environment import environment
 from qstudy.training.fit import Progress, Waiting, new_trainer
@@ -90,6 +92,8 @@ def run_language(config: LanguageConfig, folder: Path, name: str) -> dict[str, A
     """
     used_precision(config.schedule.precision, config.trainer.accelerator)
     check_devices(config.trainer)
+    if not build_policy(config.policy).trains:
+        require_no_checkpoint(folder)
     sources = open_sources(config)
     devices = join(config.trainer)
     L.seed_everything(config.seed, verbose=False)
@@ -120,7 +124,8 @@ def _prepared(
     policy.total_steps = config.schedule.steps
     bit_map = policy.bit_map(model.shapes())
     policy.prepare(model, bit_map)
-    policy.calibrate(model, _passes(model, config, sources.text, device))
+    with watching(model):
+        policy.calibrate(model, _passes(model, config, sources.text, device))
     return model, policy, bit_map
 
 
@@ -140,6 +145,7 @@ def _passes(model: LSTMLanguageModel, config: LanguageConfig, text: Texts, devic
 
 
 def _batches(config: LanguageConfig, text: Texts) -> BatchSampler:
+    """Of texts of similar length, in labels: their ends count."""
     lengths = np.array([len(each) + 1 for each in text.labels])
     return BatchSampler(lengths, config.schedule.batch_size, config.seed)
 
@@ -156,13 +162,15 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
     }
     checkpoint, waiting = Checkpoint(folder, schedule.checkpoint_every, about), Waiting()
     progress = Progress(name, schedule.steps, waiting)
-    pieces = PieceSampler(_batches(config, sources.text), 1, schedule.steps, schedule.accumulate)
+    batches = _batches(config, sources.text)
+    pieces = PieceSampler(batches, 1, schedule.steps, schedule.accumulate, counts=batches.lengths)
     with quiet_lightning():
         parts = {"profiler": waiting, "callbacks": [progress, checkpoint], "default_root_dir": folder}
         trainer = new_trainer(config.trainer, schedule, precision, logger=False, **parts)
         resume = checkpoint.path if checkpoint.path.exists() else None
         if resume is not None:
-            require_same(resume, about, read_description(resume))
+            now, then = (_what_counts(each, config) for each in (about, read_description(resume)))
+            require_same(resume, now, then)
         module.train()
         try:
             trainer.fit(module, TextData(sources.text.labels, pieces), ckpt_path=resume, weights_only=True)
@@ -172,6 +180,12 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
             rate = f"{config.schedule_name}.learning_rate is {schedule.learning_rate:g}"
             raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
     return {**progress.summary(), "precision": precision}
+
+
+def _what_counts(about: dict[str, Any], config: LanguageConfig) -> dict[str, Any]:
+    """A checkpoint's description without what changes nothing in what is trained."""
+    there = isinstance(about.get(config.schedule_name), dict)  # not where it started from something else
+    return without_neutral(about, [config.schedule_name] if there else [])
 
 
 def _conclude(
@@ -203,9 +217,9 @@ def _conclude(
         },
         "size_bytes": size_bytes(shapes, bit_map),
         "file_bytes": (folder / MODEL_FILE).stat().st_size,
-        "perplexity": {key: asdict(perplexity(served, texts.labels, texts.words)) for key, texts in scored.items()},
+        "perplexity": {key: perplexity(served, texts.labels, texts.words).to_dict() for key, texts in scored.items()},
         "training_model_perplexity": {
-            key: asdict(perplexity(model, texts.labels, texts.words)) for key, texts in scored.items()
+            key: perplexity(model, texts.labels, texts.words).to_dict() for key, texts in scored.items()
         },
         "skipped": {"text": sources.text.skipped, **{key: texts.skipped for key, texts in scored.items()}},
         "seed": config.seed,

@@ -45,7 +45,7 @@ def read_texts(path: Path, tokenizer: Tokenizer, skip_unknown: bool) -> Texts:
             if not skip_unknown:
                 raise UserError(
                     f"{path}, line {number}: {error} `qstudy data text --source` makes lower-case words; "
-                    "--skip_unknown true leaves such lines out."
+                    "the option skip_unknown leaves such lines out."
                 ) from error
             skipped += 1
     if not labels:

@@ -50,7 +50,7 @@ class TransducerModule(PolicyModule):
         if (own := encoder.penalty()) is not None:
             loss = loss + batch.weight * own
             self._tell("loss_encoder_penalty", own, batch)
-        self._tell("loss", loss, batch)
+        self.tell_loss(loss, len(batch.texts))
         return loss
 
     def _tell(self, name: str, value: Tensor, batch: Batch) -> None:

@@ -6,11 +6,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qstudy.errors import Diverged
 from qstudy.quant.policies import QuantPolicy
 from qstudy.training.config import Optimization
+
+PASS_LOSS = "loss_of_pass"
+"""What a pass says for `qstudy.training.fit.Progress`; trackers get the `loss` of a step from there."""
 
 
 class PolicyModule(L.LightningModule):
@@ -30,13 +33,18 @@ class PolicyModule(L.LightningModule):
         own."""
         torch.manual_seed(_seed(self.seed, self.global_step, index % self.schedule.accumulate, self.global_rank))
 
+    def tell_loss(self, loss: Tensor, items: int) -> None:
+        """A pass's share of its step's loss, averaged over devices."""
+        self.log(PASS_LOSS, loss.detach(), sync_dist=True, batch_size=items, logger=False)
+
     def on_train_start(self) -> None:
         """Let the policy take up where it was: a checkpoint is written before the policy's change after that step."""
         self.policy.project_(self.model, self.global_step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Let the policy change the model after the optimizer's step."""
-        self.policy.project_(self.model, self.global_step)
+        """Let the policy change the model after the optimizer's step, which may take several passes."""
+        if (batch_idx + 1) % self.schedule.accumulate == 0:
+            self.policy.project_(self.model, self.global_step)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -5,7 +5,7 @@ fields are ignored. Neither torch nor Lightning is imported, so that whoever rea
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from qstudy.errors import UserError
 from qstudy.fields import checked
 from qstudy.files import read_json, write_json
+from qstudy.locks import locked
 from qstudy.training.sections import (
     Amount,
     Baseline,
@@ -122,6 +123,11 @@ def parse_record(values: Any) -> Record:
     return record
 
 
+def require_valid(record: Record) -> None:
+    """Raise UserError unless a record could be written."""
+    parse_record(_finite(asdict(record)))
+
+
 def write_record(folder: Path, record: Record) -> Record:
     """Write `folder/record.json` in one step and return what it holds: NaN and infinity are None.
 
@@ -153,6 +159,26 @@ def read_record(path: Path) -> Record:
         raise UserError(
             f"{path} is damaged: {str(error).rstrip('.')}; remove it, and the run is made again."
         ) from error
+
+
+def change_record(folder: Path, change: Callable[[Record], Record]) -> Record:
+    """Replace `folder/record.json` by what `change` makes of it as it is now; of several processes one at a time, so
+    that nothing which another has added is lost.
+
+    Raises:
+        UserError: as `read_record`, `write_record` and `change`; or the folder cannot be written.
+    """
+    try:
+        with locked(folder / "record.lock"):
+            return write_record(folder, change(read_record(folder / RECORD_FILE)))
+    except OSError as error:
+        raise UserError(f"Cannot write into {folder}: {error.strerror or error}; free space, or copy it.") from error
+
+
+def is_of_other_kind(path: Path) -> bool:
+    """Whether a record is not of a recognizer's training: that of a language model says its `kind`."""
+    values = read_json(path)
+    return isinstance(values, dict) and "kind" in values
 
 
 def read_records(study: Path) -> list[Record]:

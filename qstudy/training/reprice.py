@@ -12,23 +12,33 @@ from qstudy.quant.policies import build_policy
 from qstudy.training.config import RunConfig, config_from_dict
 from qstudy.training.load import load_recognizer
 from qstudy.training.price import Price, describe_price, price, price_layers
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, parse_record, read_record, write_record
+from qstudy.training.record import (
+    MODEL_FILE,
+    RECORD_FILE,
+    Record,
+    change_record,
+    is_of_other_kind,
+    parse_record,
+    read_record,
+)
 
 PRICED = ("bit_map", "layers", "latency", "baseline")
 """What of a record is new."""
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """The folders of finished runs: this one, those in it, or a study's.
+def runs_below(folder: Path) -> tuple[list[Path], int]:
+    """The folders of finished runs: this one, those in it, or a study's; and how many of language models there are.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no finished runs, or a record is no JSON.
     """
     places = [folder, *sorted(folder.glob("*")), *sorted(folder.glob("runs/*"))]
-    found = [place for place in places if (place / RECORD_FILE).is_file() and _is_finished(place)]
+    recorded = [place for place in places if (place / RECORD_FILE).is_file()]
+    own = [place for place in recorded if not is_of_other_kind(place / RECORD_FILE)]
+    found = [place for place in own if _is_finished(place)]
     if not found:
-        raise UserError(f"{folder} holds no finished run ({RECORD_FILE}); name another folder.")
-    return found
+        raise UserError(f"{folder} holds no finished run of a recognizer ({RECORD_FILE}); name another folder.")
+    return found, len(recorded) - len(own)
 
 
 def _is_finished(run: Path) -> bool:
@@ -58,7 +68,10 @@ def reprice(run: Path) -> tuple[Record, Record]:
             after = repriced(before, price_layers(shapes, build_policy(config.policy).bit_map(shapes), config), config)
         else:
             after = _from_configuration(before)
-    return before, after if after == before else write_record(run, after)
+    if after == before:
+        return before, after
+    new = {name: getattr(after, name) for name in PRICED}
+    return before, change_record(run, lambda record: replace(record, **new))
 
 
 def reprice_report(file: Path) -> list[tuple[Record, Record]]:

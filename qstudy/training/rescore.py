@@ -11,7 +11,7 @@ from qstudy.errors import UserError, naming
 from qstudy.named import asked_by
 from qstudy.training.conclude import by_utterance, recognize, score
 from qstudy.training.load import load_recognizer
-from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record, write_record
+from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, change_record, read_record
 
 
 def rescore(run: Path, sets: Mapping[str, Path], cache: Path = Path("cache")) -> tuple[str, ...]:
@@ -28,14 +28,23 @@ def rescore(run: Path, sets: Mapping[str, Path], cache: Path = Path("cache")) ->
     Raises:
         UserError: record, model or manifest are damaged or missing, or the record has another set of one of the names.
     """
-    record = read_record(run / RECORD_FILE)
-    with naming(run / RECORD_FILE):
-        missing = tuple(name for name in sets if not _known(record, name, sets[name]))
+    missing = _missing(read_record(run / RECORD_FILE), run, sets)
     if missing:
         with asked_by(run / RECORD_FILE):
             found = {name: _scored(run / MODEL_FILE, name, sets[name], cache) for name in missing}
-        write_record(run, _extended(record, found, sets))
+        new = {name: sets[name] for name in missing}
+
+        def extended(record: Record) -> Record:  # which another process may have changed meanwhile
+            return _extended(record, {name: found[name] for name in _missing(record, run, new)}, sets)
+
+        change_record(run, extended)
     return missing
+
+
+def _missing(record: Record, run: Path, sets: Mapping[str, Path]) -> tuple[str, ...]:
+    """The sets that a run's record does not know; raises as `_known`."""
+    with naming(run / RECORD_FILE):
+        return tuple(name for name in sets if not _known(record, name, sets[name]))
 
 
 def _known(record: Record, name: str, manifest: Path) -> bool:

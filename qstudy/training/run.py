@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qstudy.data.augment import stretched_length
 from qstudy.data.batches import collate
 from qstudy.data.feature_set import mean_std
 from qstudy.data.sampler import BatchSampler
@@ -14,10 +15,11 @@ from qstudy.errors import Diverged, UserError
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.watching import watching
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
-from qstudy.training.checkpoint import CHECKPOINT_FILE
-from qstudy.training.conclude import conclude
+from qstudy.training.checkpoint import require_no_checkpoint
+from qstudy.training.conclude import conclude, require_recordable
 from qstudy.training.config import RunConfig
 from qstudy.training.devices import check_devices, check_precision, join
 from qstudy.training.price import Price, price
@@ -77,8 +79,10 @@ def run(
 
     check_precision(config, config.trainer.accelerator)
     check_devices(config.trainer)
-    _require_own_folder(folder, config)
+    if not _trains(config):
+        require_no_checkpoint(folder)
     cost, assets = cost or price(config), open_assets(config)  # bad input is told by one process, before there are more
+    require_recordable(config, cost, assets, run=name, study=study, trial=trial, **(extra or {}))
     devices = join(config.trainer)
     baseline = None if config.from_scratch else float_baseline(config)
     seed_everything(config.seed, verbose=False)  # here: a baseline that had to be trained has drawn from it
@@ -126,11 +130,8 @@ def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
     return model, policy
 
 
-def _require_own_folder(folder: Path, config: RunConfig) -> None:
-    """Raise UserError if a run that does not train would leave its model beside another run's checkpoint."""
-    trains = build_policy(config.policy).trains and config.schedule.steps
-    if not trains and (folder / CHECKPOINT_FILE).exists():
-        raise UserError(f"{folder} holds another run ({CHECKPOINT_FILE}); choose another folder, or remove it.")
+def _trains(config: RunConfig) -> bool:
+    return bool(build_policy(config.policy).trains and config.schedule.steps)
 
 
 def _prepared(
@@ -138,26 +139,35 @@ def _prepared(
 ) -> tuple[RNNT, QuantPolicy]:
     """The model on the device where it is trained, its slots filled and calibrated, and the policy that did it."""
     model, policy = _new_model(config, assets, baseline).to(device), build_policy(config.policy)
+    _require_frames(model.encoder.chunk_frames, config, assets)
     policy.total_steps = config.schedule.steps
     model.encoder.before_quantization()
     policy.prepare(model, cost.bit_map)
-    policy.calibrate(model, _passes(model, config, assets))
+    with watching(model):
+        policy.calibrate(model, _passes(model, config, assets))
     return model, policy
 
 
 def _new_model(config: RunConfig, assets: Assets, baseline: Path | None) -> RNNT:
     model = RNNT(config.model, config.features, assets.tokenizer.size)
-    shortest, needed = int(assets.train.lengths.min()), model.encoder.chunk_frames
-    if shortest < needed:
-        raise UserError(
-            f"data.train: {config.data.train} has an utterance of {shortest} frames, but the encoder needs {needed} "
-            "for one of its own; leave it out, or raise features.tail_ms."
-        )
     if baseline is not None:
         fill_packed(model, PackedModel.load(baseline / MODEL_FILE))
         return model
     model.encoder.normalize.fit(*map(torch.from_numpy, mean_std(assets.train)))
     return model
+
+
+def _require_frames(needed: int, config: RunConfig, assets: Assets) -> None:
+    """Raise UserError if the shortest utterance, or what augmentation makes of it, has fewer frames than `needed`."""
+    shortest, augment = int(assets.train.lengths.min()), config.augment
+    augments = _trains(config) and augment.speed and config.schedule.augment_from < 1
+    speed = max(*augment.speed_range, 1.0) if augments else 1.0
+    if stretched_length(shortest, speed) < needed:
+        faster = f", {stretched_length(shortest, speed)} at a speed of {speed:g} (augment)," if speed > 1 else ","
+        raise UserError(
+            f"data.train: {config.data.train} has an utterance of {shortest} frames{faster} but the encoder needs "
+            f"{needed} for one of its own; leave it out, or raise features.tail_ms."
+        )
 
 
 @torch.no_grad()

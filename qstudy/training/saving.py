@@ -31,10 +31,15 @@ class Checkpoint(L.Callback):
         self._interrupted = False
         self._previous: dict[signal.Signals, Any] = {}
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note who listens before Lightning does: its handler holds the Trainer, and with it the model."""
+        signals = (signal.SIGINT, signal.SIGTERM) if _main_thread() else ()
+        self._previous = {number: signal.getsignal(number) for number in signals}
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen for Ctrl-C, and for SIGTERM, at which Lightning would end between two steps, with exit code 0."""
-        signals = (signal.SIGINT, signal.SIGTERM) if _main_thread() else ()
-        self._previous = {number: signal.signal(number, self._interrupt) for number in signals}
+        for number in self._previous:
+            signal.signal(number, self._interrupt)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -59,17 +64,24 @@ class Checkpoint(L.Callback):
         """Make the file describe itself."""
         checkpoint[KEY] = self.description
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give Ctrl-C back."""
-        self._restore()
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give Ctrl-C back; Lightning, which restores what it found, comes later.
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        Raises:
+            Interrupted: somebody asked to stop after the last step, while the dev set was evaluated.
+        """
+        self._restore()
+        if trainer.strategy.reduce_boolean_decision(self._interrupted, all=False):
+            raise Interrupted
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give Ctrl-C back."""
         self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._previous = {}
 
     def _interrupt(self, *_: Any) -> None:
         if self._interrupted:  # asked twice: do not wait for the step

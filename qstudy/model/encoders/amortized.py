@@ -19,8 +19,8 @@ from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
 from qstudy.model.encoders.amortized_program import AmortizedProgram
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
 from qstudy.model.encoders.recurrent import RecurrentEncoder
-from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.layers import Rate
+from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
+from qstudy.quant.layers import Rate, quantizable
 from qstudy.settings import FeatureSettings
 
 FULL, SOFT, HARD = range(3)
@@ -136,14 +136,19 @@ class AmortizedEncoder(RecurrentEncoder):
             for layer, taken in zip(self.amortized, full, strict=True):
                 self._count(layer, taken.unsqueeze(0), valid, stage)
             return x, packed_states
-        after = []
+        run_layer, after = self._trained if self.training or self._watched() else self._evaluated, []
         for index, layer in enumerate(self.amortized):
             zeros = x.new_zeros(1, len(x), layer.hidden_size)
             state = states[index] if states else (zeros, zeros)
-            x, last = (self._trained if self.training else self._evaluated)(layer, x, state, valid, stage)
+            x, last = run_layer(layer, x, state, valid, stage)
             x = F.dropout(x, self.dropout, self.training)
             after.append(last)
         return x, after
+
+    def _watched(self) -> bool:
+        """Whether quantizers watch although it evaluates (`qstudy.quant.watching`): then all branches have to run."""
+        slots = [layer.arithmetic for layer in quantizable(self).values()]
+        return any(isinstance(slot, TrainingArithmetic) and slot.training for slot in slots)
 
     def before_quantization(self) -> None:
         if int(self.stage) == FULL:

@@ -110,7 +110,11 @@ class QuantPolicy(ABC):
         return torch.zeros((), device=next(model.parameters()).device)
 
     def project_(self, model: nn.Module, step: int) -> None:  # noqa: B027
-        """Change the model in place after an optimizer step: compressors, annealing, observers."""
+        """Change the model in place after an optimizer step: compressors, annealing, observers.
+
+        It is called again at the step where a training goes on, and before the model is packed: what it changes has to
+        follow from the step and the model, so that the same call a second time changes nothing.
+        """
 
 
 def require_finite(matrices: Iterable[Tensor], layer: str) -> None:
