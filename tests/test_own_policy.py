@@ -9,18 +9,26 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import filled, packed, speech, talkative
+from tiny import filled, model_config, packed, speech, talkative
 from torch import Tensor, nn
 
 from qstudy.bits import LayerBits
 from qstudy.errors import UserError
+from qstudy.model import ModelConfig
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
+from qstudy.quant.arithmetics.by_row import ByRowArithmetic
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
+from qstudy.quant.arithmetics.native import NativeArithmetic
+from qstudy.quant.fixed_point.operators import FixedPoint
+from qstudy.quant.layers import Linear, Quantizable, quantizable
+from qstudy.quant.packed.integer import PackedInteger
 from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.packed.scaled import PackedFake
 from qstudy.quant.policies import build_policy
+from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.quantized import QuantizedPolicy
+from qstudy.quant.quantizers import FixedActivations, UniformWeights
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -112,6 +120,69 @@ def test_an_arithmetic_from_scratch_is_calibrated() -> None:
     slot = quantizable(model)["joiner.output"].arithmetic
     assert isinstance(slot, FromScratch)
     assert slot.told == ["1 trained", "a batch", "a batch", "1 observed"]
+
+
+class PackedClipped(PackedInteger):
+    """Integers whose outputs are cut off."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super().linear(x, weight, bias).clamp(-0.05, 0.05)
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        y, after = super().lstm(x, state, weights)
+        return y.clamp(-0.05, 0.05), after
+
+
+class Clipped(NativeArithmetic):
+    """The same in training."""
+
+    packed = PackedClipped
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super().linear(x, weight, bias).clamp(-0.05, 0.05)
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        y, after = super().lstm(x, state, weights)
+        return y.clamp(-0.05, 0.05), after
+
+
+class ClippedPolicy(NativeInt):
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
+        native = super().arithmetic(layer, bits)
+        assert isinstance(native, NativeArithmetic)
+        return Clipped(list(native.weights), native.inputs, native.hidden)
+
+
+AMORTIZED = {"name": "amortized", "hidden": 16, "layers": 2, "stack": 2, "reduction": 2, "rank": 5}
+
+
+@pytest.mark.parametrize("encoder", [model_config().encoder, AMORTIZED], ids=lambda encoder: encoder["name"])
+@torch.no_grad()
+def test_a_packed_arithmetic_derived_from_ours_is_run(encoder: dict[str, Any]) -> None:
+    """Whatever the number of rows: no program of ours stands in for it."""
+    config = ModelConfig(encoder, model_config().predictor, model_config().joiner)
+    model = talkative(config)
+    policy = filled(model, ClippedPolicy({"encoder.*": {"weight": 8, "activation": 8}}))
+    fill_packed(loaded := talkative(config, seed=9).eval(), packed(model, policy, config))
+    for batch in (1, 70):
+        features, lengths = speech(batch=batch, frames=24), torch.full((batch,), 24)
+        expected = model.encoder(features, lengths)[0]
+        assert torch.equal(loaded.encoder(features, lengths)[0], expected)
+        assert expected.abs().max() == 0.05 or encoder is AMORTIZED
+
+
+@pytest.mark.parametrize("base", [FakeArithmetic, NativeArithmetic, ByRowArithmetic, FixedPointArithmetic])
+@torch.no_grad()
+def test_an_own_linear_is_what_is_repeated(base: type[FakeArithmetic]) -> None:
+    class Own(base):  # type: ignore[valid-type, misc]
+        def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return super().linear(x, weight, bias).clamp(-0.05, 0.05)  # type: ignore[no-any-return]
+
+    layer, x = Linear(5, 7), torch.randn(4, 5)
+    options = {"spec": FixedPoint()} if base is FixedPointArithmetic else {}
+    layer.arithmetic = Own([UniformWeights(layer.weight, 8, "channel", "max")], FixedActivations(8, 4.0), **options)
+    assert layer(x).abs().max() == 0.05
+    assert torch.equal(layer.repeated()(x), layer(x))
 
 
 OWN = '''

@@ -16,6 +16,7 @@ from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.packed import file as packed_file
 from qstudy.quant.packed.arithmetics import PackedArithmetic  # all are known by their names then
 from qstudy.quant.packed.bitpack import pack
+from qstudy.quant.packed.integer import fuse
 from qstudy.quant.packed.layer import (
     StoredLayer,
     TensorType,
@@ -25,7 +26,6 @@ from qstudy.quant.packed.layer import (
     require_bounded,
     require_tensors,
 )
-from qstudy.quant.packed.program import fuse
 from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
 
 

@@ -5,14 +5,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.jit import address_of
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.packed.loops import affine, affine_rows, lstm_layers, lstm_stack
 from qstudy.quant.packed.matrix import ArrangedMatrix
-from qstudy.quant.stack import LSTMStack
 
 FEW = 64
 """Rows (for an LSTM: times frames) up to which one by one beats unpacking the matrix for a product of all."""
@@ -155,15 +154,3 @@ class LSTMProgram:
             for each in sums.flatten(0, 1):
                 record(each[..., : 4 * self.hidden_size])
         return y, StackStates(after)
-
-
-def fuse(model: nn.Module) -> None:
-    """Give every stack of packed layers of one size its program; modules with a `fuse` of their own see to it."""
-    for stack in model.modules():
-        if callable(own := getattr(stack, "fuse", None)):
-            own()
-        if isinstance(stack, LSTMStack):
-            programs = [getattr(layer.arithmetic, "program", None) for layer in stack]
-            layers = [layer for program in programs if program for layer in program.layers]
-            same = len({layer.hidden.columns for layer in layers}) == 1
-            stack.program = LSTMProgram(layers) if same and all(programs) else None
