@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import qstudy
 from qstudy.errors import UserError
 from qstudy.model import RNNT
+from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.policies import build_policy
 from qstudy.settings import FeatureSettings, ModelConfig
 
@@ -71,3 +75,44 @@ def test_an_encoder_that_is_none(write: Any, base: str) -> None:
     write(f"from torch.nn import Module\nclass P{base}: ...\n")
     with pytest.raises(UserError, match=r"model\.encoder: .*derives from qstudy\.model\.encoders\.base\.Encoder"):
         RNNT(ModelConfig(encoder={"name": "own_code.P"}), FeatureSettings(), 29)
+
+
+PACKED = "from qstudy.quant.packed.integer import PackedInteger\nclass Mine(PackedInteger): ...\n"
+
+
+@pytest.fixture
+def file(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A packed model of one layer that asks for `own_code.Mine`, which this process does not know."""
+    monkeypatch.setattr(PackedArithmetic, "known", dict(PackedArithmetic.known))
+    policy = {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}}
+    packed = qstudy.pack(qstudy.calibrate(qstudy.quantize(plain(), policy), [torch.randn(4, 3)]))
+    packed.header["arithmetic"]["0"] = "own_code.Mine"
+    packed.save(tmp_path / "model.qst")
+    return tmp_path / "model.qst"
+
+
+def plain() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 2))
+
+
+def test_a_model_of_any_kind_is_loaded_with_the_file_that_it_needs(write: Any, file: Path) -> None:
+    write(PACKED)
+    with pytest.raises(UserError, match=r"--trust own_code\.py"):
+        qstudy.load(file, into=plain())
+    loaded = qstudy.load(file, into=plain(), trust="own_code.py")
+    assert type(loaded[0].arithmetic).__name__ == "Mine"
+
+
+def test_a_trusted_file_imports_what_lies_beside_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it lies; but nothing beside it stands in for what others import."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "own_code.py").write_text(f"import own_neighbour, textwrap\n{PACKED}")
+    (folder / "own_neighbour.py").write_text("")
+    (folder / "textwrap.py").write_text("raise ValueError")
+    monkeypatch.delitem(sys.modules, "textwrap", raising=False)
+    qstudy.load(file, into=plain(), trust=folder / "own_code.py")
+    assert "own_neighbour" in sys.modules
+    sys.modules.pop("own_neighbour")
