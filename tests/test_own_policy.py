@@ -12,6 +12,7 @@ import yaml
 from tiny import filled, model_config, packed, speech, talkative
 from torch import Tensor, nn
 
+import qstudy
 from qstudy.bits import LayerBits
 from qstudy.errors import UserError
 from qstudy.model import ModelConfig
@@ -25,7 +26,7 @@ from qstudy.quant.layers import Linear, Quantizable, quantizable
 from qstudy.quant.packed.integer import PackedInteger
 from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.packed.scaled import PackedFake
-from qstudy.quant.policies import build_policy
+from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.quantized import QuantizedPolicy
 from qstudy.quant.quantizers import FixedActivations, UniformWeights
@@ -116,7 +117,7 @@ class Scratch(QuantizedPolicy):
 
 def test_an_arithmetic_from_scratch_is_calibrated() -> None:
     model = talkative()
-    filled(model, Scratch({"joiner.output": {"weight": 4}}), batches=2)
+    filled(model, Scratch({"joiner.output": {"activation": 8}}), batches=2)
     slot = quantizable(model)["joiner.output"].arithmetic
     assert isinstance(slot, FromScratch)
     assert slot.told == ["1 trained", "a batch", "a batch", "1 observed"]
@@ -183,6 +184,30 @@ def test_an_own_linear_is_what_is_repeated(base: type[FakeArithmetic]) -> None:
     layer.arithmetic = Own([UniformWeights(layer.weight, 8, "channel", "max")], FixedActivations(8, 4.0), **options)
     assert layer(x).abs().max() == 0.05
     assert torch.equal(layer.repeated()(x), layer(x))
+
+
+def test_what_no_device_could_run_is_refused_before_the_training(folder: Path) -> None:
+    (folder / "own_policy.py").write_text(OWN)
+    policy = build_policy({"name": "own_policy.Penalized", "layers": {"encoder.*": {"weight": 2, "activation": 8}}})
+    said = r"Penalized: bit_map\.encoder\.lstm\.0: .*`weights_only` does not take lstm .* activations of 8; change"
+    with pytest.raises(UserError, match=said):
+        policy.prepare(talkative())
+
+
+class Fixed(QuantPolicy):
+    """Ranges that nobody has to look for."""
+
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
+        weights = [UniformWeights(matrix, bits.weight, "channel", "max") for matrix in layer.matrices()]
+        return FakeArithmetic(weights, FixedActivations(bits.activation, 4.0))
+
+
+def test_a_policy_that_fits_nothing_is_calibrated() -> None:
+    policy = Fixed({"*": {"weight": 4, "activation": 8}})
+    model = qstudy.quantize(nn.Sequential(nn.Linear(5, 7)), policy)
+    assert isinstance(qstudy.calibrate(model, [torch.randn(4, 5)])[0].arithmetic, FakeArithmetic)
+    with pytest.raises(UserError, match="none of them reached 0"):
+        qstudy.calibrate(model, [])
 
 
 OWN = '''

@@ -156,6 +156,15 @@ class PackedArithmetic(Arithmetic):
         return integers and bits.granularity != "group"
 
     @classmethod
+    def require_taken(cls, shape: LayerShape, bits: LayerBits) -> None:
+        """Raise UserError if it does not run such a layer in such widths."""
+        if not cls.takes(shape, bits):
+            raise UserError(
+                f"bit_map.{shape.name}: the arithmetic `{cls.name}` does not take {shape.kind} layers with weights of "
+                f"{bits.weight} bits by {bits.granularity} ({bits.quantizer}) and activations of {bits.activation}"
+            )
+
+    @classmethod
     def layout(cls, shape: LayerShape, bits: LayerBits) -> Layout:
         """What the file must hold for the layer."""
         return layer_layout(shape, bits)
@@ -167,13 +176,8 @@ class PackedArithmetic(Arithmetic):
         Raises:
             UserError: a tensor is missing, too many or another than it must be, or the arithmetic has no such widths.
         """
-        shape, bits = layer.shape, layer.bits
-        if not cls.takes(shape, bits):
-            raise UserError(
-                f"bit_map.{shape.name}: the arithmetic `{cls.name}` does not take {shape.kind} layers with weights of "
-                f"{bits.weight} bits by {bits.granularity} ({bits.quantizer}) and activations of {bits.activation}"
-            )
-        compare(shape, layer.tensors, cls.layout(shape, bits))
+        cls.require_taken(layer.shape, layer.bits)
+        compare(layer.shape, layer.tensors, cls.layout(layer.shape, layer.bits))
 
     @abstractmethod
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:
