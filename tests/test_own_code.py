@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TOKENIZER, model_config, packed, run_config, talkative
 from torch import nn
 
 import qstudy
@@ -14,6 +15,7 @@ from qstudy.model import RNNT
 from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.policies import build_policy
 from qstudy.settings import FeatureSettings, ModelConfig
+from qstudy.training.start import read_start
 
 POLICY = "from qstudy.quant.policies import QuantPolicy\nclass P(QuantPolicy):\n"
 FILES = {
@@ -116,3 +118,39 @@ def test_a_trusted_file_imports_what_lies_beside_it(
     qstudy.load(file, into=plain(), trust=folder / "own_code.py")
     assert "own_neighbour" in sys.modules
     sys.modules.pop("own_neighbour")
+
+
+ENCODER = """
+from qstudy.model import Encoder
+from qstudy.quant.layers import Linear
+
+class P(Encoder):
+    training_only = ("strength",)
+
+    def __init__(self, features, hidden: int = 16, strength: float = 1.0):
+        super().__init__(features)
+        self.output_size, self.output_ms, self.chunk_frames = hidden, features.hop_ms, 1
+        self.project = Linear(features.bins, hidden)
+
+    def forward(self, features, lengths, state=None):
+        return self.project(self.normalize(features)[0]), lengths, None
+"""
+
+
+def test_an_own_encoder_starts_from_one_that_differs_in_training_alone(write: Any, tmp_path: Path) -> None:
+    write(ENCODER)
+    joiner = {"hidden": 12}
+    config = ModelConfig({"name": "own_code.P", "hidden": 16, "strength": 2.0}, model_config().predictor, joiner)
+    model = talkative(config)
+    packed(model, build_policy({"name": "float"}), config).save(tmp_path / "start.qst")
+
+    def started(**options: Any) -> RNNT:
+        parts = {"encoder": {"name": "own_code.P", **options}, "predictor": config.predictor, "joiner": joiner}
+        return read_start(tmp_path / "start.qst", run_config(tmp_path, tmp_path, model=parts), TOKENIZER)
+
+    for options in ({"strength": 3.0}, {"hidden": 16}, {}):
+        assert torch.equal(started(**options).encoder.project.weight, model.encoder.project.weight)
+    with pytest.raises(UserError, match=r"differs in model\.encoder\.hidden \(16 there, 24 here\)"):
+        started(hidden=24)
+    with pytest.raises(UserError, match=r"model\.encoder\.name \(own_code\.P there, lstm here\)"):
+        started(name="lstm", hidden=16)

@@ -178,9 +178,7 @@ class ConformerBlocks(nn.ModuleList):
         """Run over x (B, T, D) float32 with valid lengths (B,) int64: (B, T, D) and the states after the last frame."""
         if self.program is not None and self.program.accepts(x):
             return self.program(x, states)
-        padded = (
-            None if self.streams else padded_frames(x, lengths)
-        )  # what comes after the end changes nothing before it
+        padded = None if self.streams else padded_frames(x, lengths)  # what comes after an end changes nothing before
         after = []
         for index, block in enumerate(self):
             x, state = block(x, padded, states[index] if states else None)
