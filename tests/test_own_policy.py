@@ -29,7 +29,7 @@ from qstudy.quant.packed.scaled import PackedFake
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.quantized import QuantizedPolicy
-from qstudy.quant.quantizers import FixedActivations, UniformWeights
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -208,6 +208,27 @@ def test_a_policy_that_fits_nothing_is_calibrated() -> None:
     assert isinstance(qstudy.calibrate(model, [torch.randn(4, 5)])[0].arithmetic, FakeArithmetic)
     with pytest.raises(UserError, match="none of them reached 0"):
         qstudy.calibrate(model, [])
+
+
+class Full(FixedActivations):
+    """All 2**bits levels, none of which is shifted."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.low = -self.high - 1
+
+
+@pytest.mark.parametrize("made", [FakeArithmetic, NativeArithmetic])
+@torch.no_grad()
+def test_integers_that_no_device_has_are_not_packed(made: type[FakeArithmetic]) -> None:
+    matrix, said = torch.randn(7, 5), "its Full has the integers from -2 to 1, but a device those from -1 to 1; set"
+    arithmetic = made([UniformWeights(matrix, 4, "channel", "max")], Full(2))
+    with pytest.raises(UserError, match=said):
+        arithmetic.pack([matrix])
+    with pytest.raises(UserError, match=said):
+        NativeArithmetic(list(arithmetic.weights), Full(2)).linear(torch.randn(3, 5), matrix, None)
+    arithmetic.inputs = UniformActivations(2, symmetric=False)  # with a zero point of 0 yet
+    assert "activation" in arithmetic.pack([matrix])
 
 
 OWN = '''
