@@ -381,6 +381,18 @@ def test_states_of_another_size_are_refused(policy: str, tmp_path: Path) -> None
                 model(x, (torch.zeros(size), torch.zeros(size)))
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nothing_comes_of_nothing(policy: str, tmp_path: Path) -> None:
+    """Neither of no utterance nor of no frame, of which torch's own LSTM wants one; nor does a gradient."""
+    trained, loaded = calibrated_and_loaded(Recurrent, POLICIES[policy], tmp_path)
+    for shape in ((0, 3, 8), (2, 0, 8))[: 1 if policy == "weights" else 2]:
+        for model in (trained, loaded):
+            y, (h, c) = model(torch.zeros(shape))
+            assert y.shape == (*shape[:2], 16)
+            assert h.shape == c.shape == (1, shape[0], 16)
+        trained(torch.zeros(shape))[0].sum().backward()
+
+
 @torch.no_grad()
 def test_a_state_in_float64_is_the_same_state(tmp_path: Path) -> None:
     x, state = torch.randn(1, 3, 8), (torch.randn(1, 1, 16), torch.randn(1, 1, 16))

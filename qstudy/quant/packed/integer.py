@@ -56,7 +56,8 @@ class PackedInteger(PackedArithmetic, name="integer"):
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         matrix, rows = self.matrices[0], ids.flatten()
         scale = matrix.scale if len(matrix.scale) == 1 else matrix.scale[rows]
-        return (matrix.some(rows) * scale.unsqueeze(1)).view(*ids.shape, -1)
+        values = matrix.some(rows) * scale.unsqueeze(1)
+        return values.view(*ids.shape, values.shape[1])
 
     def weight(self, index: int) -> QuantizedWeight:
         """The matrix of this number, for a product without gradient."""
