@@ -174,10 +174,12 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
         default: the widths of layers that no pattern matches; float if None.
 
     Raises:
-        UserError: a pattern matches no layer, or names an unknown field or width.
+        UserError: a pattern matches no layer, or names an unknown field or width, or columns of a group where nobody
+            says whether there are groups.
     """
     names = [shape.name for shape in shapes if shape.quantizable]
     bit_map = dict.fromkeys(names, default or LayerBits())
+    named: dict[str, set[str]] = {name: set() for name in names}
     known = {field.name for field in fields(LayerBits)}
     for pattern, values in patterns.items():
         if not isinstance(values, Mapping) or (unknown := set(values) - known):
@@ -185,6 +187,10 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
             raise UserError(f"layers: {pattern!r} {wrong}; fields are {', '.join(sorted(known))}.")
         for name in matching(pattern, names, "layers"):
             bit_map[name] = replace(bit_map[name], **values)
+            named[name] |= set(values)
+    for name, bits in bit_map.items():
+        if "group" in named[name] and "granularity" not in named[name] and bits.granularity != "group":
+            raise UserError(f"layers: {name}: group: {bits.group} says nothing without granularity: group; add it.")
     return bit_map
 
 

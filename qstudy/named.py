@@ -157,7 +157,7 @@ def _import_module(module: str) -> ModuleType:
 
 
 def _import_file(module: str, file: Path) -> ModuleType:
-    """This very file as a module.
+    """This very file as a module; it may import others that lie beside it.
 
     Raises:
         UserError: another module has its name, such as one of Python's own.
@@ -168,6 +168,8 @@ def _import_file(module: str, file: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(module, file)
     if there is not None or specification is None or specification.loader is None:
         raise UserError(f"trust: {module!r} is the name of another module, too; give {file} another one.")
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # last, as above
     sys.modules[module] = found = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(found)

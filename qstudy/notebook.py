@@ -39,7 +39,8 @@ def load(path: File, into: Model | None = None, trust: File | None = None) -> Re
         path: a packed model (.qst), or a run's checkpoint (.ckpt).
         into: a freshly built float model, for a file that is no recognizer: it becomes the packed one, in place. None:
             the file describes a recognizer, which is built.
-        trust: a Python file of yours whose classes the model file may name; no other code is run for it.
+        trust: a Python file of yours whose classes the model file may name; no other code is run for it than this file
+            and what it imports.
 
     Raises:
         UserError: the file is missing or damaged, or of another model than `into`.
@@ -52,10 +53,8 @@ def load(path: File, into: Model | None = None, trust: File | None = None) -> Re
     from qstudy.quant.quantize import load_into
     from qstudy.training.load import load_recognizer
 
-    if into is not None:
-        return load_into(into, path)
     with trusting(None if trust is None else Path(trust)):
-        return load_recognizer(Path(path))
+        return load_recognizer(Path(path)) if into is None else load_into(into, path)
 
 
 def transcribe(model: Recognizer | File, audio: Tensor | File, trust: File | None = None) -> str:

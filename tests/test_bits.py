@@ -42,6 +42,14 @@ def test_each_field_by_itself() -> None:
     assert bits["encoder.lstm.1"] == LayerBits(weight=4, activation=8)
 
 
+def test_the_columns_of_a_group_wait_for_groups() -> None:
+    """Wherever it is said that there are some, or none."""
+    assert resolve({"*": {"group": 32}}, SHAPES, LayerBits(granularity="group"))["joiner.output"].group == 32
+    for granularity in ("group", "channel"):
+        bits = resolve({"*": {"granularity": granularity}, "joiner.*": {"group": 32}}, SHAPES)["joiner.output"]
+        assert (bits.group, bits.granularity) == (32, granularity)
+
+
 @pytest.mark.parametrize(
     ("patterns", "named"),
     [
@@ -54,6 +62,7 @@ def test_each_field_by_itself() -> None:
         ({"*": {"weight": None}}, ["weight", "None"]),
         ({"*": {"quantizer": "cubic"}}, ["quantizer", "cubic", "uniform, codebook"]),
         ({"*": {"granularity": "row"}}, ["granularity", "row", "channel, tensor"]),
+        ({"*": {"weight": 4, "group": 32}}, ["encoder.lstm.0", "group: 32", "granularity: group"]),
         ({"*": {"placement": "gpu"}}, ["placement", "gpu", "accelerator, products, cpu"]),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

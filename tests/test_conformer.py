@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import BINS, FEATURES, LSTM, TOKENIZER, filled, packed, run_config, speech, talkative
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchaudio.models import Conformer
 
 from qstudy.errors import UserError
@@ -19,7 +20,7 @@ from qstudy.hardware.workload import layer_operators
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders import attention
 from qstudy.model.encoders.attention import BandAttention, by_distance, by_key
-from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, padding_of
+from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, padded_frames
 from qstudy.quant.layers import UNKNOWN, quantizable, training_slots
 from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.greedy import greedy, greedy_labels
@@ -180,12 +181,12 @@ def test_a_long_utterance_is_attended_to_in_blocks(form: str, monkeypatch: pytes
     left, right, relative = forms.get(form, (6, 0, True))
     layer = BandAttention(8, 2, left, right, relative, UNKNOWN).eval()
     x, lengths = torch.randn(2, 70, 8), torch.tensor([70, 41])
-    hidden = padding_of(x, lengths).keys if right else None
+    padded = padded_frames(x, lengths) if right else None
     seen: list[tuple[int, ...]] = []
     layer.scores.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape[-2:])))
 
     def mixed() -> tuple[Tensor, Tensor]:
-        whole, state = layer(x, hidden)
+        whole, state = layer(x, padded)
         return whole, whole if right else layer(x, None, state)[0]
 
     expected = mixed()
@@ -198,6 +199,27 @@ def test_a_long_utterance_is_attended_to_in_blocks(form: str, monkeypatch: pytes
     layer.train()
     mixed()
     assert (70, 70) in seen
+
+
+class Largest(TorchDispatchMode):
+    """Within, how many numbers the largest tensor holds that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **kwargs or {})
+        if isinstance(made, Tensor):
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+@torch.no_grad()
+def test_padding_takes_no_square_of_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    blocks = ConformerBlocks(ConformerSettings(8, 1, 1, kernel=3, left=4, right=4, causal=False), UNKNOWN).eval()
+    with Largest() as largest:
+        blocks(torch.randn(1, 90, 8), torch.tensor([80]))
+    assert 0 < largest.numbers < 90 * 90
 
 
 FORMS = {

@@ -9,18 +9,27 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import filled, packed, speech, talkative
+from tiny import filled, model_config, packed, speech, talkative
 from torch import Tensor, nn
 
+import qstudy
 from qstudy.bits import LayerBits
 from qstudy.errors import UserError
+from qstudy.model import ModelConfig
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
+from qstudy.quant.arithmetics.by_row import ByRowArithmetic
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
+from qstudy.quant.arithmetics.native import NativeArithmetic
+from qstudy.quant.fixed_point.operators import FixedPoint
+from qstudy.quant.layers import Linear, Quantizable, quantizable
+from qstudy.quant.packed.integer import PackedInteger
 from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.packed.scaled import PackedFake
-from qstudy.quant.policies import build_policy
+from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.policies.native_int import NativeInt
 from qstudy.quant.policies.quantized import QuantizedPolicy
+from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -111,10 +120,118 @@ class Scratch(QuantizedPolicy):
 
 def test_an_arithmetic_from_scratch_is_calibrated() -> None:
     model = talkative()
-    filled(model, Scratch({"joiner.output": {"weight": 4}}), batches=2)
+    filled(model, Scratch({"joiner.output": {"activation": 8}}), batches=2)
     slot = quantizable(model)["joiner.output"].arithmetic
     assert isinstance(slot, FromScratch)
     assert slot.told == ["1 trained", "a batch", "a batch", "1 observed"]
+
+
+class PackedClipped(PackedInteger):
+    """Integers whose outputs are cut off."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super().linear(x, weight, bias).clamp(-0.05, 0.05)
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        y, after = super().lstm(x, state, weights)
+        return y.clamp(-0.05, 0.05), after
+
+
+class Clipped(NativeArithmetic):
+    """The same in training."""
+
+    packed = PackedClipped
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super().linear(x, weight, bias).clamp(-0.05, 0.05)
+
+    def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
+        y, after = super().lstm(x, state, weights)
+        return y.clamp(-0.05, 0.05), after
+
+
+class ClippedPolicy(NativeInt):
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
+        native = super().arithmetic(layer, bits)
+        assert isinstance(native, NativeArithmetic)
+        return Clipped(list(native.weights), native.inputs, native.hidden)
+
+
+AMORTIZED = {"name": "amortized", "hidden": 16, "layers": 2, "stack": 2, "reduction": 2, "rank": 5}
+
+
+@pytest.mark.parametrize("encoder", [model_config().encoder, AMORTIZED], ids=lambda encoder: encoder["name"])
+@torch.no_grad()
+def test_a_packed_arithmetic_derived_from_ours_is_run(encoder: dict[str, Any]) -> None:
+    """Whatever the number of rows: no program of ours stands in for it."""
+    config = ModelConfig(encoder, model_config().predictor, model_config().joiner)
+    model = talkative(config)
+    policy = filled(model, ClippedPolicy({"encoder.*": {"weight": 8, "activation": 8}}))
+    fill_packed(loaded := talkative(config, seed=9).eval(), packed(model, policy, config))
+    for batch in (1, 70):
+        features, lengths = speech(batch=batch, frames=24), torch.full((batch,), 24)
+        expected = model.encoder(features, lengths)[0]
+        assert torch.equal(loaded.encoder(features, lengths)[0], expected)
+        assert expected.abs().max() == 0.05 or encoder is AMORTIZED
+
+
+@pytest.mark.parametrize("base", [FakeArithmetic, NativeArithmetic, ByRowArithmetic, FixedPointArithmetic])
+@torch.no_grad()
+def test_an_own_linear_is_what_is_repeated(base: type[FakeArithmetic]) -> None:
+    class Own(base):  # type: ignore[valid-type, misc]
+        def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return super().linear(x, weight, bias).clamp(-0.05, 0.05)  # type: ignore[no-any-return]
+
+    layer, x = Linear(5, 7), torch.randn(4, 5)
+    options = {"spec": FixedPoint()} if base is FixedPointArithmetic else {}
+    layer.arithmetic = Own([UniformWeights(layer.weight, 8, "channel", "max")], FixedActivations(8, 4.0), **options)
+    assert layer(x).abs().max() == 0.05
+    assert torch.equal(layer.repeated()(x), layer(x))
+
+
+def test_what_no_device_could_run_is_refused_before_the_training(folder: Path) -> None:
+    (folder / "own_policy.py").write_text(OWN)
+    policy = build_policy({"name": "own_policy.Penalized", "layers": {"encoder.*": {"weight": 2, "activation": 8}}})
+    said = r"Penalized: bit_map\.encoder\.lstm\.0: .*`weights_only` does not take lstm .* activations of 8; change"
+    with pytest.raises(UserError, match=said):
+        policy.prepare(talkative())
+
+
+class Fixed(QuantPolicy):
+    """Ranges that nobody has to look for."""
+
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
+        weights = [UniformWeights(matrix, bits.weight, "channel", "max") for matrix in layer.matrices()]
+        return FakeArithmetic(weights, FixedActivations(bits.activation, 4.0))
+
+
+def test_a_policy_that_fits_nothing_is_calibrated() -> None:
+    policy = Fixed({"*": {"weight": 4, "activation": 8}})
+    model = qstudy.quantize(nn.Sequential(nn.Linear(5, 7)), policy)
+    assert isinstance(qstudy.calibrate(model, [torch.randn(4, 5)])[0].arithmetic, FakeArithmetic)
+    with pytest.raises(UserError, match="none of them reached 0"):
+        qstudy.calibrate(model, [])
+
+
+class Full(FixedActivations):
+    """All 2**bits levels, none of which is shifted."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.low = -self.high - 1
+
+
+@pytest.mark.parametrize("made", [FakeArithmetic, NativeArithmetic])
+@torch.no_grad()
+def test_integers_that_no_device_has_are_not_packed(made: type[FakeArithmetic]) -> None:
+    matrix, said = torch.randn(7, 5), "its Full has the integers from -2 to 1, but a device those from -1 to 1; set"
+    arithmetic = made([UniformWeights(matrix, 4, "channel", "max")], Full(2))
+    with pytest.raises(UserError, match=said):
+        arithmetic.pack([matrix])
+    with pytest.raises(UserError, match=said):
+        NativeArithmetic(list(arithmetic.weights), Full(2)).linear(torch.randn(3, 5), matrix, None)
+    arithmetic.inputs = UniformActivations(2, symmetric=False)  # with a zero point of 0 yet
+    assert "activation" in arithmetic.pack([matrix])
 
 
 OWN = '''

@@ -128,6 +128,17 @@ def test_copies_run_by_themselves() -> None:
     assert torch.equal(encoded(duplicate, features), expected)
 
 
+@torch.no_grad()
+def test_a_stack_takes_no_other_sizes() -> None:
+    _, loaded = both({"weight": 4, "activation": 8})
+    stack, x = loaded.encoder.lstm, torch.randn(1, 3, 16)
+    for size in ((2, 2, 1, 12), (2, 2, 3, 16), (2, 1, 1, 16)):
+        with pytest.raises(RuntimeError, match="state"):
+            stack(x, StackStates(torch.zeros(size)))
+    with pytest.raises(RuntimeError, match="12"):
+        stack(x[..., :12], None)
+
+
 def test_states_of_a_stack_are_each_layer_s() -> None:
     _, loaded = both({"weight": 4, "activation": 8})
     x = torch.randn(1, 3, 16)

@@ -339,6 +339,68 @@ def test_weights_of_another_type_are_refused(layer: nn.Module, dtype: torch.dtyp
         qstudy.calibrate(model.to(dtype), [torch.randn(4, 2, 3, dtype=dtype)])
 
 
+class Linear(nn.Sequential):
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(8, 16))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(8, 16, batch_first=True)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> Any:
+        return self.lstm(x, state)
+
+
+def calibrated_and_loaded(kind: type[nn.Module], policy: dict[str, Any], folder: Path) -> tuple[nn.Module, nn.Module]:
+    model = qstudy.calibrate(qstudy.quantize(kind(), policy), [torch.randn(4, 9, 8)])
+    qstudy.pack(model).save(folder / "model.qst")
+    return model.eval(), qstudy.load(folder / "model.qst", into=kind())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("kind", [Linear, Recurrent])
+@torch.no_grad()
+def test_inputs_of_another_width_are_refused(kind: type[nn.Module], policy: str, tmp_path: Path) -> None:
+    for model in calibrated_and_loaded(kind, POLICIES[policy], tmp_path):
+        for shape in ((1, 3, 5), (1, 8, 16), (9, 8, 6)):
+            with pytest.raises((RuntimeError, ValueError)):
+                model(torch.randn(shape))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@torch.no_grad()
+def test_states_of_another_size_are_refused(policy: str, tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 8)
+    for model in calibrated_and_loaded(Recurrent, POLICIES[policy], tmp_path):
+        for size in ((1, 2, 12), (1, 1, 16), (2, 2, 16)):
+            with pytest.raises(RuntimeError, match="state"):
+                model(x, (torch.zeros(size), torch.zeros(size)))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nothing_comes_of_nothing(policy: str, tmp_path: Path) -> None:
+    """Neither of no utterance nor of no frame, of which torch's own LSTM wants one; nor does a gradient."""
+    trained, loaded = calibrated_and_loaded(Recurrent, POLICIES[policy], tmp_path)
+    for shape in ((0, 3, 8), (2, 0, 8))[: 1 if policy == "weights" else 2]:
+        for model in (trained, loaded):
+            y, (h, c) = model(torch.zeros(shape))
+            assert y.shape == (*shape[:2], 16)
+            assert h.shape == c.shape == (1, shape[0], 16)
+        trained(torch.zeros(shape))[0].sum().backward()
+
+
+@torch.no_grad()
+def test_a_state_in_float64_is_the_same_state(tmp_path: Path) -> None:
+    x, state = torch.randn(1, 3, 8), (torch.randn(1, 1, 16), torch.randn(1, 1, 16))
+    for model in calibrated_and_loaded(Recurrent, POLICIES["native_int"], tmp_path):
+        as_double = state[0].double(), state[1].double()
+        assert torch.equal(model(x, as_double)[0], model(x, state)[0])
+
+
 EVERY = ["native_int", "int4_e2e", "accelerator_aware", "fake_qat", "s8bqat", "ptq"]
 
 

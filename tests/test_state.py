@@ -164,3 +164,26 @@ def test_a_parameter_that_is_not_finite_is_named() -> None:
     nn.init.constant_(model.norm.weight, torch.nan)
     with pytest.raises(UserError, match=r"norm\.weight holds a number that is not finite"):
         packed(model, 4)
+
+
+@pytest.mark.parametrize("name", ["gain", "norm.weight", "first.weight", "first.bias"])
+@pytest.mark.parametrize("weight", [4, 32])
+def test_what_no_file_may_hold_is_not_packed(name: str, weight: int) -> None:
+    model = learned()
+    nn.init.constant_(model.get_parameter(name), torch.finfo(torch.float32).min)
+    with pytest.raises(UserError, match=r"holds a number that is not finite, or above 1e\+30, so it cannot be packed"):
+        packed(model, weight)
+
+
+def test_infinity_of_half_precision_is_not_packed() -> None:
+    model = learned()
+    model.gain = nn.Parameter(torch.full((3,), torch.inf, dtype=torch.float16))
+    with pytest.raises(UserError, match="gain holds a number"):
+        packed(model, 4)
+
+
+def test_the_model_s_own_state_has_no_name_before_it() -> None:
+    file = packed(learned(), 4)
+    file.tensors["gain"] = torch.full((3,), torch.inf)
+    with pytest.raises(UserError, match=r": gain holds a number"):
+        fill_packed(Mixture(), file)

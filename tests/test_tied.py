@@ -154,6 +154,7 @@ def test_packed_rows_are_those_of_training(
     qstudy.pack(model).save(path)
     loaded = qstudy.load(path, into=Alone(count, size))
     assert torch.equal(loaded.layer(ids), model.eval().layer(ids))
+    assert loaded.layer(ids[:0]).shape == (0, 5, size)
     exact = policy in ("native_int", "accelerator_aware")
     within = {"rtol": 0.0, "atol": 0.0} if exact else {}
     torch.testing.assert_close(loaded(ids), model(ids), **within)

@@ -58,8 +58,10 @@ class Arithmetic(nn.Module, ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Who computes `linear` in a way of its own has no `affine` of its parent's."""
+        """Who computes `linear` in a way of its own has no `repeated_linear` and no `affine` of its parent's."""
         super().__init_subclass__(**options)
+        if "linear" in vars(cls) and "repeated_linear" not in vars(cls):
+            cls.repeated_linear = Arithmetic.repeated_linear  # type: ignore[method-assign]
         if "affine" not in vars(cls) and {"linear", "repeated_linear", "tanh"} & vars(cls).keys():
             cls.affine = Arithmetic.affine  # type: ignore[method-assign]
 

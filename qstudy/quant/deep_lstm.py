@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from qstudy.bits import LayerShape
 from qstudy.errors import UserError
 from qstudy.quant.arithmetic import LSTMState
-from qstudy.quant.layers import UNKNOWN, Quantizable, Rate
+from qstudy.quant.layers import UNKNOWN, Quantizable, Rate, require_sizes
 
 
 class LSTMDirection(Quantizable):
@@ -119,6 +119,7 @@ class DeepLSTM(nn.LSTM):
         if state is None:
             zeros = x.new_zeros(len(directions), len(x), self.hidden_size)
             state = (zeros, zeros)
+        require_sizes(self, x, state)
         after, width = [], len(directions) // self.num_layers
         for first in range(0, len(directions), width):
             outputs = []

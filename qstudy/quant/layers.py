@@ -229,6 +229,7 @@ class LSTM(nn.LSTM, Quantizable):
         if state is None:
             zeros = x.new_zeros(1, len(x), self.hidden_size)
             state = (zeros, zeros)
+        require_sizes(self, x, state)
         return self.arithmetic.lstm(x, state, list(self._weights()))
 
     def _one_frame(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
@@ -261,6 +262,17 @@ class LSTM(nn.LSTM, Quantizable):
     def shape(self, name: str) -> LayerShape:
         gates = 4 * self.hidden_size
         return LayerShape(name, "lstm", ((gates, self.input_size), (gates, self.hidden_size)), gates, 2, *self.rate)
+
+
+def require_sizes(lstm: nn.LSTM, x: Tensor, state: LSTMState) -> None:
+    """Raise RuntimeError, as torch's own does, where x (B, T, D) or a state of an LSTM is of other sizes than it takes:
+    kernels trust them."""
+    if x.shape[2] != lstm.input_size:
+        raise RuntimeError(f"an LSTM's inputs have {x.shape[2]} features, but must have {lstm.input_size}")
+    size = (lstm.num_layers * (2 if lstm.bidirectional else 1), len(x), lstm.hidden_size)
+    for part in state:
+        if part.shape != size:
+            raise RuntimeError(f"an LSTM's state is {list(part.shape)}, but must be {list(size)}")
 
 
 def quantizable(model: nn.Module) -> dict[str, Quantizable]:

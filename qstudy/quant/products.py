@@ -14,7 +14,7 @@ from qstudy.quant.rounding import mask
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x (N, D) float32 times weight (H, D) transposed, plus bias (H,): (N, H)."""
-    if not usable(x, weight, bias):
+    if not usable(x, weight, bias) or x.shape[1] != weight.shape[1]:  # the kernel would not notice, torch says so
         return torch.addmm(bias, x, weight.t())
     out = torch.empty(len(x), len(weight))
     operands = (x.contiguous(), gemm.pack(weight), bias.contiguous(), out)
@@ -36,7 +36,7 @@ def input_gradient(rows: Tensor, values: Tensor, inside: Tensor | None) -> Tenso
 
 def weight_gradient(rows: Tensor, x: Tensor, scale: Tensor | None = None, zero_point: Tensor | None = None) -> Tensor:
     """rows (N, H) transposed, times (x - zero_point) * scale, x (..., D) float32 or integers: (H, D) float32."""
-    x = x.reshape(len(rows), -1)
+    x = x.reshape(len(rows), x.shape[-1])
     if not usable(rows, x):
         whole = x if zero_point is None else x.float() - zero_point
         product = (rows.t() @ whole.to(rows.dtype)).float()

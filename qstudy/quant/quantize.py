@@ -98,7 +98,10 @@ def calibrate(model: Model, batches: Batches) -> Model:
         policy.prepare(model)
         leave_fast_paths(model)
         with watching(model), _reached(model) as reached, torch.no_grad():
-            policy.calibrate(model, _passes(model, batches))
+            passes = _passes(model, batches)
+            policy.calibrate(model, passes)
+            for _ in passes:  # a policy that needs none has left them
+                pass
     bit_map = policy.bit_map(layer_shapes(model))
     for name, layer in quantizable(model).items():
         if layer not in reached and bit_map[name].activation != FLOAT and layer.shape(name).activations:

@@ -26,6 +26,11 @@ LARGEST = 1e30
 """Of any stored number; beyond, products in float32 end in infinity."""
 
 
+def is_bounded(tensor: Tensor) -> bool:
+    """Whether every number of a tensor (...) is finite and at most `LARGEST`, which float16 takes for infinity."""
+    return not tensor.is_floating_point() or bool((tensor.isfinite() & (tensor.abs() <= LARGEST)).all())
+
+
 def other_state(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     """Parameters and persistent buffers that are in no quantizable layer, as they are, by module and by name in it.
 

@@ -13,6 +13,7 @@ from qstudy.model import RNNT
 from qstudy.model.encoders import ENCODERS, Encoder
 from qstudy.model.joiners import JOINERS, Joiner
 from qstudy.model.predictors import PREDICTORS, Predictor
+from qstudy.named import asked_by, find
 from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.recognize.recognizer import require_recognizer
 from qstudy.training.checkpoint import load_checkpoint
@@ -66,8 +67,9 @@ def _read_once(path: Path, written: int) -> ModelFile:
 
 
 def _require_same(path: Path, given: ModelFile, config: RunConfig, tokenizer: Any) -> None:
-    there = _settings(given.features, given.model, given.tokenizer)
-    here = _settings(asdict(config.features), asdict(config.model), tokenizer)
+    here = _settings(asdict(config.features), asdict(config.model), tokenizer)  # first: it names the user's own classes
+    with asked_by(path):
+        there = _settings(given.features, given.model, given.tokenizer)
     differing = [name for name in {**here, **there} if there.get(name) != here.get(name)]
     if differing:
         named = [f"{n} ({there.get(n)} there, {here.get(n)} here)" if "." in n else n for n in differing]
@@ -85,7 +87,7 @@ def _settings(features: Mapping[str, Any], model: Mapping[str, Any], tokenizer: 
 
 def _options(where: str, options: Mapping[str, Any], known: Mapping[str, type], kind: type) -> dict[str, Any]:
     """A part's, those of the parts in it included, without what matters while training only."""
-    maker = known.get(str(options.get("name")), kind)
+    maker = _maker(where, options.get("name"), known, kind)
     parameters = inspect.signature(maker).parameters.values()
     defaults = {p.name: p.default for p in parameters if maker is not kind and p.default is not p.empty}
     found: dict[str, Any] = {}
@@ -94,6 +96,14 @@ def _options(where: str, options: Mapping[str, Any], known: Mapping[str, type], 
         if name not in getattr(maker, "training_only", ()):
             found |= _options(place, value, known, kind) if isinstance(value, Mapping) else {place: value}
     return found
+
+
+def _maker(where: str, name: Any, known: Mapping[str, type], kind: type) -> Callable[..., Any]:
+    """The class of this name; `kind` itself if that is the name of no such part, or of one that only the file names."""
+    try:
+        return find(name, known, where, kind)
+    except UserError:
+        return kind
 
 
 def _from_packed(path: Path) -> ModelFile:

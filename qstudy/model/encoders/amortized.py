@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from qstudy.errors import UserError
 from qstudy.fields import Count, Dropout, Few, Share, Units
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
-from qstudy.model.encoders.amortized_program import AmortizedProgram
+from qstudy.model.encoders.amortized_program import AmortizedProgram, amortized_program
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
 from qstudy.model.encoders.recurrent import RecurrentEncoder
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
@@ -199,7 +199,7 @@ class AmortizedEncoder(RecurrentEncoder):
 
     def fuse(self) -> None:
         """Run packed integer layers as one program."""
-        self.program = AmortizedProgram(self.amortized) if AmortizedProgram.can_run(self.amortized) else None
+        self.program = amortized_program(self.amortized)
 
     def usage(self) -> dict[str, Any] | None:
         """Counted while evaluating since `reset_usage`: multiply-accumulates per second of audio, those that the full

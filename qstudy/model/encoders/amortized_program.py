@@ -12,14 +12,19 @@ from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import record, recording
 from qstudy.quant.layers import Linear
 from qstudy.quant.packed.amortized_loops import RECORDS, amortized_layers
-from qstudy.quant.packed.program import PackedRows, StackStates, loops_accept
+from qstudy.quant.packed.arithmetics import PackedInteger
+from qstudy.quant.packed.program import PackedRows, StackStates, Unfit, loops_accept, packed_as
 
 
 class AmortizedProgram:
     """The layers of one encoder, for one utterance at a time."""
 
     def __init__(self, layers: Sequence[AmortizedLSTM]) -> None:
-        """Args: layers whose linear layers are all packed as rows (`can_run`)."""
+        """Args: layers whose linear layers are all packed as rows.
+
+        Raises:
+            Unfit: a product is another.
+        """
         self.layers = list(layers)
         self.hidden_size = layers[0].hidden_size
         columns = layers[0].arbitrator.in_features
@@ -32,12 +37,6 @@ class AmortizedProgram:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies make their own: the plan holds addresses."""
         return AmortizedProgram, (self.layers,)
-
-    @staticmethod
-    def can_run(layers: Sequence[AmortizedLSTM]) -> bool:
-        """Whether every product is one of packed integers."""
-        linears = [linear for layer in layers for linear in layer.modules() if isinstance(linear, Linear)]
-        return all(isinstance(getattr(linear.arithmetic, "rows", None), PackedRows) for linear in linears)
 
     def accepts(self, x: Tensor) -> bool:
         """Whether x (B, T, D) is one utterance, where the compiled loops can run."""
@@ -99,8 +98,9 @@ def _linears(layer: AmortizedLSTM) -> list[Linear]:
 
 
 def _rows(linear: Linear) -> PackedRows:
-    rows = getattr(linear.arithmetic, "rows", None)
-    assert isinstance(rows, PackedRows)
+    rows = packed_as(linear, PackedInteger).rows
+    if not isinstance(rows, PackedRows):
+        raise Unfit
     return rows
 
 
@@ -109,3 +109,11 @@ def _branch(branch: Branch) -> list[int]:
     linears, kept = branch.linears(), [each.data_ptr() for each in branch.kept()]
     plans = [_rows(each).plan.data_ptr() for each in linears]
     return [*plans, *[0] * (3 - len(plans)), *(kept or [0, 0]), linears[0].out_features]
+
+
+def amortized_program(layers: Sequence[AmortizedLSTM]) -> AmortizedProgram | None:
+    """The program of packed layers; None where a product is not one of packed integers."""
+    try:
+        return AmortizedProgram(layers)
+    except Unfit:
+        return None

@@ -51,14 +51,14 @@ class BandAttention(nn.Module):
         self.output = Linear(size, size, rate=rate, then="sum")
 
     def forward(
-        self, x: Tensor, hidden: Tensor | None = None, state: AttentionState | None = None
+        self, x: Tensor, padded: Tensor | None = None, state: AttentionState | None = None
     ) -> tuple[Tensor, AttentionState]:
         """Mix the frames that each frame sees.
 
         Args:
             x: frames (B, T, D) float32.
-            hidden: keys that are not there for a query, (B, 1, T, T) bool; every query must see one; None: all are.
-            state: of the frames before; None at the start.
+            padded: frames after the ends of shorter utterances, which no other frame may see, (B, T) bool; None: none.
+            state: of the frames before; None at the start, and where frames are padded.
 
         Returns:
             Frames (B, T, D) and the state after the last.
@@ -66,14 +66,19 @@ class BandAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, T, D / heads)
         if state is not None:
             k, v = torch.cat([state[0], k], 2), torch.cat([state[1], v], 2)
-        left, right = self._band(k.shape[2], hidden is not None)
-        attend = self._by_blocks if q.shape[2] > BLOCK and self._is_float else self._attend
-        y = self.output(attend(q * self.scale, k, v, hidden, left, right).transpose(1, 2).flatten(2))
+        left, right = self._band(k.shape[2], padded is not None)
+        if q.shape[2] > BLOCK and self._is_float:
+            mixed = self._by_blocks(q * self.scale, k, v, padded, left, right)
+        else:
+            hidden = None if padded is None else hidden_keys(padded, slice(None), slice(None))
+            mixed = self._attend(q * self.scale, k, v, hidden, left, right)
+        y = self.output(mixed.transpose(1, 2).flatten(2))
         first = max(k.shape[2] - self.left, 0)
         return y, (k[:, :, first:], v[:, :, first:])
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, left: int, right: int) -> Tensor:
-        """What queries (B, heads, T, D / heads) see of keys and values, the last of which are the last query's own."""
+        """What queries (B, heads, T, D / heads) see of keys and values, the last of which are the last query's own; not
+        of those that are hidden, (B, 1, T, keys) bool."""
         scores = self.scores(q, k.transpose(-1, -2))  # (B, heads, T, keys)
         if hidden is not None:
             scores = scores.masked_fill(hidden, -torch.inf)
@@ -84,7 +89,7 @@ class BandAttention(nn.Module):
         mixed: Tensor = self.mixture(seen, v)
         return mixed
 
-    def _by_blocks(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, left: int, right: int) -> Tensor:
+    def _by_blocks(self, q: Tensor, k: Tensor, v: Tensor, padded: Tensor | None, left: int, right: int) -> Tensor:
         """As `_attend`, each block of queries with the keys of its band: memory grows with T, not with its square."""
         frames, before = q.shape[2], k.shape[2] - q.shape[2]
         parts = []
@@ -92,8 +97,8 @@ class BandAttention(nn.Module):
             end = min(begin + BLOCK, frames)
             last = min(end + right, frames)  # the last key must be a query's own; what that sees is not used
             queries, keys = slice(begin, last), slice(max(begin + before - left, 0), last + before)
-            padding = None if hidden is None else hidden[..., queries, keys]
-            part = self._attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], padding, left, right)
+            hidden = None if padded is None else hidden_keys(padded, queries, keys)
+            part = self._attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], hidden, left, right)
             parts.append(part[:, :, : end - begin])
         return torch.cat(parts, 2)
 
@@ -114,6 +119,15 @@ class BandAttention(nn.Module):
         assert self.position is not None
         scores: Tensor = self.position(q.transpose(-1, -2).flatten(1, 2))
         return scores.unflatten(1, (self.heads, -1)).transpose(-1, -2)
+
+
+def hidden_keys(padded: Tensor, queries: slice, keys: slice) -> Tensor:
+    """Padded frames (B, T) bool among some keys, for each of some queries: (B, 1, queries, keys) bool.
+
+    A query may see itself: a row without any key has no softmax.
+    """
+    frames = torch.arange(padded.shape[1], device=padded.device)
+    return padded[:, None, None, keys] & (frames[queries, None] != frames[keys])
 
 
 def by_distance(scores: Tensor, left: int, right: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,15 +70,6 @@ def after_end(every_ms: float) -> Rate:
     return Rate(every_ms=every_ms, frames=max(round(UTTERANCE_MS / every_ms), 1), after_end=True)
 
 
-class Padding(NamedTuple):
-    """Frames after the ends of a batch's shorter utterances: no other frame may see them."""
-
-    frames: Tensor
-    """(B, T, 1) bool."""
-    keys: Tensor
-    """Likewise for each query, which may see itself: a row without any key has no softmax. (B, 1, T, T) bool."""
-
-
 class FeedForward(nn.Module):
     """Two affine maps with SiLU between."""
 
@@ -125,10 +116,10 @@ class Convolution(nn.Module):
         self.contract = Linear(size, size, rate=rate, then="sum")
 
     def forward(self, x: Tensor, padded: Tensor | None, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (B, T, D), padded frames (B, T, 1) bool, the state: (B, T, D) and the state after the last frame."""
+        """x (B, T, D), padded frames (B, T) bool, the state: (B, T, D) and the state after the last frame."""
         x = F.glu(self.expand(self.norm(x)))
         if padded is not None:
-            x = x.masked_fill(padded, 0.0)
+            x = x.masked_fill(padded.unsqueeze(2), 0.0)
         x = x.transpose(1, 2)  # (B, D, T)
         if before is None:
             before = x.new_zeros(*x.shape[:2], self.before)
@@ -154,12 +145,12 @@ class ConformerBlock(nn.Module):
         self.final_norm = LayerNorm(size, rate)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, padding: Padding | None, state: BlockState | None) -> tuple[Tensor, BlockState]:
-        """x (B, T, D): (B, T, D) and the state after the last frame."""
+    def forward(self, x: Tensor, padded: Tensor | None, state: BlockState | None) -> tuple[Tensor, BlockState]:
+        """x (B, T, D), padded frames (B, T) bool: (B, T, D) and the state after the last frame."""
         x = x + 0.5 * self._dropped(self.first(x))
-        attended, seen = self.attention(self.norm(x), padding and padding.keys, state and state.attention)
+        attended, seen = self.attention(self.norm(x), padded, state and state.attention)
         x = x + self._dropped(attended)
-        convolved, inputs = self.convolution(x, padding and padding.frames, None if state is None else state.inputs)
+        convolved, inputs = self.convolution(x, padded, None if state is None else state.inputs)
         x = x + self._dropped(convolved)
         x = x + 0.5 * self._dropped(self.second(x))
         return self.final_norm(x), BlockState(seen, inputs)
@@ -187,17 +178,14 @@ class ConformerBlocks(nn.ModuleList):
         """Run over x (B, T, D) float32 with valid lengths (B,) int64: (B, T, D) and the states after the last frame."""
         if self.program is not None and self.program.accepts(x):
             return self.program(x, states)
-        padding = None if self.streams else padding_of(x, lengths)  # what comes after the end changes nothing before it
+        padded = None if self.streams else padded_frames(x, lengths)  # what comes after an end changes nothing before
         after = []
         for index, block in enumerate(self):
-            x, state = block(x, padding, states[index] if states else None)
+            x, state = block(x, padded, states[index] if states else None)
             after.append(state)
         return x, after
 
 
-def padding_of(x: Tensor, lengths: Tensor) -> Padding:
-    """Which of the frames x (B, T, D) are after the ends, by their lengths (B,) int64."""
-    frames = torch.arange(x.shape[1], device=x.device)
-    padded = frames >= lengths.unsqueeze(1)  # (B, T)
-    others = frames != frames.unsqueeze(1)  # (T, T)
-    return Padding(padded.unsqueeze(2), padded[:, None, None] & others)
+def padded_frames(x: Tensor, lengths: Tensor) -> Tensor:
+    """Which of the frames x (B, T, D) are after the ends, by their lengths (B,) int64: (B, T) bool."""
+    return torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)

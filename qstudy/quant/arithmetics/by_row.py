@@ -25,7 +25,7 @@ class ByRowArithmetic(NativeArithmetic):
         return PackedByRow
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.repeated_linear(weight, bias)(x)
+        return ByRowArithmetic.repeated_linear(self, weight, bias)(x)  # an own `linear` may ask for this one
 
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         if not self._quantizes_inputs:

@@ -110,6 +110,10 @@ class QuantizedArithmetic(TrainingArithmetic):
         self._input_observers.clear()
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
+        """
+        Raises:
+            UserError: an activation quantizer has other integers than a device.
+        """
         tensors: dict[str, Tensor] = {}
         for index, (quantizer, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
             if isinstance(quantizer, WeightQuantizer):
@@ -119,9 +123,11 @@ class QuantizedArithmetic(TrainingArithmetic):
                     tensors[f"{index}.table"] = codes.table
             else:
                 tensors[f"{index}.float"] = matrix.detach()
-        quantizers = [quantizer.qparams() for quantizer in (self.inputs, self.hidden) if quantizer is not None]
+        quantizers = [quantizer for quantizer in (self.inputs, self.hidden) if quantizer is not None]
+        for quantizer in quantizers:
+            device_qparams(quantizer)  # which a device must have
         if quantizers:
-            tensors["activation"] = torch.stack(quantizers)
+            tensors["activation"] = torch.stack([quantizer.qparams() for quantizer in quantizers])
         return tensors
 
     def _operand_quantizers(self) -> tuple[ActivationQuantizer, ActivationQuantizer] | None:

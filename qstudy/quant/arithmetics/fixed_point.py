@@ -85,7 +85,7 @@ class FixedPointArithmetic(FakeArithmetic):
         return {} if self.packed is PackedProduct else self.spec.to_dict()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.repeated_linear(weight, bias)(x)
+        return FixedPointArithmetic.repeated_linear(self, weight, bias)(x)  # an own `linear` may ask for this one
 
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         if self.inputs is None or not self.inputs.fake_quant_enabled:

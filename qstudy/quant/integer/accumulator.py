@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qstudy.errors import UserError
 from qstudy.jit import on_threads
 from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
@@ -67,9 +68,21 @@ class QParams(NamedTuple):
 
 
 def device_qparams(quantizer: ActivationQuantizer) -> QParams:
-    """An activation quantizer as the device knows it."""
+    """An activation quantizer as the device knows it.
+
+    Raises:
+        UserError: it has other integers than the device, whose sums would be others.
+    """
     scale, zero_point = quantizer.qparams()
-    return QParams(scale, zero_point if quantizer.shifted else None, quantizer.bits)
+    found = QParams(scale, zero_point if quantizer.shifted else None, quantizer.bits)
+    levels = quantizer.levels(found.zero_point is not None)
+    if levels != found.bounds():
+        low, high = found.bounds()
+        raise UserError(
+            f"{quantizer.layer}: its {type(quantizer).__name__} has the integers from {levels[0]} to {levels[1]}, but "
+            f"a device those from {low} to {high}; set `low` and `high` to these."
+        )
+    return found
 
 
 def is_dense(x: Tensor) -> bool:

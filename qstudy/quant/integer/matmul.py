@@ -22,8 +22,13 @@ def integer_matmul(x: Tensor, weight: Tensor) -> Tensor:
 
     Returns:
         (..., H) int32 for int8 operands, else float64 that holds exact integers (below 2**53).
+
+    Raises:
+        RuntimeError: x and weight differ in D, which not every kernel would notice.
     """
     flat = x.reshape(-1, x.shape[-1])
+    if flat.shape[1] != weight.shape[1]:
+        raise RuntimeError(f"inputs of size {flat.shape[1]} do not fit a matrix of {weight.shape[1]} columns")
     narrow = x.dtype == weight.dtype == torch.int8
     if narrow and library_takes(flat):
         product = torch._int_mm(flat, weight.t())

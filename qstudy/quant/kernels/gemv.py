@@ -116,7 +116,7 @@ def restore(arranged: NDArray[np.uint8], bits: int, rows: int, columns: int) -> 
     for values, parts in zip(fielded, FIELDS[bits], strict=True):
         for plane, shift, width, position, _ in parts:
             values |= (arranged[:, :, plane] >> shift & (2**width - 1)) << position
-    padded = fielded.transpose(1, 3, 2, 0, 4).reshape(blocks * ROWS, -1)
+    padded = fielded.transpose(1, 3, 2, 0, 4).reshape(blocks * ROWS, count * COLUMNS)
     return np.ascontiguousarray(padded[:rows, :columns])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState, Windows, whole
@@ -11,7 +11,8 @@ from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear
 from qstudy.quant.kernels import usable
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
 from qstudy.quant.packed.matrix import ArrangedMatrix, PlainMatrix
-from qstudy.quant.packed.program import LSTMProgram, PackedLSTM, PackedRows
+from qstudy.quant.packed.program import LSTMProgram, PackedLSTM, PackedRows, Unfit, packed_as
+from qstudy.quant.stack import LSTMStack
 
 
 class PackedInteger(PackedArithmetic, name="integer"):
@@ -55,9 +56,30 @@ class PackedInteger(PackedArithmetic, name="integer"):
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         matrix, rows = self.matrices[0], ids.flatten()
         scale = matrix.scale if len(matrix.scale) == 1 else matrix.scale[rows]
-        return (matrix.some(rows) * scale.unsqueeze(1)).view(*ids.shape, -1)
+        values = matrix.some(rows) * scale.unsqueeze(1)
+        return values.view(*ids.shape, values.shape[1])
 
     def weight(self, index: int) -> QuantizedWeight:
         """The matrix of this number, for a product without gradient."""
         matrix = self.matrices[index]
         return QuantizedWeight(None, matrix.integers(), matrix.scale)
+
+
+def fuse(model: nn.Module) -> None:
+    """Give every stack of packed layers of one size its program; modules with a `fuse` of their own see to it."""
+    for stack in model.modules():
+        if callable(own := getattr(stack, "fuse", None)):
+            own()
+        if isinstance(stack, LSTMStack):
+            stack.program = _stack_program(stack)
+
+
+def _stack_program(stack: LSTMStack) -> LSTMProgram | None:
+    """None where a layer is another: a class that derives from `PackedInteger` may compute otherwise."""
+    try:
+        programs = [packed_as(layer, PackedInteger).program for layer in stack]
+    except Unfit:
+        return None
+    layers = [layer for program in programs if program for layer in program.layers]
+    same = len({layer.hidden.columns for layer in layers}) == 1
+    return LSTMProgram(layers) if same and all(programs) else None

@@ -14,7 +14,7 @@ from qstudy.named import find
 from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.integer.accumulator import QParams
 from qstudy.quant.packed.bitpack import packed_bytes, unpack
-from qstudy.quant.state import LARGEST
+from qstudy.quant.state import LARGEST, full_name, is_bounded
 
 
 class TensorType(NamedTuple):
@@ -94,20 +94,20 @@ def compare(shape: LayerShape, own: Mapping[str, Tensor], layout: Layout) -> Non
 def require_tensors(layer: str, own: Mapping[str, Tensor], layout: Layout) -> None:
     """Raise UserError if a tensor is missing, too many, or of another type or size."""
     if missing := set(layout) - set(own):
-        raise UserError(f"the tensor {layer}.{min(missing)} is missing")
+        raise UserError(f"the tensor {full_name(layer, min(missing))} is missing")
     if extra := set(own) - set(layout):
-        raise UserError(f"there is a tensor {layer}.{min(extra)}, of which its header knows nothing")
+        raise UserError(f"there is a tensor {full_name(layer, min(extra))}, of which its header knows nothing")
     for name, expected in layout.items():
         found = TensorType(own[name].dtype, tuple(own[name].shape))
         if found != expected:
-            raise UserError(f"{layer}.{name} is {found}, but must be {expected}")
+            raise UserError(f"{full_name(layer, name)} is {found}, but must be {expected}")
 
 
 def require_bounded(layer: str, own: Mapping[str, Tensor]) -> None:
     """Raise UserError if a float tensor holds what no training ends in."""
     for name, tensor in own.items():
-        if tensor.is_floating_point() and not (tensor.abs() <= LARGEST).all():
-            raise UserError(f"{layer}.{name} holds a number that is not finite, or above {LARGEST:.0e}")
+        if not is_bounded(tensor):
+            raise UserError(f"{full_name(layer, name)} holds a number that is not finite, or above {LARGEST:.0e}")
 
 
 def _are_qparams(pairs: Tensor, kind: str) -> bool:
@@ -156,6 +156,15 @@ class PackedArithmetic(Arithmetic):
         return integers and bits.granularity != "group"
 
     @classmethod
+    def require_taken(cls, shape: LayerShape, bits: LayerBits) -> None:
+        """Raise UserError if it does not run such a layer in such widths."""
+        if not cls.takes(shape, bits):
+            raise UserError(
+                f"bit_map.{shape.name}: the arithmetic `{cls.name}` does not take {shape.kind} layers with weights of "
+                f"{bits.weight} bits by {bits.granularity} ({bits.quantizer}) and activations of {bits.activation}"
+            )
+
+    @classmethod
     def layout(cls, shape: LayerShape, bits: LayerBits) -> Layout:
         """What the file must hold for the layer."""
         return layer_layout(shape, bits)
@@ -167,13 +176,8 @@ class PackedArithmetic(Arithmetic):
         Raises:
             UserError: a tensor is missing, too many or another than it must be, or the arithmetic has no such widths.
         """
-        shape, bits = layer.shape, layer.bits
-        if not cls.takes(shape, bits):
-            raise UserError(
-                f"bit_map.{shape.name}: the arithmetic `{cls.name}` does not take {shape.kind} layers with weights of "
-                f"{bits.weight} bits by {bits.granularity} ({bits.quantizer}) and activations of {bits.activation}"
-            )
-        compare(shape, layer.tensors, cls.layout(shape, bits))
+        cls.require_taken(layer.shape, layer.bits)
+        compare(layer.shape, layer.tensors, cls.layout(layer.shape, layer.bits))
 
     @abstractmethod
     def float_matrices(self, matrices: list[Tensor]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from qstudy.quant.layers import Quantizable, quantizable, training_slots
 from qstudy.quant.packed import file as packed_file
 from qstudy.quant.packed.arithmetics import PackedArithmetic  # all are known by their names then
 from qstudy.quant.packed.bitpack import pack
+from qstudy.quant.packed.integer import fuse
 from qstudy.quant.packed.layer import (
     StoredLayer,
     TensorType,
@@ -25,8 +26,7 @@ from qstudy.quant.packed.layer import (
     require_bounded,
     require_tensors,
 )
-from qstudy.quant.packed.program import fuse
-from qstudy.quant.state import free_buffers, full_name, layer_shapes, other_state
+from qstudy.quant.state import LARGEST, free_buffers, full_name, is_bounded, layer_shapes, other_state
 
 
 class PackedModel:
@@ -175,21 +175,21 @@ def pack_model(
         header: what else the device must know: features, tokenizer, model configuration, policy.
 
     Raises:
-        UserError: a weight is not finite, the model stores what no packed file holds, or an own class that would run a
-            layer cannot be imported.
+        UserError: a weight is not finite, or larger than a file may hold, the model stores what no packed file holds,
+            or an own class that would run a layer cannot be imported.
     """
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
     arithmetics = training_slots(model)
     for name, layer in layers.items():
-        _require_finite(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
+        _require_storable(name, {f"matrix {index}": matrix for index, matrix in enumerate(layer.matrices())})
         own = _pack_layer(layer, arithmetics[name], bit_map[name])
         tensors |= {f"{name}.{key}": value for key, value in own.items()}
     for name, own in other_state(model).items():
         tensors |= {full_name(name, key): value for key, value in own.items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     free = free_buffers(model)
-    _require_finite("The packed model", {name: tensor for name, tensor in tensors.items() if name not in free})
+    _require_storable("The packed model", {name: tensor for name, tensor in tensors.items() if name not in free})
     used = {name: arithmetic for name, arithmetic in arithmetics.items() if arithmetic}
     for name, arithmetic in used.items():
         _require_importable(name, arithmetic.packed)
@@ -208,11 +208,12 @@ def _require_importable(name: str, packed: type[PackedArithmetic]) -> None:
         )
 
 
-def _require_finite(owner: str, tensors: Mapping[str, Tensor]) -> None:
+def _require_storable(owner: str, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not is_bounded(tensor):
             raise UserError(
-                f"{owner}: {name} holds a number that is not finite, so it cannot be packed; train with a lower rate."
+                f"{owner}: {name} holds a number that is not finite, or above {LARGEST:.0e}, so it cannot be packed; "
+                "train with a lower rate, or keep what is no weight (a mask) in a buffer."
             )
 
 

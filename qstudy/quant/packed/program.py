@@ -5,14 +5,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qstudy.jit import address_of
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.packed.loops import affine, affine_rows, lstm_layers, lstm_stack
 from qstudy.quant.packed.matrix import ArrangedMatrix
-from qstudy.quant.stack import LSTMStack
 
 FEW = 64
 """Rows (for an LSTM: times frames) up to which one by one beats unpacking the matrix for a product of all."""
@@ -59,8 +58,9 @@ class PackedRows:
         return PackedRows, self.parts
 
     def accepts(self, x: Tensor) -> bool:
-        """Whether x (..., D) is few enough rows, where the compiled loops can run."""
-        return loops_accept(x) and x.numel() <= FEW * self.matrix.columns
+        """Whether x (..., D) is few enough rows, where the compiled loops can run; they trust that it is that wide."""
+        columns = self.matrix.columns
+        return loops_accept(x) and x.shape[-1] == columns and x.numel() <= FEW * columns
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x (..., D) float32 to (..., H)."""
@@ -103,10 +103,10 @@ class StackStates(Sequence[LSTMState]):
 
     @staticmethod
     def tensor_of(states: Sequence[LSTMState]) -> Tensor:
-        """(2, layers, B, H) of any states."""
+        """(2, layers, B, H) float32 of any states."""
         if type(states) is StackStates:
             return states.tensor
-        return torch.stack([torch.cat(part) for part in zip(*states, strict=True)]).detach()
+        return torch.stack([torch.cat(part) for part in zip(*states, strict=True)]).detach().float()
 
 
 class LSTMProgram:
@@ -114,9 +114,9 @@ class LSTMProgram:
 
     def __init__(self, layers: Sequence[PackedLSTM]) -> None:
         self.layers = list(layers)
-        self.hidden_size = layers[0].hidden.columns
+        self.input_size, self.hidden_size = layers[0].inputs.columns, layers[0].hidden.columns
         self.padded_rows = layers[0].hidden.padded_rows
-        plan = [_address(lstm_stack, 8), len(layers), layers[0].inputs.columns, self.hidden_size, self.padded_rows]
+        plan = [_address(lstm_stack, 8), len(layers), self.input_size, self.hidden_size, self.padded_rows]
         self.alive: list[Tensor] = []
         for layer in layers:
             for matrix, qparams in zip((layer.inputs, layer.hidden), layer.qparams, strict=True):
@@ -131,14 +131,21 @@ class LSTMProgram:
         return LSTMProgram, (self.layers,)
 
     def accepts(self, x: Tensor) -> bool:
-        """Whether x (B, T, D) is one utterance or few rows, where the compiled loops can run."""
-        batch, frames, _ = x.shape
-        return (batch == 1 or batch * frames <= FEW) and loops_accept(x)
+        """Whether x (B, T, D) is one utterance or few rows, where the compiled loops can run; they trust its width."""
+        batch, frames, width = x.shape
+        return (batch == 1 or batch * frames <= FEW) and width == self.input_size and loops_accept(x)
 
     def __call__(self, x: Tensor, states: Sequence[LSTMState] | None) -> tuple[Tensor, StackStates]:
-        """Run all layers over x (B, T, D) float32: outputs (B, T, H) and the states after the last frame."""
+        """Run all layers over x (B, T, D) float32: outputs (B, T, H) and the states after the last frame.
+
+        Raises:
+            RuntimeError: the states are of other sizes, which the loops would not notice.
+        """
         x, (batch, frames, _), count = x.contiguous(), x.shape, len(self.layers)
-        before = self._zeros(batch) if states is None else StackStates.tensor_of(states)
+        size = (2, count, batch, self.hidden_size)
+        before = torch.zeros(size) if states is None else StackStates.tensor_of(states)
+        if before.shape != size:
+            raise RuntimeError(f"an LSTM's states are {list(before.shape)}, but must be {list(size)}")
         after, y = torch.empty_like(before), torch.empty(batch, frames, self.hidden_size)
         sums = torch.empty(count, 2, frames, batch, self.padded_rows, dtype=torch.int32) if recording() else None
         places = [each.data_ptr() for each in (self.plan, x, before, after, y)]
@@ -147,18 +154,3 @@ class LSTMProgram:
             for each in sums.flatten(0, 1):
                 record(each[..., : 4 * self.hidden_size])
         return y, StackStates(after)
-
-    def _zeros(self, batch: int) -> Tensor:
-        return torch.zeros(2, len(self.layers), batch, self.hidden_size)
-
-
-def fuse(model: nn.Module) -> None:
-    """Give every stack of packed layers of one size its program; modules with a `fuse` of their own see to it."""
-    for stack in model.modules():
-        if callable(own := getattr(stack, "fuse", None)):
-            own()
-        if isinstance(stack, LSTMStack):
-            programs = [getattr(layer.arithmetic, "program", None) for layer in stack]
-            layers = [layer for program in programs if program for layer in program.layers]
-            same = len({layer.hidden.columns for layer in layers}) == 1
-            stack.program = LSTMProgram(layers) if same and all(programs) else None

@@ -39,7 +39,7 @@ class PackedWeightsOnly(PackedScaled, name="weights_only"):
 
 def _multiply(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
     """x (..., D) float32 times integers (H, D), rescaled after the sum: (..., H) float32."""
-    if not usable(x):
+    if not usable(x) or x.shape[-1] != values.shape[1]:  # the kernel would not notice, torch says so
         return x @ values.to(x.dtype).t() * scale
     y = torch.empty(*x.shape[:-1], len(values))
     flat = x.detach().reshape(-1, x.shape[-1]).contiguous()

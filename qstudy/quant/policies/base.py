@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, WITHOUT_PRODUCTS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
-from qstudy.errors import UserError
+from qstudy.errors import UserError, naming
 from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.layers import Quantizable, quantizable
 from qstudy.quant.quantizers.base import activation_quantizers
@@ -69,8 +69,9 @@ class QuantPolicy(ABC):
         for name, bits in bit_map.items():
             for field, value, others in self.refuses:
                 if getattr(bits, field) == value:
-                    policy = getattr(self, "name", type(self).__name__)
-                    raise UserError(f"layers: {name}: {field}: {policy} has no {value}; use {others}, or leave it.")
+                    raise UserError(
+                        f"layers: {name}: {field}: {self._called} has no {value}; use {others}, or leave it."
+                    )
         return bit_map
 
     @abstractmethod
@@ -85,7 +86,8 @@ class QuantPolicy(ABC):
             bit_map: what `bit_map` gave for them, if it was asked before.
 
         Raises:
-            UserError: a layer's widths are none of this policy's, or its weights are not finite.
+            UserError: a layer's widths are none of this policy's, or none in which its packed arithmetic runs such a
+                layer; or its weights are not finite.
         """
         layers, anywhere = quantizable(model), next(model.parameters())
         if bit_map is None:
@@ -94,12 +96,27 @@ class QuantPolicy(ABC):
             bits = bit_map[name]
             device = next(layer.parameters(), anywhere).device
             require_finite(layer.matrices(), name)
-            layer.arithmetic = self.arithmetic(layer, bits).to(device) if bits.quantized else None
+            layer.arithmetic = self._fitting(layer, layer.shape(name), bits).to(device) if bits.quantized else None
             for quantizer in activation_quantizers(layer):
                 quantizer.layer = name
 
+    def _fitting(self, layer: Quantizable, shape: LayerShape, bits: LayerBits) -> TrainingArithmetic:
+        """The layer's arithmetic; that no device could run it is said now, not when all training is done."""
+        arithmetic = self.arithmetic(layer, bits)
+        with naming(self._called, "change the widths in `layers`, or what the policy makes of them."):
+            arithmetic.packed.require_taken(shape, bits)
+        return arithmetic
+
+    @property
+    def _called(self) -> str:
+        name: str = getattr(self, "name", type(self).__name__)
+        return name
+
     def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:  # noqa: B027
-        """Fit quantizers to the trained model before fine-tuning; each of `passes` runs the model over one batch."""
+        """Fit quantizers to the trained model before fine-tuning; each of `passes` runs the model over one batch.
+
+        Here there is nothing to fit.
+        """
 
     def notes(self) -> dict[str, Any]:
         """What the policy chose by itself, JSON-able, for the run's record; asked after the training."""

@@ -73,6 +73,9 @@ class UniformActivations(ActivationQuantizer):
     def shifted(self) -> bool:
         return not self.symmetric and (self.trained or super().shifted)  # trained: never 0, see `qparams`
 
+    def levels(self, shifted: bool) -> tuple[int, int]:
+        return self.low if self.symmetric or shifted else -self.high, self.high
+
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantize x (any shape)."""
         if self.observer_enabled and self.training:

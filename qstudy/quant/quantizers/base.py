@@ -63,6 +63,9 @@ class WeightQuantizer(nn.Module, ABC):
 class ActivationQuantizer(nn.Module, ABC):
     """The quantizer of one activation tensor: integers low..high, values (integer - zero_point) * scale.
 
+    The device has but two ranges of integers, `bounds(bits)`, and without a narrow end where it is shifted. One with
+    other integers can be trained with, but neither packed nor multiplied in integers.
+
     It observes (`observer_enabled`) and fake-quantizes (`fake_quant_enabled`) independently, so that a policy can
     first learn ranges, then quantize, then freeze.
     """
@@ -115,6 +118,10 @@ class ActivationQuantizer(nn.Module, ABC):
     def shifted(self) -> bool:
         """Whether another integer than 0 stands for zero; who knows it without a look at a number says so."""
         return bool(self.zero_point)
+
+    def levels(self, shifted: bool) -> tuple[int, int]:
+        """Least and greatest integer, if another one than 0 stands for zero, or if none does."""
+        return self.low, self.high
 
     def compute_qparams(self) -> None:
         """Choose the range after the batches of calibration have been observed."""

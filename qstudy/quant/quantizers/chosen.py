@@ -118,6 +118,9 @@ class ChosenActivations(ActivationQuantizer):
     def shifted(self) -> bool:
         return self.chosen.shifted
 
+    def levels(self, shifted: bool) -> tuple[int, int]:
+        return self.chosen.levels(shifted)
+
     @property
     def trained(self) -> bool:  # type: ignore[override]
         """Whether gradients move the chosen quantizer."""

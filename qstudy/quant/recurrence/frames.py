@@ -169,7 +169,8 @@ def recurrence_gradients(
         upstream = (grad_outputs, grad_last_h, grad_last_c)
         grad_gates, grad_h, grad_c = trace_gradients(gates, cells, weight, upstream, dtype)
         flat = grad_gates.view(-1, gates.shape[-1])
-        grad_weight = (flat.to(dtype).t() @ quantized[:-1].reshape(len(flat), -1).to(dtype)).to(weight.dtype)
+        before = quantized[:-1].reshape(len(flat), quantized.shape[-1])
+        grad_weight = (flat.to(dtype).t() @ before.to(dtype)).to(weight.dtype)
     return grad_gates, grad_h, grad_c, grad_weight
 
 
@@ -188,7 +189,7 @@ class _QuantizedLSTM(torch.autograd.Function):
     ) -> Any:
         with torch.autocast(x.device.type, enabled=False):
             frames = x.transpose(0, 1).contiguous()
-            inputs = affine(frames.view(-1, x.shape[2]), w_input, bias).view(*frames.shape[:2], -1)
+            inputs = affine(frames.view(-1, x.shape[2]), w_input, bias).view(*frames.shape[:2], len(w_input))
             trace = float_trace(inputs, h.float(), c.float(), w_hidden, scale, high, reuse=True)
         ctx.save_for_backward(trace.gates, trace.cells, trace.hidden, frames, w_input, w_hidden)
         return last_state(trace, h)
