@@ -14,6 +14,7 @@ from analysis_study import write
 
 from analysis.joint import stretches, tasks
 from analysis.papers import load_papers
+from analysis.records import RECORDS
 from analysis.study import load_studies
 from qstudy.commands.index import index
 from qstudy.commands.report import report
@@ -200,9 +201,10 @@ def test_claims_are_a_list(tmp_path: Path) -> None:
 
 
 def test_a_study_in_two_reports_counts_once(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("one", "two"):
-        report([reports / name], tmp_path / name)
-    report([reports / "one", reports / "two"], tmp_path / "three")
+    records = {name: (reports / name / RECORDS).read_bytes() for name in ("one", "two")}
+    for name, held in (records | {"three": records["one"] + records["two"]}).items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / RECORDS).write_bytes(held)
     index(tmp_path)
     said = capsys.readouterr().err
     assert "warning: two: its study two is that of three; counted once." in said
