@@ -39,7 +39,7 @@ GO_ON := || { code=$$?; echo; echo "The demo stopped. Go on, once what is said a
 demo:
 	@echo "The demo, on two CPU cores:"
 	@echo "  install   Python packages into .venv (5 GB)                          $(if $(wildcard .venv/installed),done,about 2 min)"
-	@echo "  sweep     synthesize speech, quantize a recognizer in ten ways       $(if $(FRESH),about 9 min,about 6 min)"
+	@echo "  sweep     synthesize speech, quantize a recognizer in ten ways       $(if $(FRESH),9 min or more,6 to 12 min)"
 	@echo "  report    tables, plots and a page in reports/quickstart             about 10 s"
 	@echo
 	@$(MAKE) --no-print-directory setup $(GO_ON)
