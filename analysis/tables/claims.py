@@ -21,8 +21,9 @@ MOST = 8  # weight bits up to which somebody might lose something
 CAPTION = (
     "Δ: WER minus that of what it is held against, in percentage points (of the packed against the training model: the "
     "largest over all widths), with the 95 % interval of a bootstrap over {drawn}, and over seeds where there are "
-    "several, in which both runs get the same draw (where records lack errors by utterance: made of both runs' "
-    f"intervals, hence wider). Not worse: by less than {MARGIN_TEXT} of the float rate, a margin stated beforehand. A "
+    "several, in which both runs get the same draw, and either may make an error more than was seen (where records "
+    "lack errors by utterance: made of both runs' intervals, hence wider). Not worse: by less than "
+    f"{MARGIN_TEXT} of the float rate, a margin stated beforehand and drawn like that rate. A "
     "claim is shown, or refuted, where the bootstrap lies on one side, with Holm's correction over all rows: the "
     "chance of one false verdict in the table is 5 %. Else it cannot be told; in brackets how many utterances, or "
     "groups, would tell, if the difference stayed what it is (and seeds grew in proportion)."
