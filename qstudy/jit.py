@@ -61,9 +61,14 @@ def call(_: Any, address: Any, arguments: Any) -> Any:
 
 def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
     """Let the times and sizes of the modules' files be part of what numba compares before it reads from disk."""
-    states = [Path(str(module.__file__)).stat() for module in modules]
     file = dispatcher._cache._cache_file
-    file._source_stamp = (file._source_stamp, *((state.st_mtime, state.st_size) for state in states))
+    file._source_stamp = (file._source_stamp, *(_stamp(module) for module in modules))
+
+
+def _stamp(module: ModuleType) -> tuple[Any, ...]:
+    """Time and size of a module's file, and what it says itself of this machine."""
+    state = Path(str(module.__file__)).stat()
+    return (state.st_mtime, state.st_size, *vars(module).get("STAMP", ()))
 
 
 def on_threads(kernel: Callable[..., None], *arguments: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,7 +19,7 @@ from qstudy.quant.recurrence import compiled as recurrence_kernels
 
 sizes = st.integers(1, 70)
 seeds = st.integers(0, 2**32 - 1)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = [torch.float32, torch.bfloat16] if ir.BF16 else [torch.float32]  # torch itself rounds bfloat16 sums
 
 
@@ -38,6 +38,17 @@ def launcher(multiply: Callable[..., None]) -> Callable[..., None]:
 @pytest.fixture(scope="module")
 def multiply_s8() -> Callable[..., None]:
     return launcher(gemm.multiply_s8)
+
+
+@pytest.fixture(scope="module")
+def multiply_bf16() -> Callable[..., None]:
+    return launcher(gemm.multiply_bf16)
+
+
+@pytest.fixture(scope="module")
+def vector_s8() -> Callable[..., None]:
+    """The product without tiles, where there are any."""
+    return launcher(gemm.vector_s8)
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +87,48 @@ def extreme(generator: np.random.Generator, shape: tuple[int, ...], dtype: type)
 @few
 @given(sizes, sizes, sizes, seeds)
 def test_integer_product_is_exact(
-    multiply_s8: Callable[..., None], plain_s8: Callable[..., None], rows: int, depth: int, columns: int, seed: int
+    multiply_s8: Callable[..., None],
+    vector_s8: Callable[..., None],
+    plain_s8: Callable[..., None],
+    rows: int,
+    depth: int,
+    columns: int,
+    seed: int,
 ) -> None:
     generator = np.random.default_rng(seed)
     x = extreme(generator, (rows, depth), np.uint8)
     weight = extreme(generator, (columns, depth), np.int8)
     start = generator.integers(-(2**24), 2**24, columns, dtype=np.int32)
     expected = gemm.reference(x.astype(np.int64), weight.astype(np.int64)) + start
-    for call in (multiply_s8, plain_s8):
+    for call in (multiply_s8, vector_s8, plain_s8):
         found = multiply(call, *map(torch.from_numpy, (x, weight, start)))
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.skipif(not ir.BF16, reason="this processor has no bfloat16")
 @few
 @given(sizes, sizes, sizes, seeds)
-def test_float_products_of_whole_numbers_are_exact(rows: int, depth: int, columns: int, seed: int) -> None:
+def test_bfloat16_product_of_whole_numbers_is_exact(
+    multiply_bf16: Callable[..., None], rows: int, depth: int, columns: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    x, weight = (generator.integers(-99, 99, (n, depth)) for n in (rows, columns))
+    start = torch.from_numpy(generator.integers(-99, 99, columns)).float()
+    narrow = (torch.from_numpy(each).bfloat16() for each in (x, weight))
+    np.testing.assert_array_equal(multiply(multiply_bf16, *narrow, start), gemm.reference(x, weight) + start.numpy())
+
+
+@pytest.fixture(params=[False, True], ids=["by kernels", "by the library"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way of the float products, whatever this processor takes."""
+    monkeypatch.setattr(products, "library_is_faster", lambda: request.param)
+
+
+@few
+@given(sizes, sizes, sizes, seeds)
+def test_float_products_of_whole_numbers_are_exact(
+    library: None, rows: int, depth: int, columns: int, seed: int
+) -> None:
     generator = np.random.default_rng(seed)
     x, weight = (generator.integers(-99, 99, (n, depth)) for n in (rows, columns))
     expected = gemm.reference(x, weight)
@@ -110,7 +148,7 @@ def test_float_products_of_whole_numbers_are_exact(rows: int, depth: int, column
     st.sampled_from([1, 2, 7, 255, 256, 257, 600]), sizes, sizes, seeds, st.sampled_from([torch.int8, torch.float32])
 )
 def test_gradients_of_weights_and_bias_are_exact_for_whole_numbers(
-    frames: int, rows: int, columns: int, seed: int, dtype: torch.dtype
+    library: None, frames: int, rows: int, columns: int, seed: int, dtype: torch.dtype
 ) -> None:
     generator = np.random.default_rng(seed)
     gradients, x = generator.integers(-9, 9, (frames, rows)), generator.integers(-60, 60, (frames, columns))
@@ -261,3 +299,19 @@ def test_batch_and_threads_change_no_bit(threads: int) -> None:
                 np.testing.assert_array_equal(part, all_rows[:, rows])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not ir.BF16, reason="this processor has no bfloat16")
+@pytest.mark.parametrize("hidden", [8, 41, 64])
+def test_backward_in_bfloat16_is_that_in_float32(hidden: int) -> None:
+    torch.manual_seed(hidden)
+    gates, cells = torch.rand(9, 19, 4 * hidden), torch.randn(10, 19, hidden)
+    weight = torch.randn(4 * hidden, hidden) / hidden
+    upstream = (torch.randn(9, 19, hidden), torch.randn(19, hidden), torch.randn(19, hidden))
+    exact, narrow = (
+        recurrence_kernels.trace_gradients(gates, cells, weight, upstream, dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert narrow[0].dtype == torch.bfloat16
+    for one, two in zip(exact, narrow, strict=True):
+        torch.testing.assert_close(two.float(), one, rtol=0.02, atol=0.02)

@@ -5,8 +5,9 @@ packed in the order in which tiles read them: [block of 2 * LANES outputs][depth
 word holds one float32, four int8, or two bfloat16 that lie beside each other along the depth.
 
 What a processor must offer: nothing; LANES is 16 with AVX-512, else 8. VNNI multiplies four bytes at once, AVX-512 BF16
-two bfloat16 (there is no such product without it); elsewhere plain vectors give the same integers. Twin: `reference`,
-equal to the bit for integers and for floats that hold whole numbers.
+two bfloat16 (there is no such product without it), AMX sixteen rows by sixteen outputs of either (`tiles`); elsewhere
+plain vectors give the same integers. Twin: `reference`, equal to the bit for integers and for floats that hold whole
+numbers.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.jit import compiled
-from qstudy.quant.kernels import ir
+from qstudy.quant.kernels import ir, tiles
 
 VECTORS = 2
 BLOCK = VECTORS * ir.LANES
@@ -145,24 +146,30 @@ MULTIPLY: dict[Kind, Callable[..., ir.Value]] = {
     "s8": ir.dot_u8_s8,
     "bf16": ir.dot_bf16,
 }
-multiply_f32, multiply_s8 = product("f32"), product("s8")
-multiply_transposed_f32 = product("f32", transposed=True)
-multiply_bf16 = product("bf16") if ir.BF16 else product("f32")  # never reached where there is no bfloat16
+multiply_f32, multiply_transposed_f32 = product("f32"), product("f32", transposed=True)
+# What a processor lacks stands for something that it has and is never reached.
+vector_s8, vector_bf16 = product("s8"), product("bf16" if ir.BF16 else "f32")
+tile_s8, tile_bf16 = (tiles.product("s8"), tiles.product("bf16")) if ir.AMX else (vector_s8, vector_bf16)
+TILES = ir.AMX
+WORDS = tiles.WORDS
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Weights (N, K) float32, int8 or bfloat16 in the order of the tiles: (blocks, depth, BLOCK) words, zero-padded."""
+    """Weights (N, K) float32, int8 or bfloat16 in the order of the tiles: (blocks, depth, BLOCK) words, zero-padded.
+
+    For AMX the depth of int8 and bfloat16 becomes a multiple of WORDS.
+    """
     per_word = PER_WORD[weight.dtype]
     rows, columns = weight.shape
-    if rows % BLOCK or columns % per_word:
-        weight = F.pad(weight, (0, -columns % per_word, 0, -rows % BLOCK))
+    multiple = per_word * (WORDS if TILES and per_word > 1 else 1)
+    if rows % BLOCK or columns % multiple:
+        weight = F.pad(weight, (0, -columns % multiple, 0, -rows % BLOCK))
     words = weight if per_word == 1 else weight.contiguous().view(torch.int32)
     return words.view(-1, BLOCK, words.shape[1]).transpose(1, 2).contiguous()
 
 
-@compiled(uses=(ir,))
-def multiply_float(
-    narrow: bool,
+@compiled(uses=(ir, tiles))
+def multiply_s8(
     x: int,
     x_stride: int,
     weight: int,
@@ -174,11 +181,31 @@ def multiply_float(
     blocks: int,
     rows: int,
 ) -> None:
-    """The product of bfloat16 if `narrow`, else of float32; arguments as for `product`."""
-    if narrow:
-        multiply_bf16(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
+    """The product of unsigned with signed bytes; arguments as for `product`."""
+    if TILES and depth % WORDS == 0:
+        tile_s8(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
     else:
-        multiply_f32(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
+        vector_s8(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
+
+
+@compiled(uses=(ir, tiles))
+def multiply_bf16(
+    x: int,
+    x_stride: int,
+    weight: int,
+    depth: int,
+    start: int,
+    start_stride: int,
+    out: int,
+    out_stride: int,
+    blocks: int,
+    rows: int,
+) -> None:
+    """The product of bfloat16, where there is any; arguments as for `product`."""
+    if TILES and depth % WORDS == 0:
+        tile_bf16(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
+    else:
+        vector_bf16(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
 
 
 def reference(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:

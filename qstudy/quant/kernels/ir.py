@@ -8,6 +8,8 @@ integers; AVX2 for `pairs_u8_s8`, `sum_pairs` and `look_up_bytes`, BF16 for `dot
 WIDE, VNNI or BF16 first. The twins are those of the kernels that are made of the pieces (`gemm`, `gemv`).
 """
 
+import ctypes
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +34,19 @@ WIDE = {"avx512f", "avx512bw"} <= FEATURES
 LANES = 16 if WIDE else 8
 VNNI = "avx512vnni" in FEATURES if WIDE else "avxvnni" in FEATURES
 BF16 = WIDE and "avx512bf16" in FEATURES
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: arch_prctl(2)
+
+
+def _permitted() -> bool:
+    """Ask the kernel for the tiles' registers: it gives them to processes that ask, if they are there at all."""
+    if platform.system() != "Linux":
+        return False
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, ctypes.c_long(TILE_DATA)) == 0
+
+
+AMX = WIDE and {"amx-tile", "amx-int8", "amx-bf16"} <= FEATURES and _permitted()
+STAMP = (AMX,)
+"""What code on disk depends on beside numba's features."""
 
 LOOKS_UP_ALL = "llvm.x86.avx512.permvar.qi.512" if WIDE and "avx512vbmi" in FEATURES else ""
 """LLVM's name of `vpermb`, which looks up in a whole vector, by the low six bits of an index."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudy.jit import compiled
-from qstudy.quant.kernels import gemm, ir
+from qstudy.quant.kernels import gemm, ir, tiles
 from qstudy.quant.kernels.gemm import BLOCK, multiply_f32, multiply_s8, multiply_transposed_f32
 
 Floats = NDArray[np.float32]
@@ -27,7 +27,7 @@ STRIP = 128
 """Outputs whose gradients of a chunk stay in the second-level cache while all inputs pass by."""
 OFFSET = 128
 """Added to codes, because the kernel takes unsigned bytes."""
-USES = (ir, gemm)
+USES = (ir, gemm, tiles)
 
 
 @compiled(uses=USES)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudy.jit import compiled
-from qstudy.quant.kernels import cell, gemm, ir
-from qstudy.quant.kernels.gemm import BLOCK, multiply_f32, multiply_float, multiply_s8
+from qstudy.quant.kernels import cell, gemm, ir, tiles
+from qstudy.quant.kernels.gemm import BLOCK, multiply_bf16, multiply_f32, multiply_s8
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 
 ZERO_CODE = 128  # the product takes unsigned bytes: code + 128
-USES = (ir, gemm, cell)
+USES = (ir, gemm, tiles, cell)
 
 
 @compiled()
@@ -192,10 +192,11 @@ def backward(
     blocks, depth = weight.shape[0], weight.shape[1]
     products, zeros = np.empty((end - begin, blocks * BLOCK), np.float32), np.zeros(blocks * BLOCK, np.float32)
     scratch, exact = np.empty((2, hidden), np.float32), np.empty(4 * hidden, np.float32)
+    narrow = grad_gates.itemsize == 2
+    halves = np.zeros((end - begin, 2 * depth if narrow else 0), np.int16)  # weights beyond 4H are zero
     for row in range(begin, end):
         for j in range(hidden):
             products[row - begin, j] = grad_h[row, j]
-    row_bytes = 4 * hidden * grad_gates.itemsize
     for t in range(frames - 1, -1, -1):
         for row in range(begin, end):
             cell.retreat(
@@ -209,19 +210,36 @@ def backward(
                 exact,
             )
             cell.store_bits(exact.view(np.int32), grad_gates[t, row])
-        multiply_float(
-            grad_gates.itemsize == 2,
-            grad_gates.ctypes.data + (t * batch + begin) * row_bytes,
-            row_bytes,
-            weight.ctypes.data,
-            depth,
-            zeros.ctypes.data,
-            0,
-            products.ctypes.data,
-            4 * blocks * BLOCK,
-            blocks,
-            end - begin,
-        )
+            if narrow:
+                source, target = grad_gates[t, row], halves[row - begin]
+                for j in range(source.size):
+                    target[j] = source[j]
+        if narrow:
+            multiply_bf16(
+                halves.ctypes.data,
+                4 * depth,
+                weight.ctypes.data,
+                depth,
+                zeros.ctypes.data,
+                0,
+                products.ctypes.data,
+                4 * blocks * BLOCK,
+                blocks,
+                end - begin,
+            )
+        else:
+            multiply_f32(
+                grad_gates.ctypes.data + 4 * (t * batch + begin) * depth,
+                4 * depth,
+                weight.ctypes.data,
+                depth,
+                zeros.ctypes.data,
+                0,
+                products.ctypes.data,
+                4 * blocks * BLOCK,
+                blocks,
+                end - begin,
+            )
     for row in range(begin, end):
         for j in range(hidden):
             grad_h[row, j] = products[row - begin, j]
