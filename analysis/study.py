@@ -163,11 +163,13 @@ def load_studies(*folders: str | Path, split: str | None = None) -> list[Study]:
 
 
 def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting, in order: means over its runs (texts: the first's), with their number `n`, and `spread`."""
+    """One row per setting, in order: means over its runs (texts: the first's), with their number `n`, and `spread`; on
+    another set those of the runs that were scored on it."""
     grouped = runs.groupby("setting", sort=False)
     found = runs.drop_duplicates("setting").set_index("setting", drop=False)
     spreads = {f"spread.{name}": grouped[f"wer.{name}"].std() for name in _suffixes(runs, "wer")}
-    found = found.assign(n=grouped.size(), spread=grouped.wer.std(), **spreads)
+    numbers_of = {f"n.{name}": grouped[f"wer.{name}"].count() for name in _suffixes(runs, "wer")}
+    found = found.assign(n=grouped.size(), spread=grouped.wer.std(), **spreads, **numbers_of)
     if len(found) < len(runs):
         numbers = runs.select_dtypes("number").columns.difference(PER_RUN)
         found[numbers] = grouped[numbers].mean()

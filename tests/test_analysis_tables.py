@@ -253,6 +253,16 @@ def test_comparison_has_a_column_per_set_and_study(study: Study, tmp_path: Path)
     assert comparison([study]) is None
 
 
+def test_comparison_counts_the_seeds_that_were_scored_on_a_set(tmp_path: Path) -> None:
+    records = seeds()
+    records[0]["metrics"]["noisy"] = records[0]["metrics"]["test"] | {"wer": 0.5, "wer_low": 0.4, "wer_high": 0.6}
+    table = comparison([made.study(tmp_path, records)])
+    assert table is not None
+    told = {(cell.text, cell.small) for cell in columns(table)["noisy (%)"]}
+    assert ("50.0", "[40.0, 60.0]") in told
+    assert ("2.00", "± 1.00 (3 seeds)") in {(cell.text, cell.small) for cell in columns(table)["test (%)"]}
+
+
 def test_a_setting_is_a_row_with_its_seeds(tmp_path: Path) -> None:
     study = made.study(tmp_path, seeds())
     assert len(runs(study).frame) == 3

@@ -257,6 +257,20 @@ def test_what_is_quantized_is_seen_whole(policy: dict[str, Any], monkeypatch: py
 
 
 @torch.no_grad()
+def test_a_packed_model_that_looks_ahead_hears_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = talkative(config(LOOKING_AHEAD))
+    model = recognizer_from_packed(device(made, INTEGER[0], LOOKING_AHEAD)).model
+    x, lengths = speech(2, 3 * FRAMES), torch.tensor([3 * FRAMES, FRAMES])
+    whole, frames = model.encoder(x, lengths)[0], []
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    softmax = model.encoder.blocks[0].attention.softmax
+    softmax.register_forward_hook(lambda module, inputs, output: frames.append(output.shape[-2]))
+    assert torch.equal(model.encoder(x, lengths)[0], whole)
+    assert len(frames) > 1
+    assert max(frames) <= 16 + 16
+
+
+@torch.no_grad()
 def test_the_future_is_never_heard_unless_it_looks_ahead() -> None:
     x = speech(1, FRAMES)
     other = x.clone()

@@ -39,9 +39,8 @@ def comparison(studies: Sequence[Study]) -> Table | None:
 def _values(study: Study, found: pd.DataFrame, prefix: str) -> pd.DataFrame:
     values = {f"{prefix}compression": compression(found)}
     for split in study.splits:
-        parts = {"": "wer", "_low": "low", "_high": "high", "_spread": "spread"}
+        parts = {"": "wer", "_low": "low", "_high": "high", "_spread": "spread", "_seeds": "n"}
         values |= {f"{prefix}{split}_wer{part}": found[f"{column}.{split}"] for part, column in parts.items()}
-        values[f"{prefix}{split}_wer_seeds"] = found.n
     return pd.DataFrame(values)
 
 

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import Linear, Rate
 from qstudy.quant.operators import MatMul, Softmax
 
 BLOCK = 1024
-"""Frames of a float model whose scores by key are made at a time: those of all would be the square of their number."""
+"""Frames whose scores by key are made at a time: those of all would be the square of their number."""
 
 AttentionState = tuple[Tensor, Tensor]
 """Keys and values of the last frames, (B, heads, at most `left`, D / heads) each."""
@@ -67,7 +68,7 @@ class BandAttention(nn.Module):
         if state is not None:
             k, v = torch.cat([state[0], k], 2), torch.cat([state[1], v], 2)
         left, right = self._band(k.shape[2], padded is not None)
-        if q.shape[2] > BLOCK and self._is_float:
+        if q.shape[2] > BLOCK and not self._observes:
             mixed = self._by_blocks(q * self.scale, k, v, padded, left, right)
         else:
             hidden = None if padded is None else hidden_keys(padded, slice(None), slice(None))
@@ -103,10 +104,10 @@ class BandAttention(nn.Module):
         return torch.cat(parts, 2)
 
     @property
-    def _is_float(self) -> bool:
-        """Whether nothing is trained or quantized: quantizers that learn see all values of an utterance at once."""
+    def _observes(self) -> bool:
+        """Whether anything trains, or has quantizers that learn: these see all values of an utterance at once."""
         operators = (self.scores, self.softmax, self.mixture, *([self.position] if self.position is not None else []))
-        return not self.training and all(each.arithmetic is None for each in operators)
+        return self.training or any(isinstance(each.arithmetic, TrainingArithmetic) for each in operators)
 
     def _band(self, keys: int, padded: bool) -> tuple[int, int]:
         """Frames to the left and right that can be there in a whole utterance, which knows its padding or looks ahead;
