@@ -182,6 +182,20 @@ def test_work_is_what_greedy_search_does(models: Path, corpus: Path, tmp_path: P
     assert work.expansions == pytest.approx((frames + labels) / frames)
 
 
+def test_a_checkpoint_is_refused_before_anything_is_tuned(
+    models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    values = described(models, corpus, fusion=["shallow"], beams=[1])
+    values["models"] = {"float": {**values["models"]["float"], "model": str(tmp_path / "last.ckpt")}}
+    with pytest.raises(SystemExit) as ended:
+        decode(tmp_path, values)
+    assert ended.value.code == 2
+    assert "models.float: " in (said := capsys.readouterr().err)
+    assert "last.ckpt is not a whole packed model" in said
+    assert not (tmp_path / "tiny" / "weights").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -27,16 +27,17 @@ from qstudy.hardware.sizes import Sizes
 from qstudy.locks import try_lock
 from qstudy.model.language import LanguageModel
 from qstudy.quant.packed.file import read as read_packed
+from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.build import build_beam_search, load_each
 from qstudy.recognize.encoded import EncodedSet
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
+from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
 from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.conclude import SAMPLES, by_utterance, score
 from qstudy.training.environment import environment
-from qstudy.training.load import load_recognizer
 from qstudy.training.price import Price, describe_price
 from qstudy.training.record import RECORD_FILE, Record, read_record, write_record
 from qstudy.training.sections import Notes
@@ -112,7 +113,7 @@ def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
 
 
 def _opened(config: SearchStudy, models: Models, features: Path) -> Opened:
-    recognizer = load_recognizer(Path(models.model))
+    recognizer = recognizer_from_packed(PackedModel.load(Path(models.model)))  # records tell of its file: no checkpoint
     asked = sorted({name for form in config.fusion for name in ASKED[form]})
     loaded = load_each([Path(str(getattr(models, name))) for name in asked], recognizer.tokenizer)
     sets = {}
