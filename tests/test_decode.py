@@ -19,6 +19,7 @@ from qstudy.cli import main
 from qstudy.data.corpora.noisy import noisy
 from qstudy.data.feature_set import FeatureSet
 from qstudy.files import read_json
+from qstudy.hardware.accelerator import PROFILES
 from qstudy.locks import locked
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.quant.packed.model import pack_model
@@ -149,6 +150,26 @@ def test_another_model_is_decoded_anew(models: Path, corpus: Path, tmp_path: Pat
     values["models"]["float"]["model"] = values["models"]["int4"]["model"]
     decode(tmp_path, values)
     assert read_json(path)["scored"] != before
+
+
+def test_another_accelerator_is_another_price_of_what_was_decoded(
+    models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chip = yaml.safe_load((PROFILES / "mobile_npu.yaml").read_text())
+    values = described(models, corpus, fusion=["shallow"], beams=[1], accelerator=[str(tmp_path / "chip.yaml")])
+    values["models"].pop("int4")
+    found = []
+    for clock in (2400, 1200, 1200):
+        chip["cpu"]["clock_mhz"] = clock  # where layers in float run
+        (tmp_path / "chip.yaml").write_text(yaml.safe_dump(chip))
+        path = decode(tmp_path, values) / "runs" / "float-shallow-beam01" / "record.json"
+        found.append((read_json(path), path.stat().st_mtime_ns, capsys.readouterr().out))
+    (fast, _, _), (slow, written, said), (_, again, _) = found
+    before, after = (each["latency"][str(tmp_path / "chip.yaml")]["latency_ms"] for each in (fast, slow))
+    assert after > before
+    assert f"{after:.3g}" in said
+    assert again == written
+    assert {**slow, "latency": fast["latency"]} == fast  # decoded once: its speed is the same, too
 
 
 def test_other_sounds_of_the_same_texts_are_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:
