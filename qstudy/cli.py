@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
+from io import TextIOWrapper
 from itertools import takewhile
 from keyword import iskeyword
 from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rest = storage_to_environment(rest)
     sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
     sys.excepthook = print_crash
+    _print_any_letter()
     try:
         _call(name, command, rest)
     except UserError as error:
@@ -97,6 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _print_error("\nInterrupted; the same command goes on where it stopped.")
         sys.exit(INTERRUPTED)
+
+
+def _print_any_letter() -> None:
+    """Let standard output, as standard error does, escape letters of a name or a text that its encoding lacks."""
+    if getattr(sys.stdout, "errors", None) == "strict":  # it may be closed, or no stream of Python's
+        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str) -> NoReturn:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qstudy.data.augment import Augment, AugmentSettings
-from qstudy.data.batches import collate
+from qstudy.data.batches import EVALUATED, EVALUATED_FRAMES, collate, evaluation_batches
 from qstudy.data.feature_set import FeatureSet, mean_std
 from qstudy.data.features import SILENCE, FeatureSettings
 from qstudy.data.sampler import BatchSampler
@@ -57,6 +57,24 @@ def test_order_of_epochs() -> None:
     assert abs(np.corrcoef(shuffled, np.arange(len(shuffled)))[0, 1]) < 0.5
     padding = [lengths[batch].max() * len(batch) / lengths[batch].sum() for batch in second]
     assert np.mean(padding) < 1.15
+
+
+@given(st.lists(st.integers(0, EVALUATED_FRAMES // EVALUATED), max_size=300))
+def test_ordinary_utterances_are_evaluated_in_full_batches(lengths: list[int]) -> None:
+    order = np.argsort(lengths, kind="stable").tolist()
+    full = [order[i : i + EVALUATED] for i in range(0, len(order), EVALUATED)]
+    assert evaluation_batches(np.array(lengths)) == full
+
+
+@given(st.lists(st.integers(1, 2 * EVALUATED_FRAMES), min_size=1, max_size=300))
+def test_long_recordings_are_evaluated_in_smaller_batches(lengths: list[int]) -> None:
+    batches = evaluation_batches(np.array(lengths))
+    assert [index for batch in batches for index in batch] == np.argsort(lengths, kind="stable").tolist()
+    for batch in batches:
+        longest = max(lengths[index] for index in batch)
+        assert len(batch) == 1 or len(batch) * longest <= EVALUATED_FRAMES
+    for batch, following in pairwise(batches):  # none is smaller than it has to be
+        assert len(batch) == EVALUATED or (len(batch) + 1) * lengths[following[0]] > EVALUATED_FRAMES
 
 
 def test_padding(features: FeatureSet) -> None:

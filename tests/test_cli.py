@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,21 @@ def test_broken_models(
     path.write_bytes(model.read_bytes())
     damage(path)
     assert str(path) in complaint(["transcribe", str(path), "a.wav"], capfd)
+
+
+def test_names_that_standard_output_lacks_letters_for(
+    model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = [tmp_path / "café.flac", tmp_path / "two.flac"]
+    for sound in sounds:
+        sound.write_bytes(next(iter(sorted((corpus / "test").glob("*.flac")))).read_bytes())
+    printed = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(printed, "ascii"))
+    main(["transcribe", str(model), *map(str, sounds)])
+    sys.stdout.flush()
+    first, second = printed.getvalue().decode().splitlines()
+    assert first.startswith(f"{tmp_path}/caf\\xe9.flac: ")
+    assert second.startswith(f"{tmp_path}/two.flac: ")
 
 
 @pytest.mark.parametrize("damage", [truncated, text, Path.unlink], ids=lambda damage: damage.__name__)

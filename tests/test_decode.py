@@ -19,6 +19,7 @@ from qstudy.cli import main
 from qstudy.data.corpora.noisy import noisy
 from qstudy.data.feature_set import FeatureSet
 from qstudy.files import read_json
+from qstudy.hardware.accelerator import PROFILES
 from qstudy.locks import locked
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.quant.packed.model import pack_model
@@ -151,6 +152,26 @@ def test_another_model_is_decoded_anew(models: Path, corpus: Path, tmp_path: Pat
     assert read_json(path)["scored"] != before
 
 
+def test_another_accelerator_is_another_price_of_what_was_decoded(
+    models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chip = yaml.safe_load((PROFILES / "mobile_npu.yaml").read_text())
+    values = described(models, corpus, fusion=["shallow"], beams=[1], accelerator=[str(tmp_path / "chip.yaml")])
+    values["models"].pop("int4")
+    found = []
+    for clock in (2400, 1200, 1200):
+        chip["cpu"]["clock_mhz"] = clock  # where layers in float run
+        (tmp_path / "chip.yaml").write_text(yaml.safe_dump(chip))
+        path = decode(tmp_path, values) / "runs" / "float-shallow-beam01" / "record.json"
+        found.append((read_json(path), path.stat().st_mtime_ns, capsys.readouterr().out))
+    (fast, _, _), (slow, written, said), (_, again, _) = found
+    before, after = (each["latency"][str(tmp_path / "chip.yaml")]["latency_ms"] for each in (fast, slow))
+    assert after > before
+    assert f"{after:.3g}" in said
+    assert again == written
+    assert {**slow, "latency": fast["latency"]} == fast  # decoded once: its speed is the same, too
+
+
 def test_other_sounds_of_the_same_texts_are_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:
     values = described(models, tmp_path, fusion=["shallow"], beams=[1])
     values["models"].pop("int4")
@@ -180,6 +201,20 @@ def test_work_is_what_greedy_search_does(models: Path, corpus: Path, tmp_path: P
     frames = sum(int(length) for _, length in heard._single())
     assert work.labels_per_hypothesis == work.batches_per_label == 1.0
     assert work.expansions == pytest.approx((frames + labels) / frames)
+
+
+def test_a_checkpoint_is_refused_before_anything_is_tuned(
+    models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    values = described(models, corpus, fusion=["shallow"], beams=[1])
+    values["models"] = {"float": {**values["models"]["float"], "model": str(tmp_path / "last.ckpt")}}
+    with pytest.raises(SystemExit) as ended:
+        decode(tmp_path, values)
+    assert ended.value.code == 2
+    assert "models.float: " in (said := capsys.readouterr().err)
+    assert "last.ckpt is not a whole packed model" in said
+    assert not (tmp_path / "tiny" / "weights").exists()
 
 
 @pytest.mark.parametrize(

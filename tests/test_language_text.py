@@ -104,6 +104,16 @@ def test_a_file(tmp_path: Path) -> None:
     assert made(tmp_path, "--source", str(source), "--lines", "1", "--exclude", "[]") == ["it's here"]
 
 
+def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As Windows writes it: the mark is no character of the first line."""
+    marked = tmp_path / "marked.txt"
+    marked.write_text("yes\n\nno\n", encoding="utf-8-sig")
+    assert sentences.numbered_lines(marked) == [(1, "yes"), (3, "no")]
+    source = tmp_path / "source.txt"
+    source.write_text("no\nyes\nstop\n", encoding="utf-8")
+    assert made(tmp_path, "--source", str(source), "--exclude", f"[{marked}]") == ["stop"]
+
+
 def test_what_is_excluded_of_a_file_is_told_however_it_is_written(tmp_path: Path) -> None:
     texts = ["It’s HERE,", "naïve -- “yes”", "What time is it?", "Stop!"]
     source, held = tmp_path / "source.txt", tmp_path / "held.txt"

@@ -4,7 +4,9 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from qstudy.data.manifest import Utterance, groups_of, identity, manifest_lines, read_manifest, stamps, write_manifest
 from qstudy.errors import UserError
@@ -148,6 +150,36 @@ def test_the_identity_of_a_manifest_is_what_it_holds(tmp_path):
     assert identity(tmp_path / "b" / "m.jsonl") != first
     (tmp_path / "a" / "m.jsonl").write_text(json.dumps({**GOOD, "text": "hallo"}))
     assert identity(tmp_path / "a" / "m.jsonl") != first
+
+
+def test_the_identity_of_flac_files_stays_what_it_was(tmp_path):
+    """Records and caches of corpora that are there are known by it."""
+    (tmp_path / "a.flac").write_bytes(bytes(123))
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps({**GOOD, "audio_filepath": n}) for n in ("a.flac", "b.wav")))
+    assert identity(tmp_path / "m.jsonl") == "58b27c6a688fb02c"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
+def test_other_sounds_of_one_size_are_told_apart(tmp_path, name):
+    """Noise under the same speech leaves the size of a WAV file as it is."""
+    generator, found = np.random.default_rng(0), []
+    for folder in ("clean", "noisy", "copy"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "m.jsonl").write_text(json.dumps({**GOOD, "audio_filepath": name}))
+        samples = np.sin(np.arange(16000)) * 0.3
+        if folder == "noisy":
+            samples += generator.normal(0, 0.05, 16000)
+        soundfile.write(tmp_path / folder / name, samples, 16000)
+        found.append(identity(tmp_path / folder / "m.jsonl"))
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_sound_that_is_no_file_has_an_identity(tmp_path):
+    """The check says what is wrong with it; nothing waits for a pipe."""
+    os.mkfifo(tmp_path / "pipe.wav")
+    lines = [json.dumps({**GOOD, "audio_filepath": name}) for name in ("pipe.wav", ".", "gone.wav")]
+    (tmp_path / "m.jsonl").write_text("\n".join([*lines, "[1]", "{"]))
+    assert identity(tmp_path / "m.jsonl")
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")

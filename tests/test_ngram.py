@@ -141,6 +141,18 @@ def test_compressed_and_cut_short(tmp_path: Path) -> None:
         read_arpa(tmp_path / "gone.arpa", NAMES)
 
 
+@pytest.mark.parametrize("name", ["x.arpa", "x.arpa.gz"])
+def test_a_byte_order_mark_is_read_over_and_never_written(tmp_path: Path, name: str) -> None:
+    marked = HAND.strip().encode("utf-8-sig")
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(marked) if path.suffix == ".gz" else marked)
+    read = read_arpa(path, NAMES)
+    assert [len(order.codes) for order in read.orders] == [5, 4, 1]
+    write_arpa(path, read, NAMES)
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    assert content.startswith(b"\\data\\\n")
+
+
 def test_no_file_but_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.arpa")
     with pytest.raises(UserError, match="is not a file"):

@@ -18,7 +18,7 @@ from qstudy.commands.beams import beams
 from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
-from qstudy.hardware.search import Search
+from qstudy.hardware.search import MOST, Search, counted
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.size import layer_bytes
@@ -52,6 +52,19 @@ def packed(path: Path, shapes: list[LayerShape]) -> Path:
     arrays = {f"{s.name}.all": np.zeros(layer_bytes(s, bits.get(s.name, LayerBits())), np.uint8) for s in shapes}
     write(path, arrays, describe_layers(shapes, bits))
     return path
+
+
+def test_work_that_was_counted() -> None:
+    assert counted(8, frames=100, labels=20, expansions=150, computed=320, calls=60) == Search(8, 1.5, 2.0, 3.0)
+    assert counted(8, frames=100, labels=0, expansions=150, computed=320, calls=60) == Search(8)
+
+
+def test_a_recognizer_that_says_hardly_anything_is_priced_all_the_same() -> None:
+    few = counted(8, frames=20_000, labels=2, expansions=25_000, computed=9_000, calls=4_000)
+    assert few == Search(8, 1.25, 562.5, MOST)
+    fewer = counted(2, frames=20_000, labels=1, expansions=25_000, computed=9_000, calls=4_500)
+    assert (fewer.labels_per_hypothesis, fewer.batches_per_label) == (MOST, MOST)
+    assert price(FUSED.workload(search=few), NPU).summary()["latency_ms"] > 0
 
 
 def test_language_models_score_every_label_of_every_hypothesis() -> None:

@@ -101,10 +101,11 @@ def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
 
 
 def _opened(path: Path, file: Path, mode: str) -> IO[str]:
-    """`file`, which has or will have the name `path`."""
+    """`file`, which has or will have the name `path`; a byte order mark is read over, and none is written."""
+    encoding = "utf-8-sig" if mode == "rt" else "utf-8"
     if path.suffix == ".gz":
-        return cast(IO[str], gzip.open(file, mode, encoding="utf-8"))
-    return file.open(mode, encoding="utf-8")
+        return cast(IO[str], gzip.open(file, mode, encoding=encoding))
+    return file.open(mode, encoding=encoding)
 
 
 class _Reader:

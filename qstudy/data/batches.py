@@ -13,6 +13,9 @@ from qstudy.data.features import SILENCE
 
 EVALUATED = 64
 """Utterances per batch where nothing is trained."""
+EVALUATED_FRAMES = EVALUATED * 4000
+"""Frames of such a batch at most, padding included: a full one has utterances of up to 40 s. A layer's values of them
+all are in memory at once, which would not hold those of 64 hours. One longer utterance is a batch of its own."""
 
 
 @dataclass
@@ -89,6 +92,11 @@ def _augmented(features: FeatureSet, index: int, augment: Augment | None, seed: 
 
 
 def evaluation_batches(lengths: np.ndarray) -> list[list[int]]:
-    """All utterances, those of similar length together."""
+    """All utterances, given the frames of each (N,), those of similar length together."""
     order = np.argsort(lengths, kind="stable").tolist()
-    return [order[i : i + EVALUATED] for i in range(0, len(order), EVALUATED)]
+    batches: list[list[int]] = [[]]
+    for index in order:  # the longest so far
+        if len(batches[-1]) >= min(EVALUATED, max(EVALUATED_FRAMES // max(int(lengths[index]), 1), 1)):
+            batches.append([])
+        batches[-1].append(index)
+    return batches if order else []

@@ -16,9 +16,11 @@ from qstudy.fields import check_fields
 MOST_HYPOTHESES = 10_000
 """Beams are narrower."""
 Beam = Annotated[int, Ge(1), Le(MOST_HYPOTHESES)]
-Expansions = Annotated[float, Gt(0), Le(1000)]
-LabelsPerHypothesis = Annotated[float, Gt(0), Le(1000)]
-BatchesPerLabel = Annotated[float, Gt(0), Le(1000)]
+LEAST, MOST = 1e-3, 1000.0
+"""What is counted is told as no less and no more."""
+Expansions = Annotated[float, Gt(0), Le(MOST)]
+LabelsPerHypothesis = Annotated[float, Gt(0), Le(MOST)]
+BatchesPerLabel = Annotated[float, Gt(0), Le(MOST)]
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,25 @@ class Search:
 
 
 GREEDY = Search()
+
+
+def counted(beam: int, frames: int, labels: int, expansions: int, computed: int, calls: int) -> Search:
+    """The search that was seen to do this work. A recognizer of very few bits may say hardly anything, and so
+    do much per label: that is told as the most that a search may.
+
+    Args:
+        beam: its hypotheses.
+        frames: that it has searched.
+        labels: of the best hypotheses; if there are none, nothing is said but the beam.
+        expansions: how often the joiner was asked.
+        computed: label sequences that the prediction network was asked for.
+        calls: how often it was asked.
+    """
+    if not labels:
+        return Search(beam)
+    grown = _bounded(computed / labels / beam)
+    return Search(beam, _bounded(expansions / max(frames, 1)), grown, max(_bounded(calls / labels), grown))
+
+
+def _bounded(value: float) -> float:
+    return min(max(value, LEAST), MOST)

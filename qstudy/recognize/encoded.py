@@ -13,7 +13,7 @@ from tqdm import tqdm
 from qstudy.data.batches import collate, evaluation_batches
 from qstudy.data.feature_set import FeatureSet
 from qstudy.errors import UserError
-from qstudy.hardware.search import Search
+from qstudy.hardware.search import Search, counted
 from qstudy.recognize.beam import BeamSearch
 from qstudy.recognize.recognizer import Recognizer
 
@@ -77,10 +77,7 @@ class EncodedSet:
             expansions, frames = expansions + state.expansions, frames + int(length)
             calls, computed = calls + state.contexts.calls, computed + state.contexts.computed
             labels += len(best.labels)
-        if not labels:
-            return Search(search.beam)
-        grown = max(computed / labels / search.beam, 1e-3)
-        return Search(search.beam, max(expansions / max(frames, 1), 1e-3), grown, max(calls / labels, grown))
+        return counted(search.beam, frames, labels, expansions, computed, calls)
 
     def _single(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every utterance by itself: frames (1, T, .) and their number (1,)."""

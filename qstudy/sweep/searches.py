@@ -17,28 +17,28 @@ from tqdm import tqdm
 from qstudy.data.feature_set import FeatureSet
 from qstudy.data.manifest import groups_of, identity
 from qstudy.errors import naming
-from qstudy.fields import checked
+from qstudy.fields import checked, fill
 from qstudy.files import content_hash, file_hash, read_json, write_json
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.size import size_bytes
-from qstudy.hardware.sizes import Sizes
 from qstudy.locks import try_lock
 from qstudy.model.language import LanguageModel
 from qstudy.quant.packed.file import read as read_packed
+from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.build import build_beam_search, load_each
 from qstudy.recognize.encoded import EncodedSet
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
+from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
 from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.conclude import SAMPLES, by_utterance, score
 from qstudy.training.environment import environment
-from qstudy.training.load import load_recognizer
 from qstudy.training.price import Price, describe_price
-from qstudy.training.record import RECORD_FILE, Record, read_record, write_record
+from qstudy.training.record import RECORD_FILE, Record, change_record, read_record, write_record
 from qstudy.training.sections import Notes
 from qstudy.workloads import load_model, with_language_models, with_widths
 
@@ -79,7 +79,8 @@ def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Reco
                     for cell in left:
                         _cell(config, models, opened, cell, folder)
                         progress.update()
-    return [record for cell in cells if (record := _kept(config, cell, folder)) is not None]
+    kept = [(cell, record) for cell in cells if (record := _kept(config, cell, folder)) is not None]
+    return [_priced_anew(config, cell, record, folder) for cell, record in kept]
 
 
 def _identity(config: SearchStudy, cell: Cell) -> str:
@@ -112,7 +113,7 @@ def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
 
 
 def _opened(config: SearchStudy, models: Models, features: Path) -> Opened:
-    recognizer = load_recognizer(Path(models.model))
+    recognizer = recognizer_from_packed(PackedModel.load(Path(models.model)))  # records tell of its file: no checkpoint
     asked = sorted({name for form in config.fusion for name in ASKED[form]})
     loaded = load_each([Path(str(getattr(models, name))) for name in asked], recognizer.tokenizer)
     sets = {}
@@ -183,10 +184,7 @@ def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, stor
 def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, float], work: Search) -> Record:
     """What is known of a cell before it is decoded."""
     files = models.files(cell.form)
-    fused = {NAMES[name]: path for name, path in files.items() if name in NAMES and not is_arpa(path)}
-    sizes = with_language_models(load_model(files["model"]), fused)
     header = read_packed(files["model"]).header
-    cost = _price(config, sizes, models.widths, work)
     told = {"study": config.study, "dev": config.dev, "test": config.test, "tune": asdict(config.tune)}
     return Record(
         run=cell.run,
@@ -202,7 +200,7 @@ def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, 
             "work": asdict(work),
             "searches": told,
         },
-        **describe_price(cost),
+        **describe_price(_price(config, models, cell, work)),
         file_bytes=sum(path.stat().st_size for path in files.values()),
         notes={"choices": _choices(files)},
         baseline=None if cell == (first := config.cells[0]) else {"id": first.run},
@@ -212,9 +210,22 @@ def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, 
     )
 
 
-def _price(config: SearchStudy, sizes: Sizes, widths: str | None, work: Search) -> Price:
+def _priced_anew(config: SearchStudy, cell: Cell, record: Record, folder: Path) -> Record:
+    """A record that was there, at the price of today: an accelerator's description may have changed, or the simulator,
+    on which nothing that was decoded depends."""
+    told: Any = record.config
+    new = describe_price(_price(config, config.entries[cell.name], cell, fill(Search, told["work"], cell.run)))
+    if all(getattr(record, name) == value for name, value in new.items()):
+        return record
+    return change_record(folder / "runs" / cell.run, lambda now: replace(now, **new))
+
+
+def _price(config: SearchStudy, models: Models, cell: Cell, work: Search) -> Price:
     """Bytes as they are stored, latency in the widths that the models are priced in."""
-    priced = sizes.bit_map if widths is None else with_widths(sizes.bit_map, widths)
+    files = models.files(cell.form)
+    fused = {NAMES[name]: path for name, path in files.items() if name in NAMES and not is_arpa(path)}
+    sizes = with_language_models(load_model(files["model"]), fused)
+    priced = sizes.bit_map if models.widths is None else with_widths(sizes.bit_map, models.widths)
     load = sizes.workload(priced, work)
     latency = {name: simulate(load, load_accelerator(name)).summary() for name in config.accelerator}
     return Price(sizes.bit_map, list(sizes.shapes), size_bytes(sizes.shapes, sizes.bit_map), latency)

@@ -80,7 +80,8 @@ def read_sentences(path: Path) -> Iterator[str]:
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not empty, with their numbers from 1 on, without spaces around them.
+    """The lines of a text file that are not empty, with their numbers from 1 on, without spaces around them or a byte
+    order mark before the first.
 
     Raises:
         UserError: the file is missing, cannot be read, or is not UTF-8.
@@ -88,7 +89,7 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}; name a text file.") from error
     except UnicodeDecodeError as error:
