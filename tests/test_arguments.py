@@ -1,5 +1,7 @@
 """A run's configuration from files and options: what wins, what is refused, and that nothing in it is imported."""
 
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -10,8 +12,10 @@ from qstudy.arguments import read_configurations
 from qstudy.cli import main
 from qstudy.commands.train import train
 from qstudy.errors import UserError
+from qstudy.training.assets import make_corpus
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
+ROOT = Path(__file__).parents[1]
 LEAST = ["--data.train", "a.jsonl", "--data.dev", "b.jsonl"]
 
 
@@ -40,6 +44,19 @@ def test_paths_name_options_of_the_corpus() -> None:
     assert fold.test["test"] == "corpora/digits-without-lucas-george/unheard.jsonl"
     kept = config_from_dict(to_dict(read("--data.make={out: a, root: b}", "--data.dev={x}/{root}/{out}{}"))).data
     assert (kept.dev, kept.train) == ("{x}/b/a{}", "a.jsonl")
+
+
+def test_the_readmes_own_manifests_are_all_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the configuration that makes a corpus: nothing is made for a training set that lies elsewhere."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^qstudy train (--config .*--data.test .*)$", page, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    config = read(*shlex.split(command))
+    data = config.data
+    assert (data.train, data.dev, data.test) == ("my/train.jsonl", "my/dev.jsonl", {"mine": "my/test.jsonl"})
+    monkeypatch.chdir(tmp_path)
+    make_corpus(config)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_add_to_what_a_file_says_of_a_policy(tmp_path: Path) -> None:

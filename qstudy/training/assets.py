@@ -62,7 +62,7 @@ def open_assets(config: RunConfig) -> Assets:
 
 
 def make_corpus(config: RunConfig) -> None:
-    """Make the corpus if its training manifest is missing and the configuration says how.
+    """Make the corpus if its training manifest is missing and the configuration says how to make that one.
 
     Raises:
         UserError: it cannot be made, or lies there already, made from another recipe.
@@ -70,6 +70,8 @@ def make_corpus(config: RunConfig) -> None:
     if not config.data.make:
         return
     corpus, options = _corpus_options(config.data.make)
+    if not config.data.is_makeable:
+        return
     if not _is_there(config, options):
         with locked(Path(f"{config.data.train}.lock"), "Waiting for another process, which makes the same corpus."):
             if not _is_there(config, options):
