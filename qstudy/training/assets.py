@@ -55,7 +55,8 @@ def open_assets(config: RunConfig) -> Assets:
         return FeatureSet.open(Path(manifest), config.features, tokenizer, cache, config.data.skip_broken)
 
     test = {name: open_set(manifest) for name, manifest in config.data.test.items()}
-    assets = Assets(tokenizer, open_set(config.data.train), open_set(config.data.dev), test)
+    dev = open_set(config.data.dev)  # small sets first: what is wrong there shows before the long work
+    assets = Assets(tokenizer, open_set(config.data.train), dev, test)
     manifests = {"dev": config.data.dev, **config.data.test}
     found = {name: groups_of(Path(manifests[name]), each.lines.tolist()) for name, each in assets.evaluated.items()}
     return replace(assets, groups={name: groups for name, groups in found.items() if groups})
