@@ -178,6 +178,21 @@ def test_a_start_of_no_use_shows_before_a_corpus_is_made(
     assert not out.exists()
 
 
+def test_a_baseline_stays_as_long_as_a_run_needs_it(
+    corpus: Path, float_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config(corpus, tmp_path, policy=PTQ, start=str(float_run / "model.qst"))
+    folder = float_baseline(config)
+    prune = ["cache", "--cache", str(tmp_path / "cache"), "--prune", "--days", "0", "--json"]
+    main(prune)
+    found = {entry["folder"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["entries"]}
+    assert found[str(folder)] == "in use"
+    assert (folder / "record.json").exists()
+    del config
+    main(prune)
+    assert not folder.exists()
+
+
 def test_other_sets_are_scored_anew_without_training(corpus: Path, tmp_path: Path) -> None:
     trained = float_baseline(run_config(corpus, tmp_path))
     written = (trained / "model.qst").stat().st_mtime_ns
