@@ -10,6 +10,7 @@ import pytest
 
 from qstudy.arguments import read_configurations
 from qstudy.cli import main
+from qstudy.commands.evaluate import evaluate
 from qstudy.commands.train import train
 from qstudy.errors import UserError
 from qstudy.training.assets import make_corpus
@@ -86,6 +87,16 @@ def test_values_are_yaml_where_the_field_is_no_text() -> None:
     assert (config.cache, config.track, config.seed, config.augment.speed_range) == ("5", False, 7, (0.9, 1.0))
     assert config.model.encoder == {"name": "lstm", "hidden": 64}  # the default's others
     assert config.data.test == {"clean": "007"}
+
+
+def test_paths_are_no_yaml() -> None:
+    assert read("--start", "runs/a #1/x.ckpt").start == "runs/a #1/x.ckpt"
+    assert read("--start", "a.qst", "--start", "null").start is None
+    models = ["--lm", "My Models: v2/lm.qst", "--lm_weight", "0.3", "--source_lm", "2024", "--source_weight", "0.1"]
+    configured, _ = read_configurations(get_type_hints(evaluate), ["--decode", "beam", *models])
+    decoding = configured["decoding"]
+    assert (decoding.lm, decoding.lm_weight) == (Path("My Models: v2/lm.qst"), 0.3)
+    assert decoding.source_lm == Path("2024")
 
 
 @pytest.mark.parametrize(
