@@ -193,7 +193,7 @@ class RunConfig:
     """What is done to training features."""
     policy: dict[str, Any] = field(default_factory=lambda: {"name": "float"})
     """`{name: NAME, **options}`: float, ptq, fake_qat, native_int, s8bqat, accelerator_aware, int4_e2e, mixed,
-    encoder_only, or a class of your own as file.Class."""
+    switchable, encoder_only, or a class of your own as file.Class."""
     training: Schedule = field(default_factory=Schedule)
     """Training from scratch: the float baseline."""
     finetune: Finetuning = field(default_factory=Finetuning)
