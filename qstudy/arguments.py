@@ -11,6 +11,10 @@ from qstudy.fields import Text, fill, merged, type_hints
 from qstudy.yaml_file import load_yaml, parse_yaml
 
 CONFIG = "--config"
+TEXTS: tuple[Any, ...] = (str, Text, Path)
+"""Types of fields that take a text as it is given: a path may look like YAML."""
+TEXTS_OR_NONE: tuple[Any, ...] = tuple(kind | None for kind in TEXTS)
+NONE = "null"
 
 
 def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -67,7 +71,8 @@ def _changes(kind: Any, values: Mapping[str, Any], path: Sequence[str], option: 
         text: YAML, or the text itself where the field is one.
     """
     if not path:
-        return text if kind is str or kind == Text else parse_yaml(text, option)
+        as_it_is = kind in TEXTS or (kind in TEXTS_OR_NONE and text != NONE)
+        return text if as_it_is else parse_yaml(text, option)
     name, *deeper = path
     section = is_dataclass(kind)
     inner = type_hints(kind).get(name, Any) if section else (*get_args(kind), Any, Any)[1]

@@ -34,6 +34,11 @@ Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 Steps = Annotated[int, Ge(1), Le(10**8)]
 Text = Annotated[str, MinLen(1)]
 
+NAMING = ("name", "corpus")
+"""What says which part a mapping is of; all else in it are options of that part."""
+WHOLE = ("test",)
+"""Mappings that replace each other: who names test sets of his own wants no others."""
+
 
 def fill(cls: type[T], values: Any, where: str = "") -> T:
     """An instance of a dataclass.
@@ -80,17 +85,20 @@ def check_fields(instance: Any) -> None:
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes`, as a later file or option changes an earlier one: mappings key by key, all else replaced.
 
-    A part (`{name: ..., **options}`) that gets another name is replaced as a whole: the options were the old one's. So
-    are parts that a preset takes the place of.
+    A part (`{name: ..., **options}`, `{corpus: ..., **options}`) that gets another name is replaced as a whole: the
+    options were the old one's. So are parts that a preset takes the place of, and the test sets.
     """
-    old, new = base.get("name"), changes.get("name")
-    if (None not in (old, new) and old != new) or changes.get("preset") is not None:
+    if any(_differs(base.get(key), changes.get(key)) for key in NAMING) or changes.get("preset") is not None:
         return dict(changes)
     found = dict(base)
     for key, value in changes.items():
-        there = found.get(key)
-        found[key] = merged(there, value) if isinstance(there, Mapping) and isinstance(value, Mapping) else value
+        there, inner = found.get(key), key not in WHOLE and isinstance(value, Mapping)
+        found[key] = merged(there, value) if inner and isinstance(there, Mapping) else value
     return found
+
+
+def _differs(old: Any, new: Any) -> bool:
+    return None not in (old, new) and old != new
 
 
 @cache

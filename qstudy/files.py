@@ -29,8 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, the folder cannot be written, or what is there is no file.
     """
-    if path.exists() and not path.is_file():  # a folder, or a device, which a file must not replace
-        raise UserError(f"Cannot write {path}: it is there and is no file; name another.")
+    require_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +42,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing to remove, or what failed above fails here too
             temporary.unlink()
+
+
+def require_file(out: Path) -> None:
+    """Raise UserError if what is there is a folder, or a device, which a file must not replace."""
+    if out.exists() and not out.is_file():
+        raise UserError(f"Cannot write {out}: it is there and is no file; name another.")
 
 
 def require_other(out: Path, option: str, *inputs: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from qstudy.bits import FLOAT, BitMap, LayerShape, resolve
+from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError, naming
 from qstudy.hardware.search import GREEDY, Search
 from qstudy.hardware.sizes import Sizes, load_sizes
@@ -92,14 +92,19 @@ _READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arp
 
 
 def with_widths(bit_map: BitMap, bits: str) -> BitMap:
-    """Other widths for the layers that `bits` names; the rest of them, and all other layers, stay as they are."""
+    """Other widths for the layers that `bits` names; the rest of them, and all other layers, stay as they are.
+
+    A codebook is of the width that it was made for: weights of another have scales instead.
+    """
     patterns = _patterns(bits)
     asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
     named = {name for name in bit_map if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    changed = {
-        name: replace(bit_map[name], **{field: getattr(asked[name], field) for field in WIDTH_FIELDS}) for name in named
-    }
-    return bit_map | changed
+    return bit_map | {name: _of_widths(bit_map[name], asked[name]) for name in named}
+
+
+def _of_widths(own: LayerBits, asked: LayerBits) -> LayerBits:
+    quantizer = own.quantizer if own.weight == asked.weight else "uniform"
+    return replace(own, quantizer=quantizer, **{field: getattr(asked, field) for field in WIDTH_FIELDS})
 
 
 def _patterns(text: str) -> dict[str, dict[str, int]]:

@@ -1,5 +1,7 @@
 """A run's configuration from files and options: what wins, what is refused, and that nothing in it is imported."""
 
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -8,10 +10,13 @@ import pytest
 
 from qstudy.arguments import read_configurations
 from qstudy.cli import main
+from qstudy.commands.evaluate import evaluate
 from qstudy.commands.train import train
 from qstudy.errors import UserError
+from qstudy.training.assets import make_corpus
 from qstudy.training.config import RunConfig, config_from_dict, to_dict
 
+ROOT = Path(__file__).parents[1]
 LEAST = ["--data.train", "a.jsonl", "--data.dev", "b.jsonl"]
 
 
@@ -42,6 +47,19 @@ def test_paths_name_options_of_the_corpus() -> None:
     assert (kept.dev, kept.train) == ("{x}/b/a{}", "a.jsonl")
 
 
+def test_the_readmes_own_manifests_are_all_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the configuration that makes a corpus: nothing is made for a training set that lies elsewhere."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^qstudy train (--config .*--data.test .*)$", page, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    config = read(*shlex.split(command))
+    data = config.data
+    assert (data.train, data.dev, data.test) == ("my/train.jsonl", "my/dev.jsonl", {"mine": "my/test.jsonl"})
+    monkeypatch.chdir(tmp_path)
+    make_corpus(config)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_options_add_to_what_a_file_says_of_a_policy(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("policy: {name: ptq, rounding: gptq, layers: {'*': {weight: 4, activation: 8}}}\n")
     given = ["--config", f"{tmp_path}/a.yaml"]
@@ -69,6 +87,16 @@ def test_values_are_yaml_where_the_field_is_no_text() -> None:
     assert (config.cache, config.track, config.seed, config.augment.speed_range) == ("5", False, 7, (0.9, 1.0))
     assert config.model.encoder == {"name": "lstm", "hidden": 64}  # the default's others
     assert config.data.test == {"clean": "007"}
+
+
+def test_paths_are_no_yaml() -> None:
+    assert read("--start", "runs/a #1/x.ckpt").start == "runs/a #1/x.ckpt"
+    assert read("--start", "a.qst", "--start", "null").start is None
+    models = ["--lm", "My Models: v2/lm.qst", "--lm_weight", "0.3", "--source_lm", "2024", "--source_weight", "0.1"]
+    configured, _ = read_configurations(get_type_hints(evaluate), ["--decode", "beam", *models])
+    decoding = configured["decoding"]
+    assert (decoding.lm, decoding.lm_weight) == (Path("My Models: v2/lm.qst"), 0.3)
+    assert decoding.source_lm == Path("2024")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tiny import run_config
 
 from qstudy.data.manifest import read_manifest, write_manifest
 from qstudy.errors import UserError
-from qstudy.training.assets import make_corpus
+from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.config import config_from_dict
 from qstudy.training.run import run
 
@@ -75,6 +75,13 @@ def test_a_corpus_whose_making_was_stopped_at_its_end_is_made_again(tmp_path: Pa
     (tmp_path / "train.jsonl").write_text("{}")
     make_corpus(config)
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_dev_set_that_is_not_there_shows_before_the_training_features_are_made(corpus: Path, tmp_path: Path) -> None:
+    data = {"train": str(corpus / "train.jsonl"), "dev": "gone.jsonl"}
+    with pytest.raises(UserError, match=r"gone\.jsonl"):
+        open_assets(run_config(corpus, tmp_path, data=data))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_speakers_and_groups_are_in_the_record_and_in_its_intervals(corpus: Path, tmp_path: Path) -> None:

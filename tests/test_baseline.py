@@ -21,7 +21,7 @@ from qstudy.quant.packed.model import PackedModel, fill_float, fill_packed
 from qstudy.training.baseline import trained_folder
 from qstudy.training.checkpoint import steps_done
 from qstudy.training.config import RunConfig, to_dict
-from qstudy.training.run import float_baseline, run
+from qstudy.training.run import float_baseline, prepare, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,6 +159,38 @@ def test_dropout_and_defaults_are_no_difference(corpus: Path, float_run: Path, t
 def test_a_start_that_is_not_there(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"start: there is no model file gone\.qst .*--fresh.*--start baseline"):
         float_baseline(run_config(corpus, tmp_path, policy=PTQ, start="gone.qst"))
+
+
+@pytest.mark.parametrize(
+    ("start", "joiner", "named"), [("gone.qst", 16, "no model file .*gone"), ("model.qst", 24, r"joiner\.hidden")]
+)
+def test_a_start_of_no_use_shows_before_a_corpus_is_made(
+    float_run: Path, tmp_path: Path, start: str, joiner: int, named: str
+) -> None:
+    out = tmp_path / "corpus"
+    make = {"corpus": "commands", "out": str(out), "train": 4, "dev": 2, "test": 2, "processes": 1}
+    changes = {"start": str(float_run / start), "model": {"joiner": {"hidden": joiner}}}
+    config = run_config(out, tmp_path, policy=PTQ, data={"make": make}, **changes)
+    with pytest.raises(UserError, match=named):
+        run(config, tmp_path / "run", name="ptq")
+    with pytest.raises(UserError, match=named):
+        prepare(config)
+    assert not out.exists()
+
+
+def test_a_baseline_stays_as_long_as_a_run_needs_it(
+    corpus: Path, float_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config(corpus, tmp_path, policy=PTQ, start=str(float_run / "model.qst"))
+    folder = float_baseline(config)
+    prune = ["cache", "--cache", str(tmp_path / "cache"), "--prune", "--days", "0", "--json"]
+    main(prune)
+    found = {entry["folder"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["entries"]}
+    assert found[str(folder)] == "in use"
+    assert (folder / "record.json").exists()
+    del config
+    main(prune)
+    assert not folder.exists()
 
 
 def test_other_sets_are_scored_anew_without_training(corpus: Path, tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_what_it_says(
     assert out.stat().st_size > 1000
 
 
+def test_a_picture_of_another_kind_is_refused_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["branches", "gone.qst", "gone.wav", "--out", str(tmp_path / "branches.txt")])
+    assert stopped.value.code == 2
+    assert "branches.txt must end in .png, .svg, .pdf" in capfd.readouterr().err
+
+
 def test_an_encoder_without_branches(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lstm = {"name": "lstm", "hidden": 16, "layers": 1, "stack": 2, "reduction": 2}
     model, sound = model_file(tmp_path, lstm), sound_file(tmp_path, "a.wav")

@@ -145,6 +145,8 @@ def test_leftovers_of_killed_processes_go(folder: Path, capsys: pytest.CaptureFi
     states = {Path(entry["folder"]).name: entry["state"] for entry in result["entries"]}
     assert states.pop("89ab89ab89ab89ab") == "unfinished"
     assert set(states.values()) == {"whole"}
+    sizes = {entry["folder"]: entry["size_bytes"] for entry in result["entries"]}
+    assert sizes == {str(entry.folder): entry.size_bytes for entry in entries(folder)}
 
 
 def test_earlier_versions_are_listed_and_pruned_by_age(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,9 @@
 """The cascaded encoder: the first pass streams, the second replaces its text, and both are trained and decoded."""
 
 import json
+import os
+import pty
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,6 +266,23 @@ def test_the_command_line_decodes_either_pass(tmp_path: Path, capsys: pytest.Cap
         scores = json.loads(capsys.readouterr().out)
         assert scores["pass"] == which
         assert (scores["wer"] == 0) == (which == "first")
+
+
+def test_a_terminal_shows_the_last_text_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the first pass said is cleared: it may be longer than what replaces it."""
+    device("conformer").save(tmp_path / "model.qst")
+    write_flac(tmp_path / "a.flac", recordings(1)[0].numpy(), 16000)
+    here, there = pty.openpty()
+    with os.fdopen(here, "rb", 0) as screen, os.fdopen(there, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        main(["transcribe", str(tmp_path / "model.qst"), str(tmp_path / "a.flac"), "--stream"])
+        terminal.flush()
+        shown = screen.read(65536).decode()
+    assert shown.count("\r") > 2
+    assert shown.count("\r") == shown.count("\r\x1b[K")
+    assert shown.endswith("\r\x1b[K")
 
 
 def test_a_model_with_one_pass_has_no_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

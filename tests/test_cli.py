@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tiny import filled, packed, run_config, talkative
 
 from qstudy.cli import COMMANDS, main, options_of
 from qstudy.commands.train import train
+from qstudy.quant.policies import MAPS, POLICIES
 from qstudy.training.config import RunConfig, to_dict
 
 ROOT = Path(__file__).parents[1]
@@ -315,6 +317,12 @@ def test_answers_do_not_wait_for_torch(arguments: list[str], tmp_path: Path) -> 
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] in ("0", "2"), done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_help_of_a_policy_names_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert {*POLICIES, *MAPS} <= set(re.findall(r"\w+", capsys.readouterr().out))
 
 
 def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.training.checkpoint import recognizer_from_checkpoint
 from qstudy.training.config import to_dict
+from qstudy.yaml_file import load_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -129,7 +130,10 @@ def test_an_own_corpus_is_made_and_trained_on(folder: Path, corpus: Path) -> Non
         (folder / "sounds" / split).mkdir(parents=True)
         for each in read_manifest(corpus / f"{split}.jsonl"):
             shutil.copy(each.audio, folder / "sounds" / split / f"{each.text}{each.audio.suffix}")
-    train(folder, [*words("train", "my_corpus"), "--out", "own", "--policy", "{name: float}"])
+    base = {**to_dict(run_config(corpus, folder)), "data": load_yaml(ROOT / "sweeps/base/commands.yaml")["data"]}
+    (folder / "own.yaml").write_text(yaml.safe_dump(base))
+    command = ["own.yaml" if word == "run.yaml" else word for word in words("train", "my_corpus")]
+    train(folder, [*command, "--out", "own", "--policy", "{name: float}"])
     made = read_manifest(folder / "my" / "train.jsonl")
     assert {each.text for each in made} == {each.text for each in read_manifest(corpus / "train.jsonl")}
     assert read_json(folder / "own" / "record.json")["metrics"]["dev"]["utterances"] > 1

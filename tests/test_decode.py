@@ -20,7 +20,7 @@ from qstudy.data.corpora.noisy import noisy
 from qstudy.data.feature_set import FeatureSet
 from qstudy.files import read_json
 from qstudy.hardware.accelerator import PROFILES
-from qstudy.locks import locked
+from qstudy.locks import locked, try_lock
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.quant.packed.model import pack_model
 from qstudy.quant.policies import build_policy
@@ -30,7 +30,9 @@ from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import describe, load_language_model
 from qstudy.recognize.options import Decoding
 from qstudy.settings import LanguageModelConfig
+from qstudy.sweep import searches as searches_module
 from qstudy.training.load import load_recognizer
+from qstudy.training.record import Record, write_record
 
 
 @pytest.fixture(scope="module")
@@ -131,16 +133,54 @@ def test_a_cell_is_what_evaluate_says(
     assert weights["dev_wer"] <= weights["without"]
 
 
-def test_what_another_process_does_is_left_to_it(models: Path, corpus: Path, tmp_path: Path) -> None:
+def test_what_another_process_does_is_left_to_it(
+    models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = described(models, corpus, beams=[1])
     study = tmp_path / "tiny"
     with locked(study / "weights" / "float-shallow.lock"), locked(study / "runs" / "int4-none-beam01" / "cell.lock"):
         decode(tmp_path, values)
         done = {path.parent.name for path in study.glob("runs/*/record.json")}
+        assert "2 of 6 searches are still with other processes" in capsys.readouterr().out
     decode(tmp_path, values)
+    assert "other processes" not in capsys.readouterr().out
     every = {path.parent.name for path in study.glob("runs/*/record.json")}
     assert every - done == {"float-shallow-beam01", "int4-none-beam01"}
     assert len(every) == 6
+
+
+def test_what_another_process_has_done_meanwhile_is_not_done_again(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes while this one is at its first cell, and does all others."""
+    values = described(models, corpus, fusion=["none"], beams=[1, 2, 3])
+    written: list[Path] = []
+
+    def write(folder: Path, record: Record) -> None:
+        written.append(folder)
+        if len(written) == 1:
+            decode(tmp_path, values)
+        write_record(folder, record)
+
+    monkeypatch.setattr(searches_module, "write_record", write)
+    decode(tmp_path, values)
+    assert len(written) == len(set(written)) == 6
+
+
+def test_what_a_killed_process_was_at_is_done_in_the_end(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = described(models, corpus, fusion=["none"], beams=[1, 2])
+    lock = try_lock(tmp_path / "tiny" / "runs" / "float-none-beam01" / "cell.lock")
+    assert lock is not None
+
+    def write(folder: Path, record: Record) -> None:
+        lock.close()  # while this one is at its next cell
+        write_record(folder, record)
+
+    monkeypatch.setattr(searches_module, "write_record", write)
+    out = decode(tmp_path, values)
+    assert len(list(out.glob("runs/*/record.json"))) == 4
 
 
 def test_another_model_is_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import pytest
 
 from qstudy.fields import merged
 
-BASE = {"policy": {"name": "ptq", "layers": {"*": {"weight": 4}}}, "finetune": {"steps": 10, "clip": 2.0}, "seed": 0}
+DATA: dict[str, Any] = {"train": "a", "test": {"test": "b"}, "make": {"corpus": "commands", "train": 20000}}
+BASE = {
+    "policy": {"name": "ptq", "layers": {"*": {"weight": 4}}},
+    "finetune": {"steps": 10, "clip": 2.0},
+    "data": DATA,
+    "seed": 0,
+}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,10 @@ BASE = {"policy": {"name": "ptq", "layers": {"*": {"weight": 4}}}, "finetune": {
             "policy",
             {"name": "ptq", "layers": {"*": {"weight": 4}, "joiner.*": {"weight": 8}}},
         ),
+        ({"data": {"make": {"train": 5}}}, "data", {**DATA, "make": {**DATA["make"], "train": 5}}),
+        ({"data": {"make": {"corpus": "mine"}}}, "data", {**DATA, "make": {"corpus": "mine"}}),
+        ({"data": {"test": {"mine": "c"}}}, "data", {**DATA, "test": {"mine": "c"}}),
+        ({"data": {"test": {}}}, "data", {**DATA, "test": {}}),
     ],
     ids=str,
 )

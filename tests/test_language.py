@@ -257,6 +257,17 @@ def test_four_bits_from_the_float_one(text: Path, tmp_path: Path, capsys: pytest
     assert rounded["perplexity"]["dev"]["label"] == pytest.approx(before["perplexity"]["dev"]["label"], rel=0.02)
 
 
+@pytest.mark.parametrize("option", ["--like", "--start"])
+def test_no_model_that_is_read_is_replaced(
+    text: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.qst").write_bytes(b"a model")
+    with pytest.raises(SystemExit):
+        main(["train-lm", "--text", str(text), option, str(tmp_path / "model.qst"), "--out", str(tmp_path)])
+    assert "--out" in (said := capsys.readouterr().err)
+    assert "is what is read" in said
+
+
 def test_calibration_is_without_dropout(text: Path, tmp_path: Path) -> None:
     trained(tmp_path / "lm", text, *steps(2))
     policy = "{name: ptq, layers: {'*': {weight: 8, activation: 8}}}"

@@ -58,11 +58,15 @@ def model(made: bytes, tmp_path: Path) -> Path:
     return tmp_path / "model.qst"
 
 
+EVALUATED = tuple(f"evaluate {what}" for what in ("model", "manifest", "sound", "fusion", "lm", "source_lm"))
+"""What `qstudy evaluate` reads."""
+
+
 @pytest.mark.parametrize(
     ("command", "link"),
     [
         *(("export", link) for link in (same, dotted, soft, hard)),
-        *((command, same) for command in ("evaluate model", "evaluate manifest", "evaluate sound", "simulate")),
+        *((command, same) for command in (*EVALUATED, "simulate")),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -74,11 +78,17 @@ def test_no_output_replaces_an_input(
     manifest.write_text(f"not JSON\n{json.dumps(line)}\n")
     sound.write_bytes(b"sound")
     plot.write_bytes(b"a model with an odd name")
-    inputs = {"export": model, "evaluate model": model, "evaluate manifest": manifest, "evaluate sound": sound}
-    path = inputs.get(command, plot)
+    fusion, lm, source_lm = (tmp_path / name for name in ("fusion.json", "lm.arpa", "source.arpa"))
+    factors = {"lm_weight": 1, "source_weight": 1}
+    fusion.write_text(json.dumps({"lm": lm.name, "source_lm": source_lm.name, **factors}))
+    lm.write_bytes(b"texts to come")
+    source_lm.write_bytes(b"texts that were")
+    read = dict(zip(EVALUATED, (model, manifest, sound, fusion, lm, source_lm), strict=True))
+    path = {"export": model, **read}.get(command, plot)
     out = str(link(path, tmp_path / "link.svg"))
     before = path.read_bytes()
     evaluate = ["evaluate", str(model), "--manifest", str(manifest), "--cache", str(tmp_path), "--hypotheses", out]
+    evaluate += ["--decode", "beam", "--fusion", str(fusion)]
     arguments = {"export": ["export", str(path), "--out", out], "simulate": ["simulate", str(plot), "--plot", out]}
     said = refusal(arguments.get(command, evaluate), capfd)
     assert "is what is read" in said
@@ -93,6 +103,19 @@ def test_a_folder_is_no_file(corpus: Path, tmp_path: Path, model: Path, capfd: p
     assert "is no file; name another" in refusal([*evaluate, *hypotheses], capfd)
     assert "is no file; name another" in refusal([*evaluate, *hypotheses[2:], "--hypotheses", "."], capfd)
     assert not list((tmp_path / "folder").iterdir())
+    assert not (tmp_path / "features").exists()  # nothing was decoded
+
+
+def test_scores_are_told_even_where_hypotheses_cannot_be_written(
+    corpus: Path, tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--hypotheses", str(model / "inside.jsonl"), "--cache", str(tmp_path / "cache")]
+    with pytest.raises(SystemExit) as exit:
+        main(["evaluate", str(model), "--manifest", str(corpus / "test.jsonl"), *place])
+    out, err = capfd.readouterr()
+    assert exit.value.code == 2
+    assert "Cannot write" in err
+    assert out.startswith("WER ")
 
 
 def test_a_run_is_not_trained_over_the_model_that_it_starts_from(

@@ -122,6 +122,26 @@ def test_a_report_is_priced_without_models(
     assert now["metrics"] == values["metrics"]
 
 
+def test_lines_of_a_report(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blank ones stay, a line that Unicode alone sees within a text is none, and bytes that are no text are told of."""
+    values = {
+        **read_json(finished / "mine/record.json"),
+        "config": None,
+        "samples": [{"reference": "a\u2028b", "hypothesis": ""}],
+    }
+    report, line = tmp_path / "records.jsonl", json.dumps(values, ensure_ascii=False)
+    report.write_text(f"{line}\n\n{line}\n", encoding="utf-8")
+    before = report.read_bytes()
+    assert "2 stay as they are" in said(capsys, str(tmp_path))
+    assert report.read_bytes() == before
+    report.write_bytes(before + b"\xff\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["reprice", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert f"{report}:4 is not UTF-8 text" in capsys.readouterr().err
+    assert report.read_bytes() == before + b"\xff\n"
+
+
 def test_a_run_whose_record_came_along_is_priced_without_its_model(
     finished: Path, accelerator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -276,15 +276,21 @@ def test_sensitivity_of_a_run_and_of_a_study(small: Callable[..., Path], tmp_pat
     assert len([*out.glob("scores-*.json")]) == 2  # of another float model
 
 
-def test_sensitivity_of_a_runs_layers(small: Callable[..., Path], tmp_path: Path) -> None:
-    import yaml
-
-    run = tmp_path / "run.yaml"
-    run.write_text(yaml.safe_dump(load_study(small()).base))
+def test_sensitivity_of_a_runs_layers(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, made = tmp_path / "run.yaml", tmp_path / "made"
+    make = {"corpus": "commands", "out": str(made), "train": 12, "dev": 4, "test": 2, "processes": 1}
+    data = {"train": str(made / "train.jsonl"), "dev": str(made / "dev.jsonl"), "make": make}
+    run.write_text(yaml.safe_dump({**load_study(small()).base, "data": data}))  # whose corpus is not there yet
     sensitivity(run, widths=[4], utterances=4, out=tmp_path / "run")
     places = [row["place"] for row in read_json(tmp_path / "run" / "sensitivity.json")]
     assert places[:2] == ["", "encoder.lstm.0 weight"]
     assert len(places) == len(set(places)) > 4
+    monkeypatch.chdir(tmp_path)
+    for utterances in (1, 2):
+        sensitivity(run, widths=[4], utterances=utterances)
+    assert len([*tmp_path.glob("runs/sensitivity-run-*/sensitivity.csv")]) == 2  # neither replaced the other
     with pytest.raises(UserError, match="--widths"):
         sensitivity(run, widths=[1], out=tmp_path / "run")
 

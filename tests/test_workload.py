@@ -19,6 +19,7 @@ from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import KINDS, Operator, layer_operators, workload
 from qstudy.model.encoders.attention import BandAttention
 from qstudy.quant.layers import Rate
+from qstudy.workloads import with_widths
 
 SIZES = """
 name: tiny
@@ -114,6 +115,13 @@ def test_beam_multiplies_work_per_label() -> None:
     greedy, beam = workload(DIGITS, {}), workload(DIGITS, {}, search=Search(4))
     for one, four in zip(greedy.operators, beam.operators, strict=True):
         assert four.macs == one.macs * (4 if one.per_label else 1)
+
+
+def test_codebooks_are_of_the_width_that_they_were_made_for() -> None:
+    own = {"encoder": LayerBits(weight=4, quantizer="codebook"), "joiner": LayerBits(weight=4, quantizer="codebook")}
+    half = with_widths(own, "encoder=w16a16")
+    assert half == {"encoder": LayerBits(weight=16, activation=16), "joiner": own["joiner"]}
+    assert with_widths(own, "encoder=w4a8")["encoder"] == LayerBits(weight=4, activation=8, quantizer="codebook")
 
 
 def test_operators_on_the_cpu_by_pattern() -> None:

@@ -58,12 +58,16 @@ def branches(
     """
     import numpy as np
 
+    from qstudy.commands.simulate import require_picture
     from qstudy.errors import UserError
+    from qstudy.files import require_other
     from qstudy.hardware.accelerator import load_accelerator
     from qstudy.named import trusting
     from qstudy.training.load import load_recognizer
     from qstudy.workloads import load_workload
 
+    require_picture(out, "--out")
+    require_other(out, "--out", model, *audio, Path(accelerator), *([trust] if trust else []))
     with trusting(trust):
         recognizer, workload = load_recognizer(model), load_workload(model)
     if not recognizer.model.encoder.branched:
@@ -126,4 +130,4 @@ def _draw(heard: Heard, hop_ms: float, device: str, out: Path) -> None:
     figure.text(0.99, 0.01, f"dark: full branch; backlog on {device}", ha="right", fontsize=7)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
-        figure.savefig(temporary, format=out.suffix.removeprefix(".") or "png", dpi=150)
+        figure.savefig(temporary, format=out.suffix.removeprefix("."), dpi=150)

@@ -47,7 +47,7 @@ def cache(
     checked(Annotated[float, Ge(0), Le(100_000)], days, "days")
     from tqdm import tqdm
 
-    from qstudy.commands.cache import DAMAGED, entries, parts_of, print_cache, remove_unused, verified
+    from qstudy.commands.cache import DAMAGED, entries, print_cache, remove_unused, verified
 
     found = entries(cache)
     if verify:
@@ -55,7 +55,8 @@ def cache(
     before = time.time() - days * DAY_S
     doomed = [(entry, math.inf if verify and entry.state == DAMAGED else before) for entry in found if prune]
     removed = [item for entry, limit in doomed for item in remove_unused(entry, limit)]
-    kept = [entry for entry in found if not prune or any(path.exists() for path in parts_of(entry.folder))]
+    sizes = {entry.folder: entry.size_bytes for entry in (entries(cache) if prune else found)}  # after the removal
+    kept = [replace(entry, size_bytes=sizes[entry.folder]) for entry in found if entry.folder in sizes]
     if json:
         freed = sum(item.size_bytes for item in removed)
         gone = [{"path": str(item.path), "size_bytes": item.size_bytes} for item in removed]

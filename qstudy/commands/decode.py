@@ -39,4 +39,6 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
         cells = [100 * (scores.get("wer") or 0), scores.get("rtf"), (record.size_bytes or 0) / 1e6, *latencies]
         table.add_row(record.run, *("" if value is None else f"{value:.3g}" for value in cells))
     Console().print(table)
+    if missing := len(config.cells) - len(records):
+        print(f"{missing} of {len(config.cells)} searches are still with other processes; run this again for them.")
     print(f"Next: qstudy report {folder} --alone --table+ analysis.fusion.kept --figure+ analysis.fusion.by_beam")

@@ -1,13 +1,13 @@
 """`qstudy evaluate`."""
 
 import json as json_format
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from qstudy.errors import UserError
-from qstudy.files import require_other, write_text
+from qstudy.files import require_file, require_other, write_text
 from qstudy.recognize.options import Decoding, told
 
 
@@ -47,7 +47,9 @@ def evaluate(
     from qstudy.training.load import load_recognizer
 
     if hypotheses is not None and hypotheses.exists():
-        require_other(hypotheses, "--hypotheses", model, manifest, *([trust] if trust else []), *_sounds(manifest))
+        require_file(hypotheses)
+        given = [path for path in (trust, *_language_files(decoding)) if path is not None]
+        require_other(hypotheses, "--hypotheses", model, manifest, *given, *_sounds(manifest))
     with trusting(trust):
         recognizer = load_recognizer(model)
     recognizer.decode_from(pass_)
@@ -57,23 +59,26 @@ def evaluate(
         raise UserError(f"{manifest} has no utterance to evaluate.")
     texts, seconds = recognize(recognizer.model, features, recognizer.tokenizer, manifest.name, decoder)
     scores = score(features, texts, seconds, groups_of(manifest, features.lines.tolist()))
-    if hypotheses is not None:
+    asked = {"model": str(model), "manifest": str(manifest), **told(decoding), "pass": pass_}
+    print(json_format.dumps({**asked, **scores}) if json else _sentence(scores), flush=True)
+    if hypotheses is not None:  # last: the scores are told even where nothing can be written
         pairs = zip(features.texts, texts, strict=True)
         lines = [json_format.dumps({"reference": r, "hypothesis": h}, ensure_ascii=False) for r, h in pairs]
         write_text(hypotheses, "\n".join(lines) + "\n")
-    if json:
-        print(
-            json_format.dumps(
-                {"model": str(model), "manifest": str(manifest), **told(decoding), "pass": pass_, **scores}
-            )
-        )
-        return
-    print(
+
+
+def _sentence(scores: Mapping[str, Any]) -> str:
+    return (
         f"WER {100 * scores['wer']:.2f} % (95 %: {100 * scores['wer_low']:.2f}-{100 * scores['wer_high']:.2f}), "
         f"CER {100 * scores['cer']:.2f} %; {scores['substitutions']} substitutions, {scores['insertions']} insertions, "
         f"{scores['deletions']} deletions in {scores['words']} words of {scores['utterances']} utterances; "
         f"real-time factor {scores['rtf']:.4f}"
     )
+
+
+def _language_files(decoding: Decoding) -> tuple[Path | None, ...]:
+    settings = decoding.fusion_settings()
+    return decoding.fusion, settings.lm, settings.source_lm
 
 
 def _sounds(manifest: Path) -> Iterator[Path]:

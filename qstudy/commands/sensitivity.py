@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Le, MinLen
 
 from qstudy.fields import checked
-from qstudy.files import require_other, safe_name
+from qstudy.files import content_hash, require_other, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,17 +33,20 @@ def sensitivity(
         config: YAML file of a run (sweeps/base/digits.yaml) or of a study (sweeps/digits-search.yaml).
         widths: of a run's layers; by default 8, 6, 4, 3 and 2 bits.
         utterances: Evaluate so many of the dev set, spread over it; by default all.
-        out: Folder of sensitivity.csv, sensitivity.json and sensitivity.png; by default runs/sensitivity-NAME.
+        out: Folder of sensitivity.csv, sensitivity.json and sensitivity.png; by default runs/sensitivity-NAME-HASH, of
+            the file's name and of all that was asked.
     """
     bits = checked(Widths, tuple(WIDTHS if widths is None else widths), "--widths")
     checked(Utterances | None, utterances, "--utterances")
     from qstudy.sweep.plots import draw_sensitivity
     from qstudy.sweep.sensitivity import measure, write_rows
 
-    folder = out or Path("runs") / f"sensitivity-{safe_name(config.stem, 'config')}"
+    study = _study(config, bits)
+    asked = content_hash(study.to_dict(), utterances)[:8]  # files of one name may differ
+    folder = out or Path("runs") / f"sensitivity-{safe_name(config.stem, 'config')}-{asked}"
     for name in ("sensitivity.csv", "sensitivity.json", "sensitivity.png"):
         require_other(folder / name, "--out", config)
-    rows = measure(_study(config, bits), utterances, folder)
+    rows = measure(study, utterances, folder)
     write_rows(rows, folder)
     draw_sensitivity(rows, folder / "sensitivity.png")
     _print(rows)

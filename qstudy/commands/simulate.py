@@ -125,10 +125,10 @@ def _is_accelerator(path: Path) -> bool:
     return path.is_file() and "processor" in load_yaml(path)
 
 
-def require_picture(path: Path) -> None:
-    """Raise UserError unless a picture can be written to a file of that name."""
+def require_picture(path: Path, option: str = "--plot") -> None:
+    """Raise UserError unless a picture can be written to a file of that name; `option` gives it."""
     if path.suffix not in PICTURES:
-        raise UserError(f"plot: {path} must end in {', '.join(PICTURES)}.")
+        raise UserError(f"{option}: {path} must end in {', '.join(PICTURES)}.")
 
 
 def speech_of(manifest: Path, model: Path) -> Speech:

@@ -35,8 +35,7 @@ def train_lm(
 
     name = safe_name(name or f"lm-{config.policy['name']}-{content_hash(to_dict(config))[:8]}", "--name")
     folder = out or Path("runs") / name
-    if config.start is not None:
-        require_other(folder / MODEL_FILE, "--out", Path(config.start))
+    require_other(folder / MODEL_FILE, "--out", *(Path(each) for each in (config.start, config.like) if each))
     record = run_language(config, folder, name)
     if not record:  # of several processes the first speaks
         return

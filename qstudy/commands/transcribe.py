@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qstudy.recognize.recognizer import Recognizer
 
 STREAM_MS = 100  # a microphone's worth of samples at a time
+START_OF_LINE = "\r\x1b[K"  # the line is cleared: the text may have been longer than what replaces it
 
 
 def transcribe(
@@ -77,7 +78,7 @@ def _stream(recognizer: "Recognizer", samples: "Tensor") -> "list[Hypothesis]":
     for piece in samples.split(size):
         text = stream.accept(piece)
         if sys.stderr.isatty():
-            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            print(f"{START_OF_LINE}{text}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
-        print("\r", end="", file=sys.stderr)
+        print(START_OF_LINE, end="", file=sys.stderr, flush=True)
     return stream.hypotheses()

@@ -63,7 +63,7 @@ def _lines(parts: Sequence[Part]) -> list[str]:
 def _corpus(run: RunConfig) -> Part:
     made = Path(run.data.train).exists()
     folder = Path(run.data.train).parent
-    if made or not run.data.make:
+    if made or not run.data.is_makeable:
         return Part("corpus", f"{folder} is there" if made else f"{run.data.train} (missing)", 0)
     options = dict(run.data.make)
     defaults = inspect.signature(corpus_maker(str(options.get("corpus")))).parameters

@@ -17,7 +17,7 @@ from qstudy.sweep.config import Screening, StudyConfig
 from qstudy.sweep.exploration import explore, foretell, on_front
 from qstudy.sweep.judge import Judge, Judged
 from qstudy.sweep.space import Label
-from qstudy.training.assets import open_assets
+from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.baseline import trained_folder
 from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, steps_done
 from qstudy.training.config import RunConfig, to_dict
@@ -113,6 +113,7 @@ def started(run: RunConfig, config: StudyConfig, folder: Path) -> RunConfig:
 def judge_of(config: StudyConfig, settings: Screening, allocations: Allocations, folder: Path) -> Judge:
     """What judges the members of a study's space, its scores and its model in `folder`."""
     base, trained = config.base_run, settings.by == "switchable"
+    make_corpus(base)  # whose manifests name the scores
     own = replace(base, policy=allocations.switchable, data=replace(base.data, test={}))
     if settings.steps is not None:
         own = replace(own, finetune=replace(own.finetune, steps=settings.steps))

@@ -64,7 +64,7 @@ def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Reco
         features: folder of the feature cache.
 
     Returns:
-        The records of all cells that are there in the end.
+        The records of all cells that are there in the end: all but those that other processes are still at.
     """
     for accelerator in config.accelerator:
         load_accelerator(accelerator)
@@ -75,10 +75,7 @@ def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Reco
             progress.update(len(mine) - len(left := [each for each in mine if _kept(config, each, folder) is None]))
             if left:
                 with naming(f"models.{name}"):
-                    opened = _opened(config, models, features)
-                    for cell in left:
-                        _cell(config, models, opened, cell, folder)
-                        progress.update()
+                    _decode(config, models, left, folder, features, progress)
     kept = [(cell, record) for cell in cells if (record := _kept(config, cell, folder)) is not None]
     return [_priced_anew(config, cell, record, folder) for cell, record in kept]
 
@@ -124,15 +121,31 @@ def _opened(config: SearchStudy, models: Models, features: Path) -> Opened:
     return Opened(language, **sets)
 
 
-def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> None:
-    """Decode one cell and write its record, unless another process is at it, or at its weights."""
+def _decode(
+    config: SearchStudy, models: Models, left: list[Cell], folder: Path, features: Path, progress: "tqdm[Any]"
+) -> None:
+    """Decode cells of one recognizer; what others are at comes again, in case they are killed, until that is all."""
+    opened, before = _opened(config, models, features), None
+    while left and left != before:
+        before, left = left, [cell for cell in left if not _cell(config, models, opened, cell, folder)]
+        progress.update(len(before) - len(left))
+
+
+def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> bool:
+    """Decode one cell and write its record, unless another process has done so, or is at it or at its weights.
+
+    Returns:
+        Whether the record is there.
+    """
     own = folder / "runs" / cell.run
     if (lock := try_lock(own / "cell.lock")) is None:
-        return
+        return False
     with lock:
+        if _kept(config, cell, folder) is not None:
+            return True
         decoding = Decoding(decode="beam", beam=cell.beam, search=config.search)
         if (weights := _weights(config, models, opened, cell, folder)) is None:
-            return
+            return False
         factors = {ARGUMENTS[name]: value for name, value in weights.items()}
         fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
         search, begin = build_beam_search(decoding, fusion), time.perf_counter()
@@ -152,6 +165,7 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
                 samples=[{"reference": reference, "hypothesis": text} for reference, text in pairs],
             ),
         )
+    return True
 
 
 def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folder: Path) -> dict[str, float] | None:

@@ -55,14 +55,15 @@ def open_assets(config: RunConfig) -> Assets:
         return FeatureSet.open(Path(manifest), config.features, tokenizer, cache, config.data.skip_broken)
 
     test = {name: open_set(manifest) for name, manifest in config.data.test.items()}
-    assets = Assets(tokenizer, open_set(config.data.train), open_set(config.data.dev), test)
+    dev = open_set(config.data.dev)  # small sets first: what is wrong there shows before the long work
+    assets = Assets(tokenizer, open_set(config.data.train), dev, test)
     manifests = {"dev": config.data.dev, **config.data.test}
     found = {name: groups_of(Path(manifests[name]), each.lines.tolist()) for name, each in assets.evaluated.items()}
     return replace(assets, groups={name: groups for name, groups in found.items() if groups})
 
 
 def make_corpus(config: RunConfig) -> None:
-    """Make the corpus if its training manifest is missing and the configuration says how.
+    """Make the corpus if its training manifest is missing and the configuration says how to make that one.
 
     Raises:
         UserError: it cannot be made, or lies there already, made from another recipe.
@@ -70,6 +71,8 @@ def make_corpus(config: RunConfig) -> None:
     if not config.data.make:
         return
     corpus, options = _corpus_options(config.data.make)
+    if not config.data.is_makeable:
+        return
     if not _is_there(config, options):
         with locked(Path(f"{config.data.train}.lock"), "Waiting for another process, which makes the same corpus."):
             if not _is_there(config, options):

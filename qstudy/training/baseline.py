@@ -2,7 +2,8 @@
 
 A baseline is a folder `CACHE/baselines/HASH` with `record.json` and a float `model.qst`, as a run leaves them. Its name
 is what it was made from: contents, not paths. Scores on other sets than those it was trained beside are a folder of
-their own, so that nothing is trained twice and no score is of another study's sets.
+their own, so that nothing is trained twice and no score is of another study's sets. Runs that start from a baseline
+share a lock on the file `used` in it, so that `qstudy cache --prune` leaves it.
 """
 
 import shutil
@@ -12,10 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from qstudy.data.manifest import identity
+from qstudy.data.store import USED
 from qstudy.errors import UserError
 from qstudy.files import content_hash, file_hash, replacing
 from qstudy.hardware.accelerator import load_accelerator
-from qstudy.locks import locked
+from qstudy.locks import locked, share
 from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.conclude import conclude
 from qstudy.training.config import NEUTRAL, RunConfig, Schedule, to_dict
@@ -46,7 +48,9 @@ def find_baseline(config: RunConfig, train: Train) -> Path:
     if config.start_file is not None:
         return _scored_baseline(config.start_file, start, f"{config.start_file.stem}-{start[:8]}", config)
     own, folder = _from_scratch(config), trained_folder(config)
-    _make_once(folder, own, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={"scored": _sets(own)}))
+    _make_once(
+        folder, config, lambda: train(own, folder, name=f"float-{folder.name[:8]}", extra={"scored": _sets(own)})
+    )
     record = read_record(folder / RECORD_FILE)
     if record.scored == _sets(config):
         return folder
@@ -101,7 +105,7 @@ def _scored_baseline(file: Path, identity: str, name: str, config: RunConfig) ->
     own = replace(config, policy={"name": "float"}, start=str(file))
     parts = {key: to_dict(own)[key] for key in ("features", "tokenizer", "model")}
     folder = Path(own.cache) / "baselines" / content_hash(identity, _sets(own), parts)
-    _make_once(folder, own, lambda: _score_start_file(own, folder, name))
+    _make_once(folder, config, lambda: _score_start_file(own, folder, name))
     return folder
 
 
@@ -138,11 +142,19 @@ def _manifest(field: str, path: str) -> str:
 def _make_once(folder: Path, config: RunConfig, make: Callable[[], object]) -> None:
     """Make a baseline unless it is there; of several runs one does it, the others wait.
 
-    The processes of one run, one per device, are in this together: the first holds the lock for all of them.
+    The processes of one run, one per device, are in this together: the first holds the locks for all of them.
+
+    Args:
+        folder: of the baseline.
+        config: the run that asks; as long as it lives, the baseline is in use.
+        make: makes it.
     """
     devices = join(config.trainer)
     with locked(folder.with_suffix(".lock")) if devices.is_global_zero else nullcontext():
         devices.barrier()  # from here on no other run can make it, so that all of our processes see the same
         if not (folder / RECORD_FILE).exists():
             make()
+        if devices.is_global_zero:
+            (folder / USED).touch()
+            share(folder / USED, config)
     devices.barrier()

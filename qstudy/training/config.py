@@ -56,10 +56,10 @@ class DataConfig:
     dev: Text
     """Manifest that choices are made on."""
     test: dict[Text, Text] = field(default_factory=dict)
-    """Manifests that are only reported, by name."""
+    """Manifests that are only reported, by name; they take the place of those that stood here before."""
     make: dict[str, Any] = field(default_factory=dict)
     """How to make the corpus if `train` is missing: {corpus: commands, out: corpora/commands}, as `qstudy data`;
-    or a function of your own, {corpus: file.function, out: FOLDER}."""
+    or a function of your own, {corpus: file.function, out: FOLDER}. Nothing is made for a `train` outside `out`."""
     skip_broken: bool = False
     """Leave out utterances with broken audio or text, instead of stopping."""
     workers: Annotated[int, Ge(0), Le(256)] | None = None
@@ -74,6 +74,12 @@ class DataConfig:
         self.test = {name: _filled(path, self.make) for name, path in self.test.items()}
         if "dev" in self.test:
             raise UserError("test: no test set can be named dev, which is the set that choices are made on; rename it.")
+
+    @property
+    def is_makeable(self) -> bool:
+        """Whether `make` would write the training set; one that lies outside `out` is the user's own."""
+        train = Path(self.train).resolve()
+        return bool(self.make) and train.is_relative_to(Path(str(self.make.get("out", train.parent))).resolve())
 
 
 def _filled(path: str, options: Mapping[str, Any]) -> str:
@@ -187,7 +193,7 @@ class RunConfig:
     """What is done to training features."""
     policy: dict[str, Any] = field(default_factory=lambda: {"name": "float"})
     """`{name: NAME, **options}`: float, ptq, fake_qat, native_int, s8bqat, accelerator_aware, int4_e2e, mixed,
-    encoder_only, or a class of your own as file.Class."""
+    switchable, encoder_only, or a class of your own as file.Class."""
     training: Schedule = field(default_factory=Schedule)
     """Training from scratch: the float baseline."""
     finetune: Finetuning = field(default_factory=Finetuning)

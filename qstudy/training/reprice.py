@@ -87,16 +87,20 @@ def reprice_report(file: Path) -> list[tuple[Record, Record]]:
         UserError: a record is damaged, or names what does not exist (any more).
     """
     found, lines = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        if not line.strip():
+            lines.append(line)
+            continue
         where = f"{file}:{number}"
-        values = parse_json(line.encode(), where)
+        values = parse_json(line, where)
         with asked_by(file), naming(where):
             before = parse_record(values)
             after = _from_configuration(before)
         found.append((before, after))
         same = latencies(before) == latencies(after)  # then the line stays what it is, as old as it may be
-        lines.append(line if same else json.dumps({**values, **{name: getattr(after, name) for name in PRICED}}))
-    write_text(file, "".join(f"{line}\n" for line in lines))
+        new = {name: getattr(after, name) for name in PRICED}
+        lines.append(line if same else json.dumps({**values, **new}).encode())
+    write_text(file, b"".join(line + b"\n" for line in lines).decode())
     return found
 
 

@@ -24,6 +24,7 @@ from qstudy.training.config import RunConfig
 from qstudy.training.devices import check_devices, check_precision, join
 from qstudy.training.price import Price, price
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record
+from qstudy.training.start import require_fitting
 from qstudy.training.tracking import entry_of, start_tracking
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
@@ -37,6 +38,7 @@ UNTRAINED: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, 
 def prepare(config: RunConfig) -> None:
     """Make what all runs of a study share: corpus, feature caches, float baseline."""
     check_precision(config, config.trainer.accelerator)
+    _require_start(config)
     open_assets(config)
     float_baseline(config)
 
@@ -81,6 +83,7 @@ def run(
     check_devices(config.trainer)
     if not _trains(config):
         require_no_checkpoint(folder)
+    _require_start(config)
     cost, assets = cost or price(config), open_assets(config)  # bad input is told by one process, before there are more
     require_recordable(config, cost, assets, run=name, study=study, trial=trial, **(extra or {}))
     devices = join(config.trainer)
@@ -128,6 +131,12 @@ def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
     model, policy = _prepared(config, cost, assets, baseline, join(config.trainer).device)
     policy.project_(model.eval(), 0)
     return model, policy
+
+
+def _require_start(config: RunConfig) -> None:
+    """Raise UserError unless the model file to start from is there and fits: before a corpus is made."""
+    if config.start_identity and config.start_file is not None:  # to ask for the identity tells of a missing file
+        require_fitting(config.start_file, config)
 
 
 def _trains(config: RunConfig) -> bool:
