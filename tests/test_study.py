@@ -176,6 +176,25 @@ def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     return partial(small_study, corpus, tmp_path)
 
 
+def test_what_a_policy_refuses_is_not_trained_and_does_not_count(
+    small: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each width has others that it goes with, so the check passes; a mixture of 8 and 32 bits is none."""
+    layers = {"joiner.*": {"weight": [8, 32], "activation": [8, 32]}}
+    space = {"policy": {"name": "accelerator_aware", "layers": layers}}
+    file = small(grid=[], space=space, trials=2, candidates=60, sampler="random")
+    sweep(file, root=tmp_path / "studies")
+    found = study_of(tmp_path / "studies" / "small").trials
+    ended = [trial.user_attrs[OUTCOME] for trial in found]
+    assert ended.count("trained") == 2
+    refused = [trial for trial in found if trial.user_attrs[OUTCOME] == "refused"]
+    assert refused
+    assert all(trial.constraints["refused"] > 0 and set(trial.params.values()) == {8, 32} for trial in refused)
+    said = capsys.readouterr().out
+    assert "accelerator_aware needs weights and activations of 2 to 8 bits" in said
+    assert f"{len(refused)} refused" in said
+
+
 def test_two_objectives_from_yaml_to_summary(
     small: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

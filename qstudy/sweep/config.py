@@ -104,8 +104,8 @@ class StudyConfig:
     budgets: Budgets = field(default_factory=Budgets)
     """What a candidate may cost; one that costs more is not trained."""
     trials: Annotated[int, Ge(1), Le(10_000)] | None = None
-    """Trials to train, the grid's included. Candidates over budget and repeated ones cost no training and do not count.
-    None: the whole grid, nothing else."""
+    """Trials to train, the grid's included. Candidates over budget, repeated ones and those whose values do not go
+    together cost no training and do not count. None: the whole grid, nothing else."""
     candidates: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Candidates to look at, over-budget ones included, before giving up; None: 20 per trial."""
     seeds: Annotated[int, Ge(1), Le(100)] = 1

@@ -39,7 +39,9 @@ LOOK_S = 0.5
 
 
 def check(config: StudyConfig) -> None:
-    """Build and price the whole grid and some of the space, so that mistakes show before anything is trained.
+    """Build and price the whole grid and every value of the space, so that mistakes show before anything is trained.
+
+    Values of the space that do not go together with each other are told of when the sampler proposes them.
 
     Raises:
         UserError: a field, layer pattern, policy or accelerator that does not exist, a start file that does not fit, an

@@ -116,6 +116,8 @@ def _advice(trials: Sequence[FrozenTrial]) -> str:
     if failed:
         return f"{len(failed)} failed, the last with: {failed[-1]}."
     smallest = min((t.user_attrs["size_bytes"] for t in trials if "size_bytes" in t.user_attrs), default=None)
+    if smallest is None:
+        return f"the last candidate: {trials[-1].user_attrs.get('reason')}"
     return f"the smallest candidate had {smallest} bytes. Loosen `budgets` or widen `space`."
 
 

@@ -9,7 +9,7 @@ OUTCOME = "outcome"
 """Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
 DROPPED = "dropped"
 FAILED = ("failed", "given_up")
-FREE = ("over_budget", "repeated", "hopeless", DROPPED)
+FREE = ("over_budget", "repeated", "refused", "hopeless", DROPPED)
 """Outcomes that cost no training and do not count as a trial of the study."""
 IDENTITY, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "grid", "place", "attempts", "progress"
 """What the queue notes for itself (`optuna_internals.keep`): the hash of the run configuration, the index in the grid,
