@@ -110,6 +110,16 @@ def test_allocations_cost_what_their_runs_do(small: Callable[..., Path]) -> None
     assert all(allocations.costs(member)["size_bytes"] > 6000 for member in over)
 
 
+def test_the_widest_has_the_most_bits_of_activations_too(small: Callable[..., Path]) -> None:
+    """Activations in float store no scale: the model with the most bytes has some in 4 bits."""
+    layers = {
+        "encoder.*": {"weight": [2, 8], "activation": [4, 8, 32]},
+        "joiner.*": {"weight": 8, "granularity": ["tensor", "channel"], "activation": [4, 8]},
+    }
+    allocations = Allocations(load_study(small(space={"policy": {"name": "fake_qat", "layers": layers}})))
+    assert allocations.named(allocations.widest) == "8 32 channel 8"
+
+
 @pytest.mark.parametrize(
     "space",
     [
