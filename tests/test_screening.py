@@ -20,12 +20,14 @@ from qstudy.files import file_hash, read_json
 from qstudy.pareto import hypervolume
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel
+from qstudy.quant.policies import build_policy
 from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.config import Pruning, load_study
 from qstudy.sweep.exploration import explore, foretell, on_front
 from qstudy.sweep.judge import Judge, spread
 from qstudy.sweep.samplers import make_pruner
 from qstudy.sweep.screening import screen_of
+from qstudy.sweep.study import check
 from qstudy.sweep.trials import OUTCOME, SCREENED
 from qstudy.sweep.worker import work
 from qstudy.training.checkpoint import load_checkpoint
@@ -118,6 +120,21 @@ def test_the_widest_has_the_most_bits_of_activations_too(small: Callable[..., Pa
     }
     allocations = Allocations(load_study(small(space={"policy": {"name": "fake_qat", "layers": layers}})))
     assert allocations.named(allocations.widest) == "8 32 channel 8"
+
+
+@pytest.mark.parametrize("named", [{"name": "mixed"}, {}], ids=["name", "the base's name"])
+def test_allocations_have_what_the_base_says_of_the_policy(small: Callable[..., Path], named: dict[str, str]) -> None:
+    policy = {"name": "mixed", "base": "native_int", "layers": {"joiner.*": {"weight": 8, "activation": 8}}}
+    space = {"policy": {**named, "layers": {"encoder.*": {"weight": [4, 8], "activation": 8}}}}
+    config = load_study(small(base={"policy": policy}, space=space, screening={}))
+    check(config)
+    allocations = Allocations(config)
+    for member in [(0,), (1,)]:
+        run = config.run_of(allocations.changes(member))
+        assert allocations.bit_map(member) == price(run).bit_map
+        assert allocations.costs(member) == config.budgets.costs(price(run))
+    switchable = build_policy(allocations.switchable)
+    assert switchable.bit_map(price(config.base_run).shapes) == allocations.bit_map((1,))
 
 
 @pytest.mark.parametrize(

@@ -341,6 +341,9 @@ def test_what_does_not_work_shows_before_anything_is_trained(corpus: Path, tmp_p
     coded = {"name": "s8bqat", "layers": {"*": {"weight": [4, 2]}}}
     with pytest.raises(UserError, match="s8bqat cannot be switched"):
         checked(space={"policy": coded}, trials=2, screening={})
+    mixture = {"name": "accelerator_aware", "layers": {"joiner.*": {"weight": [8, 32], "activation": [8, 32]}}}
+    with pytest.raises(UserError, match="accelerator_aware needs weights and activations of 2 to 8 bits"):
+        checked(space={"policy": mixture}, trials=2, screening={})
 
 
 def test_a_study_from_scratch_makes_no_baseline_and_notices_other_data(

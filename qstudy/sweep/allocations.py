@@ -10,9 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from qstudy.bits import BitMap
+from qstudy.fields import merged
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.space import Label, fill, screened_policy, varied
+from qstudy.sweep.space import Label, fill, varied
 from qstudy.training.price import price, price_layers
 
 Member = tuple[int, ...]
@@ -35,10 +36,14 @@ class Allocations:
 
     @property
     def switchable(self) -> dict[str, Any]:
-        """The policy that has all of them."""
-        policy = dict(screened_policy(self._config.space) or {})
+        """The policy that has all of them, with what the base says of it."""
+        policy = dict(merged(self._config.base, self._template)["policy"])
         base = policy.pop("base", "fake_qat") if policy["name"] == "mixed" else policy["name"]
         return {**policy, "name": "switchable", "base": base}
+
+    def require_switchable(self) -> None:
+        """Raise UserError unless one model can be switched between all of them."""
+        build_policy(self.switchable).bit_map(self._shapes)
 
     def changes(self, member: Member) -> dict[str, Any]:
         """To the base run configuration."""
@@ -64,7 +69,7 @@ class Allocations:
 
     def bit_map(self, member: Member) -> BitMap:
         """Widths of every layer."""
-        return build_policy(self.changes(member)["policy"]).bit_map(self._shapes)
+        return build_policy(self._config.run_of(self.changes(member)).policy).bit_map(self._shapes)
 
     def costs(self, member: Member) -> dict[str, float]:
         """As `Budgets.costs`."""

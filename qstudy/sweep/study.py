@@ -11,7 +11,6 @@ from tqdm import tqdm
 from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
-from qstudy.quant.policies import build_policy
 from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.board import Board
 from qstudy.sweep.config import StudyConfig
@@ -54,7 +53,7 @@ def check(config: StudyConfig) -> None:
             except UserError as error:
                 raise UserError(f"{name}: {changes}: {error}") from error
     if config.screening:
-        build_policy(Allocations(config).switchable)
+        Allocations(config).require_switchable()
 
 
 def _check_candidate(config: StudyConfig, changes: Mapping[str, Any]) -> None:
