@@ -303,6 +303,20 @@ def test_failed_trials_wait_again_when_asked(tmp_path: Path) -> None:
     assert "reason" not in again.trials()[1].user_attrs
 
 
+def test_a_worker_at_work_sees_failed_trials_that_wait_again(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2, budgets=None))
+    work(queue, lambda queue, trial: Outcome("failed", "out of memory") if trial.number else measure(queue, trial))
+    assert outcomes(queue) == ["trained", "failed"]
+    retry_failed(open_storage(None, tmp_path / "toy"), "toy")
+    assert queue.has_work()
+    claim = queue.claim()
+    assert claim is not None
+    outcome = measure(queue, claim.trial)
+    queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert outcomes(queue) == ["trained", "trained"]
+    assert not queue.has_work()
+
+
 def test_a_trial_that_waits_again_elsewhere_is_finished_where_it_was_trained(tmp_path: Path) -> None:
     queue = open_queue(tmp_path, make_config(trials=1, budgets=None))
     claim = queue.claim()

@@ -28,7 +28,7 @@ from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import fixed_sampler, make_sampler
 from qstudy.sweep.space import size
-from qstudy.sweep.storage import DEFINITION
+from qstudy.sweep.storage import DEFINITION, load
 from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts
 
 LAST_BEAT_S = 5.0
@@ -105,6 +105,9 @@ class Queue:
 
     def has_work(self) -> bool:
         """Whether trials wait or run; a worker may have died before it made place for another candidate."""
+        if self._count(TrialState.WAITING) > len(self.trials(TrialState.WAITING)):
+            # some that had ended wait again (`retry_failed`), and Optuna reads those that have ended once
+            _, self.study = load(self._storage, self.config.study)
         if self.unfinished():
             return True
         self.config = study_from_dict(self.study.user_attrs[DEFINITION])  # others may have asked for more, or fewer
