@@ -26,6 +26,7 @@ from qstudy.sweep.search_study import load_search_study
 from qstudy.sweep.status import print_status, read_status
 from qstudy.sweep.storage import open_storage
 from qstudy.sweep.study import LOOK_S, check
+from qstudy.sweep.summary import print_summary
 from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
@@ -335,6 +336,20 @@ def test_who_looked_at_all_candidates_is_not_told_to_go_on(tmp_path: Path, capsy
     work(queue, measure)
     print_status(read_status("toy", tmp_path / "toy", None))
     assert "It has looked at all candidates that it may" in capsys.readouterr().out
+
+
+def test_a_trial_that_is_just_ending_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2, budgets=None))
+    claim = queue.claim()
+    assert claim is not None
+    measure(queue, claim.trial)
+    claim.trial.set_user_attr(OUTCOME, "trained")  # as `finish`, before it tells the values
+    status = read_status("toy", tmp_path / "toy", None)
+    assert (status.outcomes, status.trained) == ({"running": 1, "waiting": 1}, [])
+    print_status(status)
+    queue.put_back(claim)
+    print_summary("toy", queue.trials(), tmp_path / "toy")
+    assert "Study toy: 0 of 2 trials trained, 2 unfinished." in capsys.readouterr().out
 
 
 def test_what_does_not_work_shows_before_anything_is_trained(corpus: Path, tmp_path: Path) -> None:
