@@ -338,6 +338,28 @@ def test_who_looked_at_all_candidates_is_not_told_to_go_on(tmp_path: Path, capsy
     assert "It has looked at all candidates that it may" in capsys.readouterr().out
 
 
+def test_what_an_earlier_study_left_on_a_machine_is_not_taken_for_the_new_ones(
+    small: Callable[..., Path], tmp_path: Path
+) -> None:
+    database, here, there = f"sqlite:///{tmp_path / 'shared.db'}", tmp_path / "here", tmp_path / "there"
+    sweep(small(base={"start": "scratch"}), root=here, storage=database, trials=1)
+    shutil.move(here, there)
+    optuna.delete_study(study_name="small", storage=database)
+    file = small(base={"start": "scratch", "training": {"steps": 3, "batch_size": 8}})
+    sweep(file, root=here, storage=database, trials=1, prepare_only=True)
+    left = there / "small" / "runs"
+    with pytest.raises(UserError, match=f"record.json is of a run with another training, .* move or remove {left}"):
+        worker("small", storage=database, root=there)
+    shutil.rmtree(left)
+    worker("small", storage=database, root=there)
+    (record,) = read_records(there / "small")
+    assert record.config["training"]["steps"] == 3
+    optuna.delete_study(study_name="small", storage=database)
+    sweep(file, root=here, storage=database, trials=1, prepare_only=True)
+    worker("small", storage=database, root=there)
+    assert read_records(there / "small") == [record], "the same run is not trained again"
+
+
 def test_a_trial_that_is_just_ending_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     queue = open_queue(tmp_path, make_config(trials=2, budgets=None))
     claim = queue.claim()

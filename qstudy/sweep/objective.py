@@ -16,7 +16,7 @@ from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.known import take_known
+from qstudy.sweep.known import differences, take_known
 from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.screening import screen_of, started
@@ -191,9 +191,17 @@ def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before
     """The record of one run; a whole one that a killed worker left, or one that came along.
 
     `before`: dev WERs of the other seeds.
+
+    Raises:
+        UserError: the folder holds another run.
     """
     done = folder / RECORD_FILE
     if done.exists() and (record := read_record(done)).state == "complete":
+        if changed := differences(record, config):
+            raise UserError(
+                f"{done} is of a run with another {', '.join(changed)}, which an earlier study of the name "
+                f"{candidate.study!r} has left; move or remove {folder.parent}."
+            )
         _finish_tracking(candidate, folder, config, record)
         return record
     own = {"study": candidate.study, "trial": candidate.trial.number, **candidate.extra}
