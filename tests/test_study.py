@@ -458,6 +458,7 @@ def test_a_storage_that_is_away_is_an_error_without_its_password(tmp_path: Path)
         ({"budgets": {"size_bytes": -3}}, "budgets.size_bytes: -3 should be greater than 0"),
         ({"sampler": "bayes"}, "sampler.name: 'bayes' is not one of tpe, random, nsga2"),
         ({"sampler": {"name": "tpe", "seed": "x"}}, "sampler.seed: 'x' should be a valid integer"),
+        ({"sampler": "nsga2"}, "sampler: nsga2 crosses candidates that it proposed itself"),
         ({"objectives": ["size_bytes"]}, "objectives: the first one must be wer"),
         ({"objectives": ["wer", "size_bytes"], "pruning": {}}, "pruning: trials are stopped early by wer alone"),
         ({"grid": ["ptq"]}, "grid.0: 'ptq' should be a mapping"),
