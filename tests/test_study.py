@@ -111,6 +111,13 @@ def test_fewer_trials_end_the_study_earlier(tmp_path: Path) -> None:
     assert again.trials()[-1].params == {"grid:policy/layers/a/weight": 8}
 
 
+def test_dropped_trials_are_no_candidates_that_were_looked_at(tmp_path: Path) -> None:
+    for trials in (12, 2):
+        open_queue(tmp_path, make_config(trials=trials, candidates=14))
+    queue = open_queue(tmp_path, make_config(trials=12, candidates=14))
+    assert queue.unfinished() == 12
+
+
 def test_interruptions_do_not_change_what_is_tried(tmp_path: Path) -> None:
     """The same study, once in one go and once with a Ctrl-C in the middle of every third trial."""
     whole = open_queue(tmp_path / "whole", make_config())

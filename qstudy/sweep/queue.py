@@ -29,7 +29,7 @@ from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import fixed_sampler, make_sampler
 from qstudy.sweep.space import size
 from qstudy.sweep.storage import DEFINITION, load
-from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts
+from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts, outcome_of
 
 LAST_BEAT_S = 5.0
 SWEEP_LOCK = Path(".locks") / "sweep"
@@ -146,7 +146,8 @@ class Queue:
         """How many places for the sampler there can still be: none when enough was tried, or everything."""
         searched = [noted for noted in map(kept, trials) if GRID not in noted]
         tried = {noted[IDENTITY] for noted in searched if IDENTITY in noted}
-        left = self.config.most_candidates - len(trials) - planned
+        looked_at = sum(outcome_of(trial) != DROPPED for trial in trials)
+        left = self.config.most_candidates - looked_at - planned
         return max(left, 0) if len(tried) < size(self.config.space) else 0
 
     def claim(self) -> Claim | None:
