@@ -21,7 +21,7 @@ from qstudy.sweep.config import load_study
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.optuna_internals import trial_id
 from qstudy.sweep.planning import retry_failed
-from qstudy.sweep.queue import Queue
+from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.search_study import load_search_study
 from qstudy.sweep.status import print_status, read_status
 from qstudy.sweep.storage import open_storage
@@ -272,8 +272,15 @@ def test_runs_of_a_lost_study_are_not_taken_for_ours(tmp_path: Path) -> None:
 def test_one_sweep_at_a_time(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump({"study": "toy", "base": BASE, "grid": {"policy": {"name": "float"}}}))
-    with locked(tmp_path / "toy" / ".locks" / "sweep"), pytest.raises(UserError, match="already running here"):
+    with locked(tmp_path / "toy" / SWEEP_LOCK), pytest.raises(UserError, match="already running here"):
         sweep(file, root=tmp_path)
+
+
+def test_a_study_may_be_named_sweep(tmp_path: Path) -> None:
+    with locked(tmp_path / "sweep" / SWEEP_LOCK):
+        queue = open_queue(tmp_path, make_config(study="sweep", trials=1, budgets=None))
+        work(queue, measure)
+    assert outcomes(queue) == ["trained"]
 
 
 def test_a_look_is_no_sweep(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from qstudy.sweep.storage import DEFINITION, load
 from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts, outcome_of
 
 LAST_BEAT_S = 5.0
-SWEEP_LOCK = Path(".locks") / "sweep"
-"""In a study's folder: held while `qstudy sweep` runs there."""
+SWEEP_LOCK = Path(".locks") / ".sweep"
+"""In a study's folder: held while `qstudy sweep` runs there. No study can have this name, which its locks lie under."""
 
 
 @dataclass
