@@ -1,5 +1,6 @@
 """Screening: candidates judged before any is trained, on toys and on a small study of real speech."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from qstudy.commands.sensitivity import sensitivity
 from qstudy.commands.sweep import sweep
 from qstudy.errors import UserError
 from qstudy.files import file_hash, read_json
+from qstudy.locks import locked
 from qstudy.pareto import hypervolume
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel
@@ -26,7 +28,7 @@ from qstudy.sweep.config import Pruning, load_study
 from qstudy.sweep.exploration import explore, foretell, on_front
 from qstudy.sweep.judge import Judge, spread
 from qstudy.sweep.samplers import make_pruner
-from qstudy.sweep.screening import screen_of
+from qstudy.sweep.screening import Screen, screen_of
 from qstudy.sweep.study import check
 from qstudy.sweep.trials import OUTCOME, SCREENED
 from qstudy.sweep.worker import work
@@ -258,6 +260,21 @@ def test_a_hopeless_candidate_is_not_trained(small: Callable[..., Path], tmp_pat
     )
     screen._settings = replace(screen._settings, hopeless=None)
     assert screen.hopeless(parameters, costs) is None
+
+
+def test_one_worker_alone_screens_on_a_machine(small: Callable[..., Path], tmp_path: Path) -> None:
+    """Where others have ranked the candidates, workers ask at once what is hopeless; each would train the model."""
+    config = load_study(small(screening={"by": "rounding", "hopeless": 0.5, "evaluations": 4, "utterances": 2}))
+    Screen(config, tmp_path).ranked()
+    screen = Screen(config, tmp_path)
+    widest = screen.allocations.widest
+    asked = screen.allocations.parameters(widest), screen.allocations.costs(widest)
+    with locked(tmp_path / "screening" / "lock"):
+        worker = threading.Thread(target=screen.hopeless, args=asked)
+        worker.start()
+        worker.join(3)
+        assert worker.is_alive(), "its scores are there, so that it has nothing else to wait for"
+    worker.join()
 
 
 def test_a_sweep_goes_on_after_hopeless_candidates(
