@@ -173,6 +173,17 @@ def test_planned_trials_are_read_once_and_what_becomes_of_them(tmp_path: Path) -
     assert not here.unfinished()
 
 
+def test_a_study_that_is_planned_anew_sees_what_it_adds(tmp_path: Path) -> None:
+    """SQLite gives it the keys of the one before, which had more trials."""
+    open_queue(tmp_path, make_config(trials=40))
+    queue = open_queue(tmp_path, make_config(trials=6, budgets={"size_bytes": 11}))
+    while claim := queue.claim():
+        outcome = measure(queue, claim.trial)
+        queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert len(queue.trials()) > 6, "some were over budget, and made place for others"
+    assert not queue.unfinished()
+
+
 def test_ten_thousand_planned_trials_cost_the_next_one_nothing(tmp_path: Path) -> None:
     queue = open_queue(tmp_path, make_config(trials=10_000, budgets=None, sampler="random"))
     queue.trials()

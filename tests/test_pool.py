@@ -173,7 +173,10 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
     (tmp_path / "limit").write_text("3000000000\n")
     (tmp_path / "used").write_text("1000000000\n")
     monkeypatch.setattr("qstudy.sweep.capacity.USED", tmp_path / "used")
+    monkeypatch.setattr("qstudy.sweep.capacity.PARTS", tmp_path / "parts")
     assert free_bytes() == 2000000000
+    (tmp_path / "parts").write_text("anon 200000000\nfile 800000000\ninactive_file 500000000\nactive_file 200000000\n")
+    assert free_bytes() == 2700000000, "copies of files make place"
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "none")
     monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
     assert fitting_workers(3, gpus=0) == 3, "a system that does not tell"

@@ -26,21 +26,27 @@ LISTENS = "0A"
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "workers", "held"),
+    ("nodes", "workers", "held"),
     [
-        ([8], 0, 1, Share(8, 0)),
-        ([8], 0, 3, Share(2, 0)),
-        ([8, 4], 0, 2, Share(4, 0)),
-        ([8, 4], 0, 3, Share(4, 0)),
-        ([2, 2], 0, 4, Share(1, 0)),
-        ([2, 2], 0, 9, Share(1, 0)),
-        ([16, 16], 8, 8, Share(4, 1.0)),
-        ([16], 2, 4, Share(4, 0.5)),
-        ([16], 4, 2, Share(8, 1.0)),
+        ([(8, 0)], 1, Share(8, 0)),
+        ([(8, 0)], 3, Share(2, 0)),
+        ([(8, 0), (4, 0)], 2, Share(4, 0)),
+        ([(8, 0), (4, 0)], 3, Share(4, 0)),
+        ([(2, 0), (2, 0)], 4, Share(1, 0)),
+        ([(2, 0), (2, 0)], 9, Share(1, 0)),
+        ([(16, 4), (16, 4)], 8, Share(4, 1.0)),
+        ([(16, 2)], 4, Share(4, 0.5)),
+        ([(16, 4)], 2, Share(8, 1.0)),
+        ([(64, 0), (16, 4)], 1, Share(16, 1.0)),
+        ([(64, 0), (16, 4)], 4, Share(4, 1.0)),
+        ([(64, 4), (16, 4)], 8, Share(4, 1.0)),
+        ([(64, 0), (16, 4)], 8, Share(2, 0.5)),
     ],
 )
-def test_workers_hold_as_many_cores_of_a_node_as_all_can(cpus: list[int], gpus: int, workers: int, held: Share) -> None:
-    assert share(cpus, gpus, workers) == held
+def test_workers_hold_as_many_cores_of_a_node_as_all_can(
+    nodes: list[tuple[int, int]], workers: int, held: Share
+) -> None:
+    assert share(nodes, workers) == held
 
 
 def test_a_launcher_may_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

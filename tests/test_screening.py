@@ -1,5 +1,6 @@
 """Screening: candidates judged before any is trained, on toys and on a small study of real speech."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,15 +18,18 @@ from qstudy.commands.sensitivity import sensitivity
 from qstudy.commands.sweep import sweep
 from qstudy.errors import UserError
 from qstudy.files import file_hash, read_json
+from qstudy.locks import locked
 from qstudy.pareto import hypervolume
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel
+from qstudy.quant.policies import build_policy
 from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.config import Pruning, load_study
 from qstudy.sweep.exploration import explore, foretell, on_front
 from qstudy.sweep.judge import Judge, spread
 from qstudy.sweep.samplers import make_pruner
-from qstudy.sweep.screening import screen_of
+from qstudy.sweep.screening import Screen, screen_of
+from qstudy.sweep.study import check
 from qstudy.sweep.trials import OUTCOME, SCREENED
 from qstudy.sweep.worker import work
 from qstudy.training.checkpoint import load_checkpoint
@@ -108,6 +112,31 @@ def test_allocations_cost_what_their_runs_do(small: Callable[..., Path]) -> None
     over = set(np.ndindex(3, 2)) - set(allocations.affordable())
     assert over
     assert all(allocations.costs(member)["size_bytes"] > 6000 for member in over)
+
+
+def test_the_widest_has_the_most_bits_of_activations_too(small: Callable[..., Path]) -> None:
+    """Activations in float store no scale: the model with the most bytes has some in 4 bits."""
+    layers = {
+        "encoder.*": {"weight": [2, 8], "activation": [4, 8, 32]},
+        "joiner.*": {"weight": 8, "granularity": ["tensor", "channel"], "activation": [4, 8]},
+    }
+    allocations = Allocations(load_study(small(space={"policy": {"name": "fake_qat", "layers": layers}})))
+    assert allocations.named(allocations.widest) == "8 32 channel 8"
+
+
+@pytest.mark.parametrize("named", [{"name": "mixed"}, {}], ids=["name", "the base's name"])
+def test_allocations_have_what_the_base_says_of_the_policy(small: Callable[..., Path], named: dict[str, str]) -> None:
+    policy = {"name": "mixed", "base": "native_int", "layers": {"joiner.*": {"weight": 8, "activation": 8}}}
+    space = {"policy": {**named, "layers": {"encoder.*": {"weight": [4, 8], "activation": 8}}}}
+    config = load_study(small(base={"policy": policy}, space=space, screening={}))
+    check(config)
+    allocations = Allocations(config)
+    for member in [(0,), (1,)]:
+        run = config.run_of(allocations.changes(member))
+        assert allocations.bit_map(member) == price(run).bit_map
+        assert allocations.costs(member) == config.budgets.costs(price(run))
+    switchable = build_policy(allocations.switchable)
+    assert switchable.bit_map(price(config.base_run).shapes) == allocations.bit_map((1,))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +260,21 @@ def test_a_hopeless_candidate_is_not_trained(small: Callable[..., Path], tmp_pat
     )
     screen._settings = replace(screen._settings, hopeless=None)
     assert screen.hopeless(parameters, costs) is None
+
+
+def test_one_worker_alone_screens_on_a_machine(small: Callable[..., Path], tmp_path: Path) -> None:
+    """Where others have ranked the candidates, workers ask at once what is hopeless; each would train the model."""
+    config = load_study(small(screening={"by": "rounding", "hopeless": 0.5, "evaluations": 4, "utterances": 2}))
+    Screen(config, tmp_path).ranked()
+    screen = Screen(config, tmp_path)
+    widest = screen.allocations.widest
+    asked = screen.allocations.parameters(widest), screen.allocations.costs(widest)
+    with locked(tmp_path / "screening" / "lock"):
+        worker = threading.Thread(target=screen.hopeless, args=asked)
+        worker.start()
+        worker.join(3)
+        assert worker.is_alive(), "its scores are there, so that it has nothing else to wait for"
+    worker.join()
 
 
 def test_a_sweep_goes_on_after_hopeless_candidates(

@@ -21,11 +21,12 @@ from qstudy.sweep.config import load_study
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.optuna_internals import trial_id
 from qstudy.sweep.planning import retry_failed
-from qstudy.sweep.queue import Queue
+from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.search_study import load_search_study
 from qstudy.sweep.status import print_status, read_status
 from qstudy.sweep.storage import open_storage
 from qstudy.sweep.study import LOOK_S, check
+from qstudy.sweep.summary import print_summary
 from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig
@@ -110,6 +111,13 @@ def test_fewer_trials_end_the_study_earlier(tmp_path: Path) -> None:
     assert again.trials()[-1].params == {"grid:policy/layers/a/weight": 8}
 
 
+def test_dropped_trials_are_no_candidates_that_were_looked_at(tmp_path: Path) -> None:
+    for trials in (12, 2):
+        open_queue(tmp_path, make_config(trials=trials, candidates=14))
+    queue = open_queue(tmp_path, make_config(trials=12, candidates=14))
+    assert queue.unfinished() == 12
+
+
 def test_interruptions_do_not_change_what_is_tried(tmp_path: Path) -> None:
     """The same study, once in one go and once with a Ctrl-C in the middle of every third trial."""
     whole = open_queue(tmp_path / "whole", make_config())
@@ -174,6 +182,25 @@ def test_the_trial_of_a_killed_worker_goes_on_with_its_number_and_parameters(tmp
 @pytest.fixture
 def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     return partial(small_study, corpus, tmp_path)
+
+
+def test_what_a_policy_refuses_is_not_trained_and_does_not_count(
+    small: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each width has others that it goes with, so the check passes; a mixture of 8 and 32 bits is none."""
+    layers = {"joiner.*": {"weight": [8, 32], "activation": [8, 32]}}
+    space = {"policy": {"name": "accelerator_aware", "layers": layers}}
+    file = small(grid=[], space=space, trials=2, candidates=60, sampler="random")
+    sweep(file, root=tmp_path / "studies")
+    found = study_of(tmp_path / "studies" / "small").trials
+    ended = [trial.user_attrs[OUTCOME] for trial in found]
+    assert ended.count("trained") == 2
+    refused = [trial for trial in found if trial.user_attrs[OUTCOME] == "refused"]
+    assert refused
+    assert all(trial.constraints["refused"] > 0 and set(trial.params.values()) == {8, 32} for trial in refused)
+    said = capsys.readouterr().out
+    assert "accelerator_aware needs weights and activations of 2 to 8 bits" in said
+    assert f"{len(refused)} refused" in said
 
 
 def test_two_objectives_from_yaml_to_summary(
@@ -245,8 +272,15 @@ def test_runs_of_a_lost_study_are_not_taken_for_ours(tmp_path: Path) -> None:
 def test_one_sweep_at_a_time(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump({"study": "toy", "base": BASE, "grid": {"policy": {"name": "float"}}}))
-    with locked(tmp_path / "toy" / ".locks" / "sweep"), pytest.raises(UserError, match="already running here"):
+    with locked(tmp_path / "toy" / SWEEP_LOCK), pytest.raises(UserError, match="already running here"):
         sweep(file, root=tmp_path)
+
+
+def test_a_study_may_be_named_sweep(tmp_path: Path) -> None:
+    with locked(tmp_path / "sweep" / SWEEP_LOCK):
+        queue = open_queue(tmp_path, make_config(study="sweep", trials=1, budgets=None))
+        work(queue, measure)
+    assert outcomes(queue) == ["trained"]
 
 
 def test_a_look_is_no_sweep(tmp_path: Path) -> None:
@@ -284,6 +318,20 @@ def test_failed_trials_wait_again_when_asked(tmp_path: Path) -> None:
     assert "reason" not in again.trials()[1].user_attrs
 
 
+def test_a_worker_at_work_sees_failed_trials_that_wait_again(tmp_path: Path) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2, budgets=None))
+    work(queue, lambda queue, trial: Outcome("failed", "out of memory") if trial.number else measure(queue, trial))
+    assert outcomes(queue) == ["trained", "failed"]
+    retry_failed(open_storage(None, tmp_path / "toy"), "toy")
+    assert queue.has_work()
+    claim = queue.claim()
+    assert claim is not None
+    outcome = measure(queue, claim.trial)
+    queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    assert outcomes(queue) == ["trained", "trained"]
+    assert not queue.has_work()
+
+
 def test_a_trial_that_waits_again_elsewhere_is_finished_where_it_was_trained(tmp_path: Path) -> None:
     queue = open_queue(tmp_path, make_config(trials=1, budgets=None))
     claim = queue.claim()
@@ -304,6 +352,42 @@ def test_who_looked_at_all_candidates_is_not_told_to_go_on(tmp_path: Path, capsy
     assert "It has looked at all candidates that it may" in capsys.readouterr().out
 
 
+def test_what_an_earlier_study_left_on_a_machine_is_not_taken_for_the_new_ones(
+    small: Callable[..., Path], tmp_path: Path
+) -> None:
+    database, here, there = f"sqlite:///{tmp_path / 'shared.db'}", tmp_path / "here", tmp_path / "there"
+    sweep(small(base={"start": "scratch"}), root=here, storage=database, trials=1)
+    shutil.move(here, there)
+    optuna.delete_study(study_name="small", storage=database)
+    file = small(base={"start": "scratch", "training": {"steps": 3, "batch_size": 8}})
+    sweep(file, root=here, storage=database, trials=1, prepare_only=True)
+    left = there / "small" / "runs"
+    with pytest.raises(UserError, match=f"record.json is of a run with another training, .* move or remove {left}"):
+        worker("small", storage=database, root=there)
+    shutil.rmtree(left)
+    worker("small", storage=database, root=there)
+    (record,) = read_records(there / "small")
+    assert record.config["training"]["steps"] == 3
+    optuna.delete_study(study_name="small", storage=database)
+    sweep(file, root=here, storage=database, trials=1, prepare_only=True)
+    worker("small", storage=database, root=there)
+    assert read_records(there / "small") == [record], "the same run is not trained again"
+
+
+def test_a_trial_that_is_just_ending_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queue = open_queue(tmp_path, make_config(trials=2, budgets=None))
+    claim = queue.claim()
+    assert claim is not None
+    measure(queue, claim.trial)
+    claim.trial.set_user_attr(OUTCOME, "trained")  # as `finish`, before it tells the values
+    status = read_status("toy", tmp_path / "toy", None)
+    assert (status.outcomes, status.trained) == ({"running": 1, "waiting": 1}, [])
+    print_status(status)
+    queue.put_back(claim)
+    print_summary("toy", queue.trials(), tmp_path / "toy")
+    assert "Study toy: 0 of 2 trials trained, 2 unfinished." in capsys.readouterr().out
+
+
 def test_what_does_not_work_shows_before_anything_is_trained(corpus: Path, tmp_path: Path) -> None:
     """A start that one member of the grid does not fit, an accelerator that nobody simulates, an unknown cost."""
     start = {"from": str(ROOT / "sweeps" / "base" / "commands.yaml"), "start": str(ROOT / "sweeps/base/commands.qst")}
@@ -322,6 +406,9 @@ def test_what_does_not_work_shows_before_anything_is_trained(corpus: Path, tmp_p
     coded = {"name": "s8bqat", "layers": {"*": {"weight": [4, 2]}}}
     with pytest.raises(UserError, match="s8bqat cannot be switched"):
         checked(space={"policy": coded}, trials=2, screening={})
+    mixture = {"name": "accelerator_aware", "layers": {"joiner.*": {"weight": [8, 32], "activation": [8, 32]}}}
+    with pytest.raises(UserError, match="accelerator_aware needs weights and activations of 2 to 8 bits"):
+        checked(space={"policy": mixture}, trials=2, screening={})
 
 
 def test_a_study_from_scratch_makes_no_baseline_and_notices_other_data(
@@ -385,6 +472,7 @@ def test_a_storage_that_is_away_is_an_error_without_its_password(tmp_path: Path)
         ({"budgets": {"size_bytes": -3}}, "budgets.size_bytes: -3 should be greater than 0"),
         ({"sampler": "bayes"}, "sampler.name: 'bayes' is not one of tpe, random, nsga2"),
         ({"sampler": {"name": "tpe", "seed": "x"}}, "sampler.seed: 'x' should be a valid integer"),
+        ({"sampler": "nsga2"}, "sampler: nsga2 crosses candidates that it proposed itself"),
         ({"objectives": ["size_bytes"]}, "objectives: the first one must be wer"),
         ({"objectives": ["wer", "size_bytes"], "pruning": {}}, "pruning: trials are stopped early by wer alone"),
         ({"grid": ["ptq"]}, "grid.0: 'ptq' should be a mapping"),

@@ -83,6 +83,19 @@ def test_other_sounds_of_the_same_texts_are_tuned_on_anew(folder: Path, corpus: 
     assert tuned == [1, 2, 2]
 
 
+def test_each_seed_has_its_own_trials_and_fewer_are_the_first_of_them(
+    folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    out, found = tmp_path / "fusion.json", []
+    for seed, trials in ((0, 3), (1, 3), (0, 3), (0, 1)):
+        run(folder, corpus, "--trials", str(trials), "--seed", str(seed), "--out", str(out))
+        found.append(read_json(out))
+    assert len(optuna.get_all_study_names(f"sqlite:///{out}.trials.db")) == 2
+    assert found[2] == found[0]
+    assert found[3]["found"]["trials"] == 1
+    assert (found[3]["lm_weight"], found[3]["found"]["wer"]) == (0.0, found[0]["found"]["without"])
+
+
 def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
     asked: dict[str, list[dict[str, float]]] = {"whole": [], "parts": []}
 

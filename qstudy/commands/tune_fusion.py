@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
 from qstudy.fields import Seed, checked
-from qstudy.files import content_hash, file_hash, require_other
+from qstudy.files import file_hash, require_other
 from qstudy.locks import try_lock
 from qstudy.recognize.options import BEAM, Decoding, FusionSettings, Width, save_fusion
 
@@ -62,7 +62,7 @@ def tune_fusion(
     from qstudy.named import trusting
     from qstudy.recognize.build import load_each
     from qstudy.recognize.encoded import EncodedSet
-    from qstudy.sweep.fusion import open_fusion_study, tried, tune_weights
+    from qstudy.sweep.fusion import open_fusion_study, study_name, tried, tune_weights
     from qstudy.training.load import load_recognizer
 
     with trusting(trust):
@@ -73,14 +73,14 @@ def tune_fusion(
     dev, decoding = EncodedSet(recognizer, features, str(manifest)), Decoding(decode="beam", beam=beam, search=search)
     inputs = [*map(file_hash, (model, *models)), identity(manifest)]
     with _alone(out):
-        study = open_fusion_study(storage, content_hash(inputs, beam, search))
+        study = open_fusion_study(storage, study_name(inputs, beam, search, seed))
         found = tune_weights(study, dev, decoding, external, source, trials, seed)
-        without, count = tried(study)[0].value or 0.0, len(tried(study))
-        told = {"wer": found.value, "without": without, "trials": count, "beam": beam, "search": search}
+        without = tried(study)[0].value or 0.0
+        told = {"wer": found.value, "without": without, "trials": trials, "beam": beam, "search": search}
         settings = FusionSettings(lm=lm, source_lm=source_lm, **found.params)
         save_fusion(out, settings, {**told, "model": str(model), "manifest": str(manifest)})
     weights = ", ".join(f"{name} {value:.3f}" for name, value in found.params.items())
-    print(f"{count} trials on {manifest}: WER {100 * without:.2f} % without language models.")
+    print(f"{trials} trials on {manifest}: WER {100 * without:.2f} % without language models.")
     print(f"Best: WER {100 * (found.value or 0.0):.2f} % with {weights}; written to {out}.")
     print(f"Next: qstudy evaluate {model} --manifest TEST --decode beam --beam {beam} --search {search} --fusion {out}")
 

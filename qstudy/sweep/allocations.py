@@ -10,14 +10,17 @@ import numpy as np
 from tqdm import tqdm
 
 from qstudy.bits import BitMap
+from qstudy.fields import merged
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.space import Label, fill, screened_policy, varied
+from qstudy.sweep.space import Label, fill, varied
 from qstudy.training.price import price, price_layers
 
 Member = tuple[int, ...]
 """One allocation: for every place that varies, the index of its value."""
 
+BITS = ("weight", "activation")
+"""Fields whose values are widths."""
 MOST = 5000
 """Members that are priced and compared; of larger spaces as many are drawn."""
 
@@ -33,10 +36,14 @@ class Allocations:
 
     @property
     def switchable(self) -> dict[str, Any]:
-        """The policy that has all of them."""
-        policy = dict(screened_policy(self._config.space) or {})
+        """The policy that has all of them, with what the base says of it."""
+        policy = dict(merged(self._config.base, self._template)["policy"])
         base = policy.pop("base", "fake_qat") if policy["name"] == "mixed" else policy["name"]
         return {**policy, "name": "switchable", "base": base}
+
+    def require_switchable(self) -> None:
+        """Raise UserError unless one model can be switched between all of them."""
+        build_policy(self.switchable).bit_map(self._shapes)
 
     def changes(self, member: Member) -> dict[str, Any]:
         """To the base run configuration."""
@@ -62,7 +69,7 @@ class Allocations:
 
     def bit_map(self, member: Member) -> BitMap:
         """Widths of every layer."""
-        return build_policy(self.changes(member)["policy"]).bit_map(self._shapes)
+        return build_policy(self._config.run_of(self.changes(member)).policy).bit_map(self._shapes)
 
     def costs(self, member: Member) -> dict[str, float]:
         """As `Budgets.costs`."""
@@ -70,9 +77,9 @@ class Allocations:
 
     @cached_property
     def widest(self) -> Member:
-        """The member with the most bytes; by itself in every place."""
-        sizes = [[self.costs(self._only(place, i))["size_bytes"] for i in range(n)] for place, n in self._counts()]
-        return tuple(int(np.argmax(one)) for one in sizes)
+        """The member with the most bits in every place, and the most bytes by itself where something else varies."""
+        widths = [[self._width(place, index) for index in range(count)] for place, count in self._counts()]
+        return tuple(one.index(max(one)) for one in widths)
 
     def star(self) -> Iterator[Member]:
         """The widest, then all that differ from it in one place."""
@@ -97,6 +104,11 @@ class Allocations:
 
     def _counts(self) -> list[tuple[int, int]]:
         return [(index, len(place.values)) for index, place in enumerate(self.places)]
+
+    def _width(self, place: int, index: int) -> tuple[float, float]:
+        """Bits of a place's value, then bytes, which alone would not do: activations in float store no scale."""
+        found, size = self.places[place], self.costs(self._only(place, index))["size_bytes"]
+        return found.values[index] if found.path[-1] in BITS else 0, size
 
     def _only(self, place: int, index: int) -> Member:
         return tuple(index if each == place else 0 for each, _ in self._counts())

@@ -8,6 +8,9 @@ from pathlib import Path
 WORKER_BYTES = 1e9  # of one that trains a small recognizer: torch and its libraries alone take half of it
 MEMORY = Path("/proc/meminfo")
 LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+PARTS = Path("/sys/fs/cgroup/memory.stat")
+CACHED = ("inactive_file", "active_file")
+"""Parts of what is used that are copies of files, which the system gives back without swapping."""
 
 
 def fitting_workers(workers: int, gpus: int) -> int:
@@ -37,5 +40,12 @@ def free_bytes() -> int | None:
         line = next(line for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):  # ValueError: `max`, no limit
-        found.append(int(LIMIT.read_text()) - int(USED.read_text()))
+        found.append(int(LIMIT.read_text()) - int(USED.read_text()) + _cached_bytes())
     return max(min(found), 0) if found else None
+
+
+def _cached_bytes() -> int:
+    with suppress(OSError):
+        parts = dict(line.split() for line in PARTS.read_text().splitlines())
+        return sum(int(parts.get(name, 0)) for name in CACHED)
+    return 0

@@ -31,7 +31,7 @@ class Sampler:
     """What proposes candidates."""
 
     name: SamplerName = "tpe"
-    """`tpe`, `random`, or `nsga2`."""
+    """`tpe`, `random`, or `nsga2` (of a `space` of one entry, without `grid` and `screening`)."""
     seed: Seed = 0
     """Same seed, same proposals, as long as the results are the same."""
     startup: Trials = 8
@@ -104,8 +104,8 @@ class StudyConfig:
     budgets: Budgets = field(default_factory=Budgets)
     """What a candidate may cost; one that costs more is not trained."""
     trials: Annotated[int, Ge(1), Le(10_000)] | None = None
-    """Trials to train, the grid's included. Candidates over budget and repeated ones cost no training and do not count.
-    None: the whole grid, nothing else."""
+    """Trials to train, the grid's included. Candidates over budget, repeated ones and those whose values do not go
+    together cost no training and do not count. None: the whole grid, nothing else."""
     candidates: Annotated[int, Ge(1), Le(1_000_000)] | None = None
     """Candidates to look at, over-budget ones included, before giving up; None: 20 per trial."""
     seeds: Annotated[int, Ge(1), Le(100)] = 1
@@ -272,6 +272,11 @@ def _resolved(study: StudyConfig, fresh: bool) -> StudyConfig:
         raise UserError(
             "base: trainer: a study trains every trial on one device, and several trials at once with --workers; leave"
             " devices and num_nodes at 1."
+        )
+    if study.sampler.name == "nsga2" and (study.grid or study.screening or len(study.space) > 1):
+        raise UserError(
+            "sampler: nsga2 crosses candidates that it proposed itself, all with the same parameters, and would propose"
+            " at random here; give a `space` of one entry without `grid` and `screening`, or take tpe."
         )
     if study.pruning and not study.evaluate_every:
         field = f"base.{study.run_of(sample(study.templates)[0]).schedule_name}.evaluate_every"

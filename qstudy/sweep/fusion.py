@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from qstudy.data.metrics import character_errors, word_errors
+from qstudy.files import content_hash
 from qstudy.model.language import LanguageModel
 from qstudy.recognize.build import build_beam_search
 from qstudy.recognize.encoded import EncodedSet
@@ -39,7 +40,7 @@ def tune_weights(
     trials: int,
     seed: int,
 ) -> FrozenTrial:
-    """The weights of language models with the fewest errors on a set, after so many tries in all.
+    """The weights of language models with the fewest errors on a set, of so many tries, those of before included.
 
     Args:
         study: what was tried already counts; of `open_fusion_study`.
@@ -58,7 +59,19 @@ def tune_weights(
 
     names = [name for name in RANGES if source is not None or name != "source_weight"]
     tune(study, names, trials, seed, errors)
-    return best(study)
+    return best(study, trials)
+
+
+def study_name(inputs: Sequence[str], beam: int, search: str, seed: int) -> str:
+    """The name under which weights are tuned: other models, sets or proposals, another study.
+
+    Args:
+        inputs: hashes of the models and of the dev set.
+        beam: of the search.
+        search: as in `Decoding`.
+        seed: of the sampler; 0 is not in the name, as it was before seeds were, so that what was tuned then is found.
+    """
+    return content_hash(inputs, beam, search, *([seed] if seed else []))
 
 
 def open_fusion_study(file: Path, name: str) -> optuna.Study:
@@ -108,10 +121,13 @@ def tried(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def best(study: optuna.Study) -> FrozenTrial:
-    """The trial of the fewest word errors; of several, of the fewest character errors, then of the smallest weights."""
+def best(study: optuna.Study, first: int | None = None) -> FrozenTrial:
+    """The trial of the fewest word errors; of several, of the fewest character errors, then of the smallest weights.
+
+    `first`: of so many that were tried first; None: of all.
+    """
 
     def rank(trial: FrozenTrial) -> tuple[float, float, float]:
         return trial.value or 0.0, trial.user_attrs[CER], sum(map(abs, trial.params.values()))
 
-    return min(tried(study), key=rank)
+    return min(tried(study)[:first], key=rank)

@@ -69,6 +69,16 @@ def _records(path: Path, written: int) -> list[tuple[Record, RunConfig]]:
     return found
 
 
+def differences(record: Record, config: RunConfig) -> list[str]:
+    """Fields in which a record's run differs from one with this configuration, of those that its results depend on.
+
+    Raises:
+        UserError: the record is of a configuration with fields that are no more.
+    """
+    now, then = _parts(config), _parts(config_from_dict(dict(record.config or {})))
+    return [name for name in now if now[name] != then.get(name)]
+
+
 def _is_of(record: Record, then: RunConfig, config: RunConfig) -> bool:
     """Whether a run with this configuration would end with this record, but for chance between builds and machines."""
     scored = config.data.test.items() <= then.data.test.items() and set(config.data.test) <= set(record.metrics or {})

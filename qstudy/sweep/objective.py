@@ -2,7 +2,7 @@
 
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from optuna.exceptions import OptunaError, TrialPruned
 from qstudy.errors import Diverged, UserError
 from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
-from qstudy.sweep.known import take_known
+from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.known import differences, take_known
 from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.screening import screen_of, started
-from qstudy.sweep.space import suggest
+from qstudy.sweep.space import corners, suggest
 from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS, TRAIN_SECONDS
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
@@ -38,11 +39,15 @@ class Outcome:
     """What became of a trial."""
 
     kind: str
-    """`trained`, `over_budget`, `repeated`, `hopeless` (as screened), `stopped`, `failed` or `given_up`."""
+    """`trained`, `over_budget`, `repeated`, `refused`, `hopeless` (as screened), `stopped`, `failed`, `given_up`."""
     reason: str | None = None
     """Why it was not trained to its end."""
     values: tuple[float, ...] | None = None
     """The objectives, if it was."""
+
+
+class Refused(Exception):
+    """A proposal of the sampler that no run can have, though each of its values is possible beside others."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,11 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
     Raises:
         UserError: the configuration is wrong, or the disk is full; the trial goes on when that is mended.
     """
-    candidate = propose(queue, trial)
+    try:
+        candidate = propose(queue, trial)
+    except Refused as refused:
+        constrain(trial, "refused", 1.0)
+        return Outcome("refused", str(refused))
     outcome = _refusal(queue, candidate)
     if outcome is None:
         try:
@@ -85,12 +94,22 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
 
 
 def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
-    """The trial's run configuration, priced; constraints and costs are told to the storage before any training."""
+    """The trial's run configuration, priced; constraints and costs are told to the storage before any training.
+
+    Raises:
+        Refused: its values do not go together.
+        UserError: nothing can be priced here.
+    """
     study = queue.config
     place = kept(trial).get(GRID)
-    config = study.run_of(suggest(trial, study.space) if place is None else study.combinations.show(trial, place))
-    cost = price(config)
-    costs = study.budgets.costs(cost)
+    changes = suggest(trial, study.space) if place is None else study.combinations.show(trial, place)
+    try:
+        config, cost, costs = _priced(study, changes)
+    except UserError as error:
+        for others in [changes] if place is not None else corners(study.space):
+            _priced(study, others)  # what is wrong with these, too, is not the proposal's fault
+        keep(trial, IDENTITY, content_hash(changes))
+        raise Refused(str(error)) from error
     name = f"trial-{trial.number:04d}-{config.policy['name']}"
     for key, excess in study.budgets.constraints(costs).items():
         constrain(trial, key, excess)
@@ -104,6 +123,12 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
         for index, run in enumerate(study.repeats(config))
     }
     return Candidate(trial, runs, cost, costs, study.study, {"budgets": study.budgets.to_record()})
+
+
+def _priced(study: StudyConfig, changes: Mapping[str, Any]) -> tuple[RunConfig, Price, dict[str, float]]:
+    config = study.run_of(changes)
+    cost = price(config)
+    return config, cost, study.budgets.costs(cost)
 
 
 def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
@@ -166,9 +191,17 @@ def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before
     """The record of one run; a whole one that a killed worker left, or one that came along.
 
     `before`: dev WERs of the other seeds.
+
+    Raises:
+        UserError: the folder holds another run.
     """
     done = folder / RECORD_FILE
     if done.exists() and (record := read_record(done)).state == "complete":
+        if changed := differences(record, config):
+            raise UserError(
+                f"{done} is of a run with another {', '.join(changed)}, which an earlier study of the name "
+                f"{candidate.study!r} has left; move or remove {folder.parent}."
+            )
         _finish_tracking(candidate, folder, config, record)
         return record
     own = {"study": candidate.study, "trial": candidate.trial.number, **candidate.extra}

@@ -113,7 +113,9 @@ class QuickStorage(RDBStorage):
             if not connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id)).first():
                 raise KeyError(study_id)
             found = _frozen(connection, select(trials).where(trials.c.study_id == study_id, wanted))
-        known[study_id] = max([known.get(study_id, -1), *(trial._trial_id for trial in found)])
+        # who reads from the beginning has a study that may be new, with the keys of one that was deleted
+        before = known.get(study_id, -1) if trial_id_greater_than > -1 else -1
+        known[study_id] = max([before, *(trial._trial_id for trial in found)])
         return found
 
 

@@ -28,12 +28,12 @@ from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.planning import count, planning
 from qstudy.sweep.samplers import fixed_sampler, make_sampler
 from qstudy.sweep.space import size
-from qstudy.sweep.storage import DEFINITION
-from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts
+from qstudy.sweep.storage import DEFINITION, load
+from qstudy.sweep.trials import ATTEMPTS, DROPPED, FREE, GRID, IDENTITY, OUTCOME, PLACE, SCREENED, counts, outcome_of
 
 LAST_BEAT_S = 5.0
-SWEEP_LOCK = Path(".locks") / "sweep"
-"""In a study's folder: held while `qstudy sweep` runs there."""
+SWEEP_LOCK = Path(".locks") / ".sweep"
+"""In a study's folder: held while `qstudy sweep` runs there. No study can have this name, which its locks lie under."""
 
 
 @dataclass
@@ -105,6 +105,9 @@ class Queue:
 
     def has_work(self) -> bool:
         """Whether trials wait or run; a worker may have died before it made place for another candidate."""
+        if self._count(TrialState.WAITING) > len(self.trials(TrialState.WAITING)):
+            # some that had ended wait again (`retry_failed`), and Optuna reads those that have ended once
+            _, self.study = load(self._storage, self.config.study)
         if self.unfinished():
             return True
         self.config = study_from_dict(self.study.user_attrs[DEFINITION])  # others may have asked for more, or fewer
@@ -143,7 +146,8 @@ class Queue:
         """How many places for the sampler there can still be: none when enough was tried, or everything."""
         searched = [noted for noted in map(kept, trials) if GRID not in noted]
         tried = {noted[IDENTITY] for noted in searched if IDENTITY in noted}
-        left = self.config.most_candidates - len(trials) - planned
+        looked_at = sum(outcome_of(trial) != DROPPED for trial in trials)
+        left = self.config.most_candidates - looked_at - planned
         return max(left, 0) if len(tried) < size(self.config.space) else 0
 
     def claim(self) -> Claim | None:

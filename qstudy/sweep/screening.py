@@ -42,8 +42,7 @@ class Screen:
     def ranked(self) -> list[dict[str, Label]]:
         """Parameters of the candidates to train first: those on the front of errors and costs, the one that adds most
         to it first; where the error rate is all that is minimized, that with the fewest errors first."""
-        with locked(self._folder / "lock", "Waiting for another process, which screens the same candidates."):
-            errors = self._errors
+        errors = self._errors_alone()
         points = {member: (errors[member], *cost) for member, cost in self._costs.items() if member in errors}
         members = list(points)
         if self._study.objectives == ("wer",):
@@ -57,13 +56,19 @@ class Screen:
         if (share := self._settings.hopeless) is None:
             return None
         member, bound = self.allocations.member(parameters), self._point(costs)
-        own = self._errors[member] if member in self._errors else self._error(member)
-        for other, error in self._errors.items():
+        errors = self._errors_alone()
+        own = errors[member] if member in errors else self._error(member)
+        for other, error in errors.items():
             cheaper = other in self._costs and all(a <= b for a, b in zip(self._costs[other], bound, strict=True))
             if cheaper and own > error * (1 + share):
                 named = self.allocations.named(other)
                 return f"hopeless: an error of {own:.3g} before training; {named} costs no more and has {error:.3g}"
         return None
+
+    def _errors_alone(self) -> dict[Member, float]:
+        """`_errors`, for which one process alone trains the model and judges; the others find what it made."""
+        with locked(self._folder / "lock", "Waiting for another process, which screens the same candidates."):
+            return self._errors
 
     @cached_property
     def _costs(self) -> dict[Member, Point]:

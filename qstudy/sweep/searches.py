@@ -33,7 +33,7 @@ from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
 from qstudy.recognize.recognizer import recognizer_from_packed
-from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, tried, tune_weights
+from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, study_name, tried, tune_weights
 from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.conclude import SAMPLES, by_utterance, score
 from qstudy.training.environment import environment
@@ -185,13 +185,13 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
 def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, storage: Path) -> dict[str, Any]:
     tune, files = config.tune, models.files(cell.form)
     inputs = [*map(_hash, files.values()), _hash(Path(config.dev), identity)]
-    study = open_fusion_study(storage, content_hash(inputs, tune.beam, config.search))
+    study = open_fusion_study(storage, study_name(inputs, tune.beam, config.search, config.seed))
     decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
     language = {name: opened.language[name] for name in ASKED[cell.form]}
     found = tune_weights(
         study, opened.dev, decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
     )
-    told = {"dev_wer": found.value, "without": tried(study)[0].value, "trials": len(tried(study)), "beam": tune.beam}
+    told = {"dev_wer": found.value, "without": tried(study)[0].value, "trials": tune.trials, "beam": tune.beam}
     return {**found.params, **told}
 
 

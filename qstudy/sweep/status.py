@@ -15,7 +15,7 @@ from qstudy.locks import is_held
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.summary import duration, pareto, sentence
-from qstudy.sweep.trials import FAILED, FREE, OUTCOME, TRAIN_SECONDS, counts, dev_wer, is_trained
+from qstudy.sweep.trials import FAILED, FREE, TRAIN_SECONDS, counts, dev_wer, is_trained, outcome_of
 
 ORDER = ("trained", "running", "interrupted", "waiting", "stopped", *FAILED, *FREE)
 """Of outcomes and states, when they are told."""
@@ -56,7 +56,7 @@ class Status:
     @property
     def outcomes(self) -> dict[str, int]:
         """How many trials came to which end, wait or run."""
-        kinds = Counter(str(trial.user_attrs.get(OUTCOME, trial.state.name.lower())) for trial in self.trials)
+        kinds = Counter(outcome_of(trial) or trial.state.name.lower() for trial in self.trials)
         kinds["running"] -= len(self.dead)
         kinds["interrupted"] += len(self.dead)
         order = sorted(kinds, key=lambda kind: ORDER.index(kind) if kind in ORDER else len(ORDER))

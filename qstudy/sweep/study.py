@@ -11,7 +11,6 @@ from tqdm import tqdm
 from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
-from qstudy.quant.policies import build_policy
 from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.board import Board
 from qstudy.sweep.config import StudyConfig
@@ -39,7 +38,9 @@ LOOK_S = 0.5
 
 
 def check(config: StudyConfig) -> None:
-    """Build and price the whole grid and some of the space, so that mistakes show before anything is trained.
+    """Build and price the whole grid and every value of the space, so that mistakes show before anything is trained.
+
+    Values of the space that do not go together with each other are told of when the sampler proposes them.
 
     Raises:
         UserError: a field, layer pattern, policy or accelerator that does not exist, a start file that does not fit, an
@@ -52,7 +53,7 @@ def check(config: StudyConfig) -> None:
             except UserError as error:
                 raise UserError(f"{name}: {changes}: {error}") from error
     if config.screening:
-        build_policy(Allocations(config).switchable)
+        Allocations(config).require_switchable()
 
 
 def _check_candidate(config: StudyConfig, changes: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qstudy.pareto import front
-from qstudy.sweep.trials import FAILED, FREE, OUTCOME, counts, dev_wer, is_trained
+from qstudy.sweep.trials import FAILED, FREE, counts, dev_wer, is_trained, outcome_of
 from qstudy.training.record import MODEL_FILE, RECORD_FILE
 
 SHOWN = 12
@@ -24,7 +24,7 @@ def sentence(trial: FrozenTrial) -> str:
     costs += [f"{attributes['latency_ms']:.3g} ms"] if "latency_ms" in attributes else []
     if is_trained(trial):
         return f"{name}: dev WER {rate(trial)}, {', '.join(costs)}"
-    return f"{name}: {attributes.get('reason') or attributes.get(OUTCOME)}"
+    return f"{name}: {attributes.get('reason') or outcome_of(trial)}"
 
 
 def rate(trial: FrozenTrial) -> str:
@@ -53,10 +53,10 @@ def print_summary(study: str, trials: Sequence[FrozenTrial], folder: Path) -> No
         print(f"Best packed model: {model}{'' if model.exists() else ' (it lies where it was trained)'}")
     elif trials:
         print(f"Nothing was trained; {_advice(trials)}")
-    if failed := [trial.user_attrs["run"] for trial in trials if trial.user_attrs.get(OUTCOME) == "failed"]:
+    if failed := [trial.user_attrs["run"] for trial in trials if outcome_of(trial) == "failed"]:
         named = ", ".join([*failed[:3], "..."] if len(failed) > 3 else failed)
         print(f"Failed: {named} (why: reason in record.json). Once that is mended, --retry lets them wait again.")
-    if given_up := [trial for trial in trials if trial.user_attrs.get(OUTCOME) == "given_up"]:
+    if given_up := [trial for trial in trials if outcome_of(trial) == "given_up"]:
         names = ", ".join(trial.user_attrs["run"] for trial in given_up)
         print(f"Given up, because their process died again and again: {names}; see {folder / 'logs'}.")
     if elsewhere := [t for t in trials if t.state.is_finished() and "run" in t.user_attrs and not _is_here(t, folder)]:
@@ -72,7 +72,7 @@ def print_summary(study: str, trials: Sequence[FrozenTrial], folder: Path) -> No
 
 def is_incomplete(trials: Sequence[FrozenTrial]) -> bool:
     """Whether trials were given up, or some failed and none was trained."""
-    outcomes = {trial.user_attrs.get(OUTCOME) for trial in trials}
+    outcomes = set(map(outcome_of, trials))
     return "given_up" in outcomes or ("failed" in outcomes and "trained" not in outcomes)
 
 
@@ -112,10 +112,12 @@ def _row(trial: FrozenTrial) -> list[str]:
 
 
 def _advice(trials: Sequence[FrozenTrial]) -> str:
-    failed = [trial.user_attrs.get("reason") for trial in trials if trial.user_attrs.get(OUTCOME) in FAILED]
+    failed = [trial.user_attrs.get("reason") for trial in trials if outcome_of(trial) in FAILED]
     if failed:
         return f"{len(failed)} failed, the last with: {failed[-1]}."
     smallest = min((t.user_attrs["size_bytes"] for t in trials if "size_bytes" in t.user_attrs), default=None)
+    if smallest is None:
+        return f"the last candidate: {trials[-1].user_attrs.get('reason')}"
     return f"the smallest candidate had {smallest} bytes. Loosen `budgets` or widen `space`."
 
 
@@ -128,7 +130,7 @@ def _is_here(trial: FrozenTrial, folder: Path) -> bool:
 
 
 def _account(trials: Sequence[FrozenTrial]) -> str:
-    kinds = [trial.user_attrs.get(OUTCOME, "unfinished") for trial in trials]
+    kinds = [outcome_of(trial) or "unfinished" for trial in trials]
     parts = [f"{kinds.count('trained')} of {sum(map(counts, trials))} trials trained"]
     for kind in ("stopped", *FAILED, *FREE, "unfinished"):
         if kind in kinds:

@@ -9,7 +9,7 @@ OUTCOME = "outcome"
 """Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
 DROPPED = "dropped"
 FAILED = ("failed", "given_up")
-FREE = ("over_budget", "repeated", "hopeless", DROPPED)
+FREE = ("over_budget", "repeated", "refused", "hopeless", DROPPED)
 """Outcomes that cost no training and do not count as a trial of the study."""
 IDENTITY, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "grid", "place", "attempts", "progress"
 """What the queue notes for itself (`optuna_internals.keep`): the hash of the run configuration, the index in the grid,
@@ -22,14 +22,19 @@ METRICS = {"wer": "dev_wer"}
 """Objectives that trials have under a name that says more: choices are made on the dev set."""
 
 
+def outcome_of(trial: FrozenTrial) -> str | None:
+    """What became of a trial that has ended; None: it has not, though one that ends right now has its outcome noted."""
+    return trial.user_attrs.get(OUTCOME) if trial.state.is_finished() else None
+
+
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that the study was asked for."""
-    return trial.user_attrs.get(OUTCOME) not in FREE or not trial.state.is_finished()
+    return outcome_of(trial) not in FREE
 
 
 def is_trained(trial: FrozenTrial) -> bool:
     """Whether a trial came to its end with a model, which then is within the budgets."""
-    return trial.user_attrs.get(OUTCOME) == "trained"
+    return outcome_of(trial) == "trained"
 
 
 def dev_wer(trial: FrozenTrial) -> float:

@@ -123,8 +123,8 @@ class RayCluster(Launcher):
 
     def start(self, job: Job) -> RayWorker:
         """Ask Ray for a place and start a worker there."""
-        nodes = self._nodes()
-        return RayWorker(self._ray, job, share([_of(node, "CPU") for node in nodes], _total(nodes, "GPU"), job.of))
+        nodes = [(_of(node, "CPU"), _of(node, "GPU")) for node in self._nodes()]
+        return RayWorker(self._ray, job, share(nodes, job.of))
 
     def _nodes(self) -> list[dict[str, Any]]:
         """Those that compute: a head may have no CPUs."""
@@ -144,17 +144,22 @@ def _unusable(address: str, said: str) -> UserError:
     return UserError(f"address: no Ray cluster can be used at {address}: {said.rstrip('.')}; give its HOST:PORT.")
 
 
-def share(cpus: Sequence[int], gpus: int, workers: int) -> Share:
+def share(nodes: Sequence[tuple[int, int]], workers: int) -> Share:
     """What each of some workers may hold so that all have a place: as many cores of one node as possible.
 
     Args:
-        cpus: cores of each node.
-        gpus: of all nodes; workers that are more than these share them.
+        nodes: cores and GPUs of each. Where some have GPUs no worker does without; more workers than GPUs share them.
         workers: how many.
     """
-    sizes = range(max(cpus, default=1), 1, -1)
-    group = next((size for size in sizes if sum(count // size for count in cpus) >= workers), 1)
-    return Share(group, 1 / -(-workers // gpus) if gpus else 0)
+    gpus = sum(own for _, own in nodes)
+    per_gpu = -(-workers // gpus) if gpus else 0
+
+    def places(size: int) -> int:
+        return sum(min(cpus // size, own * per_gpu) if gpus else cpus // size for cpus, own in nodes)
+
+    sizes = range(max((cpus for cpus, _ in nodes), default=1), 1, -1)
+    group = next((size for size in sizes if places(size) >= workers), 1)
+    return Share(group, 1 / per_gpu if gpus else 0)
 
 
 def _of(node: dict[str, Any], kind: str) -> int:
