@@ -45,9 +45,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def require_file(out: Path) -> None:
-    """Raise UserError if what is there is a folder, or a device, which a file must not replace."""
+    """Raise UserError where no file can be: a folder, or a device, which a file must not replace, is there, or a file
+    where its folder would be."""
     if out.exists() and not out.is_file():
         raise UserError(f"Cannot write {out}: it is there and is no file; name another.")
+    there = next((folder for folder in out.parents if folder.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UserError(f"Cannot write {out}: {there} is no folder; name another.")
 
 
 def require_other(out: Path, option: str, *inputs: Path) -> None:

@@ -94,7 +94,7 @@ _READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arp
 def with_widths(bit_map: BitMap, bits: str) -> BitMap:
     """Other widths for the layers that `bits` names; the rest of them, and all other layers, stay as they are.
 
-    A codebook is of the width that it was made for: weights of another have scales instead.
+    A codebook stays one where there are any of the width asked for; weights of another have scales instead.
     """
     patterns = _patterns(bits)
     asked = resolve(patterns, [LayerShape(name, "linear", ((1, 1),)) for name in bit_map])
@@ -103,7 +103,9 @@ def with_widths(bit_map: BitMap, bits: str) -> BitMap:
 
 
 def _of_widths(own: LayerBits, asked: LayerBits) -> LayerBits:
-    quantizer = own.quantizer if own.weight == asked.weight else "uniform"
+    from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS  # here: it imports torch
+
+    quantizer = own.quantizer if asked.weight in CODEBOOK_WIDTHS else "uniform"
     return replace(own, quantizer=quantizer, **{field: getattr(asked, field) for field in WIDTH_FIELDS})
 
 

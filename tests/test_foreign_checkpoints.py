@@ -35,6 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "named", raising=False)
+    monkeypatch.setattr("qstudy.named._named_by_user", set())  # by whatever test ran before in this process
     (tmp_path / "named.py").write_text(OWN)
     return tmp_path
 

@@ -117,11 +117,11 @@ def test_beam_multiplies_work_per_label() -> None:
         assert four.macs == one.macs * (4 if one.per_label else 1)
 
 
-def test_codebooks_are_of_the_width_that_they_were_made_for() -> None:
+def test_there_are_no_codebooks_of_wide_weights() -> None:
     own = {"encoder": LayerBits(weight=4, quantizer="codebook"), "joiner": LayerBits(weight=4, quantizer="codebook")}
     half = with_widths(own, "encoder=w16a16")
     assert half == {"encoder": LayerBits(weight=16, activation=16), "joiner": own["joiner"]}
-    assert with_widths(own, "encoder=w4a8")["encoder"] == LayerBits(weight=4, activation=8, quantizer="codebook")
+    assert with_widths(own, "encoder=w3a8")["encoder"] == LayerBits(weight=3, activation=8, quantizer="codebook")
 
 
 def test_operators_on_the_cpu_by_pattern() -> None:

@@ -46,8 +46,9 @@ def evaluate(
     from qstudy.training.conclude import recognize, score
     from qstudy.training.load import load_recognizer
 
-    if hypotheses is not None and hypotheses.exists():
+    if hypotheses is not None:
         require_file(hypotheses)
+    if hypotheses is not None and hypotheses.exists():
         given = [path for path in (trust, *_language_files(decoding)) if path is not None]
         require_other(hypotheses, "--hypotheses", model, manifest, *given, *_sounds(manifest))
     with trusting(trust):

@@ -1,9 +1,10 @@
 """Loops for the CPU: numba functions whose innermost products are written in LLVM's own language.
 
-`ir` holds the pieces, `gemm` and `gemv` the products, `cell` the arithmetic of one frame of an LSTM, `recurrence` the
-loops over time, `products` what surrounds them, `codes` the way to integers. Each says what a processor must offer and
-names its twin in plain NumPy; tests hold one against the other to the bit, as this processor, as one with AVX2 and as
-one without any vector instruction. QSTUDY_PORTABLE=1 does without all of them.
+`ir` holds the pieces, `gemm` and `gemv` the products, `tiles` those of `gemm` where a processor has AMX, `cell` the
+arithmetic of one frame of an LSTM, `recurrence` the loops over time, `products` what surrounds them, `codes` the way to
+integers. Each says what a processor must offer and names its twin in plain NumPy; tests hold one against the other to
+the bit, as this processor, as one with AVX2 and as one without any vector instruction. QSTUDY_PORTABLE=1 does without
+all of them.
 """
 
 import os
