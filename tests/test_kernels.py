@@ -48,14 +48,20 @@ def multiply_bf16() -> Callable[..., None]:
 @pytest.fixture(scope="module")
 def vector_s8() -> Callable[..., None]:
     """The product without tiles, where there are any."""
-    return launcher(gemm.vector_s8)
+    return without("AMX")
 
 
 @pytest.fixture(scope="module")
 def plain_s8() -> Callable[..., None]:
     """The product of a processor without the instruction for it."""
+    return without("AMX", "VNNI")
+
+
+def without(*offers: str) -> Callable[..., None]:
+    """The integer product, compiled as if the processor did not offer that."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ir, "VNNI", False)
+        for offer in offers:
+            patch.setattr(ir, offer, False)
         call = launcher(gemm.product("s8"))
         multiply(call, torch.ones(1, 4, dtype=torch.uint8), torch.ones(1, 4, dtype=torch.int8))
     return call

@@ -10,7 +10,7 @@ plain vectors give the same integers. Twin: `reference`, equal to the bit for in
 numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.jit import compiled
 from qstudy.quant.kernels import ir, tiles
 
 VECTORS = 2
@@ -43,27 +42,15 @@ def product(kind: Kind, transposed: bool = False) -> Callable[..., None]:
     """
 
     def generate(context: Any, b: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
-        x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows = arguments
-        row, word = (ir.I64(4), x_stride) if transposed else (x_stride, ir.I64(4))
-        strides = (row, start_stride, out_stride)
-        block_bytes = b.mul(depth, ir.I64(4 * BLOCK))
-        height = ir.I64(HEIGHTS[-1])
-
-        def block(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            columns = b.add(weight, b.mul(index, block_bytes))
-            corners = (x, ir.offset(b, start, index, 4 * BLOCK), ir.offset(b, out, index, 4 * BLOCK))
-
-            def strip(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                first = b.mul(number, height)
-                places = [b.add(corner, b.mul(first, stride)) for corner, stride in zip(corners, strides, strict=True)]
-                tile = Tile(b.sub(rows, first), list(zip(places, strides, strict=True)), word, columns, depth)
-                _choose(b, kind, HEIGHTS, tile)
-                return []
-
-            ir.loop(b, b.sdiv(b.add(rows, b.sub(height, ir.I64(1))), height), [], strip)
-            return []
-
-        ir.loop(b, blocks, [], block)
+        if ir.AMX and kind in tiles.MULTIPLY and not transposed:
+            whole = b.icmp_signed("==", b.srem(arguments[3], ir.I64(tiles.WORDS)), ir.I64(0))
+            with b.if_else(whole) as (by_tiles, by_vectors):
+                with by_tiles:
+                    tiles.multiply(b, kind, arguments)
+                with by_vectors:
+                    _by_vectors(b, kind, transposed, arguments)
+        else:
+            _by_vectors(b, kind, transposed, arguments)
         return context.get_dummy_value()
 
     def typing(
@@ -82,6 +69,31 @@ def product(kind: Kind, transposed: bool = False) -> Callable[..., None]:
         return types.void(*[types.int64] * 10), generate
 
     return intrinsic(typing)
+
+
+def _by_vectors(b: ir.IRBuilder, kind: Kind, transposed: bool, arguments: Sequence[ir.Value]) -> None:
+    """The product in registers, for any depth."""
+    x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows = arguments
+    row, word = (ir.I64(4), x_stride) if transposed else (x_stride, ir.I64(4))
+    strides = (row, start_stride, out_stride)
+    block_bytes = b.mul(depth, ir.I64(4 * BLOCK))
+    height = ir.I64(HEIGHTS[-1])
+
+    def block(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        columns = b.add(weight, b.mul(index, block_bytes))
+        corners = (x, ir.offset(b, start, index, 4 * BLOCK), ir.offset(b, out, index, 4 * BLOCK))
+
+        def strip(number: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            first = b.mul(number, height)
+            places = [b.add(corner, b.mul(first, stride)) for corner, stride in zip(corners, strides, strict=True)]
+            tile = Tile(b.sub(rows, first), list(zip(places, strides, strict=True)), word, columns, depth)
+            _choose(b, kind, HEIGHTS, tile)
+            return []
+
+        ir.loop(b, b.sdiv(b.add(rows, b.sub(height, ir.I64(1))), height), [], strip)
+        return []
+
+    ir.loop(b, blocks, [], block)
 
 
 class Tile(NamedTuple):
@@ -146,66 +158,23 @@ MULTIPLY: dict[Kind, Callable[..., ir.Value]] = {
     "s8": ir.dot_u8_s8,
     "bf16": ir.dot_bf16,
 }
-multiply_f32, multiply_transposed_f32 = product("f32"), product("f32", transposed=True)
-# What a processor lacks stands for something that it has and is never reached.
-vector_s8, vector_bf16 = product("s8"), product("bf16" if ir.BF16 else "f32")
-tile_s8, tile_bf16 = (tiles.product("s8"), tiles.product("bf16")) if ir.AMX else (vector_s8, vector_bf16)
-TILES = ir.AMX
-WORDS = tiles.WORDS
+multiply_f32, multiply_s8 = product("f32"), product("s8")
+multiply_transposed_f32 = product("f32", transposed=True)
+multiply_bf16 = product("bf16") if ir.BF16 else product("f32")  # never reached where there is no bfloat16
 
 
 def pack(weight: Tensor) -> Tensor:
     """Weights (N, K) float32, int8 or bfloat16 in the order of the tiles: (blocks, depth, BLOCK) words, zero-padded.
 
-    For AMX the depth of int8 and bfloat16 becomes a multiple of WORDS.
+    For AMX the depth of int8 and bfloat16 becomes a multiple of `tiles.WORDS`.
     """
     per_word = PER_WORD[weight.dtype]
     rows, columns = weight.shape
-    multiple = per_word * (WORDS if TILES and per_word > 1 else 1)
+    multiple = per_word * (tiles.WORDS if ir.AMX and per_word > 1 else 1)
     if rows % BLOCK or columns % multiple:
         weight = F.pad(weight, (0, -columns % multiple, 0, -rows % BLOCK))
     words = weight if per_word == 1 else weight.contiguous().view(torch.int32)
     return words.view(-1, BLOCK, words.shape[1]).transpose(1, 2).contiguous()
-
-
-@compiled(uses=(ir, tiles))
-def multiply_s8(
-    x: int,
-    x_stride: int,
-    weight: int,
-    depth: int,
-    start: int,
-    start_stride: int,
-    out: int,
-    out_stride: int,
-    blocks: int,
-    rows: int,
-) -> None:
-    """The product of unsigned with signed bytes; arguments as for `product`."""
-    if TILES and depth % WORDS == 0:
-        tile_s8(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
-    else:
-        vector_s8(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
-
-
-@compiled(uses=(ir, tiles))
-def multiply_bf16(
-    x: int,
-    x_stride: int,
-    weight: int,
-    depth: int,
-    start: int,
-    start_stride: int,
-    out: int,
-    out_stride: int,
-    blocks: int,
-    rows: int,
-) -> None:
-    """The product of bfloat16, where there is any; arguments as for `product`."""
-    if TILES and depth % WORDS == 0:
-        tile_bf16(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
-    else:
-        vector_bf16(x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows)
 
 
 def reference(x: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:

@@ -9,13 +9,10 @@ What a processor must offer: AMX for int8 and bfloat16, and a kernel that lets t
 `gemm.reference`, equal to the bit for integers, and for sums of bfloat16 that are whole numbers.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 from llvmlite.ir import ArrayType, IRBuilder, Value, VoidType
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from qstudy.quant.kernels import ir
 
@@ -32,63 +29,40 @@ SUMS, INPUTS, WEIGHTS = ((0, 1), (2, 3)), (4, 5), (6, 7)
 MULTIPLY = {"s8": "llvm.x86.tdpbusd", "bf16": "llvm.x86.tdpbf16ps"}
 
 
-def product(kind: Literal["s8", "bf16"]) -> Callable[..., None]:
-    """An intrinsic with the arguments of `gemm.product`, for depths that are multiples of WORDS."""
+def multiply(b: IRBuilder, kind: str, arguments: Sequence[Value]) -> None:
+    """The product of `gemm.product` with its arguments, for depths that are multiples of WORDS."""
+    x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows = arguments
+    layout = cgutils.alloca_once(b, ArrayType(ir.I8, 64))
+    steps = b.sdiv(depth, ir.I64(WORDS))
 
-    def generate(_context: Any, b: IRBuilder, _signature: Any, arguments: Any) -> Value:
-        x, x_stride, weight, depth, start, start_stride, out, out_stride, blocks, rows = arguments
-        layout = cgutils.alloca_once(b, ArrayType(ir.I8, 64))
-        steps = b.sdiv(depth, ir.I64(WORDS))
+    def strip(number: Value, _: list[Value]) -> list[Value]:
+        first = b.mul(number, ir.I64(2 * ROWS))
+        left = b.sub(rows, first)
+        inputs, begin, end = (
+            (b.add(address, b.mul(first, stride)), stride)
+            for address, stride in ((x, x_stride), (start, start_stride), (out, out_stride))
+        )
 
-        def strip(number: Value, _: list[Value]) -> list[Value]:
-            first = b.mul(number, ir.I64(2 * ROWS))
-            left = b.sub(rows, first)
-            places = [
-                (b.add(address, b.mul(first, stride)), stride)
-                for address, stride in ((x, x_stride), (start, start_stride), (out, out_stride))
-            ]
+        def run(height: int) -> None:
+            _lay_out(b, layout, [_at_most(b, b.sub(left, ir.I64(ROWS * n)), ROWS) for n in range(height)])
 
-            def run(height: int) -> None:
-                _lay_out(b, layout, [_at_most(b, b.sub(left, ir.I64(ROWS * n)), ROWS) for n in range(height)])
+            def block(index: Value, _: list[Value]) -> list[Value]:
+                at = b.add(weight, b.mul(b.mul(index, depth), ir.I64(BLOCK_BYTES)))
+                sums = ((ir.offset(b, address, index, BLOCK_BYTES), stride) for address, stride in (begin, end))
+                _multiply(b, kind, height, inputs, (at, ir.I64(BLOCK_BYTES)), steps, *sums)
+                return []
 
-                def columns(index: Value, _: list[Value]) -> list[Value]:
-                    at = b.add(weight, b.mul(b.mul(index, depth), ir.I64(BLOCK_BYTES)))
-                    (inputs, begin, end) = (
-                        (address, stride) if n == 0 else (ir.offset(b, address, index, BLOCK_BYTES), stride)
-                        for n, (address, stride) in enumerate(places)
-                    )
-                    _multiply(b, kind, height, inputs, (at, ir.I64(BLOCK_BYTES)), steps, begin, end)
-                    return []
+            ir.loop(b, blocks, [], block)
 
-                ir.loop(b, blocks, [], columns)
+        with b.if_else(b.icmp_signed("<=", left, ir.I64(ROWS))) as (low, high):
+            with low:
+                run(1)
+            with high:
+                run(2)
+        return []
 
-            with b.if_else(b.icmp_signed("<=", left, ir.I64(ROWS))) as (low, high):
-                with low:
-                    run(1)
-                with high:
-                    run(2)
-            return []
-
-        ir.loop(b, b.sdiv(b.add(rows, ir.I64(2 * ROWS - 1)), ir.I64(2 * ROWS)), [], strip)
-        _call(b, "llvm.x86.tilerelease", [])
-        return _context.get_dummy_value()
-
-    def typing(
-        _: Any,
-        x: Any,
-        x_stride: Any,
-        weight: Any,
-        depth: Any,
-        start: Any,
-        start_stride: Any,
-        out: Any,
-        out_stride: Any,
-        blocks: Any,
-        rows: Any,
-    ) -> Any:
-        return types.void(*[types.int64] * 10), generate
-
-    return intrinsic(typing)
+    ir.loop(b, b.sdiv(b.add(rows, ir.I64(2 * ROWS - 1)), ir.I64(2 * ROWS)), [], strip)
+    _call(b, "llvm.x86.tilerelease", [])
 
 
 Place = tuple[Value, Value]
