@@ -109,7 +109,8 @@ def test_a_folder_is_no_file(corpus: Path, tmp_path: Path, model: Path, capfd: p
 def test_scores_are_told_even_where_hypotheses_cannot_be_written(
     corpus: Path, tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    place = ["--hypotheses", str(model / "inside.jsonl"), "--cache", str(tmp_path / "cache")]
+    name = "n" * 245 + ".jsonl"  # of a length that file systems take, and its temporary name's not
+    place = ["--hypotheses", str(tmp_path / name), "--cache", str(tmp_path / "cache")]
     with pytest.raises(SystemExit) as exit:
         main(["evaluate", str(model), "--manifest", str(corpus / "test.jsonl"), *place])
     out, err = capfd.readouterr()
