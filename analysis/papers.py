@@ -54,8 +54,8 @@ class Claim:
     theirs: Text
     """The paper's number, in its words."""
     measure: Measure
-    """`not_worse`: than the float control, by less than a tenth of its rate; `better`: fewer errors than `against`;
-    `smaller`: than float, in bytes; `faster`: than `against`, simulated; `saved`: share of the encoder's MACs."""
+    """`not_worse`: than the float control, or `against`, by less than a tenth of its rate; `better`: fewer errors than
+    `against`; `smaller`: than float, in bytes; `faster`: than `against`, simulated; `saved`: share of the encoder's MACs."""
     study: Text
     of: Where
     """Column -> value: the one setting of the study that all of them hold for."""
@@ -184,8 +184,8 @@ def _equal(column: pd.Series, value: str | float) -> pd.Series:
     return column.astype(str) == value if isinstance(value, str) else pd.to_numeric(column, errors="coerce") == value
 
 
-def _not_worse(study: Study, _: pd.DataFrame, one: pd.Series, __: Any) -> Finding:
-    control = study.control_of(one)
+def _not_worse(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Finding:
+    control = study.control_of(one) if other is None else other
     if control is None:
         return Finding(f"{percent(one.wer)} %, no float control")
     return _compared(study, one, control, not_worse)
