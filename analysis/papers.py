@@ -55,7 +55,8 @@ class Claim:
     """The paper's number, in its words."""
     measure: Measure
     """`not_worse`: than the float control, or `against`, by less than a tenth of its rate; `better`: fewer errors than
-    `against`; `smaller`: than float, in bytes; `faster`: than `against`, simulated; `saved`: share of the encoder's MACs."""
+    `against`; `smaller`: than float, in bytes; `faster`: than `against`, simulated; `saved`: share of the encoder's
+    MACs."""
     study: Text
     of: Where
     """Column -> value: the one setting of the study that all of them hold for."""
