@@ -60,23 +60,29 @@ def call(_: Any, address: Any, arguments: Any) -> Any:
 
 
 def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
-    """Let the times and sizes of the modules' files be part of what numba compares before it reads from disk."""
-    file = dispatcher._cache._cache_file
+    """Let the times and sizes of the modules' files be part of what numba compares before it reads from disk.
+
+    What they say of this machine goes into the key instead: code for several machines lies side by side then, where
+    another stamp would have the next process throw it away.
+    """
+    cache, machine = dispatcher._cache, tuple(vars(module).get("MACHINE") for module in modules)
+    file, own = cache._cache_file, cache._index_key
     file._source_stamp = (file._source_stamp, *(_stamp(module) for module in modules))
+    cache._index_key = lambda signature, codegen: (*own(signature, codegen), machine)
 
 
-def _stamp(module: ModuleType) -> tuple[Any, ...]:
-    """Time and size of a module's file, and what it says itself of this machine."""
+def _stamp(module: ModuleType) -> tuple[float, int]:
+    """Time and size of a module's file."""
     state = Path(str(module.__file__)).stat()
-    return (state.st_mtime, state.st_size, *vars(module).get("STAMP", ()))
+    return state.st_mtime, state.st_size
 
 
 def on_threads(kernel: Callable[..., None], *arguments: Any) -> None:
     """Call `kernel(*arguments, thread, threads)` for every `thread < threads`, the number of torch's threads.
 
-    The kernel takes the items `range(thread, count, threads)`, so that long and short ones spread evenly. Python's own
-    threads do: numba's either refuse to run in two callers at once or do not survive a fork, and take seconds more to
-    compile.
+    The kernel takes its share of the items: every so many-th where long and short ones mix, else one piece. Python's
+    own threads do it: numba's either refuse to run in two callers at once or do not survive a fork, and take seconds
+    more to compile.
     """
     threads = torch.get_num_threads()
     others = [

@@ -28,6 +28,7 @@ from qstudy.quant.arithmetic import Arithmetic
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import UNKNOWN, Linear, quantizable
 from qstudy.quant.packed.model import PackedModel, fill_packed
+from qstudy.quant.packed.program import StackStates
 from qstudy.quant.policies import build_policy
 from qstudy.quant.quantizers import activation_quantizers
 from qstudy.quant.recurrence.cell import lstm_cell, mixed_cell
@@ -384,6 +385,18 @@ def test_real_utterances(policy: str, branch: dict[str, Any]) -> None:
     loaded = loaded_from(device, config(**branch))
     alone = [each[: len(each) // 4 * 4].unsqueeze(0) for each in features[:3]]
     assert sum(mismatches(model, loaded, each) for each in [together, *alone]) == 0
+
+
+@every_branch
+def test_the_program_refuses_frames_and_states_of_other_models(branch: dict[str, Any]) -> None:
+    model = arbitrated(**branch)
+    device = packed(model, filled(model, POLICIES["native_int W4A8"]), config(**branch))
+    program = loaded_from(device, config(**branch)).encoder.program
+    x = torch.zeros(1, 1, program.columns)
+    assert program.accepts(x)
+    assert not program.accepts(x[..., 1:])
+    with pytest.raises(RuntimeError, match="do not fit"):
+        program(x, StackStates(torch.zeros(2, 1, 1, 8)))
 
 
 @every_branch

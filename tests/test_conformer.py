@@ -21,6 +21,7 @@ from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders import attention
 from qstudy.model.encoders.attention import BandAttention, by_distance, by_key
 from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, padded_frames
+from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import UNKNOWN, quantizable, training_slots
 from qstudy.quant.packed.model import PackedModel
 from qstudy.recognize.greedy import greedy, greedy_labels
@@ -268,6 +269,9 @@ def test_a_packed_model_that_looks_ahead_hears_in_blocks(monkeypatch: pytest.Mon
     assert torch.equal(model.encoder(x, lengths)[0], whole)
     assert len(frames) > 1
     assert max(frames) <= 16 + 16
+    with recorded_accumulators():  # as in training, whose accumulators they are held against
+        model.encoder(x, lengths)
+    assert max(frames) == 3 * FRAMES
 
 
 @torch.no_grad()

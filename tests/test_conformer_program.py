@@ -8,11 +8,17 @@ import pytest
 import torch
 from tiny import FEATURES, filled, packed, talkative
 
+from qstudy.bits import LayerBits, LayerShape
 from qstudy.model import RNNT, ModelConfig
 from qstudy.model.encoders.conformer_program import ConformerProgram
+from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
+from qstudy.quant.fixed_point.operators import FixedPoint
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.kernels import usable
+from qstudy.quant.layers import Quantizable
+from qstudy.quant.operators import Softmax
 from qstudy.quant.packed.model import fill_packed
+from qstudy.quant.policies.native_int import NativeInt
 
 ENCODER = {"name": "conformer", "size": 24, "blocks": 2, "heads": 3, "kernel": 5, "left": 7, "stack": 2, "reduction": 1}
 CONFIG = ModelConfig(ENCODER, {"name": "lstm", "hidden": 16, "embedding": 8}, {"hidden": 12})
@@ -22,6 +28,20 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(not usable(), reason="no compiled kernels on this processor"),
 ]
+
+
+class FixedPointSoftmax(NativeInt):
+    """Native integers, and the accelerator's softmax."""
+
+    def widths(self, shape: LayerShape, bits: LayerBits) -> LayerBits | None:
+        if shape.kind == "softmax":
+            return LayerBits(activation=bits.activation, placement=bits.placement)
+        return super().widths(shape, bits)
+
+    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> Any:
+        if isinstance(layer, Softmax):
+            return FixedPointArithmetic([], spec=FixedPoint(nonlinearity="linear"))
+        return super().arithmetic(layer, bits)
 
 
 def loaded(policy: str = "native_int", config: ModelConfig = CONFIG, **widths: Any) -> RNNT:
@@ -104,7 +124,16 @@ def test_what_it_leaves_to_the_layers() -> None:
     plain = ModelConfig({**ENCODER, "position": "none"}, CONFIG.predictor, CONFIG.joiner)
     others = [loaded(config=ahead), loaded(config=plain), loaded("accelerator_aware"), loaded(activation=16)]
     others.append(loaded("s8bqat", activation=32))
+    others.append(loaded(f"{__name__}.FixedPointSoftmax"))
     assert [program_of(each) for each in others] == [None] * len(others)
+
+
+def test_frames_and_states_of_other_models_are_refused() -> None:
+    program, other = program_of(loaded()), ModelConfig({**ENCODER, "left": 3}, CONFIG.predictor, CONFIG.joiner)
+    assert not program.accepts(torch.zeros(1, 1, 23))
+    _, states = program_of(loaded(config=other))(torch.zeros(1, 4, 24), None)
+    with pytest.raises(RuntimeError, match="do not fit"):
+        program(torch.zeros(1, 1, 24), states)
 
 
 def test_a_float_model_has_none() -> None:

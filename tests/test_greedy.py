@@ -80,6 +80,15 @@ POLICIES = {
 }
 
 
+def test_a_model_that_is_packed_anew_is_searched_anew() -> None:
+    config, model = model_config(), talkative()
+    device = packed(model, filled(model, POLICIES["uniform"]), config)
+    fill_packed(loaded := talkative(seed=9), device)
+    first = greedy_program(loaded.eval())
+    fill_packed(loaded, device)
+    assert greedy_program(loaded) is not first
+
+
 @pytest.mark.parametrize("joiner", ["additive", "multiplicative"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_compiled_search_finds_what_torchs_finds(policy: str, joiner: str) -> None:

@@ -13,8 +13,8 @@ from qstudy.jit import address_of, call, compiled, on_threads
 MODULE = """
 import numpy as np
 from qstudy.jit import compiled, on_threads
-
-@compiled()
+IMPORTS
+@compiled(uses=USES)
 def double(values, first, step):
     for i in range(first, values.size, step):
         values[i] *= 2
@@ -28,9 +28,11 @@ def main():
 # `main` runs when the module is there: numba's compiling thread imports it, and would wait for the thread that does so
 
 
-def run_module(folder: Path, **environment: str) -> str:
+def run_module(folder: Path, uses: str = "()", **environment: str) -> str:
     """Run `main` of the module above, from `folder`, in a fresh process; returns what it prints."""
-    (folder / "loops.py").write_text(MODULE)
+    code = MODULE.replace("USES", uses).replace("IMPORTS", "import processor" if "processor" in uses else "")
+    if not (folder / "loops.py").exists():
+        (folder / "loops.py").write_text(code)
     root = str(Path(__file__).parents[1])
     variables = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{root}", "OMP_NUM_THREADS": "2"} | environment
     done = subprocess.run(
@@ -43,6 +45,15 @@ def run_module(folder: Path, **environment: str) -> str:
 def test_second_process_reads_what_the_first_compiled(tmp_path: Path) -> None:
     assert run_module(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == "0"
     assert run_module(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == "1"
+
+
+def test_code_of_two_machines_lies_side_by_side(tmp_path: Path) -> None:
+    cache, hits = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}, []
+    for machine in ("with", "without", "with", "without"):
+        (tmp_path / "processor.py").write_text("import os\nMACHINE = os.environ['MACHINE']\n")
+        os.utime(tmp_path / "processor.py", (1e9, 1e9))
+        hits.append(run_module(tmp_path, uses="(processor,)", MACHINE=machine, **cache))
+    assert hits == ["0", "0", "1", "1"]
 
 
 def test_no_folder_can_be_written(tmp_path: Path) -> None:

@@ -1,20 +1,22 @@
 """The kernels against the plain NumPy references beside them: equal to the bit."""
 
+import os
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qstudy.jit import compiled
 from qstudy.quant import products
 from qstudy.quant.integer.accumulator import QParams, recorded_accumulators, rescale
-from qstudy.quant.kernels import cell, codes, gemm, ir, recurrence
+from qstudy.quant.kernels import SWITCH, cell, codes, gemm, ir, recurrence
 from qstudy.quant.recurrence import compiled as recurrence_kernels
 
 sizes = st.integers(1, 70)
@@ -26,7 +28,7 @@ DTYPES = [torch.float32, torch.bfloat16] if ir.BF16 else [torch.float32]  # torc
 def launcher(multiply: Callable[..., None]) -> Callable[..., None]:
     """A numba function that Python can call around an intrinsic."""
 
-    @compiled()
+    @njit(nogil=True, error_model="numpy")  # kept on disk it would never be found: an intrinsic's name is new each time
     def call(
         x: int, xs: int, w: int, depth: int, start: int, ss: int, out: int, os: int, blocks: int, rows: int
     ) -> None:
@@ -174,11 +176,15 @@ def test_codes_to_the_bit(count: int, zero: int, bits: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     x = torch.from_numpy(floats(generator, count, 3, 2) * 40)
     x[0] = (torch.arange(6.0).view(3, 2) - 2.5) * 0.25  # ties
+    x[-1, 0, 0] = torch.nan
     qparams = QParams.read(torch.tensor(0.25), torch.tensor(float(zero)), bits)
     expected = codes.reference(x.numpy(), np.float32(0.25), np.float32(zero), *qparams.bounds())
     for view in (x, x.transpose(0, 1), x.permute(2, 1, 0), x[:, 1:]):
         index = torch.arange(x.numel()).view(x.shape)
         index = index.as_strided(view.shape, view.stride(), view.storage_offset())
+        with patch.dict(os.environ, {SWITCH: "1"}):
+            by_torch = qparams.quantize(view)
+        assert torch.equal(qparams.quantize(view), by_torch)
         for found, all_of_them in zip(qparams.quantize_and_inside(view), expected, strict=True):
             np.testing.assert_array_equal(found.numpy(), all_of_them.reshape(-1)[index.numpy()])
 

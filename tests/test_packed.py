@@ -136,6 +136,7 @@ def test_integer_products_are_exact(rows: int, columns: int, inner: int, wide_x:
         return torch.randint(-high, high, shape, generator=generator).to(torch.int16 if wide else torch.int8)
 
     x, w = integers((rows, inner), wide_x), integers((columns, inner), wide_w)
+    assert torch.equal(integer_matmul(x[:1].expand(9, inner), w), integer_matmul(x[:1].repeat(9, 1), w))
     assert torch.equal(integer_matmul(x, w).long(), x.long() @ w.long().t())
 
 

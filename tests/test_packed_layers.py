@@ -139,6 +139,15 @@ def test_a_stack_takes_no_other_sizes() -> None:
         stack(x[..., :12], None)
 
 
+@torch.no_grad()
+def test_what_is_no_number_is_the_least_integer_however_many_rows_there_are() -> None:
+    layer = both({"weight": 4, "activation": 8})[1].joiner.encoder
+    x = torch.randn(300, layer.in_features)
+    x[0, 0] = torch.nan
+    assert torch.equal(layer(x)[:2], layer(x[:2]))
+    assert torch.equal(layer(x)[0], layer(torch.where(x.isnan(), -1e30, x))[0])
+
+
 def test_states_of_a_stack_are_each_layer_s() -> None:
     _, loaded = both({"weight": 4, "activation": 8})
     x = torch.randn(1, 3, 16)

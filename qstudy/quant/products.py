@@ -1,7 +1,7 @@
 """The float products of all rows of a batch, N of them: in float32 on the CPU by the kernels, else by torch.
 
-In bfloat16 torch's library is faster than the kernels; codes are exact in it. In float32 it is so on Intel's processors
-alone, whose maker wrote it: elsewhere it takes twice as long. Products are computed in the rows' dtype.
+In bfloat16 torch's library is faster than the kernels; codes of up to 8 bits are exact in it. In float32 it is so on
+Intel's processors alone, whose maker wrote it: elsewhere it takes twice as long. Products are in the rows' dtype.
 """
 
 from functools import cache

@@ -10,6 +10,7 @@ from qstudy.model import RNNT
 from qstudy.model.joiners import AdditiveJoiner, MultiplicativeJoiner
 from qstudy.model.predictors import LSTMPredictor, PredictorState
 from qstudy.quant.integer.accumulator import recording
+from qstudy.quant.layers import Quantizable
 from qstudy.quant.packed.arithmetics import PackedInteger, PackedWeightsOnly
 from qstudy.quant.packed.program import Unfit, loops_accept, packed_as
 from qstudy.recognize.greedy_loops import greedy_batch
@@ -27,9 +28,9 @@ class GreedyProgram:
         joiner, predictor = model.joiner, model.predictor
         if type(joiner) not in (AdditiveJoiner, MultiplicativeJoiner) or type(predictor) is not LSTMPredictor:
             raise Unfit
-        output, projection, lstm = (
-            packed_as(layer, PackedInteger) for layer in (joiner.output, joiner.predictor, predictor.lstm)
-        )
+        self.layers: list[Quantizable] = [joiner.output, joiner.predictor, predictor.lstm, predictor.embedding]
+        self.arithmetics = [layer.arithmetic for layer in self.layers]
+        output, projection, lstm = (packed_as(layer, PackedInteger) for layer in self.layers[:3])
         table = packed_as(predictor.embedding, PackedWeightsOnly)
         values, scale = table.values(0), table.scale(0)
         if output.rows is None or projection.rows is None or lstm.program is None or values.dtype != torch.int8:
@@ -39,6 +40,10 @@ class GreedyProgram:
         programs = (output.rows, lstm.program, projection.rows)
         self.plan = torch.tensor([*sizes, *table_part, *(each.plan.data_ptr() for each in programs)])
         self.alive = (values, scale, *programs)
+
+    def is_current(self) -> bool:
+        """Whether the layers still hold what it was made of: they may be packed anew."""
+        return all(layer.arithmetic is own for layer, own in zip(self.layers, self.arithmetics, strict=True))
 
     def accepts(self, frames: Tensor) -> bool:
         """Whether it can search through frames (B, T, J): on the CPU, where nobody looks at accumulators."""
@@ -72,7 +77,7 @@ _programs: WeakKeyDictionary[RNNT, GreedyProgram] = WeakKeyDictionary()
 
 def greedy_program(model: RNNT) -> GreedyProgram | None:
     """The program of a packed model, made once; None where a layer is not what it runs."""
-    if model not in _programs:
+    if model not in _programs or not _programs[model].is_current():
         try:
             _programs[model] = GreedyProgram(model)
         except Unfit:

@@ -27,7 +27,7 @@ class AmortizedProgram:
         """
         self.layers = list(layers)
         self.hidden_size = layers[0].hidden_size
-        columns = layers[0].arbitrator.in_features
+        self.columns = columns = layers[0].arbitrator.in_features
         widest = max(4 * self.hidden_size, *(linear.out_features for each in layers for linear in each.cheap.linears()))
         plan = [len(layers), columns, self.hidden_size, widest]
         for layer in layers:
@@ -40,7 +40,7 @@ class AmortizedProgram:
 
     def accepts(self, x: Tensor) -> bool:
         """Whether x (B, T, D) is one utterance, where the compiled loops can run."""
-        return len(x) == 1 and loops_accept(x)
+        return len(x) == 1 and x.shape[-1] == self.columns and loops_accept(x)
 
     def __call__(
         self, x: Tensor, states: Sequence[LSTMState] | None, forced: bool = False
@@ -54,9 +54,15 @@ class AmortizedProgram:
 
         Returns:
             Outputs (1, T, H), the states after the last frame, and which frames took the full branch (layers, T) bool.
+
+        Raises:
+            RuntimeError: the states are those of other layers.
         """
         x, frames, count = x.contiguous(), x.shape[1], len(self.layers)
-        before = torch.zeros(2, count, 1, self.hidden_size) if states is None else StackStates.tensor_of(states)
+        start = torch.zeros(2, count, 1, self.hidden_size)
+        before = start if states is None else StackStates.tensor_of(states)
+        if before.shape != start.shape:
+            raise RuntimeError(f"states {tuple(before.shape)} do not fit layers of {tuple(start.shape)}")
         after, y = torch.empty_like(before), torch.empty(1, frames, self.hidden_size)
         chosen, sums = torch.empty(count, frames, dtype=torch.int64), self._sums(frames)
         addresses = torch.zeros(count, RECORDS, dtype=torch.int64)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.conv import Conv1d
+from qstudy.quant.integer.accumulator import recording
 from qstudy.quant.layers import Linear, Rate
 from qstudy.quant.operators import MatMul, Softmax
 
@@ -68,7 +69,7 @@ class BandAttention(nn.Module):
         if state is not None:
             k, v = torch.cat([state[0], k], 2), torch.cat([state[1], v], 2)
         left, right = self._band(k.shape[2], padded is not None)
-        if q.shape[2] > BLOCK and not self._observes:
+        if q.shape[2] > BLOCK and not self._observes and not recording():
             mixed = self._by_blocks(q * self.scale, k, v, padded, left, right)
         else:
             hidden = None if padded is None else hidden_keys(padded, slice(None), slice(None))

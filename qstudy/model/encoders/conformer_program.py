@@ -44,7 +44,8 @@ class ConformerProgram:
 
         Whole utterances too, however long: so whole and in pieces they are the same to the bit.
         """
-        return x.shape[0] == 1 and x.shape[1] > 0 and loops_accept(x) and not recording()
+        frames = x.shape[1]
+        return x.shape == (1, frames, self.sizes[0]) and frames > 0 and loops_accept(x) and not recording()
 
     def __call__(self, x: Tensor, states: Sequence[BlockState] | None) -> tuple[Tensor, StreamStates]:
         """What `ConformerBlocks.forward` gives."""
@@ -59,6 +60,8 @@ class ConformerProgram:
         """A block's part of the plan: see `conformer_loops`."""
         attention, convolution = block.attention, block.convolution
         positions, depthwise = attention.position, convolution.depthwise
+        if attention.softmax.arithmetic is not None:
+            raise Unfit
         scores, mixture = (packed_as(layer, PackedProduct) for layer in (attention.scores, attention.mixture))
         table, filters = (packed_as(layer, PackedInteger) for layer in (positions, depthwise))
         known = [*scores.qparams, table.qparams[0], *mixture.qparams, filters.qparams[0]]

@@ -37,9 +37,15 @@ class StreamStates(Sequence[BlockState]):
 
     @classmethod
     def of(cls, states: Sequence[BlockState] | None, blocks: int, sizes: tuple[int, int, int, int]) -> "StreamStates":
-        """A copy of any states of one stream; None: of its start."""
+        """A copy of any states of one stream; None: of its start.
+
+        Raises:
+            RuntimeError: they are those of other blocks.
+        """
         size, _, left, kernel = sizes
         if isinstance(states, cls):
+            if (len(states), states.sizes) != (blocks, sizes):
+                raise RuntimeError(f"states of {len(states)} blocks of {states.sizes} do not fit {blocks} of {sizes}")
             return cls(states.tensor.clone(), states.seen, sizes)
         made = cls(torch.zeros(blocks, (2 * left + 2 + kernel) * size), 0, sizes)
         for rows, state in zip(made.tensor.view(blocks, -1, size), states or (), strict=False):

@@ -51,7 +51,8 @@ class QParams(NamedTuple):
             return self._by_kernel(x.detach())
         units = x / self.scale
         nearest = torch.round(units if self.zero_point is None else units + self.zero_point)
-        codes = nearest.clamp(*self.bounds())
+        low, high = self.bounds()
+        codes = nearest.clamp(low, high).nan_to_num(low)
         return codes.to(integer_type(self.bits)), codes == nearest
 
     def _by_kernel(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ def integer_matmul(x: Tensor, weight: Tensor) -> Tensor:
     Raises:
         RuntimeError: x and weight differ in D, which not every kernel would notice.
     """
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(-1, x.shape[-1]).contiguous()  # torch multiplies rows that share memory wrongly
     if flat.shape[1] != weight.shape[1]:
         raise RuntimeError(f"inputs of size {flat.shape[1]} do not fit a matrix of {weight.shape[1]} columns")
     narrow = x.dtype == weight.dtype == torch.int8

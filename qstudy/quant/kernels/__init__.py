@@ -4,7 +4,7 @@
 arithmetic of one frame of an LSTM, `recurrence` the loops over time, `products` what surrounds them, `codes` the way to
 integers. Each says what a processor must offer and names its twin in plain NumPy; tests hold one against the other to
 the bit, as this processor, as one with AVX2 and as one without any vector instruction. QSTUDY_PORTABLE=1 does without
-all of them.
+all of them: torch multiplies and loops over time.
 """
 
 import os
@@ -16,7 +16,7 @@ SWITCH = "QSTUDY_PORTABLE"
 
 
 def switched_off() -> bool:
-    """Whether the environment variable QSTUDY_PORTABLE=1 wants everything in torch alone."""
+    """Whether the environment variable QSTUDY_PORTABLE=1 wants torch's own products and time loops, as on a GPU."""
     return os.environ.get(SWITCH, "0") not in ("", "0")
 
 

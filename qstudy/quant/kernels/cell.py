@@ -97,7 +97,7 @@ def quantize(x: Row, scale: np.float32, high: np.float32, codes: Row) -> None:
     """Values (n,) to the whole numbers (n,) float32 of a symmetric quantizer."""
     for j in range(x.size):
         code = np.rint(x[j] / scale)
-        codes[j] = high if code > high else (-high if code < -high else code)
+        codes[j] = (code if code < high else high) if code >= -high else -high  # NaN becomes the least
 
 
 @compiled()

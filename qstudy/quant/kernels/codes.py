@@ -58,9 +58,9 @@ def rescale(accumulators: Integers, scale: Floats, bias: Floats, out: Floats, th
 def reference(
     x: Floats, scale: np.float32, zero: np.float32, low: int, high: int
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """`codes` in NumPy."""
+    """`quantize` in NumPy."""
     whole = np.rint(x / scale + zero)
-    return np.clip(whole, low, high).astype(np.int8), (whole >= low) & (whole <= high)
+    return np.nan_to_num(np.clip(whole, low, high), nan=low).astype(np.int8), (whole >= low) & (whole <= high)
 
 
 def rescale_reference(accumulators: Integers, scale: Floats, bias: Floats) -> Floats:

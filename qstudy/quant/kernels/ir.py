@@ -45,8 +45,8 @@ def _permitted() -> bool:
 
 
 AMX = WIDE and {"amx-tile", "amx-int8", "amx-bf16"} <= FEATURES and _permitted()
-STAMP = (AMX,)
-"""What code on disk depends on beside numba's features."""
+MACHINE = AMX
+"""What code on disk depends on beside numba's features: whether the kernel gave permission."""
 
 LOOKS_UP_ALL = "llvm.x86.avx512.permvar.qi.512" if WIDE and "avx512vbmi" in FEATURES else ""
 """LLVM's name of `vpermb`, which looks up in a whole vector, by the low six bits of an index."""

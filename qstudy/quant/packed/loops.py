@@ -89,7 +89,7 @@ def to_codes(x, qparams, codes):
     scale, zero, low, high = qparams[0], qparams[1], qparams[2], qparams[3]
     for j in range(x.size):
         code = np.rint(x[j] / scale + zero)
-        code = high if code > high else (low if code < low else code)
+        code = (code if code < high else high) if code >= low else low  # NaN becomes the least
         codes[j] = np.uint8(np.int32(code) + CODE_OFFSET)
     width = codes.size // FORMS
     codes[x.size : width] = 0
