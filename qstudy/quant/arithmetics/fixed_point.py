@@ -65,7 +65,7 @@ class FixedPointArithmetic(FakeArithmetic):
 
     def __init__(
         self,
-        weights: Sequence[WeightQuantizer],
+        weights: Sequence[WeightQuantizer | None],
         inputs: ActivationQuantizer | None = None,
         hidden: ActivationQuantizer | None = None,
         *,

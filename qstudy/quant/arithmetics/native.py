@@ -85,10 +85,10 @@ class NativeArithmetic(FakeArithmetic):
         inputs, hidden = self.enabled_inputs, self.enabled_hidden
         if inputs is None or hidden is None or not self.quantizes_weights:
             return super().lstm(x, state, weights)
-        operands = [self._operand(index, matrix) for index, matrix in enumerate(weights[:2])]
+        w_input, w_hidden = (self._operand(index, matrix) for index, matrix in enumerate(weights[:2]))
         x, bias = observed(x, inputs), weights[2] + weights[3]
         qparams = device_qparams(inputs), device_qparams(hidden)
-        return integer_lstm(x, state, *operands, bias, *qparams, self.gradient)
+        return integer_lstm(x, state, w_input, w_hidden, bias, *qparams, self.gradient)
 
     def _product(self, x: Tensor, operand: WeightOperand, bias: Tensor | None) -> Tensor:
         quantizer = self.enabled_inputs
