@@ -14,7 +14,7 @@ from qstudy.fields import Count, Share, Size
 FLOAT = 32  # this width means "no quantization"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 16, FLOAT)
 PLACEMENTS = ("accelerator", "products", "cpu")
-CHOICES: dict[str, tuple[Any, ...]] = {
+ALLOWED: dict[str, tuple[Any, ...]] = {
     "weight": WIDTHS,
     "activation": WIDTHS,
     "accumulator": (32,),
@@ -133,11 +133,11 @@ class LayerBits:
     element-wise units compute in floats."""
 
     def __post_init__(self) -> None:
-        for field, choices in CHOICES.items():
+        for field, allowed in ALLOWED.items():
             value = getattr(self, field)
-            if type(value) is not type(choices[0]) or value not in choices:
+            if type(value) is not type(allowed[0]) or value not in allowed:
                 unit = " bits" if field in ("weight", "activation", "accumulator") else ""
-                raise UserError(f"{field}: {value!r}{unit} is not one of {', '.join(map(str, choices))}.")
+                raise UserError(f"{field}: {value!r}{unit} is not one of {', '.join(map(str, allowed))}.")
         if type(self.group) is not int or not 0 < self.group < WHOLE_ROW:
             raise UserError(f"group: {self.group!r} is not a positive number of columns.")
 

@@ -139,7 +139,7 @@ def test_every_multiplied_matrix_of_a_model_gathers_what_it_is_multiplied_with()
             super().compute_qparams(weight)
 
     policy = PTQ({"*": {"weight": 4}}, rounding="gptq")
-    policy.weights = lambda m, bits: Watched(m, 4, "channel", "max")  # type: ignore[method-assign]
+    policy.weight_quantizer = lambda m, bits: Watched(m, 4, "channel", "max")  # type: ignore[method-assign]
     filled(model, policy, batches=1)
     quantizers = lstm.arithmetic.weights
     x = seen["x"].flatten(0, 1)

@@ -16,7 +16,7 @@ from qstudy.hardware.simulator import simulate
 from qstudy.hardware.workload import workload
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
-from qstudy.quant.policies.int4_e2e import Int4E2E, choice_table, choices
+from qstudy.quant.policies.int4_e2e import Int4E2E, chosen_quantizers
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import PREFERENCE, ChosenActivations, ChosenWeights, relative_error
 from qstudy.quant.quantizers.pact import PactActivations, pact
@@ -153,26 +153,24 @@ def calibrated(**options: Any) -> tuple[torch.nn.Module, Int4E2E]:
     return model, policy
 
 
-def test_every_tensor_has_a_choice_in_the_table() -> None:
+def test_every_tensor_has_a_choice() -> None:
     _, policy = calibrated()
-    assert len(policy.choices) == 10 + 6 + 3  # matrices, inputs, hidden states
-    table = choice_table(policy.choices)
-    for tensor, (quantizer, errors) in policy.choices.items():
-        assert f"| {tensor} | {quantizer} |" in table
+    assert len(policy.chosen) == 10 + 6 + 3  # matrices, inputs, hidden states
+    for quantizer, errors in policy.chosen.values():
         assert quantizer in ("fixed", "max", "pact", "sawb", "family")
         assert not errors or errors[quantizer] <= PREFERENCE * min(errors.values())
-    assert {name for name, choice in policy.choices.items() if not choice.errors} == {
+    assert {name for name, choice in policy.chosen.items() if not choice.errors} == {
         "encoder.lstm.0.hidden",
         "encoder.lstm.1.hidden",
         "predictor.lstm.hidden",
     }
-    assert {choice.quantizer for choice in policy.choices.values()} >= {"fixed", "pact", "sawb", "family"}
+    assert {choice.quantizer for choice in policy.chosen.values()} >= {"fixed", "pact", "sawb", "family"}
 
 
 @pytest.mark.parametrize(("weights", "activations"), [("max", "max"), ("sawb", "pact"), ("family", "fixed")])
 def test_one_quantizer_for_all(weights: str, activations: str) -> None:
     _, policy = calibrated(weight_quantizer=weights, activation_quantizer=activations)
-    for tensor, (quantizer, _errors) in policy.choices.items():
+    for tensor, (quantizer, _errors) in policy.chosen.items():
         expected = weights if ".weights." in tensor else "fixed" if tensor.endswith("hidden") else activations
         assert quantizer == expected
 
@@ -183,18 +181,20 @@ def test_choices_live_in_checkpoints() -> None:
     again = talkative(seed=4)
     build_policy({"name": "int4_e2e", "edges": 8}).prepare(again)
     again.load_state_dict(state)
-    assert {n: c.quantizer for n, c in choices(again).items()} == {n: c.quantizer for n, c in policy.choices.items()}
+    assert {n: c.quantizer for n, c in chosen_quantizers(again).items()} == {
+        n: c.quantizer for n, c in policy.chosen.items()
+    }
     assert torch.equal(logits(again.eval()), logits(model))
 
 
 def test_calibration_is_over_when_it_is() -> None:
     """Later batches move `max` ranges while training, never the choice, and nothing piles up."""
     model, policy = calibrated(freeze_step=3)
-    before = choices(model)
+    before = chosen_quantizers(model)
     for step in (1, 2, 4):
         policy.project_(model.train(), step)
         model(9 * speech(seed=step), torch.full((3,), 80), torch.ones(3, 4, dtype=torch.int64))
-    assert choices(model) == before
+    assert chosen_quantizers(model) == before
     quantizers = [module for module in model.modules() if isinstance(module, ChosenActivations)]
     assert all(quantizer._seen is None for quantizer in quantizers)
     scales = [float(quantizer.scale) for quantizer in quantizers]
@@ -267,7 +267,7 @@ def test_errors_name_field_and_mend(config: dict[str, Any], named: list[str]) ->
 
 def test_wide_weights_have_the_maximum_alone() -> None:
     _, policy = calibrated(layers={"*": {"weight": 16, "activation": 16}})
-    assert all(c.quantizer == "max" for name, c in policy.choices.items() if ".weights." in name)
+    assert all(c.quantizer == "max" for name, c in policy.chosen.items() if ".weights." in name)
 
 
 # Training
@@ -309,7 +309,7 @@ def test_every_parameter_in_use_gets_a_gradient() -> None:
     model, _ = calibrated()
     logits(model.train()).square().mean().backward()
     idle = {name for name, parameter in model.named_parameters() if parameter.grad is None}
-    in_use = {f"{n}.candidates.pact.clip.growth" for n, c in choices(model).items() if c.quantizer == "pact"}
+    in_use = {f"{n}.candidates.pact.clip.growth" for n, c in chosen_quantizers(model).items() if c.quantizer == "pact"}
     assert in_use
     assert all(name.endswith("pact.clip.growth") for name in idle)
     assert not {name.replace("arithmetic.", "") for name in idle} & in_use
@@ -329,4 +329,4 @@ def test_the_clip_follows_the_weights_at_every_step() -> None:
 def test_stateless_predictor() -> None:
     model = talkative(model_config({"name": "stateless", "hidden": 16, "embedding": 8}))
     policy = filled(model, {"name": "int4_e2e"})
-    assert "predictor.projection.inputs" in policy.choices  # type: ignore[attr-defined]
+    assert "predictor.projection.inputs" in policy.chosen  # type: ignore[attr-defined]

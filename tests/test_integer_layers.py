@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qstudy.quant import bfloat16
 from qstudy.quant.integer.accumulator import QParams, device_qparams, recorded_accumulators
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import WeightOperand, integer_linear, integer_lstm
 from qstudy.quant.integer.whole_numbers import integer_product
 from qstudy.quant.kernels import SWITCH
 from qstudy.quant.quantizers import UniformActivations
@@ -26,12 +26,12 @@ def qparams_of(step: float, zero_point: int = 0, bits: int = 8) -> QParams:
     return QParams.read(torch.tensor(step), torch.tensor(float(zero_point)), bits)
 
 
-def quantized(weight: Tensor, bits: int = 8) -> QuantizedWeight:
+def quantized(weight: Tensor, bits: int = 8) -> WeightOperand:
     """Per row, by the maximum, with a straight-through gradient."""
     scale = (weight.detach().abs().amax(1) / (2 ** (bits - 1) - 1)).clamp_min(1e-8)
     codes = torch.round(weight.detach() / scale[:, None])
     values = weight + (codes * scale[:, None] - weight).detach()
-    return QuantizedWeight(values, codes.to(torch.int8 if bits <= 8 else torch.int16), scale)
+    return WeightOperand(values, codes.to(torch.int8 if bits <= 8 else torch.int16), scale)
 
 
 def extreme_codes(generator: torch.Generator, *shape: int) -> Tensor:
@@ -50,7 +50,7 @@ def test_linear_accumulators_are_numpys(
     codes = extreme_codes(generator, outputs, columns)
     scale, bias = torch.rand(outputs, generator=generator), torch.randn(outputs, generator=generator)
     with recorded_accumulators() as record:
-        y = integer_linear(x, QuantizedWeight(None, codes, scale), bias, on)
+        y = integer_linear(x, WeightOperand(None, codes, scale), bias, on)
     low = -128 if zero else -127
     x_codes = np.clip(np.rint(x.numpy() / on.scale.numpy() + np.float32(zero)), low, 127).astype(np.int64)
     expected = (x_codes - zero) @ codes.numpy().astype(np.int64).T

@@ -1,6 +1,7 @@
 """Quantizable layers with empty slots are `torch.nn`'s, bit for bit, forward and backward."""
 
 import copy
+import pickle
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate, TiedEmbedding, quantizable
+from qstudy.quant.operators import WithoutMatrices
 
 SIZE = st.integers(1, 17)
 SEED = st.integers(0, 10_000)
@@ -108,6 +110,23 @@ def test_dropped_matrices_are_gone(kind: str) -> None:
     assert not sizes & {tensor.numel() for tensor in held}
     layer.to("cpu")
     copy.deepcopy(layer)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_pickled_as_torchs_are(kind: str) -> None:
+    layer = LAYERS[kind]()
+    again = pickle.loads(pickle.dumps(layer))
+    assert type(again) is type(layer)
+    assert again.shape("a") == layer.shape("a")
+    assert all(torch.equal(*pair) for pair in zip(layer.parameters(), again.parameters(), strict=True))
+
+
+def test_an_own_layer_says_all_that_is_asked_of_it() -> None:
+    class Shapeless(WithoutMatrices):
+        """What it costs nobody knows."""
+
+    with pytest.raises(TypeError, match=r"abstract.* shape"):
+        Shapeless()
 
 
 def test_layers_by_name() -> None:

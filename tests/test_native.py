@@ -15,7 +15,7 @@ from qstudy.errors import UserError
 from qstudy.quant import bfloat16
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.arithmetics.by_row import ByRowArithmetic
-from qstudy.quant.arithmetics.native import NativeArithmetic, quantize
+from qstudy.quant.arithmetics.native import NativeArithmetic, weight_operand
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import LSTM, Embedding, Linear, quantizable
 from qstudy.quant.packed.model import fill_packed
@@ -55,7 +55,7 @@ def logits(model: torch.nn.Module) -> Tensor:
 def test_weights_reach_every_level(bits: int, granularity: str) -> None:
     high = 2 ** (bits - 1) - 1
     weight = torch.linspace(-1, 1, 6 * high + 1)[None] * 0.3
-    codes = quantize(UniformWeights(weight, bits, granularity, "max"), weight).codes
+    codes = weight_operand(UniformWeights(weight, bits, granularity, "max"), weight).codes
     assert codes.dtype == (torch.int8 if bits <= 8 else torch.int16)
     assert codes.unique().tolist() == list(range(-high, high + 1))
 
@@ -85,14 +85,14 @@ def test_four_bits_are_not_three() -> None:
     filled(model, {"name": "native_int", "layers": {"*": RECIPES["W4A4"]}})
     for name, layer in quantizable(model).items():
         for quantizer, matrix in zip(layer.arithmetic.weights, layer.matrices(), strict=True):
-            assert quantize(quantizer, matrix).codes.unique().tolist() == list(range(-7, 8)), name
+            assert weight_operand(quantizer, matrix).codes.unique().tolist() == list(range(-7, 8)), name
 
 
 def test_scales_are_the_papers() -> None:
     """max|W| / 127 and max|W| / 7 over the inputs of each output channel."""
     weight = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
     for bits, divisor in ((8, 127), (4, 7)):
-        scale = quantize(UniformWeights(weight, bits, "channel", "max"), weight).scale
+        scale = weight_operand(UniformWeights(weight, bits, "channel", "max"), weight).scale
         assert torch.equal(scale, weight.abs().amax(1) / divisor)
 
 

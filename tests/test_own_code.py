@@ -27,7 +27,12 @@ FILES = {
     "no class": ("P = 3\n", "cannot be imported"),
     "a function": ("def P(): open('called', 'w')\n", r"is no class that derives from .*QuantPolicy"),
     "another class": ("class P:\n    def __init__(self): open('called', 'w')\n", r"is no class that derives from"),
-    "an abstract class": (POLICY + "    ...\n", "cannot be made .*abstract"),
+    "an abstract class": (
+        "from abc import ABC, abstractmethod\n"
+        + POLICY.replace("(QuantPolicy)", "(QuantPolicy, ABC)")
+        + "    @abstractmethod\n    def f(self): ...\n",
+        "cannot be made .*abstract",
+    ),
     "a constructor that fails": (
         POLICY + "    def arithmetic(self, layer, bits): ...\n    def __init__(self): 1 / 0\n",
         r"cannot be made .*own_code\.py:4: ZeroDivisionError",

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from qstudy.quant.packed.model import fill_packed
 from qstudy.quant.packed.scaled import PackedFake
 from qstudy.quant.policies import QuantPolicy, build_policy
 from qstudy.quant.policies.native_int import NativeInt
-from qstudy.quant.policies.quantized import QuantizedPolicy
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
 
 README = Path(__file__).parents[1] / "README.md"
@@ -62,6 +61,9 @@ def test_the_readmes_policy_trains_and_is_packed_as_printed(folder: Path) -> Non
     model = talkative()
     policy = filled(model, config)
     assert widths(config) == [2, 2, 32, 32, 32, 32, 32]
+    calibrated = [m.ratio for m in model.modules() if isinstance(m, UniformWeights)]
+    assert len(calibrated) == 4
+    assert max(ratio.max() for ratio in calibrated) < 1
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     model.train()
     for step in range(1, 4):
@@ -113,7 +115,7 @@ class FromScratch(TrainingArithmetic):
         return {"0.float": matrices[0]}
 
 
-class Scratch(QuantizedPolicy):
+class Scratch(QuantPolicy):
     def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
         return FromScratch()
 
@@ -198,11 +200,13 @@ def test_what_no_device_could_run_is_refused_before_the_training(folder: Path) -
 
 
 class Fixed(QuantPolicy):
-    """Ranges that nobody has to look for."""
+    """A range that nobody has to look for."""
 
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
-        weights = [UniformWeights(matrix, bits.weight, "channel", "max") for matrix in layer.matrices()]
-        return FakeArithmetic(weights, FixedActivations(bits.activation, 4.0))
+    def activation_quantizer(self, bits: LayerBits) -> FixedActivations:
+        return FixedActivations(bits.activation, 4.0)
+
+    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+        """Nothing to fit."""
 
 
 def test_a_policy_that_fits_nothing_is_calibrated() -> None:
@@ -211,6 +215,31 @@ def test_a_policy_that_fits_nothing_is_calibrated() -> None:
     assert isinstance(qstudy.calibrate(model, [torch.randn(4, 5)])[0].arithmetic, FakeArithmetic)
     with pytest.raises(UserError, match="none of them reached 0"):
         qstudy.calibrate(model, [])
+
+
+class Forgetful(QuantPolicy):
+    """It says nothing of when activations are quantized."""
+
+    def project_(self, model: nn.Module, step: int) -> None:
+        """Nothing to change."""
+
+
+@torch.no_grad()
+def test_activations_of_an_own_policy_are_calibrated_and_quantized() -> None:
+    x = torch.randn(16, 5) * 3
+    model = qstudy.quantize(nn.Sequential(nn.Linear(5, 7)), Forgetful({"*": {"activation": 4}}))
+    y = qstudy.calibrate(model, [x])(x)
+    scale = x.abs().max() / 7
+    torch.testing.assert_close(y, nn.functional.linear((x / scale).round() * scale, model[0].weight, model[0].bias))
+
+
+def test_messages_call_a_policy_as_its_configuration_does() -> None:
+    layers, shapes = {"*": {"weight": 4, "quantizer": "codebook"}}, talkative().shapes()
+    for name in ("ptq", "native_int", "int4_e2e"):
+        with pytest.raises(UserError, match=f"quantizer: {name} has no codebook"):
+            build_policy({"name": name, "layers": layers}).bit_map(shapes)
+    with pytest.raises(UserError, match="quantizer: NativeInt has no codebook"):
+        NativeInt(layers).bit_map(shapes)
 
 
 class Full(FixedActivations):

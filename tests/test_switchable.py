@@ -65,9 +65,9 @@ def test_widths_of_weights_and_activations_are_combined_and_the_widest_is_first(
     layers = {"*": {"weight": [2, 8], "activation": [4, 8]}, "joiner.*": {"weight": 3}}
     policy = build_policy({"name": "switchable", "layers": layers})
     assert isinstance(policy, Switchable)
-    choices = policy.choices(talkative().shapes())
-    assert [(b.weight, b.activation) for b in choices["encoder.lstm.0"]] == [(8, 8), (8, 4), (2, 8), (2, 4)]
-    assert [(b.weight, b.activation) for b in choices["joiner.output"]] == [(3, 8), (3, 4)]
+    allowed = policy.allowed_widths(talkative().shapes())
+    assert [(b.weight, b.activation) for b in allowed["encoder.lstm.0"]] == [(8, 8), (8, 4), (2, 8), (2, 4)]
+    assert [(b.weight, b.activation) for b in allowed["joiner.output"]] == [(3, 8), (3, 4)]
     assert {bits.weight for bits in policy.bit_map(talkative().shapes()).values()} == {8, 3}
 
 
@@ -132,7 +132,7 @@ def test_operators_without_products_may_be_float_or_not(tmp_path: Path) -> None:
     qstudy.pack(model).save(tmp_path / "model.qst")
     torch.testing.assert_close(qstudy.load(tmp_path / "model.qst", into=build())(x), model(x))
     shapes = [layer.shape(name) for name, layer in quantizable(model).items()]
-    policy.switch_(model, {name: widths[-1] for name, widths in policy.choices(shapes).items()})
+    policy.switch_(model, {name: widths[-1] for name, widths in policy.allowed_widths(shapes).items()})
     units = normalized(x) * 2**12  # 16 bits for [-8, 8)
     assert torch.equal(units, units.round())
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from qstudy.quant.conv import ConvolutionWindows
 from qstudy.quant.integer.accumulator import QParams, recorded_accumulators
-from qstudy.quant.integer.layers import QuantizedWeight
+from qstudy.quant.integer.layers import WeightOperand
 from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear, integer_product
 from qstudy.quant.straight_through import fake_quantize, straight_through
 
@@ -49,7 +49,7 @@ def test_gradient_of_a_grouped_convolution(windows: ConvolutionWindows, zero: fl
     codes = (weight.detach() / scale).round().clamp(-7, 7).to(torch.int8)
     values = straight_through(weight, codes * scale)
     with recorded_accumulators() as record:
-        y = block_diagonal_integer_linear(x, QuantizedWeight(values, codes, scale.flatten()), None, qparams, windows)
+        y = block_diagonal_integer_linear(x, WeightOperand(values, codes, scale.flatten()), None, qparams, windows)
     seen = windows(qparams.quantize(x.detach()).long() - int(zero))  # (B, T', groups, D)
     exact = torch.einsum("btgd,ghd->btgh", seen, codes.long().unflatten(0, (3, -1))).flatten(-2)
     assert torch.equal(record[0].long(), exact)

@@ -95,4 +95,4 @@ class Conv1d(nn.Conv1d, Quantizable):
         size = (self.out_channels, self.in_channels // self.groups * self.kernel_size[0])
         kind = "depthwise" if 1 < self.groups == self.in_channels else "conv1d"
         vectors = self.out_channels * (self.bias is not None)
-        return LayerShape(name, kind, (size,), vectors, 1, *self.rate, heads=self.groups)
+        return LayerShape(name, kind, (size,), vectors, 1, heads=self.groups, **self.rate._asdict())

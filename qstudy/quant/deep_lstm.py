@@ -74,7 +74,7 @@ class LSTMDirection(Quantizable):
         matrices = ((gates, inputs), (gates, owner.hidden_size))
         biases = gates * bool(owner.bias)
         rate = self.rate._replace(after_end=self.rate.after_end or owner.bidirectional)
-        return LayerShape(name, "lstm", matrices, biases, 2, *rate)
+        return LayerShape(name, "lstm", matrices, biases, 2, **rate._asdict())
 
 
 class DeepLSTM(nn.LSTM):

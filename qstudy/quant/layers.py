@@ -1,6 +1,6 @@
 """Quantizable layers: each is its `torch.nn` twin plus one slot, `arithmetic`; with an empty slot it is the twin."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Rate(NamedTuple):
 UNKNOWN = Rate()
 
 
-class Quantizable(nn.Module):
+class Quantizable(nn.Module, ABC):
     """What policies, size model and packing ask of a layer."""
 
     arithmetic: Arithmetic | None
@@ -113,7 +113,7 @@ class Linear(nn.Linear, Quantizable):
     def shape(self, name: str) -> LayerShape:
         size = (self.out_features, self.in_features)
         biases = self.out_features * (self.bias is not None)
-        return LayerShape(name, "linear", (size,), biases, 1, *self.rate, then=self.then)
+        return LayerShape(name, "linear", (size,), biases, 1, then=self.then, **self.rate._asdict())
 
 
 class Embedding(nn.Embedding, Quantizable):
@@ -149,7 +149,8 @@ class Embedding(nn.Embedding, Quantizable):
         self.register_parameter("weight", None)
 
     def shape(self, name: str) -> LayerShape:
-        return LayerShape(name, "embedding", ((self.num_embeddings, self.embedding_dim),), 0, 0, *self.rate)
+        size = (self.num_embeddings, self.embedding_dim)
+        return LayerShape(name, "embedding", (size,), **self.rate._asdict())
 
 
 class TiedEmbedding(Embedding):
@@ -198,7 +199,8 @@ class TiedEmbedding(Embedding):
 
     def shape(self, name: str) -> LayerShape:
         size = (self.num_embeddings, self.embedding_dim)
-        return LayerShape(name, "tied", (size,), self.num_embeddings, 1, *self.rate, lookups=self.lookups)
+        biases, rate = self.num_embeddings, self.rate._asdict()
+        return LayerShape(name, "tied", (size,), biases, 1, lookups=self.lookups, **rate)
 
 
 class LSTM(nn.LSTM, Quantizable):
@@ -261,7 +263,8 @@ class LSTM(nn.LSTM, Quantizable):
 
     def shape(self, name: str) -> LayerShape:
         gates = 4 * self.hidden_size
-        return LayerShape(name, "lstm", ((gates, self.input_size), (gates, self.hidden_size)), gates, 2, *self.rate)
+        matrices = ((gates, self.input_size), (gates, self.hidden_size))
+        return LayerShape(name, "lstm", matrices, gates, 2, **self.rate._asdict())
 
 
 def require_sizes(lstm: nn.LSTM, x: Tensor, state: LSTMState) -> None:

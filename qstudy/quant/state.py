@@ -104,4 +104,4 @@ def layer_shapes(model: nn.Module, rate: Callable[[str], Rate] = lambda name: UN
 def _constant(name: str, own: dict[str, Tensor], rate: Rate) -> LayerShape:
     floats = sum(each.numel() for each in own.values() if each.dtype == torch.float32)
     rest = sum(each.nbytes for each in own.values() if each.dtype != torch.float32)
-    return LayerShape(name, "constant", (), floats, 0, *rate, other_bytes=rest)
+    return LayerShape(name, "constant", vectors=floats, other_bytes=rest, **rate._asdict())

@@ -28,34 +28,30 @@ class ByRowArithmetic(NativeArithmetic):
         return ByRowArithmetic.repeated_linear(self, weight, bias)(x)  # an own `linear` may ask for this one
 
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-        if not self._quantizes_inputs:
+        if self.enabled_inputs is None:
             return super().repeated_linear(weight, bias)
         product = super().repeated_linear(weight, None)
         return lambda x: by_row(x, bias, product)
 
     def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
-        if rows is None or rows.prepare is None or not self._quantizes_inputs:
+        if rows is None or rows.prepare is None or self.enabled_inputs is None:
             return rows
         exact, rounded = self.repeated_linear(weight, bias), rows.prepare
         return rows._replace(product=exact, prepare=lambda x: by_row(x, None, rounded))
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        if not self._quantizes_inputs:
+        if self.enabled_inputs is None:
             return super().block_diagonal_linear(x, weight, bias, windows)
         x, product = windows(x), super().block_diagonal_linear
         return by_row(x, bias, lambda rows: product(rows, weight, None), len(weight) // x.shape[-2])
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        if not self._quantizes_inputs or self.hidden is None:
+        quantizer = self.enabled_hidden
+        if self.enabled_inputs is None or quantizer is None:
             return super().lstm(x, state, weights)
         inputs, bias = self.linear(x.transpose(0, 1), weights[0], None), weights[2] + weights[3]
         dtype = gradient_dtype(self.gradient, x.device)
         with torch.autocast(x.device.type, enabled=False):
-            return integer_recurrence(
-                inputs, state, self._codes(1, weights[1]), bias, device_qparams(self.hidden), dtype
-            )
-
-    @property
-    def _quantizes_inputs(self) -> bool:
-        return self.inputs is not None and self.inputs.fake_quant_enabled
+            operand = self._operand(1, weights[1])
+            return integer_recurrence(inputs, state, operand, bias, device_qparams(quantizer), dtype)

@@ -87,6 +87,16 @@ class QuantizedArithmetic(TrainingArithmetic):
         """Whether a matrix has a quantizer."""
         return any(isinstance(quantizer, WeightQuantizer) for quantizer in self.weights)
 
+    @property
+    def enabled_inputs(self) -> ActivationQuantizer | None:
+        """`inputs` where it quantizes; None while it only observes."""
+        return _enabled(self.inputs)
+
+    @property
+    def enabled_hidden(self) -> ActivationQuantizer | None:
+        """`hidden`, likewise."""
+        return _enabled(self.hidden)
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         return F.embedding(ids, self._weight(0, weight))
 
@@ -117,10 +127,10 @@ class QuantizedArithmetic(TrainingArithmetic):
         tensors: dict[str, Tensor] = {}
         for index, (quantizer, matrix) in enumerate(zip(self.weights, matrices, strict=True)):
             if isinstance(quantizer, WeightQuantizer):
-                codes = quantizer.quantize(matrix)
-                tensors |= {f"{index}.codes": codes.integers, f"{index}.scale": codes.scale}
-                if codes.table is not None:
-                    tensors[f"{index}.table"] = codes.table
+                quantized = quantizer.quantize(matrix)
+                tensors |= {f"{index}.codes": quantized.integers, f"{index}.scale": quantized.scale}
+                if quantized.table is not None:
+                    tensors[f"{index}.table"] = quantized.table
             else:
                 tensors[f"{index}.float"] = matrix.detach()
         quantizers = [quantizer for quantizer in (self.inputs, self.hidden) if quantizer is not None]
@@ -129,13 +139,6 @@ class QuantizedArithmetic(TrainingArithmetic):
         if quantizers:
             tensors["activation"] = torch.stack([quantizer.qparams() for quantizer in quantizers])
         return tensors
-
-    def _operand_quantizers(self) -> tuple[ActivationQuantizer, ActivationQuantizer] | None:
-        """Of inputs and hidden state, or of both operands, if they quantize."""
-        first, second = self.inputs, self.hidden
-        if first is None or second is None or not (first.fake_quant_enabled and second.fake_quant_enabled):
-            return None
-        return first, second
 
     def _input(self, x: Tensor, windows: Windows = whole) -> Tensor:
         quantized = x if self.inputs is None else self.inputs(x)
@@ -163,6 +166,10 @@ class QuantizedArithmetic(TrainingArithmetic):
         """The matrix as its quantizer has it."""
         quantizer = self.weights[index]
         return self._fake_quantized.get(index, weight, quantizer, quantizer)
+
+
+def _enabled(quantizer: ActivationQuantizer | None) -> ActivationQuantizer | None:
+    return quantizer if quantizer is not None and quantizer.fake_quant_enabled else None
 
 
 def observed(x: Tensor, quantizer: ActivationQuantizer) -> Tensor:
@@ -208,22 +215,22 @@ class FakeArithmetic(QuantizedArithmetic):
 
     def _integer_matmul(self, x: Tensor, y: Tensor) -> Tensor:
         """`matmul` in integers; in float while the operands are only observed."""
-        quantizers = self._operand_quantizers()
-        if quantizers is None:
+        first, second = self.enabled_inputs, self.enabled_hidden
+        if first is None or second is None:
             return FakeArithmetic.matmul(self, x, y)
-        first, second = quantizers
         x, y = observed(x, first), observed(y, second)
         return integer_product(x, y, device_qparams(first), device_qparams(second))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         w_input, w_hidden, b_input, b_hidden = weights
         x, w_input, w_hidden = self._input(x), self._weight(0, w_input), self._weight(1, w_hidden)
-        if self.hidden is None or not self.hidden.fake_quant_enabled:
+        quantizer = self.enabled_hidden
+        if quantizer is None:
             flat = [w_input, w_hidden, b_input, b_hidden]
             y, h, c = torch._VF.lstm(x, state, flat, True, 1, 0.0, self.training, False, True)
             return self._observe_hidden(y, state[0]), (h, c)
-        quantizer, bias = self.hidden, b_input + b_hidden
-        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, quantizer.scale.detach(), quantizer.high)
+        scale, bias = quantizer.scale.detach(), b_input + b_hidden
+        y, after = quantized_lstm(x, state, w_input, w_hidden, bias, scale, quantizer.high)
         return self._observe_hidden(y, state[0]), after
 
 

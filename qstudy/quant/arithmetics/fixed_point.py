@@ -65,7 +65,7 @@ class FixedPointArithmetic(FakeArithmetic):
 
     def __init__(
         self,
-        weights: Sequence[WeightQuantizer],
+        weights: Sequence[WeightQuantizer | None],
         inputs: ActivationQuantizer | None = None,
         hidden: ActivationQuantizer | None = None,
         *,
@@ -74,7 +74,7 @@ class FixedPointArithmetic(FakeArithmetic):
         """Args: one quantizer per matrix; quantizers of inputs and hidden state; the accelerator's formats."""
         super().__init__(weights, inputs, hidden)
         self.spec = spec
-        self._integers: WeightCache[QuantizedMatrix] = WeightCache()
+        self._matrices: WeightCache[QuantizedMatrix] = WeightCache()
 
     @property
     def packed(self) -> type[PackedArithmetic]:
@@ -88,40 +88,44 @@ class FixedPointArithmetic(FakeArithmetic):
         return FixedPointArithmetic.repeated_linear(self, weight, bias)(x)  # an own `linear` may ask for this one
 
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-        if self.inputs is None or not self.inputs.fake_quant_enabled:
+        quantizer = self.enabled_inputs
+        if quantizer is None:
             return super().repeated_linear(weight, bias)
-        values, codes = self._weight(0, weight), self._codes(0, weight)
-        return lambda x: self._product(x, values, codes, bias)
+        values, matrix = self._weight(0, weight), self._quantized_matrix(0, weight)
+        return lambda x: self._product(x, quantizer, values, matrix, bias)
 
     def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
-        if rows is None or self.inputs is None or not self.inputs.fake_quant_enabled:
+        quantizer = self.enabled_inputs
+        if rows is None or quantizer is None:
             return rows
-        exact = partial(self._handed_over, matrix=self._codes(0, weight), bias=bias)
+        matrix = self._quantized_matrix(0, weight)
+        exact = partial(self._handed_over, qparams=device_qparams(quantizer), matrix=matrix, bias=bias)
         return rows._replace(product=exact, tanh=self.tanh, gradient=torch.float32)
 
-    def _handed_over(self, x: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
+    def _handed_over(self, x: Tensor, qparams: QParams, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
         """The product alone, without observing and without a gradient."""
-        quantizer = self._qparams()
-        accumulator = integer_matmul(quantizer.quantize(x.detach().float()), matrix.integers)
+        accumulator = integer_matmul(qparams.quantize(x.detach().float()), matrix.integers)
         record(accumulator)
-        return handed_over(accumulator, quantizer.scale, matrix.scale.flatten(), bias, self.spec)
+        return handed_over(accumulator, qparams.scale, matrix.scale.flatten(), bias, self.spec)
 
-    def _product(self, x: Tensor, values: Tensor, matrix: QuantizedMatrix, bias: Tensor | None) -> Tensor:
+    def _product(
+        self, x: Tensor, quantizer: ActivationQuantizer, values: Tensor, matrix: QuantizedMatrix, bias: Tensor | None
+    ) -> Tensor:
         """x by the integers of a matrix; its float values are what the gradient is of."""
-        assert self.inputs is not None
         with torch.autocast(x.device.type, enabled=False):
-            quantized, quantizer = self.inputs(x).float(), self._qparams()
-            codes = quantizer.quantize(x.detach().float())
-            y: Tensor = _FixedPointLinear.apply(quantized, values, bias, codes, quantizer.scale, matrix, self.spec)
+            quantized, qparams = quantizer(x).float(), device_qparams(quantizer)
+            codes = qparams.quantize(x.detach().float())
+            y: Tensor = _FixedPointLinear.apply(quantized, values, bias, codes, qparams.scale, matrix, self.spec)
             return y
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         fake = super().block_diagonal_linear(x, weight, bias, windows)  # what the gradient is of
-        if self.inputs is None or not self.inputs.fake_quant_enabled:
+        quantizer = self.enabled_inputs
+        if quantizer is None:
             return fake
         with torch.no_grad():
-            matrix, qparams = self._codes(0, weight), self._qparams()
+            matrix, qparams = self._quantized_matrix(0, weight), device_qparams(quantizer)
             codes = qparams.quantize(x.float())
             accumulator = accumulate_block_diagonal(codes, qparams.zero_point, matrix.integers, windows)
             record(accumulator)
@@ -129,7 +133,7 @@ class FixedPointArithmetic(FakeArithmetic):
         return straight_through(fake, exact)
 
     def tanh(self, x: Tensor) -> Tensor:
-        if self.inputs is None or not self.inputs.fake_quant_enabled or self.spec.linear_fraction is None:
+        if self.enabled_inputs is None or self.spec.linear_fraction is None:
             return super().tanh(x)
         return straight_through(torch.tanh(x.float()), fixed_point_tanh(x, self.spec))
 
@@ -145,17 +149,18 @@ class FixedPointArithmetic(FakeArithmetic):
         return straight_through(float_norm, fixed_point_layer_norm(x, weight, bias, eps, self.spec))
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        if self.inputs is None or not self.inputs.fake_quant_enabled:
+        quantizer = self.enabled_inputs
+        if quantizer is None:
             return super().lstm(x, state, weights)
         w_input, w_hidden, b_input, b_hidden = weights
         with torch.autocast(x.device.type, enabled=False):
-            quantized, quantizer, bias = self.inputs(x).float().transpose(0, 1), self._qparams(), b_input + b_hidden
-            codes = quantizer.quantize(x.detach().float()).transpose(0, 1).contiguous()
-            matrices = [self._codes(index, matrix) for index, matrix in enumerate((w_input, w_hidden))]
-            integers = [codes.integers for codes in matrices]
-            operands = lstm_operands(
-                integers, self._requantizations(matrices, quantizer.scale), bias, quantizer.bits, self.spec
-            )
+            quantized, bias = quantizer(x).float().transpose(0, 1), b_input + b_hidden
+            qparams = device_qparams(quantizer)
+            codes = qparams.quantize(x.detach().float()).transpose(0, 1).contiguous()
+            matrices = [self._quantized_matrix(0, w_input), self._quantized_matrix(1, w_hidden)]
+            integers = [matrix.integers for matrix in matrices]
+            requantizations = self._requantizations(matrices, qparams)
+            operands = lstm_operands(integers, requantizations, bias, qparams.bits, self.spec)
             values = (self._weight(0, w_input), self._weight(1, w_hidden), bias)
             h, c = state[0][0].float(), state[1][0].float()
             y, h, c = fixed_point_lstm(quantized, h, c, values, codes, operands)
@@ -163,25 +168,20 @@ class FixedPointArithmetic(FakeArithmetic):
 
     def pack(self, matrices: Sequence[Tensor]) -> dict[str, Tensor]:
         tensors = super().pack(matrices)
-        if self.hidden is not None and matrices:  # an LSTM: its products end in gates, not in float
-            codes = [self._codes(index, matrix) for index, matrix in enumerate(matrices)]
-            requantizations = self._requantizations(codes, self._qparams().scale)
+        if self.inputs is not None and self.hidden is not None and matrices:  # an LSTM: its products end in gates
+            quantized = [self._quantized_matrix(index, matrix) for index, matrix in enumerate(matrices)]
+            requantizations = self._requantizations(quantized, device_qparams(self.inputs))
             tensors |= {f"{index}.scale": each for index, each in enumerate(requantizations)}
         return tensors
 
-    def _qparams(self) -> QParams:
-        assert self.inputs is not None
-        return device_qparams(self.inputs)
-
-    def _requantizations(self, matrices: Sequence[QuantizedMatrix], input_scale: Tensor) -> list[Tensor]:
+    def _requantizations(self, matrices: Sequence[QuantizedMatrix], inputs: QParams) -> list[Tensor]:
         """For the products with inputs and with hidden states: multipliers and shifts, one for each scale."""
-        assert self.inputs is not None
-        scales: list[Tensor | float] = [input_scale, hidden_scale(self.inputs.bits)]
+        scales: list[Tensor | float] = [inputs.scale, hidden_scale(inputs.bits)]
         pairs = zip(matrices, scales, strict=True)
-        return [gate_requantization(codes.scale, scale, self.spec) for codes, scale in pairs]
+        return [gate_requantization(matrix.scale, scale, self.spec) for matrix, scale in pairs]
 
     @torch.no_grad()
-    def _codes(self, index: int, weight: Tensor) -> QuantizedMatrix:
+    def _quantized_matrix(self, index: int, weight: Tensor) -> QuantizedMatrix:
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        return self._integers.get(index, weight, quantizer, quantizer.quantize)
+        return self._matrices.get(index, weight, quantizer, quantizer.quantize)

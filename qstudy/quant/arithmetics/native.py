@@ -11,7 +11,7 @@ from qstudy.quant.arithmetic import Affine, Extremes, LSTMState, Windows, whole
 from qstudy.quant.arithmetics.fake import FakeArithmetic, WeightCache, observed
 from qstudy.quant.bfloat16 import gradient_dtype
 from qstudy.quant.integer.accumulator import device_qparams
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import WeightOperand, integer_linear, integer_lstm
 from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear
 from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.straight_through import straight_through
@@ -45,67 +45,68 @@ class NativeArithmetic(FakeArithmetic):
         """Args: quantizers as for `QuantizedArithmetic`; in which type the backward pass multiplies."""
         super().__init__(weights, inputs, hidden)
         self.gradient = GRADIENTS[gradient]
-        self._quantized: WeightCache[QuantizedWeight] = WeightCache()
+        self._operands: WeightCache[WeightOperand] = WeightCache()
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not isinstance(self.weights[0], WeightQuantizer):
+        if not self.quantizes_weights:
             return super().linear(x, weight, bias)
-        return self._product(x, self._codes(0, weight), bias)
+        return self._product(x, self._operand(0, weight), bias)
 
     def repeated_linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-        if not isinstance(self.weights[0], WeightQuantizer):
+        if not self.quantizes_weights:
             return super().repeated_linear(weight, bias)
-        matrix = self._codes(0, weight)
-        return lambda x: self._product(x, matrix, bias)
+        operand = self._operand(0, weight)
+        return lambda x: self._product(x, operand, bias)
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return self._integer_matmul(x, y)
 
     def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
         rows = super().affine(weight, bias, extremes)
-        if rows is None or not isinstance(self.weights[0], WeightQuantizer):
+        if rows is None or not self.quantizes_weights:
             return rows
-        matrix, quantizer = self._codes(0, weight), self.inputs
-        assert matrix.values is not None
-        if quantizer is None or not quantizer.fake_quant_enabled:
-            exact, gradient = partial(weight_only_affine, weight=matrix, bias=bias), torch.float32
+        operand, quantizer = self._operand(0, weight), self.enabled_inputs
+        assert operand.values is not None
+        if quantizer is None:
+            exact, gradient = partial(weight_only_affine, weight=operand, bias=bias), torch.float32
         else:
-            exact = partial(integer_linear, weight=matrix, bias=bias, qparams=device_qparams(quantizer))
+            exact = partial(integer_linear, weight=operand, bias=bias, qparams=device_qparams(quantizer))
             gradient = gradient_dtype(self.gradient, weight.device)
-        return rows._replace(weight=matrix.values, product=exact, gradient=gradient)
+        return rows._replace(weight=operand.values, product=exact, gradient=gradient)
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        quantizer = self.inputs
-        if not isinstance(self.weights[0], WeightQuantizer) or quantizer is None or not quantizer.fake_quant_enabled:
+        quantizer = self.enabled_inputs
+        if quantizer is None or not self.quantizes_weights:
             return super().block_diagonal_linear(x, weight, bias, windows)
-        x, matrix = observed(x, quantizer), self._codes(0, weight)
-        return block_diagonal_integer_linear(x, matrix, bias, device_qparams(quantizer), windows)
+        x, operand = observed(x, quantizer), self._operand(0, weight)
+        return block_diagonal_integer_linear(x, operand, bias, device_qparams(quantizer), windows)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        quantizers = self._operand_quantizers()
-        if not isinstance(self.weights[0], WeightQuantizer) or quantizers is None:
+        inputs, hidden = self.enabled_inputs, self.enabled_hidden
+        if inputs is None or hidden is None or not self.quantizes_weights:
             return super().lstm(x, state, weights)
-        w_input, w_hidden = (self._codes(index, matrix) for index, matrix in enumerate(weights[:2]))
-        x, bias = observed(x, quantizers[0]), weights[2] + weights[3]
-        inputs, hidden = map(device_qparams, quantizers)
-        return integer_lstm(x, state, w_input, w_hidden, bias, inputs, hidden, self.gradient)
+        w_input, w_hidden = (self._operand(index, matrix) for index, matrix in enumerate(weights[:2]))
+        x, bias = observed(x, inputs), weights[2] + weights[3]
+        qparams = device_qparams(inputs), device_qparams(hidden)
+        return integer_lstm(x, state, w_input, w_hidden, bias, *qparams, self.gradient)
 
-    def _product(self, x: Tensor, matrix: QuantizedWeight, bias: Tensor | None) -> Tensor:
-        if self.inputs is None or not self.inputs.fake_quant_enabled:
-            return weight_only_affine(self._input(x), matrix, bias)
-        return integer_linear(observed(x, self.inputs), matrix, bias, device_qparams(self.inputs), self.gradient)
+    def _product(self, x: Tensor, operand: WeightOperand, bias: Tensor | None) -> Tensor:
+        quantizer = self.enabled_inputs
+        if quantizer is None:
+            return weight_only_affine(self._input(x), operand, bias)
+        return integer_linear(observed(x, quantizer), operand, bias, device_qparams(quantizer), self.gradient)
 
-    def _codes(self, index: int, weight: Tensor) -> QuantizedWeight:
+    def _operand(self, index: int, weight: Tensor) -> WeightOperand:
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        return self._quantized.get(index, weight, quantizer, partial(quantize, quantizer))
+        return self._operands.get(index, weight, quantizer, partial(weight_operand, quantizer))
 
 
-def quantize(quantizer: WeightQuantizer, weight: Tensor) -> QuantizedWeight:
+def weight_operand(quantizer: WeightQuantizer, weight: Tensor) -> WeightOperand:
     """The integers of weight (H, D), and what they stand for; gradients pass straight through to `weight`."""
-    codes = quantizer.quantize(weight)
-    values = straight_through(weight, codes.integers * codes.scale)
-    return QuantizedWeight(values, codes.integers, codes.scale.flatten())
+    matrix = quantizer.quantize(weight)
+    values = straight_through(weight, matrix.integers * matrix.scale)
+    return WeightOperand(values, matrix.integers, matrix.scale.flatten())
 
 
 class _WeightOnly(torch.autograd.Function):
@@ -124,13 +125,13 @@ class _WeightOnly(torch.autograd.Function):
             return grad_x, rows.t() @ x.reshape(len(rows), -1), None, None
 
 
-def weight_only_product(x: Tensor, weight: QuantizedWeight) -> Tensor:
+def weight_only_product(x: Tensor, weight: WeightOperand) -> Tensor:
     """Float x (..., D) times integer weights (H, D), rescaled after the sum, as the packed model does: (..., H)."""
     product: Tensor = _WeightOnly.apply(x.float(), weight.values, weight.codes, weight.scale)
     return product
 
 
-def weight_only_affine(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+def weight_only_affine(x: Tensor, weight: WeightOperand, bias: Tensor | None) -> Tensor:
     """`weight_only_product` plus bias (H,)."""
     y = weight_only_product(x, weight)
     return y if bias is None else y + bias

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import QParams
-from qstudy.quant.integer.layers import QuantizedWeight, wants_gradient
+from qstudy.quant.integer.layers import WeightOperand, wants_gradient
 from qstudy.quant.products import bias_gradient, weight_gradient
 from qstudy.quant.quantizers import TINY
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
@@ -39,7 +39,7 @@ def by_row(x: Tensor, bias: Tensor | None, product: Callable[[Tensor], Tensor], 
 
 
 def integer_recurrence(
-    inputs: Tensor, state: LSTMState, weight: QuantizedWeight, bias: Tensor, qparams: QParams, gradient: torch.dtype
+    inputs: Tensor, state: LSTMState, weight: WeightOperand, bias: Tensor, qparams: QParams, gradient: torch.dtype
 ) -> tuple[Tensor, LSTMState]:
     """An LSTM after its input product: hidden states are multiplied in integers at every frame.
 
@@ -63,7 +63,7 @@ def integer_recurrence(
     return y, (h.unsqueeze(0), c.unsqueeze(0))
 
 
-def _forward(inputs: Tensor, h: Tensor, c: Tensor, weight: QuantizedWeight, bias: Tensor, qparams: QParams) -> Trace:
+def _forward(inputs: Tensor, h: Tensor, c: Tensor, weight: WeightOperand, bias: Tensor, qparams: QParams) -> Trace:
     """inputs (T, B, 4H); the time loop takes them for accumulators that are worth one each, and overwrites them."""
     scales = (torch.ones_like(bias), qparams.scale * weight.scale)
     own = inputs.detach().float().clone(memory_format=torch.contiguous_format)
@@ -79,7 +79,7 @@ class _IntegerRecurrence(torch.autograd.Function):
         c: Tensor,
         values: Tensor,
         bias: Tensor,
-        weight: QuantizedWeight,
+        weight: WeightOperand,
         qparams: QParams,
         gradient: torch.dtype,
     ) -> Any:

@@ -23,8 +23,8 @@ from qstudy.quant.products import bias_gradient, input_gradient, weight_gradient
 from qstudy.quant.recurrence.frames import Trace, integer_trace, last_state, trace_gradients
 
 
-class QuantizedWeight(NamedTuple):
-    """A quantized matrix, for the forward pass in integers and for the backward pass in float."""
+class WeightOperand(NamedTuple):
+    """A weight as an operand of products: in integers forward, in float backward."""
 
     values: Tensor | None
     """(H, D) float32, codes * scale, with the history of its straight-through gradient; None: no gradient is wanted."""
@@ -35,7 +35,7 @@ class QuantizedWeight(NamedTuple):
 
 
 def integer_linear(
-    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams, gradient: torch.dtype = torch.float32
+    x: Tensor, weight: WeightOperand, bias: Tensor | None, qparams: QParams, gradient: torch.dtype = torch.float32
 ) -> Tensor:
     """Affine map with an integer product: codes of x, exact accumulators, rescaled to float32, bias added.
 
@@ -60,8 +60,8 @@ def integer_linear(
 def integer_lstm(
     x: Tensor,
     state: LSTMState,
-    w_input: QuantizedWeight,
-    w_hidden: QuantizedWeight,
+    w_input: WeightOperand,
+    w_hidden: WeightOperand,
     bias: Tensor,
     input_qparams: QParams,
     hidden_qparams: QParams,
@@ -102,7 +102,7 @@ def wants_gradient(operands: Sequence[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in operands)
 
 
-def _linear_forward(codes: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams) -> Tensor:
+def _linear_forward(codes: Tensor, weight: WeightOperand, bias: Tensor | None, qparams: QParams) -> Tensor:
     accumulator = accumulate(codes, qparams.zero_point, weight.codes)
     record(accumulator)
     return rescale(accumulator, qparams.scale, weight.scale, bias)
@@ -115,7 +115,7 @@ class _IntegerLinear(torch.autograd.Function):
         x: Tensor,
         values: Tensor,
         bias: Tensor | None,
-        weight: QuantizedWeight,
+        weight: WeightOperand,
         qparams: QParams,
         gradient: torch.dtype,
     ) -> Tensor:
@@ -145,8 +145,8 @@ def _lstm_forward(
     codes: Tensor,
     h: Tensor,
     c: Tensor,
-    w_input: QuantizedWeight,
-    w_hidden: QuantizedWeight,
+    w_input: WeightOperand,
+    w_hidden: WeightOperand,
     bias: Tensor,
     qparams: tuple[QParams, QParams],
 ) -> Trace:
@@ -167,8 +167,8 @@ class _IntegerLSTM(torch.autograd.Function):
         v_input: Tensor,
         v_hidden: Tensor,
         bias: Tensor,
-        w_input: QuantizedWeight,
-        w_hidden: QuantizedWeight,
+        w_input: WeightOperand,
+        w_hidden: WeightOperand,
         qparams: tuple[QParams, QParams],
         gradient: torch.dtype,
     ) -> Any:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.integer.accumulator import QParams, record, recording, rescale
-from qstudy.quant.integer.layers import QuantizedWeight
+from qstudy.quant.integer.layers import WeightOperand
 from qstudy.quant.integer.matmul import EXACT_FLOAT32
 
 
@@ -38,7 +38,7 @@ def integer_product(x: Tensor, y: Tensor, x_qparams: QParams, y_qparams: QParams
 
 
 def block_diagonal_integer_linear(
-    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, qparams: QParams, windows: Windows = whole
+    x: Tensor, weight: WeightOperand, bias: Tensor | None, qparams: QParams, windows: Windows = whole
 ) -> Tensor:
     """`integer_linear`, each of G groups of inputs with its own H / G rows; it multiplies backward in float32.
 

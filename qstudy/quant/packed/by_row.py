@@ -36,12 +36,12 @@ class PackedByRow(PackedArithmetic, name="integer_by_row"):
         return by_row(x, None if bias is None else bias.detach(), lambda rows: self.integer.linear(rows, weight, None))
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        x, matrix, qparams = windows(x), self.integer.weight(0), self.integer.qparams[0]
+        x, matrix, qparams = windows(x), self.integer.operand(0), self.integer.qparams[0]
         product = lambda rows: block_diagonal_integer_linear(rows, matrix, None, qparams)  # noqa: E731
         return by_row(x, bias, product, len(matrix.codes) // x.shape[-2])
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
-        matrices, (inputs, hidden) = [self.integer.weight(index) for index in range(2)], self.integer.qparams
+        matrices, (inputs, hidden) = [self.integer.operand(index) for index in range(2)], self.integer.qparams
         gates = by_row(x.transpose(0, 1), None, lambda rows: integer_linear(rows, matrices[0], None, inputs))
         bias = (weights[2] + weights[3]).detach()
         return integer_recurrence(gates, state, matrices[1], bias, hidden, torch.float32)

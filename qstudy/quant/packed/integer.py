@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from qstudy.bits import LayerBits, LayerShape
 from qstudy.quant.arithmetic import LSTMState, Windows, whole
-from qstudy.quant.integer.layers import QuantizedWeight, integer_linear, integer_lstm
+from qstudy.quant.integer.layers import WeightOperand, integer_linear, integer_lstm
 from qstudy.quant.integer.whole_numbers import block_diagonal_integer_linear
 from qstudy.quant.kernels import usable
 from qstudy.quant.packed.layer import PackedArithmetic, StoredLayer
@@ -41,17 +41,17 @@ class PackedInteger(PackedArithmetic, name="integer"):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.rows is not None and self.rows.accepts(x):
             return self.rows(x)
-        return integer_linear(x, self.weight(0), None if bias is None else bias.detach(), self.qparams[0])
+        return integer_linear(x, self.operand(0), None if bias is None else bias.detach(), self.qparams[0])
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
-        return block_diagonal_integer_linear(x, self.weight(0), bias, self.qparams[0], windows)
+        return block_diagonal_integer_linear(x, self.operand(0), bias, self.qparams[0], windows)
 
     def lstm(self, x: Tensor, state: LSTMState, weights: Sequence[Tensor]) -> tuple[Tensor, LSTMState]:
         if self.program is not None and self.program.accepts(x):
             y, states = self.program(x, [state])
             return y, states[0]
         bias = (weights[2] + weights[3]).detach()
-        return integer_lstm(x, state, self.weight(0), self.weight(1), bias, self.qparams[0], self.qparams[1])
+        return integer_lstm(x, state, self.operand(0), self.operand(1), bias, self.qparams[0], self.qparams[1])
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         matrix, rows = self.matrices[0], ids.flatten()
@@ -59,10 +59,10 @@ class PackedInteger(PackedArithmetic, name="integer"):
         values = matrix.some(rows) * scale.unsqueeze(1)
         return values.view(*ids.shape, values.shape[1])
 
-    def weight(self, index: int) -> QuantizedWeight:
+    def operand(self, index: int) -> WeightOperand:
         """The matrix of this number, for a product without gradient."""
         matrix = self.matrices[index]
-        return QuantizedWeight(None, matrix.integers(), matrix.scale)
+        return WeightOperand(None, matrix.integers(), matrix.scale)
 
 
 def fuse(model: nn.Module) -> None:

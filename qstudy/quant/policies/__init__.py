@@ -42,4 +42,5 @@ def build_policy(config: Mapping[str, Any]) -> QuantPolicy:
     if str(config.get("name")) in MAPS:
         config, known = build(config, MAPS, "policy"), POLICIES  # a map has no other map as its base
     policy: QuantPolicy = build(config, known, "policy", kind=QuantPolicy)
+    policy.name = config["name"]
     return policy

@@ -1,7 +1,9 @@
 """`accelerator_aware`: training whose forward pass computes as a fixed-point accelerator does."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+from torch import Tensor
 
 from qstudy.bits import WITHOUT_PRODUCTS, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
@@ -9,13 +11,11 @@ from qstudy.fields import dotted
 from qstudy.quant.arithmetics.fixed_point import FixedPointArithmetic
 from qstudy.quant.fixed_point.lstm import hidden_scale
 from qstudy.quant.fixed_point.operators import FixedPoint
-from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
-from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS, QuantPolicy, Step
+from qstudy.quant.quantizers import ActivationQuantizer, FixedActivations, UniformWeights, WeightQuantizer
 
 
-class AcceleratorAware(QuantizedPolicy):
+class AcceleratorAware(QuantPolicy):
     """The accelerator's operators in the forward pass of training, so that none of them has to run on the CPU.
 
     int8 products with int32 accumulators; requantization by multiplier and shift, with saturation; LSTM cells in 16
@@ -41,7 +41,6 @@ class AcceleratorAware(QuantizedPolicy):
     cell_fraction: 4}`.
     """
 
-    name = "accelerator_aware"
     placement = "accelerator"
     refuses = (NO_CODEBOOK, NO_GROUPS)
 
@@ -114,17 +113,18 @@ class AcceleratorAware(QuantizedPolicy):
                 (shape.matrices and bits.weight > 8) or (shape.activations and bits.activation > 8) if bits else False
             )
             if bits and bits.quantized and wide:
-                raise UserError(
-                    f"layers: {shape.name}: accelerator_aware needs weights and activations of 2 to 8 bits."
-                )
+                raise UserError(f"layers: {shape.name}: {self.name} needs weights and activations of 2 to 8 bits.")
         return bit_map
 
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FixedPointArithmetic:
-        weights = [UniformWeights(m, bits.weight, bits.granularity, self.weight_range) for m in layer.matrices()]
-        activations = activation_quantizers_of(layer, bits, UniformActivations, _fraction)
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> WeightQuantizer:
+        return UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range)
+
+    def bounded_quantizer(self, bits: LayerBits) -> ActivationQuantizer:
+        """Hidden states and probabilities are fractions of a power of two: Q0.7 at 8 bits."""
+        width = bits.activation
+        return FixedActivations(width, (2 ** (width - 1) - 1) * hidden_scale(width))
+
+    def assemble(
+        self, bits: LayerBits, weights: Sequence[WeightQuantizer | None], *activations: ActivationQuantizer
+    ) -> FixedPointArithmetic:
         return FixedPointArithmetic(weights, *activations, spec=self.spec)
-
-
-def _fraction(bits: int) -> FixedActivations:
-    """Hidden states and probabilities are fractions of a power of two: Q0.7 at 8 bits."""
-    return FixedActivations(bits, (2 ** (bits - 1) - 1) * hidden_scale(bits))

@@ -4,11 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from qstudy.bits import FLOAT, BitPatterns, LayerBits
-from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
-from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
+from qstudy.bits import BitPatterns, LayerBits
+from qstudy.quant.policies.base import QuantPolicy, Step
 from qstudy.quant.quantizers import (
     ActivationRange,
     UniformActivations,
@@ -17,7 +14,7 @@ from qstudy.quant.quantizers import (
 )
 
 
-class FakeQAT(QuantizedPolicy):
+class FakeQAT(QuantPolicy):
     """Weights and activations are fake-quantized uniformly in the forward pass; gradients go straight through.
 
     Source: Jacob et al. 2018, arXiv 1712.05877; learned scales: LSQ, Esser et al. 2020, arXiv 1902.08153; learned zero
@@ -31,8 +28,6 @@ class FakeQAT(QuantizedPolicy):
           layers: {"*": {weight: 4, activation: 8}, "joiner.*": {weight: 3, granularity: group, group: 32}}
           weight_range: learned
     """
-
-    refuses = (NO_CODEBOOK,)
 
     def __init__(
         self,
@@ -66,15 +61,8 @@ class FakeQAT(QuantizedPolicy):
         self.symmetric = symmetric
         self.narrow = narrow
 
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> FakeArithmetic:
-        weights = [self.weights(m, bits) if bits.weight != FLOAT else None for m in layer.matrices()]
-        made = GroupedArithmetic if bits.granularity == "group" else FakeArithmetic
-        return made(weights, *activation_quantizers_of(layer, bits, self.inputs))
-
-    def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
-        """The quantizer of one matrix (rows, columns)."""
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
         return UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group)
 
-    def inputs(self, bits: int) -> UniformActivations:
-        """The quantizer of a layer's inputs."""
-        return UniformActivations(bits, self.symmetric, self.activation_range)
+    def activation_quantizer(self, bits: LayerBits) -> UniformActivations:
+        return UniformActivations(bits.activation, self.symmetric, self.activation_range)

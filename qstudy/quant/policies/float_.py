@@ -1,8 +1,5 @@
 """`float`: nothing is quantized; the baseline, and the control of every fine-tune."""
 
-from qstudy.bits import LayerBits
-from qstudy.quant.arithmetic import TrainingArithmetic
-from qstudy.quant.layers import Quantizable
 from qstudy.quant.policies.base import QuantPolicy
 
 
@@ -14,6 +11,3 @@ class Float(QuantPolicy):
 
     def __init__(self) -> None:
         super().__init__()
-
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> TrainingArithmetic:
-        raise AssertionError("a float layer has nothing to quantize")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from qstudy.bits import FLOAT, WIDTHS, BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.errors import UserError
-from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
-from qstudy.quant.layers import Quantizable, quantizable
+from qstudy.quant.arithmetics.native import Gradient
+from qstudy.quant.layers import quantizable
+from qstudy.quant.policies.base import Step
 from qstudy.quant.policies.native_int import NativeInt
-from qstudy.quant.policies.quantized import Step, activation_quantizers_of
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import ChosenActivations, ChosenWeights
 from qstudy.quant.quantizers.pact import PactActivations
@@ -54,7 +54,6 @@ class Int4E2E(NativeInt):
           edges: 8
     """
 
-    name = "int4_e2e"
     granularity = "tensor"
 
     def __init__(
@@ -87,7 +86,7 @@ class Int4E2E(NativeInt):
         self.activation_quantizers = ACTIVATIONS if activation_quantizer == "auto" else (activation_quantizer,)
         self.edges = edges
         self.decay = decay
-        self.choices: dict[str, Choice] = {}
+        self.chosen: dict[str, Choice] = {}
         """Tensor (`layer.weights.0`, `layer.inputs`, `layer.hidden`) -> its quantizer; filled by `calibrate`."""
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
@@ -106,28 +105,7 @@ class Int4E2E(NativeInt):
                 raise UserError(f"layers: {name}: weight: SAWB has 2 to 8 bits, not {bits.weight}; use max, or auto.")
         return self.checked(bit_map)
 
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
-        weights = [self._weights(matrix, bits) if bits.weight != FLOAT else None for matrix in layer.matrices()]
-        activations = activation_quantizers_of(layer, bits, self._inputs)
-        return NativeArithmetic(weights, *activations, gradient=self.gradient)
-
-    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
-        super().calibrate(model, passes)
-        self.choices = choices(model)
-
-    def notes(self) -> dict[str, Any]:
-        """`choices`: tensor -> its quantizer and the candidates' errors."""
-        found = {
-            tensor: {"quantizer": one.quantizer, "errors": dict(one.errors)} for tensor, one in self.choices.items()
-        }
-        return {"choices": found}
-
-    def penalty(self, model: nn.Module, step: int) -> Tensor:
-        """Decay of PACT's clips: a smaller clip is a finer scale (Choi et al. 2018, arXiv 1805.06085, section 3.2)."""
-        clips: list[Tensor] = [quantizer.alpha for quantizer in _pact_in_use(model)]
-        return self.decay * torch.stack(clips).square().sum() if clips else super().penalty(model, step)
-
-    def _weights(self, matrix: Tensor, bits: LayerBits) -> ChosenWeights:
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> ChosenWeights:
         names = self.weight_quantizers if bits.weight in COEFFICIENTS else ("max",)
         makers: dict[str, Callable[[], WeightQuantizer]] = {
             "max": lambda: UniformWeights(matrix, bits.weight, bits.granularity, "max"),
@@ -136,9 +114,25 @@ class Int4E2E(NativeInt):
         }
         return ChosenWeights({name: makers[name]() for name in names})
 
-    def _inputs(self, bits: int) -> ChosenActivations:
+    def activation_quantizer(self, bits: LayerBits) -> ChosenActivations:
         makers = {"fixed": FixedActivations, "max": UniformActivations, "pact": PactActivations}
-        return ChosenActivations({name: makers[name](bits) for name in self.activation_quantizers})
+        return ChosenActivations({name: makers[name](bits.activation) for name in self.activation_quantizers})
+
+    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+        super().calibrate(model, passes)
+        self.chosen = chosen_quantizers(model)
+
+    def notes(self) -> dict[str, Any]:
+        """`choices`: tensor -> its quantizer and the candidates' errors."""
+        found = {
+            tensor: {"quantizer": one.quantizer, "errors": dict(one.errors)} for tensor, one in self.chosen.items()
+        }
+        return {"choices": found}
+
+    def penalty(self, model: nn.Module, step: int) -> Tensor:
+        """Decay of PACT's clips: a smaller clip is a finer scale (Choi et al. 2018, arXiv 1805.06085, section 3.2)."""
+        clips: list[Tensor] = [quantizer.alpha for quantizer in _pact_in_use(model)]
+        return self.decay * torch.stack(clips).square().sum() if clips else super().penalty(model, step)
 
 
 def _pact_in_use(model: nn.Module) -> list[PactActivations]:
@@ -146,7 +140,7 @@ def _pact_in_use(model: nn.Module) -> list[PactActivations]:
     return [quantizer for quantizer in chosen if isinstance(quantizer, PactActivations)]
 
 
-def choices(model: nn.Module) -> dict[str, Choice]:
+def chosen_quantizers(model: nn.Module) -> dict[str, Choice]:
     """What every tensor of a calibrated model got: `layer.weights.0`, `layer.inputs`, `layer.hidden` -> `Choice`."""
     found: dict[str, Choice] = {}
     for name, layer in quantizable(model).items():
@@ -156,14 +150,3 @@ def choices(model: nn.Module) -> dict[str, Choice]:
             elif part == "hidden" and isinstance(quantizer, FixedActivations):
                 found[f"{name}.{part}"] = Choice("fixed", {})
     return found
-
-
-def choice_table(chosen: Mapping[str, Choice]) -> str:
-    """Choices as a Markdown table: tensor, quantizer, and the relative squared error of each candidate."""
-    names = list(dict.fromkeys((*WEIGHTS, *ACTIVATIONS)))
-    lines = ["| tensor | quantizer | " + " | ".join(f"{name} error" for name in names) + " |"]
-    lines.append("|" + "---|" * (2 + len(names)))
-    for tensor, (quantizer, errors) in chosen.items():
-        cells = [f"{errors[name]:.3g}" if name in errors else "" for name in names]
-        lines.append(f"| {tensor} | {quantizer} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

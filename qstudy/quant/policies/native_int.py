@@ -1,17 +1,18 @@
 """`native_int`: quantization-aware training in the device's own integers."""
 
+from collections.abc import Sequence
 from typing import Literal
+
+from torch import Tensor
 
 from qstudy.bits import FLOAT, BitPatterns, LayerBits
 from qstudy.quant.arithmetics.by_row import ByRowArithmetic
 from qstudy.quant.arithmetics.native import Gradient, NativeArithmetic
-from qstudy.quant.layers import Quantizable
-from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
-from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
+from qstudy.quant.policies.base import NO_CODEBOOK, NO_GROUPS, QuantPolicy, Step
+from qstudy.quant.quantizers import ActivationQuantizer, UniformWeights, WeightQuantizer
 
 
-class NativeInt(QuantizedPolicy):
+class NativeInt(QuantPolicy):
     """Weights and activations are cast to integers and multiplied in integers, in training as on the device.
 
     Weights: symmetric, scale = max|W| / (2**(bits - 1) - 1) per output channel (or tensor), without gradient.
@@ -38,7 +39,6 @@ class NativeInt(QuantizedPolicy):
     W8A8: `{weight: 8, activation: 8}`; W4A4: `{weight: 4, activation: 4}`; W4A-float: `{weight: 4}`.
     """
 
-    name = "native_int"
     refuses = (NO_CODEBOOK, NO_GROUPS)  # an integer product cannot be rescaled after its sum
 
     def __init__(
@@ -70,12 +70,17 @@ class NativeInt(QuantizedPolicy):
         self.activation_range = activation_range
         self.gradient = gradient
 
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> NativeArithmetic:
-        weights = [
-            UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range) if bits.weight != FLOAT else None
-            for matrix in layer.matrices()
-        ]
-        by_row = self.activation_range == "row" and bool(weights) and bits.weight != FLOAT
-        activations = activation_quantizers_of(layer, bits, FixedActivations if by_row else UniformActivations)
-        made = ByRowArithmetic if by_row and activations else NativeArithmetic
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> WeightQuantizer:
+        return UniformWeights(matrix, bits.weight, bits.granularity, self.weight_range)
+
+    def activation_quantizer(self, bits: LayerBits) -> ActivationQuantizer:
+        return self.bounded_quantizer(bits) if self._by_row(bits) else super().activation_quantizer(bits)
+
+    def assemble(
+        self, bits: LayerBits, weights: Sequence[WeightQuantizer | None], *activations: ActivationQuantizer
+    ) -> NativeArithmetic:
+        made = ByRowArithmetic if self._by_row(bits) and activations else NativeArithmetic
         return made(weights, *activations, gradient=self.gradient)
+
+    def _by_row(self, bits: LayerBits) -> bool:
+        return self.activation_range == "row" and bits.weight != FLOAT  # products of activations have no weights

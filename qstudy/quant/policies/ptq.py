@@ -56,9 +56,9 @@ class PTQ(FakeQAT):
         self.passes_gradients = rounding != "gptq"
         self.percentile = percentile
 
-    def weights(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
         options = (bits.weight, bits.granularity, self.weight_range, self.narrow, bits.group, self.percentile)
         return ROUNDINGS[self.rounding](matrix, *options)
 
-    def inputs(self, bits: int) -> UniformActivations:
-        return UniformActivations(bits, self.symmetric, self.activation_range, percentile=self.percentile)
+    def activation_quantizer(self, bits: LayerBits) -> UniformActivations:
+        return UniformActivations(bits.activation, self.symmetric, self.activation_range, percentile=self.percentile)

@@ -8,13 +8,12 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from qstudy.bits import FLOAT, BitMap, BitPatterns, LayerBits, LayerShape
+from qstudy.bits import BitMap, BitPatterns, LayerBits, LayerShape
 from qstudy.fields import Share
 from qstudy.quant.arithmetics.fake import FakeArithmetic
-from qstudy.quant.layers import Quantizable, quantizable
-from qstudy.quant.policies.base import NO_GROUPS
-from qstudy.quant.policies.quantized import QuantizedPolicy, Step, activation_quantizers_of
-from qstudy.quant.quantizers import UniformActivations, UniformWeights, WeightQuantizer
+from qstudy.quant.layers import quantizable
+from qstudy.quant.policies.base import NO_GROUPS, QuantPolicy, Step
+from qstudy.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from qstudy.quant.quantizers.codebook import CODEBOOK_WIDTHS, CodebookWeights, Levels
 from qstudy.quant.quantizers.mracos import mracos, steepness
 
@@ -46,7 +45,7 @@ class Recipe(NamedTuple):
 RECIPES = {"ours": Recipe(quantize_from=0.0, compress_every=0.0), "paper": Recipe(1.0, 0.2)}
 
 
-class S8BQAT(QuantizedPolicy):
+class S8BQAT(QuantPolicy):
     """Lloyd-Max codebooks from the float baseline, the MRACos penalty, and the hard compressor.
 
     Source: Zhen et al. 2022, arXiv 2206.15408. The paper's constants are not known here; those below are ours.
@@ -71,7 +70,6 @@ class S8BQAT(QuantizedPolicy):
     """
 
     switchable = False
-    name = "s8bqat"
     refuses = (NO_GROUPS,)  # asked after codebooks, which have one scale, took their place
 
     def __init__(
@@ -114,9 +112,14 @@ class S8BQAT(QuantizedPolicy):
     def resolved(self, shapes: Sequence[LayerShape]) -> BitMap:
         return {name: _quantized(bits) for name, bits in super().resolved(shapes).items()}
 
-    def arithmetic(self, layer: Quantizable, bits: LayerBits) -> SoftArithmetic:
-        weights = [_weights(matrix, bits, self.levels) for matrix in layer.matrices()]
-        activations = activation_quantizers_of(layer, bits, UniformActivations)
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> WeightQuantizer:
+        if bits.quantizer == "codebook":
+            return CodebookWeights(matrix, bits.weight, self.levels)
+        return super().weight_quantizer(matrix, bits)
+
+    def assemble(
+        self, bits: LayerBits, weights: Sequence[WeightQuantizer | None], *activations: ActivationQuantizer
+    ) -> SoftArithmetic:
         return SoftArithmetic(weights, *activations)
 
     def penalty(self, model: nn.Module, step: int) -> Tensor:
@@ -165,11 +168,3 @@ def _quantized(bits: LayerBits) -> LayerBits:
     if bits.weight in CODEBOOK_WIDTHS:
         return replace(bits, quantizer="codebook", granularity="tensor")
     return replace(bits, quantizer="uniform")
-
-
-def _weights(matrix: Tensor, bits: LayerBits, levels: Levels) -> WeightQuantizer | None:
-    if bits.weight == FLOAT:
-        return None
-    if bits.quantizer == "codebook":
-        return CodebookWeights(matrix, bits.weight, levels)
-    return UniformWeights(matrix, bits.weight, bits.granularity, "max")

@@ -19,7 +19,7 @@ from qstudy.quant.policies.base import QuantPolicy
 
 Patterns = Mapping[str, Mapping[str, Any]]
 """As `BitPatterns`, with lists of values."""
-Choices = dict[str, tuple[LayerBits, ...]]
+AllowedWidths = dict[str, tuple[LayerBits, ...]]
 """Layer -> the widths that it can be switched to, the widest first."""
 
 
@@ -52,12 +52,12 @@ class Switchable(QuantPolicy):
         self.base = self._of(self.layers)
         if not self.base.switchable:
             raise UserError(f"policy.base: layers of {base} cannot be switched between widths; use fake_qat.")
-        self._choices: Choices = {}
+        self._allowed: AllowedWidths = {}
 
     def bit_map(self, shapes: Iterable[LayerShape]) -> BitMap:
-        return {name: widths[0] for name, widths in self.choices(list(shapes)).items()}
+        return {name: widths[0] for name, widths in self.allowed_widths(list(shapes)).items()}
 
-    def choices(self, shapes: Sequence[LayerShape]) -> Choices:
+    def allowed_widths(self, shapes: Sequence[LayerShape]) -> AllowedWidths:
         """The widths of every layer, the widest first.
 
         Raises:
@@ -79,12 +79,12 @@ class Switchable(QuantPolicy):
 
     def prepare(self, model: nn.Module, bit_map: BitMap | None = None) -> None:
         layers = quantizable(model)
-        self._choices = self.choices([layer.shape(name) for name, layer in layers.items()])
+        self._allowed = self.allowed_widths([layer.shape(name) for name, layer in layers.items()])
         slots: dict[str, list[TrainingArithmetic]] = {name: [] for name in layers}
-        for index in range(max(map(len, self._choices.values()))):
-            self.base.prepare(model, {n: widths[min(index, len(widths) - 1)] for n, widths in self._choices.items()})
+        for index in range(max(map(len, self._allowed.values()))):
+            self.base.prepare(model, {n: widths[min(index, len(widths) - 1)] for n, widths in self._allowed.items()})
             for name, slot in training_slots(model).items():
-                if 1 < len(self._choices[name]) > index:
+                if 1 < len(self._allowed[name]) > index:
                     slots[name].append(slot or FakeArithmetic([None] * len(layers[name].matrices())))
         for name, several in slots.items():
             if several:
@@ -128,12 +128,12 @@ class Switchable(QuantPolicy):
         Raises:
             UserError: a layer was not trained in these widths.
         """
-        for name, widths in self._choices.items():
+        for name, widths in self._allowed.items():
             if bit_map[name] not in widths:
                 bits = f"{bit_map[name].weight}-bit weights with {bit_map[name].activation}-bit activations"
                 raise UserError(f"{name}: {bits} are none of the widths that it can be switched to; add them.")
         for name, switch in _switches(model):
-            switch.chosen = self._choices[name].index(bit_map[name])
+            switch.chosen = self._allowed[name].index(bit_map[name])
 
     def _of(self, layers: BitPatterns) -> QuantPolicy:
         from qstudy.quant.policies import build_policy  # here: it knows this policy, too

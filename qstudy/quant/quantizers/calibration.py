@@ -151,4 +151,4 @@ def _low_ends(best: Ends, whole: Ends, parts: list[float]) -> Iterable[Ends]:
     return ((part * whole[0], best[1]) for part in parts)
 
 
-METHODS: dict[str, Method] = {"percentile": percentile_ends, "mse": mse_ends, "kl": kl_ends}
+METHODS: dict[str, Method] = {"mse": mse_ends, "kl": kl_ends}

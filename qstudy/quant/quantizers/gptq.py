@@ -68,7 +68,7 @@ class SecondOrderWeights(UniformWeights):
 
     @torch.no_grad()
     def quantize(self, weight: Tensor) -> QuantizedMatrix:
-        return self._codes(self.integers, self.scale(weight)) if self.chosen else super().quantize(weight)
+        return self._matrix(self.integers, self.scale(weight)) if self.chosen else super().quantize(weight)
 
 
 def second_order_codes(weight: Tensor, scale: Tensor, hessian: Tensor, low: int, high: int) -> Tensor:

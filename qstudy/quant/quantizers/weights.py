@@ -77,9 +77,9 @@ class UniformWeights(WeightQuantizer):
     def quantize(self, weight: Tensor) -> QuantizedMatrix:
         scale = self.scale(weight)
         whole = quantize_symmetric(to_blocks(weight.detach(), self.per_scale), scale, self.low, self.high)
-        return self._codes(from_blocks(whole, weight.shape), scale)
+        return self._matrix(from_blocks(whole, weight.shape), scale)
 
-    def _codes(self, integers: Tensor, scale: Tensor) -> QuantizedMatrix:
+    def _matrix(self, integers: Tensor, scale: Tensor) -> QuantizedMatrix:
         return QuantizedMatrix(integers.to(integer_type(self.bits)), self._by_rows(scale, len(integers)))
 
     def _by_rows(self, scale: Tensor, rows: int) -> Tensor:
