@@ -197,6 +197,14 @@ def _trusted_file(name: str, module: str, what: str) -> Path | None:
         return trusted
     raise UserError(
         f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
-        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe, or name a class of that "
-        "file in your configuration."
+        f"yours, give --trust {'/'.join(parts)}.py, or name a class of that file in your configuration."
     )
+
+
+def trust_option(names: Iterable[str]) -> str:
+    """` --trust FILE` with the user's file of the first of these parts that is his own; nothing if there is none."""
+    own = next((name.rpartition(".")[0] for name in names if "." in name), None)
+    if own is None:
+        return ""
+    file = Path(getattr(sys.modules.get(own), "__file__", None) or f"{own.replace('.', '/')}.py")
+    return f" --trust {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}"

@@ -82,7 +82,8 @@ def tune_fusion(
     weights = ", ".join(f"{name} {value:.3f}" for name, value in found.params.items())
     print(f"{trials} trials on {manifest}: WER {100 * without:.2f} % without language models.")
     print(f"Best: WER {100 * (found.value or 0.0):.2f} % with {weights}; written to {out}.")
-    print(f"Next: qstudy evaluate {model} --manifest TEST --decode beam --beam {beam} --search {search} --fusion {out}")
+    searched = f"--decode beam --beam {beam} --search {search} --fusion {out}"
+    print(f"Next: qstudy evaluate {model} --manifest TEST {searched}{f' --trust {trust}' if trust else ''}")
 
 
 @contextmanager
