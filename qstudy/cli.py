@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from io import TextIOWrapper
 from itertools import takewhile
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 
 import docstring_parser
@@ -155,8 +156,9 @@ def _command_name(arguments: list[str]) -> str:
 def _call(name: str, command: Command, arguments: list[str]) -> None:
     module, _, attribute = command.function.partition(":")
     _once(arguments)
-    if odd := [argument for argument in arguments if re.search("[\ud800-\udfff]", argument)]:
-        raise UserError(f"{odd[0]} is not UTF-8 text; rename that file or folder.")
+    for text in (*arguments, str(Path.cwd())):
+        if re.search("[\ud800-\udfff]", text):
+            raise UserError(f"{text} is not UTF-8 text; rename that file or folder.")
     try:
         function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
         if {"--help", "-h"} & set(arguments):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from qstudy.hardware.accelerator import DEFAULT, load_accelerator
+from qstudy.hardware.model_shapes import Sizes
 from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
-from qstudy.hardware.sizes import Sizes
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.named import trusting
 from qstudy.workloads import load_model, with_language_models, with_widths

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape, resolve
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError, naming
+from qstudy.hardware.model_shapes import Sizes, load_sizes
 from qstudy.hardware.search import GREEDY, Search
-from qstudy.hardware.sizes import Sizes, load_sizes
 from qstudy.hardware.stream import Speech
 from qstudy.hardware.workload import Workload
 from qstudy.named import asked_by

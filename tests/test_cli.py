@@ -131,6 +131,14 @@ def test_a_name_that_is_not_utf_8(words: list[str], capfd: pytest.CaptureFixture
     assert "m\\udcff.qst is not UTF-8 text; rename that file or folder." in complaint(words, capfd)
 
 
+def test_a_working_folder_whose_name_is_not_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m\udcff").mkdir()
+    monkeypatch.chdir(tmp_path / "m\udcff")
+    assert "m\\udcff is not UTF-8 text; rename that file or folder." in complaint(["presets"], capfd)
+
+
 @pytest.mark.parametrize("content", ["data: [", "- a\n- b\n", "data: 3\n", "sead: 1\n"], ids=repr)
 def test_broken_yaml(tmp_path: Path, content: str, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.yaml").write_text(content)

@@ -148,7 +148,7 @@ def test_only_files_are_replaced(tmp_path: Path) -> None:
     """A device that a file has replaced is lost to all programs."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(UserError, match="is no file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             write_text(path, "text")
     assert (tmp_path / "pipe").is_fifo()
 

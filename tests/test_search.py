@@ -18,11 +18,11 @@ from qstudy.commands.beams import beams
 from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.model_shapes import Sizes, load_sizes
 from qstudy.hardware.search import MOST, Search, counted
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.size import layer_bytes
-from qstudy.hardware.sizes import Sizes, load_sizes
 from qstudy.hardware.workload import Operator, workload
 from qstudy.quant.packed.file import describe_layers, write
 
