@@ -68,7 +68,7 @@ class Claim:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.measure in ("better", "faster") and not self.against:
-            raise UserError(f"against: missing; say than what {self.says!r} is {self.measure}.")
+            raise UserError(f"against: missing; name what {self.says!r} is {self.measure} than.")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,9 @@ def _chosen(known: pd.DataFrame, where: Where, claim: Claim) -> pd.Series | None
     if not where:
         return None
     if odd := [name for name in where if name not in known]:
-        raise UserError(f"{claim.says!r}: {odd[0]} is no column of the settings; there are {', '.join(known)[:600]}.")
+        raise UserError(
+            f"{claim.says!r}: {odd[0]} is not a column of the settings, which are {', '.join(known)[:600]}."
+        )
     holds = np.all([_equal(known[name], value) for name, value in where.items()], axis=0)
     found = known[holds]
     if len(found) > 1:

@@ -16,6 +16,9 @@ TEXTS: tuple[Any, ...] = (str, Text, Path)
 TEXTS_OR_NONE: tuple[Any, ...] = tuple(kind | None for kind in TEXTS)
 NONE = "null"
 
+given_files: list[Path] = []
+"""What `--config` named when this process read its arguments: no command writes over it."""
+
 
 def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Take a command's configurations out of its arguments; later arguments override earlier ones.
@@ -34,6 +37,7 @@ def read_configurations(hints: Mapping[str, Any], arguments: Sequence[str]) -> t
     for parameter, kind in hints.items():
         if is_dataclass(kind):
             values, files, rest = _split(kind, rest)
+            given_files[:] = map(Path, files)
             with naming(", ".join(files)) if files else nullcontext():
                 configured[parameter] = fill(cast(type[Any], kind), values)
     return configured, rest

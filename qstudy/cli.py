@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import is_dataclass
 from io import TextIOWrapper
 from itertools import takewhile
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast, get_origin, get_type_hints
 
 import docstring_parser
@@ -44,7 +46,7 @@ COMMANDS = {
     "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
     "train-lm": Command("qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels"),
     "perplexity": Command(
-        "qstudy.commands.perplexity:perplexity", "how well a language model foresees a text", ("model",)
+        "qstudy.commands.perplexity:perplexity", "how well a language model predicts a text", ("model",)
     ),
     "presets": Command("qstudy.commands.presets:presets", "models to train by their names, and what they cost"),
     "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
@@ -94,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except ArgumentError as error:
         _fail(_without_values(" ".join(str(error).split()))[:400])
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        _fail(f"A file name is not UTF-8 text ({error.object[max(error.start - 80, 0) : error.end]}...); rename it.")
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -144,18 +150,21 @@ def _command_name(arguments: list[str]) -> str:
     if asked or group in {"data"}:
         print(usage)
         sys.exit(0 if asked else USER_ERROR)
-    _fail(f"{arguments[0]!r} is no command; commands are {', '.join(COMMANDS)}.")
+    _fail(f"{arguments[0]!r} is not a command; commands are {', '.join(COMMANDS)}.")
 
 
 def _call(name: str, command: Command, arguments: list[str]) -> None:
     module, _, attribute = command.function.partition(":")
     _once(arguments)
+    for text in (*arguments, str(Path.cwd())):
+        if re.search("[\ud800-\udfff]", text):
+            raise UserError(f"{text} is not UTF-8 text; rename that file or folder.")
     try:
         function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
         if {"--help", "-h"} & set(arguments):
-            options_of(name, function, command.positional).parse_args(["--help"])
+            all_options(name, function, command.positional).parse_args(["--help"])
         configured, rest = read_configurations(get_type_hints(function), arguments)
-        parser = _options(name, function, command.positional)
+        parser = _signature_options(name, function, command.positional)
         values = vars(parser.instantiate(parser.parse_args(rest)))
         function(**configured, **{f"{key}_" if iskeyword(key) else key: value for key, value in values.items()})
     except ModuleNotFoundError as error:
@@ -174,10 +183,10 @@ def _once(arguments: Sequence[str]) -> None:
         raise UserError(f"{twice[0]} is given twice; leave one of them out.")
 
 
-def options_of(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
-    """All options: those of the signature, and for a dataclass `--config` and one option per field."""
+def all_options(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
+    """Those of the signature, and for a dataclass `--config` and one option per field."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a configuration's fields
-    parser, sections, hints = _options(name, function, positional), set[str](), dict[str, Any]()
+    parser, sections, hints = _signature_options(name, function, positional), set[str](), dict[str, Any]()
     for parameter, kind in get_type_hints(function).items():
         if is_dataclass(kind):
             parser.add_argument(CONFIG, help=_described(function).get(parameter))
@@ -193,7 +202,7 @@ def options_of(name: str, function: Callable[..., None], positional: tuple[str, 
     return parser
 
 
-def _options(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
+def _signature_options(name: str, function: Callable[..., None], positional: tuple[str, ...]) -> ArgumentParser:
     """Options from the signature, without its dataclasses; a bool is a switch."""
     _loaders_dumpers.yaml_default_loader = Loader  # type: ignore[assignment]  # bounded, and 1:30 is not 90
     documented, described = docstring_parser.parse(inspect.getdoc(function) or ""), _described(function)

@@ -19,6 +19,7 @@ DIGITS = 20
 """Longest whole number in JSON: those of 64 bits."""
 DEPTH = 50
 """Deepest nesting in JSON: far from what recursion can bear."""
+PICTURES = (".png", ".svg", ".pdf")
 _NAME = re.compile(r"\w[\w.,+=-]*")
 
 
@@ -48,17 +49,23 @@ def require_file(out: Path) -> None:
     """Raise UserError where no file can be: a folder, or a device, which a file must not replace, is there, or a file
     where its folder would be."""
     if out.exists() and not out.is_file():
-        raise UserError(f"Cannot write {out}: it is there and is no file; name another.")
+        raise UserError(f"Cannot write {out}: it already exists and is not a regular file; choose another name.")
     there = next((folder for folder in out.parents if folder.exists()), None)
     if there is not None and not there.is_dir():
-        raise UserError(f"Cannot write {out}: {there} is no folder; name another.")
+        raise UserError(f"Cannot write {out}: {there} is not a folder; choose another name.")
+
+
+def require_picture(path: Path, option: str = "--plot") -> None:
+    """Raise UserError unless a picture can be written to a file of that name; `option` gives it."""
+    if path.suffix not in PICTURES:
+        raise UserError(f"{option}: {path} must end in {', '.join(PICTURES)}.")
 
 
 def require_other(out: Path, option: str, *inputs: Path) -> None:
     """Raise UserError if writing `out` would replace one of the files that are read, by whatever name or link."""
     for path in inputs:
         if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
-            raise UserError(f"{option}: {out} is what is read ({path}); name another file.")
+            raise UserError(f"{option}: {out} is also an input ({path}); choose another name.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,7 +102,7 @@ def parse_json(content: bytes, source: str) -> Any:
         source: where it comes from, for the message.
 
     Raises:
-        UserError: it is not JSON or UTF-8, a key comes twice, a number is too large or none, or it is nested deeply.
+        UserError: it is not JSON or UTF-8, a key occurs twice, a number is too large or none, or it is nested deeply.
     """
     try:
         value = json.loads(
@@ -121,7 +128,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {_short(twice)} comes twice")
+        raise ValueError(f"the key {_short(twice)} occurs twice")
     return found
 
 
@@ -133,7 +140,7 @@ def _integer(text: str) -> int:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:DIGITS]} is no finite number")
+        raise ValueError(f"{text[:DIGITS]} is not a finite number")
     return number
 
 

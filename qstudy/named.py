@@ -75,7 +75,7 @@ def find(name: Any, known: Mapping[str, Callable[..., Any]], what: str, kind: ty
         return known[name]
     part = imported(name, known, what)
     if not (isinstance(part, type) and issubclass(part, kind)):
-        raise UserError(f"{what}: {name!r} is no class that derives from {kind.__module__}.{kind.__qualname__}.")
+        raise UserError(f"{what}: {name!r} is not a class that derives from {kind.__module__}.{kind.__qualname__}.")
     return part
 
 
@@ -97,7 +97,7 @@ def trusting(file: Path | None) -> Iterator[None]:
         UserError: there is no such file.
     """
     if file is not None and not (file.suffix == ".py" and file.is_file()):
-        raise UserError(f"trust: {file} is no Python file; give the one with your classes, e.g. my_policy.py.")
+        raise UserError(f"trust: {file} is not a Python file; give the one with your classes, e.g. my_policy.py.")
     token = _trusted.set(file and file.resolve())
     try:
         yield
@@ -167,7 +167,7 @@ def _import_file(module: str, file: Path) -> ModuleType:
         return there
     specification = importlib.util.spec_from_file_location(module, file)
     if there is not None or specification is None or specification.loader is None:
-        raise UserError(f"trust: {module!r} is the name of another module, too; give {file} another one.")
+        raise UserError(f"trust: {module!r} is already the name of another module; rename {file}.")
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # last, as above
     sys.modules[module] = found = importlib.util.module_from_spec(specification)
@@ -183,7 +183,7 @@ def _trusted_file(name: str, module: str, what: str) -> Path | None:
     """The one file that may answer to a name in a model file; None: the user's own configuration names it.
 
     Raises:
-        UserError: only a model file asks for it, or it is no name of a class.
+        UserError: only a model file asks for it, or it is not the name of a class.
     """
     asking = _model_file.get()
     if asking is None:
@@ -191,12 +191,21 @@ def _trusted_file(name: str, module: str, what: str) -> Path | None:
     if asking is None or name in _named_by_user:
         return None
     if len(name) > LONGEST_NAME or not all(part.replace("-", "_").isidentifier() for part in name.split(".")):
-        raise UserError(f"{asking}: {what}: {name[:60]!r} is no name of a class; export it again.")  # not to be copied
+        # shortened, and not to be copied
+        raise UserError(f"{asking}: {what}: {name[:60]!r} is not the name of a class; export it again.")
     parts, trusted = tuple(module.split(".")), _trusted.get()
     if trusted is not None and trusted.with_suffix("").parts[-len(parts) :] == parts:
         return trusted
     raise UserError(
         f"{asking} asks for the code {name!r} as its {what}; code is not run because a model file names it. If it is "
-        f"yours, say --trust {'/'.join(parts)}.py to evaluate, export, simulate or transcribe, or name a class of that "
-        "file in your configuration."
+        f"yours, give --trust {'/'.join(parts)}.py, or name a class of that file in your configuration."
     )
+
+
+def trust_option(names: Iterable[str]) -> str:
+    """` --trust FILE` with the user's file of the first of these parts that is his own; nothing if there is none."""
+    own = next((name.rpartition(".")[0] for name in names if "." in name), None)
+    if own is None:
+        return ""
+    file = Path(getattr(sys.modules.get(own), "__file__", None) or f"{own.replace('.', '/')}.py")
+    return f" --trust {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.accelerator import DEFAULT, load_accelerator
+from qstudy.hardware.model_shapes import Sizes
 from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
-from qstudy.hardware.sizes import Sizes
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.named import trusting
 from qstudy.workloads import load_model, with_language_models, with_widths
@@ -85,7 +85,7 @@ def transcribe(model: Recognizer | File, audio: Tensor | File, trust: File | Non
 
 def simulate(
     model: nn.Module | PackedModel | File,
-    accelerator: File = "edge_nna",
+    accelerator: File = DEFAULT,
     bits: str | None = None,
     beam: int | None = None,
     speech: Speech = REFERENCE,
@@ -105,7 +105,7 @@ def simulate(
         source_lm: a file of the source domain's, for density ratio fusion.
 
     Returns:
-        The report; totals are None where nobody says how often some layer runs (`quantize(..., rates=...)`).
+        The report; totals are None where no rate is set for some layer (`quantize(..., rates=...)`).
 
     Raises:
         UserError: a file is missing or damaged, or nothing on the device computes in the widths of a layer.

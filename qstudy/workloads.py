@@ -1,17 +1,23 @@
-"""A workload from whatever file the user has, in its own widths or in others."""
+"""A workload from whatever files the user has: the model, in its own widths or in others, and the speech."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape, resolve
+from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError, naming
+from qstudy.hardware.model_shapes import Sizes, load_sizes
 from qstudy.hardware.search import GREEDY, Search
-from qstudy.hardware.sizes import Sizes, load_sizes
+from qstudy.hardware.stream import Speech
 from qstudy.hardware.workload import Workload
 from qstudy.named import asked_by
+
+if TYPE_CHECKING:  # sentencepiece is for those who name a manifest
+    from qstudy.data.tokenizer import Tokenizer
 
 WIDTH_FIELDS = ("weight", "activation")
 Fused = Mapping[str, Path | None]
@@ -89,6 +95,34 @@ def _from_arpa(path: Path) -> Sizes:
 
 
 _READERS = {".qst": _from_packed, ".yaml": _from_yaml, ".yml": _from_yaml, ".arpa": _from_arpa, ".gz": _from_arpa}
+
+
+def speech_of(manifest: Path, model: Path) -> Speech:
+    """Durations and label counts of a manifest's utterances; labels are the model's, or characters if it has none.
+
+    Raises:
+        UserError: a file is missing or damaged, or a text has a character that no label covers.
+    """
+    utterances, labels = read_manifest(manifest), []
+    tokenizer = _tokenizer(model)
+    for utterance in utterances:
+        with naming(utterance.source):
+            labels.append(len(utterance.text if tokenizer is None else tokenizer.encode(utterance.text)))
+    return Speech(tuple(utterance.duration for utterance in utterances), tuple(labels))
+
+
+def _tokenizer(model: Path) -> "Tokenizer | None":
+    """A packed model's or a checkpoint's; None: the file has none."""
+    if model.suffix == ".ckpt":
+        from qstudy.training.load import load_tokenizer
+
+        return load_tokenizer(model)
+    from qstudy.data.tokenizer import tokenizer_from_dict
+    from qstudy.quant.packed.file import read
+
+    described = read(model).header.get("tokenizer") if model.suffix == ".qst" else None
+    with naming(model):
+        return None if described is None else tokenizer_from_dict(described)
 
 
 def with_widths(bit_map: BitMap, bits: str) -> BitMap:

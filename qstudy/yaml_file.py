@@ -58,13 +58,13 @@ class Loader(_Safe):
         event: Any = self.peek_event()
         if self.check_event(AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
-                _refuse(f"*{event.anchor} stands inside itself", event)
+                _refuse(f"*{event.anchor} refers to itself", event)
             self._count(self._sizes.get(event.anchor, 0), event)
             return super().compose_node(parent, index)
         if event.tag is not None:
             _refuse(f"the tag {event.tag!r} is not supported", event)
         if "\0" in getattr(event, "value", ""):
-            _refuse("a text holds a NUL, which no file takes", event)
+            _refuse("a text holds a NUL character; remove it", event)
         before = self._values
         self._count(1, event)
         self._levels += 1
@@ -82,7 +82,7 @@ class Loader(_Safe):
         for key, _ in node.value:
             if key.tag not in (_TEXT, _MERGE):
                 said = f"the key {key.value!r}" if isinstance(key, ScalarNode) else "a key"
-                _refuse(f"{said} is no text; put it in quotes", key)
+                _refuse(f"{said} is not text; put it in quotes", key)
             if key.value in seen:
                 _refuse(f"the key {key.value!r} occurs twice", key)
             seen.add(key.value)
@@ -144,7 +144,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise UserError(f"{path} holds more than {MOST_BYTES:,} bytes; such a file is no configuration.")
+            raise UserError(f"{path} holds more than {MOST_BYTES:,} bytes, which is too much for a configuration.")
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"Cannot read {path}: it is not UTF-8 text.") from error

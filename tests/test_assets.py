@@ -56,8 +56,8 @@ def test_a_corpus_of_another_recipe_is_refused(corpus: Path, change: dict[str, f
         ({"corpus": ["commands"]}, "data.make.corpus"),
         ({"corpus": "songs"}, "data.make.corpus: 'songs' is not known; give one of commands, "),
         ({"corpus": "os.path"}, "'os.path' cannot be imported"),
-        ({"corpus": "pathlib.Path"}, "is no function with the parameter `out`"),
-        ({"corpus": "shutil.move"}, "is no function with the parameter `out`"),
+        ({"corpus": "pathlib.Path"}, "is not a function with the parameter `out`"),
+        ({"corpus": "shutil.move"}, "is not a function with the parameter `out`"),
     ],
     ids=str,
 )

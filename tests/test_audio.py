@@ -81,7 +81,7 @@ def test_broken_files_are_named(tmp_path):
         "loud.wav": "holds values up to 32767",
         "rate10.wav": "has a sample rate of 10 Hz",
         "rate1000000.wav": "has a sample rate of 1000000 Hz",
-        "old.au": "is AU, which is not read",
+        "old.au": "is AU, which is not supported",
     }
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=f"{name} {reason}"):

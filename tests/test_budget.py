@@ -36,7 +36,7 @@ def test_a_budget_on_an_accelerator_that_is_not_simulated_is_an_error() -> None:
 def test_a_latency_that_is_not_known_meets_no_budget() -> None:
     price = Price(1000, {"edge": {"latency_ms": None}})
     assert Budgets(size_bytes=2000).costs(price) == {"size_bytes": 1000}
-    with pytest.raises(UserError, match="budgets: latency_ms: nobody says how often"):
+    with pytest.raises(UserError, match="budgets: latency_ms: no rate is set"):
         Budgets(latency_ms=1.0).costs(price)
 
 

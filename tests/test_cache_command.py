@@ -11,13 +11,14 @@ import pytest
 import soundfile
 
 from qstudy.cli import main
-from qstudy.commands.cache import cache, entries
+from qstudy.commands.cache import cache
 from qstudy.data.columns import Table, write_table
 from qstudy.data.feature_set import FeatureSet
 from qstudy.data.features import FeatureSettings
 from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
 from qstudy.locks import locked
+from qstudy.training.cache import entries
 from qstudy.training.record import Record, write_record
 
 DAY = 86400

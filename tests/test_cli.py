@@ -18,7 +18,7 @@ import pytest
 import yaml
 from tiny import filled, packed, run_config, talkative
 
-from qstudy.cli import COMMANDS, main, options_of
+from qstudy.cli import COMMANDS, all_options, main
 from qstudy.commands.train import train
 from qstudy.quant.policies import MAPS, POLICIES
 from qstudy.training.config import RunConfig, to_dict
@@ -120,6 +120,23 @@ def test_bad_configurations(
 ) -> None:
     said = complaint(["train", "--config", str(config), "--out", str(tmp_path / "run"), option], capfd)
     assert all(word in said for word in named), said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["simulate", "m\udcff.qst"], ["worker", "--root=m\udcff.qst"], ["train", "--config", "m\udcff.qst"]],
+    ids=ascii,
+)
+def test_a_name_that_is_not_utf_8(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert "m\\udcff.qst is not UTF-8 text; rename that file or folder." in complaint(words, capfd)
+
+
+def test_a_working_folder_whose_name_is_not_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m\udcff").mkdir()
+    monkeypatch.chdir(tmp_path / "m\udcff")
+    assert "m\\udcff is not UTF-8 text; rename that file or folder." in complaint(["presets"], capfd)
 
 
 @pytest.mark.parametrize("content", ["data: [", "- a\n- b\n", "data: 3\n", "sead: 1\n"], ids=repr)
@@ -276,7 +293,7 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_field_of_a_configuration_has_help() -> None:
     """The prose beneath a field, and its default."""
-    parser = options_of("train", train, ())
+    parser = all_options("train", train, ())
     names = {field.name for field in dataclasses.fields(RunConfig)} - SECTIONS.keys()
     names |= {f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)}
     helped = {action.dest: action.help for action in parser._actions}

@@ -74,7 +74,7 @@ def test_all_files_pass_the_check_and_are_audible(made):
 def test_a_corpus_that_is_there_is_not_made_again(made, capsys):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.flac")}
     commands(made, **SIZES)
-    assert "holds this corpus already" in capsys.readouterr().out
+    assert "already holds this corpus" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*.flac")}
 
 
@@ -132,7 +132,7 @@ def test_what_was_made_elsewhere_is_not_overwritten(tmp_path, name):
         path.parent.mkdir(parents=True, exist_ok=True)
         if place == "new" or not path.exists():
             path.write_text(mine)
-            with pytest.raises(UserError, match=f"{path} is there already and was made elsewhere; choose another"):
+            with pytest.raises(UserError, match=f"{path} already exists and was made elsewhere; choose another"):
                 commands(tmp_path / place, train=3, dev=1, test=1, processes=1)
             assert path.read_text() == mine
 

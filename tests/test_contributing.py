@@ -41,12 +41,13 @@ def words(command: str, part: str) -> list[str]:
     return shlex.split(found.replace("sweeps/base/commands.yaml", "run.yaml").replace("runs/NAME", "run"))
 
 
-def train(folder: Path, arguments: Sequence[str]) -> None:
-    """In a process of its own, which knows the user's file from his configuration alone."""
+def train(folder: Path, arguments: Sequence[str]) -> str:
+    """In a process of its own, which knows the user's file from his configuration alone; what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "qstudy", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, code in FILES.items():
         (folder / name).write_text(code)
     (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(run_config(corpus, folder))))
-    train(folder, [*words("train", "my_shifts"), "--out", "run"])
+    said = train(folder, [*words("train", "my_shifts"), "--out", "run"])
+    assert "Next: qstudy transcribe run/model.qst some.wav --trust my_shifts.py" in said
     return folder
 
 

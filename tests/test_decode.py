@@ -141,7 +141,7 @@ def test_what_another_process_does_is_left_to_it(
     with locked(study / "weights" / "float-shallow.lock"), locked(study / "runs" / "int4-none-beam01" / "cell.lock"):
         decode(tmp_path, values)
         done = {path.parent.name for path in study.glob("runs/*/record.json")}
-        assert "2 of 6 searches are still with other processes" in capsys.readouterr().out
+        assert "2 of 6 searches are still running in other processes" in capsys.readouterr().out
     decode(tmp_path, values)
     assert "other processes" not in capsys.readouterr().out
     every = {path.parent.name for path in study.glob("runs/*/record.json")}
@@ -253,7 +253,7 @@ def test_a_checkpoint_is_refused_before_anything_is_tuned(
         decode(tmp_path, values)
     assert ended.value.code == 2
     assert "models.float: " in (said := capsys.readouterr().err)
-    assert "last.ckpt is not a whole packed model" in said
+    assert "last.ckpt is not a complete packed model" in said
     assert not (tmp_path / "tiny" / "weights").exists()
 
 

@@ -155,7 +155,7 @@ def test_numbers_are_said_in_dev_and_test_alone(dataset, tmp_path, capsys):
             require_recipe(tmp_path / strings, {"corpus": "digits", "test_strings": other})
     capsys.readouterr()
     digits(dataset, tmp_path / "random", **sizes, unheard=["bob"])
-    assert "holds this corpus already" in capsys.readouterr().out
+    assert "already holds this corpus" in capsys.readouterr().out
 
 
 def test_synthetic_voices_train_beside_recordings_and_are_heard_nowhere_else(dataset, tmp_path):

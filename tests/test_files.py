@@ -110,11 +110,11 @@ def test_names(name: str) -> None:
     [
         (b"[" * 100_000, "nested more than 50 times"),
         (b"[" * 60 + b"]" * 60, "nested more than 50 times"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' comes twice"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs twice"),
         (b"1" * 5000, "the number 11111111111111111111... has more than 20 digits"),
-        (b"NaN", "NaN is no finite number"),
-        (b"[-Infinity]", "-Infinity is no finite number"),
-        (b"1e999", "1e999 is no finite number"),
+        (b"NaN", "NaN is not a finite number"),
+        (b"[-Infinity]", "-Infinity is not a finite number"),
+        (b"1e999", "1e999 is not a finite number"),
         (b'"\xff"', "is not UTF-8 text"),
         (b'"\\ud800"', "is not UTF-8 text"),
         (b"{", "is not valid JSON (line 1"),
@@ -139,7 +139,7 @@ def test_doubled_keys_are_found_at_once(tmp_path: Path) -> None:
     keys = ", ".join(f'"{number}": 1' for number in [*range(30000), 29999])
     (tmp_path / "a.json").write_text(f"{{{keys}}}")
     started = time.process_time()
-    with pytest.raises(UserError, match="'29999' comes twice"):
+    with pytest.raises(UserError, match="'29999' occurs twice"):
         read_json(tmp_path / "a.json")
     assert time.process_time() - started < 2
 
@@ -148,7 +148,7 @@ def test_only_files_are_replaced(tmp_path: Path) -> None:
     """A device that a file has replaced is lost to all programs."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(UserError, match="is no file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             write_text(path, "text")
     assert (tmp_path / "pipe").is_fifo()
 

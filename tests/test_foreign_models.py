@@ -186,7 +186,7 @@ TENSORS: dict[str, tuple[Callable[[Arrays, dict[str, Any]], Any], str]] = {
     ),
     "one empty tensor more": (
         replace("joiner.output.extra", np.ones(0, np.float32)),
-        "joiner.output.extra, of which its header knows nothing",
+        "joiner.output.extra, which its header does not mention",
     ),
 }
 
@@ -363,7 +363,7 @@ def test_what_is_no_name_is_not_passed_on(original: Path, folder: Path, name: st
         place = header["arithmetic"] if field == "arithmetic" else header["model"]
         place.update({"joiner.output": NO_NAMES[name]} if field == "arithmetic" else {field: {"name": NO_NAMES[name]}})
 
-    said = refused(rewritten(original, folder / "model.qst", change), "is no name of a class|control characters")
+    said = refused(rewritten(original, folder / "model.qst", change), "is not the name of a class|control characters")
     assert "--trust" not in said
     assert len(said) < len(str(folder)) + 250
 

@@ -116,12 +116,12 @@ def test_an_empty_text_ends_as_the_language_model_says() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"beam": 4}, "beam: greedy search has none; say --decode beam"),
+        ({"beam": 4}, "beam: greedy search has none; use --decode beam"),
         ({"lm": Path("a.qst"), "lm_weight": 0.3}, "lm: greedy search has none"),
         ({"decode": "beam", "lm": Path("a.qst")}, "lm_weight: it is missing"),
         ({"decode": "beam", "source_weight": 0.2}, "source_weight: there is no language model"),
         ({"decode": "beam", "search": "alignment", "prune": "frame"}, "prune: only a search by time"),
-        ({"decode": "beam", "fusion": Path("f.json"), "length_reward": 1.0}, "length_reward: --fusion names a file"),
+        ({"decode": "beam", "fusion": Path("f.json"), "length_reward": 1.0}, "length_reward: the file of --fusion"),
         ({"decode": "beam", "lm_weight": -0.5}, "lm_weight: -0.5 should be greater than or equal to 0"),
         ({"decode": "beam", "max_labels": 0}, "max_labels: 0 should be greater"),
         ({"decode": "beams"}, "decode: 'beams' is not one of greedy, beam"),

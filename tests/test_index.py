@@ -168,8 +168,8 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"measure": "luck"}, "papers.0.claims.0.measure: 'luck' is not one of"),
-        ({"measure": "better"}, "papers.0.claims.0.*against: missing; say than what"),
-        ({"of": {"policy": "s8bqat", "odd": 1}}, "odd is no column"),
+        ({"measure": "better"}, "papers.0.claims.0.*against: missing; name what"),
+        ({"of": {"policy": "s8bqat", "odd": 1}}, "odd is not a column"),
         ({"of": {"architecture": "lstm"}}, "4 settings of one fit .*say which is meant"),
     ],
     ids=["measure", "against", "column", "ambiguous"],

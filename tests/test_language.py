@@ -173,7 +173,7 @@ def test_readers_refuse_the_wrong_kind(tmp_path: Path) -> None:
     packed(speaker, policy).save(tmp_path / "am.qst")
     with pytest.raises(UserError, match=r"lm.qst: this is a language model, no recognizer"):
         load_recognizer(tmp_path / "lm.qst")
-    with pytest.raises(UserError, match=r"am.qst: this is no language model; make one with `qstudy train-lm`"):
+    with pytest.raises(UserError, match=r"am.qst: this is not a language model; make one with `qstudy train-lm`"):
         load_language_model(tmp_path / "am.qst", TOKENIZER)
     assert recognizer_from_packed(PackedModel.load(tmp_path / "am.qst")).tokenizer.size == TOKENIZER.size
     for name in ("am.qst", "lm.qst"):
@@ -265,7 +265,7 @@ def test_no_model_that_is_read_is_replaced(
     with pytest.raises(SystemExit):
         main(["train-lm", "--text", str(text), option, str(tmp_path / "model.qst"), "--out", str(tmp_path)])
     assert "--out" in (said := capsys.readouterr().err)
-    assert "is what is read" in said
+    assert "is also an input" in said
 
 
 def test_calibration_is_without_dropout(text: Path, tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_n_grams_of_a_recognizers_labels(text: Path, tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         main(["perplexity", str(out), "--text", str(text)])
     assert "does not say what its labels are" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"x.arpa.gz, line \d+: .* is no label of the recognizer"):
+    with pytest.raises(UserError, match=r"x.arpa.gz, line \d+: .* is not a label of the recognizer"):
         load_language_model(out, CharTokenizer("abc"))
 
 

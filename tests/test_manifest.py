@@ -48,7 +48,7 @@ def test_groups_are_those_named_else_speakers(tmp_path):
     assert groups(("anna", None), ("bob", None)) is None  # nothing is shared
     assert groups(("anna", None), (None, None), ("anna", None)) is None
     assert groups((None, "x"), (None, "x")) == [0, 0]
-    with pytest.raises(UserError, match="has no utterance in line 4 any more"):
+    with pytest.raises(UserError, match="no longer has an utterance in line 4"):
         groups(("anna", None), ("anna", None), lines=[1, 4])
 
 
@@ -86,7 +86,7 @@ def test_text_is_lower_case_words_and_lines_may_come_from_windows(tmp_path):
         (json.dumps({**GOOD, "audio_filepath": 3}), "audio_filepath must be a string, not 3"),
         (json.dumps({**GOOD, "audio_filepath": ""}), "audio_filepath is empty"),
         (json.dumps({**GOOD, "duration": "long"}), 'duration must be a number of seconds, 0 to 86400, not "long"'),
-        (json.dumps({**GOOD, "duration": float("nan")}), "NaN is no finite number"),
+        (json.dumps({**GOOD, "duration": float("nan")}), "NaN is not a finite number"),
         (json.dumps({**GOOD, "duration": -1}), "duration must be a number"),
         (json.dumps({**GOOD, "duration": True}), "duration must be a number"),
         (json.dumps({**GOOD, "duration": 1e5}), "duration must be a number"),
@@ -99,7 +99,7 @@ def test_text_is_lower_case_words_and_lines_may_come_from_windows(tmp_path):
         (json.dumps({**GOOD, "audio_filepath": "a\0.wav"}), "audio_filepath holds the control character"),
         (json.dumps({**GOOD, "speaker": ["anna"]}), "speaker must be a name"),
         (json.dumps({**GOOD, "group": 1.5}), "group must be a name"),
-        ('{"text": "one", "text": "two"}', "the key 'text' comes twice"),
+        ('{"text": "one", "text": "two"}', "the key 'text' occurs twice"),
         ("[" * 100_000, "nested"),
         ('{"duration": ' + 5000 * "9" + "}", "not valid JSON"),
         (json.dumps({**GOOD, "text": None}), "text must be a string, not null"),

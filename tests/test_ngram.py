@@ -101,14 +101,14 @@ def test_what_is_left_for_the_unknown_goes_to_labels_that_are_not_listed(tmp_pat
         (
             "-0.39794	a	",
             "-0.39794	hello	",
-            "line 10: 'hello' is no label of the recognizer.*not over words",
+            "line 10: 'hello' is not a label of the recognizer.*not over words",
         ),
-        ("-0.39794	a	", "0.39794	a	", "'0.39794' is no log-probability"),
-        ("-0.39794	a	", "-1e300	a	", "'-1e300' is no log-probability"),
-        ("-0.1760913", "1e300", "'1e300' is no back-off"),
-        ("-0.39794	a	", "-inf	a	", "'-inf' is no log-probability"),
-        ("-0.1760913", "nan", "'nan' is no back-off"),
-        ("a b", "a a", "line 17: 'a a' comes twice"),
+        ("-0.39794	a	", "0.39794	a	", "'0.39794' is not a log-probability"),
+        ("-0.39794	a	", "-1e300	a	", "'-1e300' is not a log-probability"),
+        ("-0.1760913", "1e300", "'1e300' is not a back-off"),
+        ("-0.39794	a	", "-inf	a	", "'-inf' is not a log-probability"),
+        ("-0.1760913", "nan", "'nan' is not a back-off"),
+        ("a b", "a a", "line 17: 'a a' occurs twice"),
         ("a b", "a b b b", "a 2-gram has 2 labels"),
         ("a b", "</s> b", "only begins"),
         ("-0.5228787	</s>", "-0.5228787	<unk>", "lack </s>"),
@@ -135,7 +135,7 @@ def test_compressed_and_cut_short(tmp_path: Path) -> None:
     for one, other in zip(read_arpa(packed, NAMES).orders, plain.orders, strict=True):
         assert np.array_equal(one.codes, other.codes)
     packed.write_bytes(gzip.compress(HAND.encode())[:-20])
-    with pytest.raises(UserError, match="no whole ARPA file"):
+    with pytest.raises(UserError, match="not a complete ARPA file"):
         read_arpa(packed, NAMES)
     with pytest.raises(UserError, match="There is no language model"):
         read_arpa(tmp_path / "gone.arpa", NAMES)

@@ -116,7 +116,7 @@ def test_from_the_command_line_once(manifest: Path, tmp_path: Path, capsys: pyte
     assert json.loads((tmp_path / "corpus.json").read_text())["kinds"] == ["pink", "babble"]
     assert "dev.jsonl" in capsys.readouterr().out
     main(command)
-    assert "holds these copies already" in capsys.readouterr().out
+    assert "already holds these copies" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")}
     main([*command[:2], str(manifest), *command[4:]])
     assert {path.name for path in tmp_path.glob("*.jsonl")} == {"test.jsonl"}
@@ -142,7 +142,7 @@ def test_bad_options(manifest: Path, tmp_path: Path, options, said: str) -> None
 
 
 def test_bad_manifests(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--out: .* lies there"):
+    with pytest.raises(UserError, match=r"--out: .* already exists"):
         noisy([manifest], manifest.parent, 0)
     with pytest.raises(UserError, match="another manifest has the name test"):
         noisy([manifest, manifest], tmp_path, 0)

@@ -119,7 +119,7 @@ def test_products_of_activations_may_have_zero_points_within_bounds(policy: dict
     packed.check(Attention())
     for wrong in (0.5, 2**16, -(2**16)):
         zero_points[1] = wrong
-        with pytest.raises(UserError, match=r"scores\.activation holds .* a zero point that is no integer"):
+        with pytest.raises(UserError, match=r"scores\.activation holds .* a zero point that is not an integer"):
             packed.check(Attention())
 
 

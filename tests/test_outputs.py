@@ -58,7 +58,7 @@ def model(made: bytes, tmp_path: Path) -> Path:
     return tmp_path / "model.qst"
 
 
-EVALUATED = tuple(f"evaluate {what}" for what in ("model", "manifest", "sound", "fusion", "lm", "source_lm"))
+EVALUATED = tuple(f"evaluate {what}" for what in ("model", "manifest", "sound", "config", "fusion", "lm", "source_lm"))
 """What `qstudy evaluate` reads."""
 
 
@@ -73,25 +73,26 @@ EVALUATED = tuple(f"evaluate {what}" for what in ("model", "manifest", "sound", 
 def test_no_output_replaces_an_input(
     command: str, link: Link, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sound, manifest, plot = (tmp_path / name for name in ("a.flac", "m.jsonl", "sizes.svg"))
+    sound, manifest, plot, config = (tmp_path / name for name in ("a.flac", "m.jsonl", "sizes.svg", "search.yaml"))
     line = {"audio_filepath": "a.flac", "duration": 1.0, "text": "one"}
     manifest.write_text(f"not JSON\n{json.dumps(line)}\n")
     sound.write_bytes(b"sound")
+    config.write_text("decode: beam")
     plot.write_bytes(b"a model with an odd name")
     fusion, lm, source_lm = (tmp_path / name for name in ("fusion.json", "lm.arpa", "source.arpa"))
     factors = {"lm_weight": 1, "source_weight": 1}
     fusion.write_text(json.dumps({"lm": lm.name, "source_lm": source_lm.name, **factors}))
     lm.write_bytes(b"texts to come")
     source_lm.write_bytes(b"texts that were")
-    read = dict(zip(EVALUATED, (model, manifest, sound, fusion, lm, source_lm), strict=True))
+    read = dict(zip(EVALUATED, (model, manifest, sound, config, fusion, lm, source_lm), strict=True))
     path = {"export": model, **read}.get(command, plot)
     out = str(link(path, tmp_path / "link.svg"))
     before = path.read_bytes()
     evaluate = ["evaluate", str(model), "--manifest", str(manifest), "--cache", str(tmp_path), "--hypotheses", out]
-    evaluate += ["--decode", "beam", "--fusion", str(fusion)]
+    evaluate += ["--config", str(config), "--fusion", str(fusion)]
     arguments = {"export": ["export", str(path), "--out", out], "simulate": ["simulate", str(plot), "--plot", out]}
     said = refusal(arguments.get(command, evaluate), capfd)
-    assert "is what is read" in said
+    assert "is also an input" in said
     assert str(path) in said
     assert path.read_bytes() == before
 
@@ -100,8 +101,8 @@ def test_a_folder_is_no_file(corpus: Path, tmp_path: Path, model: Path, capfd: p
     (tmp_path / "folder").mkdir()
     hypotheses = ["--hypotheses", str(tmp_path / "folder"), "--cache", str(tmp_path)]
     evaluate = ["evaluate", str(model), "--manifest", str(corpus / "test.jsonl")]
-    assert "is no file; name another" in refusal([*evaluate, *hypotheses], capfd)
-    assert "is no file; name another" in refusal([*evaluate, *hypotheses[2:], "--hypotheses", "."], capfd)
+    for words in (hypotheses, [*hypotheses[2:], "--hypotheses", "."]):
+        assert "already exists and is not a regular file; choose another name" in refusal([*evaluate, *words], capfd)
     assert not list((tmp_path / "folder").iterdir())
     assert not (tmp_path / "features").exists()  # nothing was decoded
 
@@ -124,7 +125,7 @@ def test_a_run_is_not_trained_over_the_model_that_it_starts_from(
 ) -> None:
     data = ["--data.train", str(corpus / "train.jsonl"), "--data.dev", str(corpus / "dev.jsonl")]
     said = refusal(["train", *data, "--start", str(model), "--out", str(tmp_path)], capfd)
-    assert "is what is read" in said
+    assert "is also an input" in said
 
 
 @pytest.mark.parametrize(
@@ -149,5 +150,5 @@ def test_a_study_is_not_replaced_by_its_resolved_copy(
     path = tmp_path / "toy" / "study.yaml"
     path.parent.mkdir()
     path.write_text(yaml.safe_dump(values))
-    assert "is what is read" in refusal(["sweep", str(path), "--root", str(tmp_path)], capfd)
+    assert "is also an input" in refusal(["sweep", str(path), "--root", str(tmp_path)], capfd)
     assert yaml.safe_load(path.read_text()) == values

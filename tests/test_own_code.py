@@ -25,8 +25,8 @@ FILES = {
     "a missing module": ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
     "no such class": ("class Q: ...\n", "has no attribute 'P'"),
     "no class": ("P = 3\n", "cannot be imported"),
-    "a function": ("def P(): open('called', 'w')\n", r"is no class that derives from .*QuantPolicy"),
-    "another class": ("class P:\n    def __init__(self): open('called', 'w')\n", r"is no class that derives from"),
+    "a function": ("def P(): open('called', 'w')\n", r"is not a class that derives from .*QuantPolicy"),
+    "another class": ("class P:\n    def __init__(self): open('called', 'w')\n", r"is not a class that derives from"),
     "an abstract class": (
         "from abc import ABC, abstractmethod\n"
         + POLICY.replace("(QuantPolicy)", "(QuantPolicy, ABC)")

@@ -49,6 +49,7 @@ def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "qstudy", *train], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stdout)
     return folder
 
 
@@ -80,6 +81,17 @@ def test_no_model_file_runs_it_by_itself(words: str, capsys: pytest.CaptureFixtu
     assert stopped.value.code == 2
     assert "--trust my_encoder.py" in capsys.readouterr().err
     assert "my_encoder" not in sys.modules
+
+
+def test_the_command_that_is_printed_next_takes_it(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [after_train] = re.findall(r"^Next: qstudy (.*)$", Path("said.txt").read_text(), re.MULTILINE)
+    main(["export", "run/last.ckpt", "--out", "a.qst", "--trust", str(Path.cwd() / "my_encoder.py")])
+    [after_export] = re.findall(r"^Next: qstudy (.*)$", capsys.readouterr().out, re.MULTILINE)
+    sound = str(read_manifest(corpus / "dev.jsonl")[0].audio)
+    for command in (after_train, after_export):
+        assert command.endswith(" --trust my_encoder.py")
+        sys.modules.pop("my_encoder", None)
+        main(command.replace("some.wav", sound).split())
 
 
 def test_every_command_takes_it(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from tiny import FEATURES, TOKENIZER
 from torch.nn.utils import parameters_to_vector
 
 from qstudy.arguments import read_configurations
-from qstudy.cli import main, options_of
+from qstudy.cli import all_options, main
 from qstudy.commands.presets import markdown_table, presets, price
 from qstudy.commands.train import train as train_command
 from qstudy.errors import UserError
@@ -89,7 +89,7 @@ def test_an_unknown_preset_is_one_sentence(wrong: Any) -> None:
 
 
 def test_the_help_of_train_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
-    helped = {action.dest: action.help or "" for action in options_of("train", train_command, ())._actions}
+    helped = {action.dest: action.help or "" for action in all_options("train", train_command, ())._actions}
     said = " ".join(helped["model.preset"].split())
     named = said.partition(": ")[2].partition(".")[0].split(", ")
     assert named == preset_names()

@@ -318,7 +318,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     qstudy.pack(qstudy.calibrate(model, [torch.randn(4, 3)])).save(tmp_path / "model.qst")
     with pytest.raises(UserError, match=r"model\.qst"):
         qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 4)))
-    with pytest.raises(UserError, match=r"model\.qst: this is no recognizer; qstudy\.load\(path, into=model\)"):
+    with pytest.raises(UserError, match=r"model\.qst: this is not a recognizer; qstudy\.load\(path, into=model\)"):
         qstudy.load(tmp_path / "model.qst")
     with pytest.raises(UserError, match="0 is packed, and has no float weights"):
         qstudy.quantize(qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(3, 3))), linear)

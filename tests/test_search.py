@@ -18,11 +18,11 @@ from qstudy.commands.beams import beams
 from qstudy.commands.simulate import simulate
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
+from qstudy.hardware.model_shapes import Sizes, load_sizes
 from qstudy.hardware.search import MOST, Search, counted
 from qstudy.hardware.simulator import Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.size import layer_bytes
-from qstudy.hardware.sizes import Sizes, load_sizes
 from qstudy.hardware.workload import Operator, workload
 from qstudy.quant.packed.file import describe_layers, write
 
@@ -183,7 +183,7 @@ def test_beams_are_those_of_single_simulations(
 ) -> None:
     model, lm = files
     picture = tmp_path / "beams.svg"
-    beams(model, lm=lm, source_lm=lm, beams=(1, 8), expansions=1, json=True, plot=picture)
+    beams(model, "mobile_npu", lm=lm, source_lm=lm, beams=(1, 8), expansions=1, json=True, plot=picture)
     curves = json.loads(capsys.readouterr().out)
     assert curves["beams"] == [1, 8]
     assert list(curves["latency_ms"]) == ["own widths", "FP16", "INT8", "INT4"]
@@ -211,7 +211,7 @@ def test_widths_that_a_device_lacks_are_told(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lm": Path("model.qst")}, "external_lm: encoder.lstm.0 runs not per label alone"),
+        ({"lm": Path("model.qst")}, "external_lm: encoder.lstm.0 does not run per label alone"),
         ({"lm": Path("missing.qst")}, r"no model missing\.qst"),
         ({"lm": Path("lm.arpa")}, r"lm\.arpa: an n-gram model is looked up"),
         ({"lm": Path("lm.qst"), "bits": "source_lm.*=w4a4"}, "matches no layer"),

@@ -11,12 +11,13 @@ from test_workload import SIZES
 
 from qstudy.bits import LayerBits, LayerShape, resolve
 from qstudy.commands.beams import beams
-from qstudy.commands.simulate import simulate, speech_of
+from qstudy.commands.simulate import simulate
 from qstudy.data.tokenizer import SentencePieceTokenizer
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import PROFILES
 from qstudy.hardware.size import layer_bytes
 from qstudy.quant.packed.file import describe_layers, read, write
+from qstudy.workloads import speech_of
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_a_yaml_that_says_it_is_a_configuration_runs_no_code(tmp_path: Path, mon
     with pytest.raises(UserError, match=r"sizes\.yaml asks for the code 'evil.J'.*--trust evil\.py"):
         simulate(Path("sizes.yaml"))
     assert not Path("owned").exists()
-    with pytest.raises(UserError, match=r"is no class that derives from"):
+    with pytest.raises(UserError, match=r"is not a class that derives from"):
         simulate(Path("sizes.yaml"), trust=Path("evil.py"))
     assert Path("owned").exists()
 
@@ -253,7 +254,7 @@ def test_a_model_whose_layers_have_no_rate(
     simulate(path, plot=tmp_path / "picture.svg")
     told = " ".join(capsys.readouterr().out.split())
     assert "user-perceived latency, ms │ unknown" in told
-    assert "nobody says how often these layers run: l." in told
+    assert "no rate is set for these layers: l." in told
     assert "latency unknown" in (tmp_path / "picture.svg").read_text()
     simulate(path, json=True)
     report = json.loads(capsys.readouterr().out)

@@ -265,7 +265,7 @@ def test_a_study_that_has_begun_cannot_become_another(tmp_path: Path) -> None:
 
 def test_runs_of_a_lost_study_are_not_taken_for_ours(tmp_path: Path) -> None:
     (tmp_path / "toy" / "runs" / "trial-0000-mixed").mkdir(parents=True)
-    with pytest.raises(UserError, match="holds runs that the storage knows nothing of"):
+    with pytest.raises(UserError, match="holds runs that are not in the storage"):
         open_queue(tmp_path, make_config())
 
 

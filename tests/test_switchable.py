@@ -148,7 +148,7 @@ def test_a_base_that_chooses_its_integers_once_is_not_trained() -> None:
 
 def test_a_width_that_was_not_trained_is_refused() -> None:
     model, policy = switchable()
-    with pytest.raises(UserError, match=r"encoder.lstm.0: 3-bit weights .* none of the widths"):
+    with pytest.raises(UserError, match=r"encoder.lstm.0: 3-bit weights .* not among the widths"):
         policy.switch_(model, bit_map(model, {"*": {"weight": 3}}))
 
 

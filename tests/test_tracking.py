@@ -15,8 +15,8 @@ from tiny import run_config
 from qstudy.training.config import config_from_dict
 from qstudy.training.record import Record
 from qstudy.training.run import run
-from qstudy.training.tracker import Tracker
 from qstudy.training.tracking import entry_of, start_tracking
+from qstudy.training.wandb_run import Tracker
 
 wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
 

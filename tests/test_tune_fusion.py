@@ -129,7 +129,7 @@ def test_two_commands_at_once(folder: Path, corpus: Path, tmp_path: Path, capsys
     with locked(tmp_path / "fusion.json.lock"), pytest.raises(SystemExit) as ended:
         run(folder, corpus, *out)
     assert ended.value.code == 2
-    said = f"another `qstudy tune-fusion` is at {tmp_path / 'fusion.json'} now; wait for it, or name another file."
+    said = f"another `qstudy tune-fusion` is writing {tmp_path / 'fusion.json'} now; wait for it, or name another file."
     assert said in capsys.readouterr().err
     assert not (tmp_path / "fusion.json.trials.db").exists()
     run(folder, corpus, *out)
@@ -190,7 +190,7 @@ def test_commands_of_the_readme(
         (["--trials", "0"], "--trials: 0 should be greater than or equal to 1"),
         (["--beam", "0"], "--beam: 0 should be greater"),
         (["--source_lm", "gone.arpa"], "gone.arpa"),
-        (["--out", "lm.arpa"], "--out: lm.arpa is what is read"),
+        (["--out", "lm.arpa"], "--out: lm.arpa is also an input"),
     ],
 )
 def test_bad_options(
@@ -237,9 +237,9 @@ def test_transcribe_prints_as_many_hypotheses(folder: Path, corpus: Path, capsys
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--nbest", "2"], "--nbest: 2 hypotheses need a beam of as many; say --decode beam --beam 2."),
+        (["--nbest", "2"], "--nbest: 2 hypotheses need a beam of as many; use --decode beam --beam 2."),
         (["--decode", "beam", "--beam", "3", "--nbest", "4"], "--nbest: 4 hypotheses need a beam of as many"),
-        (["--beam", "4"], "beam: greedy search has none; say --decode beam, or leave --beam out."),
+        (["--beam", "4"], "beam: greedy search has none; use --decode beam, or leave --beam out."),
         (["--decode", "beam", "--fusion", "gone.json"], "gone.json"),
     ],
 )

@@ -12,9 +12,9 @@ from qstudy.bits import WITHOUT_MATRICES, LayerBits, LayerShape
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.memory import traffic
+from qstudy.hardware.model_shapes import load_sizes
 from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import simulate
-from qstudy.hardware.sizes import load_sizes
 from qstudy.hardware.table import Columns, widths
 from qstudy.hardware.workload import KINDS, Operator, layer_operators, workload
 from qstudy.model.encoders.attention import BandAttention

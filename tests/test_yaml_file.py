@@ -17,16 +17,16 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 REFUSED = {
-    "an anchor inside itself": ("base: &b {data: *b}", r"line 1: \*b stands inside itself"),
+    "an anchor inside itself": ("base: &b {data: *b}", r"line 1: \*b refers to itself"),
     "an alias bomb": (BOMB, "more than 20,000 values"),
-    "a merge bomb": ("a: &a {<<: *a}", "stands inside itself"),
+    "a merge bomb": ("a: &a {<<: *a}", "refers to itself"),
     "values without end": ("[" + "1," * 400_000 + "]", "more than 20,000 values"),
     "deep nesting": ("[" * 100_000, "more than 50 levels"),
     "a key twice": ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' occurs twice"),
     "a key twice, within": ("a: {b: 1, b: 2}", "the key 'b' occurs twice"),
-    "a number as a key": ("1: x", "the key '1' is no text; put it in quotes"),
-    "a truth as a key": ("no: x", "the key 'no' is no text"),
-    "a list as a key": ("[1]: x", "a key is no text"),
+    "a number as a key": ("1: x", "the key '1' is not text; put it in quotes"),
+    "a truth as a key": ("no: x", "the key 'no' is not text"),
+    "a list as a key": ("[1]: x", "a key is not text"),
     "a giant number": ("a: " + "9" * 5000, "more than 100 digits"),
     "a giant hexadecimal number": ("a: 0x" + "9" * 5000, "more than 100 digits"),
     "NUL": ("a: b\0c", "control characters"),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.hardware.accelerator import Accelerator
+from qstudy.hardware.model_shapes import Sizes, load_sizes
 from qstudy.hardware.size import size_bytes
-from qstudy.hardware.sizes import Sizes, load_sizes
 from qstudy.hardware.workload import Workload, workload
 
 FOLDER = Path(__file__).parent

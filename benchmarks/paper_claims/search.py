@@ -7,8 +7,8 @@ from benchmarks.paper_claims.models import sizes
 from qstudy.bits import resolve
 from qstudy.hardware.accelerator import FILLS, Accelerator, load_accelerator
 from qstudy.hardware.beams import BeamCurves, beam_curves
+from qstudy.hardware.model_shapes import Sizes
 from qstudy.hardware.search import GREEDY, Search
-from qstudy.hardware.sizes import Sizes
 from qstudy.hardware.stream import REFERENCE, Speech
 
 BEAMS = (1, 2, 4, 8, 16, 32)

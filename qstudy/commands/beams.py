@@ -11,16 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from qstudy.bits import BitMap
-from qstudy.commands.simulate import require_picture, speech_of
 from qstudy.fields import checked
-from qstudy.files import require_other
-from qstudy.hardware.accelerator import load_accelerator
+from qstudy.files import require_other, require_picture
+from qstudy.hardware.accelerator import DEFAULT, load_accelerator
 from qstudy.hardware.beams import BeamCurves, beam_curves
 from qstudy.hardware.search import Beam, Search
 from qstudy.hardware.simulator import UNKNOWN
 from qstudy.hardware.stream import REFERENCE
 from qstudy.named import trusting
-from qstudy.workloads import load_model, with_language_models, with_widths
+from qstudy.workloads import load_model, speech_of, with_language_models, with_widths
 
 Beams = Annotated[tuple[Beam, ...], MinLen(1)]
 FORMS = {"FP16": "w16a16", "INT8": "w8a8", "INT4": "w4a4"}
@@ -28,7 +27,7 @@ FORMS = {"FP16": "w16a16", "INT8": "w8a8", "INT4": "w4a4"}
 
 def beams(
     model: Path,
-    accelerator: str = "mobile_npu",
+    accelerator: str = DEFAULT,
     lm: Path | None = None,
     source_lm: Path | None = None,
     beams: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
@@ -46,24 +45,24 @@ def beams(
     Layers stay where the model's policy placed them, whatever the width.
 
     Args:
-        model: a packed model (.qst), a checkpoint (.ckpt), a run configuration, or a YAML of sizes alone.
-        accelerator: a profile's name, or the path of a YAML file.
-        lm: a language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
-        source_lm: the source domain's language model, for density ratio fusion.
-        beams: numbers of hypotheses, which go through each layer in one batch.
-        bits: one more column, as in `simulate`: w4a8, or encoder.*=w4a8,*_lm.*=w8a8; the model's own widths otherwise.
-        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
+        model: A packed model (.qst), a checkpoint (.ckpt), a run configuration, or a YAML of sizes alone.
+        accelerator: A profile's name, or the path of a YAML file.
+        lm: A language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
+        source_lm: The source domain's language model, for density ratio fusion.
+        beams: Numbers of hypotheses, which go through each layer in one batch.
+        bits: One more column, as in `simulate`: w4a8, or encoder.*=w4a8,*_lm.*=w8a8; the model's own widths otherwise.
+        expansions: Time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
             more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
             synchronous).
-        labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
+        labels_per_hypothesis: Labels that go through prediction network and language models, for each hypothesis and
             label of the transcript; 1 otherwise.
-        batches_per_label: in how many batches these go through them, per label of the transcript; the whole beam in one
+        batches_per_label: In how many batches these go through them, per label of the transcript; the whole beam in one
             otherwise, which takes the least.
-        manifest: take durations and label counts from it, in the labels of a packed model or a checkpoint, of other
+        manifest: Take durations and label counts from it, in the labels of a packed model or a checkpoint, of other
             files in characters; one utterance of 4 s with 48 labels otherwise.
-        json: print one JSON object instead of a table.
-        plot: draw the curves to this file (.png, .svg or .pdf).
-        trust: a Python file of yours whose classes the model or its YAML may name; no other code is run for it.
+        json: Print one JSON object instead of a table.
+        plot: Draw the curves to this file (.png, .svg or .pdf).
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     checked(Beams, list(beams), "beams")
     if plot is not None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
+from qstudy.hardware.accelerator import DEFAULT, Accelerator, load_accelerator
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from qstudy.hardware.accelerator import Accelerator
     from qstudy.hardware.backlog import Backlog
     from qstudy.hardware.workload import Workload
     from qstudy.recognize.recognizer import Recognizer
@@ -39,7 +40,7 @@ def branches(
     model: Path,
     audio: list[Path],
     out: Path = Path("branches.png"),
-    accelerator: str = "edge_nna",
+    accelerator: str = DEFAULT,
     silence: Decibel = 30.0,
     trust: Path | None = None,
 ) -> None:
@@ -51,17 +52,15 @@ def branches(
         out: The picture, as PNG, PDF or SVG.
         accelerator: Profile by which the backlog is simulated: a name or a YAML file.
         silence: A frame this many decibels below the loudest of its utterance counts as silent.
-        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
 
     Raises:
         UserError: the encoder has no branches, or a file cannot be read.
     """
     import numpy as np
 
-    from qstudy.commands.simulate import require_picture
     from qstudy.errors import UserError
-    from qstudy.files import require_other
-    from qstudy.hardware.accelerator import load_accelerator
+    from qstudy.files import require_other, require_picture
     from qstudy.named import trusting
     from qstudy.training.load import load_recognizer
     from qstudy.workloads import load_workload
@@ -87,7 +86,7 @@ def branches(
     print(f"Written: {out}")
 
 
-def _hear(path: Path, recognizer: "Recognizer", workload: "Workload", device: "Accelerator", silence: float) -> Heard:
+def _hear(path: Path, recognizer: "Recognizer", workload: "Workload", device: Accelerator, silence: float) -> Heard:
     import numpy as np
     import torch
 

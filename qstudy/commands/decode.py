@@ -13,9 +13,9 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
 
     Args:
         study: YAML file of the study, e.g. sweeps/int4-commands.yaml.
-        root: folder of all studies.
-        cache: folder of the feature cache.
-        trust: a Python file of yours whose classes the models may name; no other code is run for a model file.
+        root: Folder of all studies.
+        cache: Folder of the feature cache.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     from rich.console import Console
     from rich.table import Table
@@ -40,5 +40,5 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
         table.add_row(record.run, *("" if value is None else f"{value:.3g}" for value in cells))
     Console().print(table)
     if missing := len(config.cells) - len(records):
-        print(f"{missing} of {len(config.cells)} searches are still with other processes; run this again for them.")
+        print(f"{missing} of {len(config.cells)} searches are still running in other processes; run this again later.")
     print(f"Next: qstudy report {folder} --alone --table+ analysis.fusion.kept --figure+ analysis.fusion.by_beam")

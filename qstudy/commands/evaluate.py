@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from qstudy.arguments import given_files
 from qstudy.errors import UserError
 from qstudy.files import require_file, require_other, write_text
 from qstudy.recognize.options import Decoding, told
@@ -37,7 +38,7 @@ def evaluate(
         hypotheses: File to write the recognized texts to, one JSON line per utterance.
         cache: Folder of the feature cache.
         skip_broken: Leave out utterances with broken audio or text, instead of stopping.
-        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     from qstudy.data.feature_set import FeatureSet
     from qstudy.data.manifest import groups_of
@@ -50,7 +51,7 @@ def evaluate(
         require_file(hypotheses)
     if hypotheses is not None and hypotheses.exists():
         given = [path for path in (trust, *_language_files(decoding)) if path is not None]
-        require_other(hypotheses, "--hypotheses", model, manifest, *given, *_sounds(manifest))
+        require_other(hypotheses, "--hypotheses", model, manifest, *given_files, *given, *_sounds(manifest))
     with trusting(trust):
         recognizer = load_recognizer(model)
     recognizer.decode_from(pass_)

@@ -10,12 +10,13 @@ def export(checkpoint: Path, out: Path, policy: dict[str, Any] | None = None, tr
     """Pack a checkpoint: what the device gets.
 
     Args:
-        checkpoint: a run's `last.ckpt`.
-        out: the packed model to write, e.g. model.qst.
-        policy: of a checkpoint that was trained in several widths (`switchable`), the policy with those to pack:
+        checkpoint: A run's `last.ckpt`.
+        out: The packed model to write, e.g. model.qst.
+        policy: Of a checkpoint that was trained in several widths (`switchable`), the policy with those to pack:
             '{name: mixed, layers: {"*": {weight: 4, activation: 8}}}'; by default the widest.
-        trust: a Python file of yours whose classes the checkpoint may name; no other code is run for it.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
+    from qstudy.commands.next_command import print_transcribe
     from qstudy.named import trusting
     from qstudy.training.checkpoint import pack_checkpoint
 
@@ -24,4 +25,4 @@ def export(checkpoint: Path, out: Path, policy: dict[str, Any] | None = None, tr
         packed = pack_checkpoint(checkpoint, policy)
     packed.save(out)
     print(f"{out}: {packed.size_bytes:,} bytes of tensors, {out.stat().st_size:,} with the header.")
-    print(f"Next: qstudy transcribe {out} some.wav")
+    print_transcribe(out)

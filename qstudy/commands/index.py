@@ -12,7 +12,7 @@ def index(reports: Path = Path("reports")) -> None:
     share, and behind each point its configuration and command.
 
     Args:
-        reports: the folder of the reports; `index.html` is written there, of `papers.yaml` and the folders beside it.
+        reports: The folder of the reports; `index.html` is written there, of `papers.yaml` and the folders beside it.
     """
     contents = index_contents(reports)
     write_report(reports, contents)

@@ -9,7 +9,7 @@ from qstudy.errors import UserError
 def perplexity(
     model: Path, text: Path, like: Path | None = None, skip_unknown: bool = False, json: bool = False
 ) -> None:
-    """How well a language model foresees a text: the smaller, the better.
+    """How well a language model predicts a text: the smaller, the better.
 
     Args:
         model: A packed language model (.qst) or an n-gram model (.arpa, .arpa.gz).
@@ -18,8 +18,8 @@ def perplexity(
         skip_unknown: Leave out lines with characters that no label covers, and count them, instead of stopping.
         json: Print one JSON object instead of a line of text.
     """
-    from qstudy.commands.train_lm import print_score
     from qstudy.recognize.language import is_arpa, load_language_model
+    from qstudy.recognize.perplexity import lines_of
     from qstudy.recognize.perplexity import perplexity as score
     from qstudy.training.language_text import read_texts
     from qstudy.training.load import load_tokenizer
@@ -31,7 +31,5 @@ def perplexity(
     found = score(load_language_model(model, tokenizer), texts.labels, texts.words).to_dict()
     if json:
         print(json_format.dumps({"model": str(model), "text": str(text), "skipped": texts.skipped, **found}))
-        return
-    print_score(str(text), found)
-    if texts.skipped:
-        print(f"{text}: {texts.skipped:,} lines left out, for characters that no label covers")
+    else:
+        print("\n".join(lines_of({str(text): found}, {str(text): texts.skipped})))

@@ -46,8 +46,8 @@ def presets(json: bool = False, markdown: bool = False) -> None:
     """Models to train by their names (`qstudy train --model.preset NAME`): parameters, computing, bytes.
 
     Args:
-        json: print one JSON object per line instead of a table.
-        markdown: print the table as Markdown.
+        json: Print one JSON object per line instead of a table.
+        markdown: Print the table as Markdown.
     """
     priced = [price(name) for name in preset_names()]
     if json:

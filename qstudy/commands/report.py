@@ -29,13 +29,13 @@ def report(
     """Rebuild tables, figures and the HTML page of one study or several from their run records.
 
     Args:
-        study: folder of the study, such as studies/digits, or a report written earlier; of several studies their fronts
+        study: Folder of the study, such as studies/digits, or a report written earlier; of several studies their fronts
             are drawn together, and their settings and claims side by side.
-        out: folder to write to; reports/NAME by default.
-        split: the set whose word error rate is reported; by default test if there is one, else dev.
-        table: a table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
-        figure: a figure of your own, likewise.
-        alone: leave out the tables and figures that every report has.
+        out: Folder to write to; reports/NAME by default.
+        split: The set whose word error rate is reported; by default test if there is one, else dev.
+        table: A table of your own besides, by its import path (my_tables.smallest); several: --table+ A --table+ B.
+        figure: A figure of your own, likewise.
+        alone: Leave out the tables and figures that every report has.
     """
     figures = [*(() if alone else FIGURES), *(imported(name, (), "figure") for name in _several(figure))]
     makers = [*(() if alone else TABLES), *(imported(name, (), "table") for name in _several(table))]

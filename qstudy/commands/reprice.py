@@ -13,7 +13,7 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
 
     Args:
         folder: A run, a folder of runs, a study, or a report (its records; `qstudy report` then builds it anew).
-        trust: A Python file of yours whose classes the runs may name; no other code is run for them.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     from tqdm import tqdm
 
@@ -35,9 +35,9 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
         moved += was != now
         for name in (each for each in now if was.get(each) != now[each]):
             tqdm.write(f"{record.run}: {name}: {_ms(was.get(name))} -> {_ms(now[name])}")
-    print(f"{moved} of {len(priced)} runs have another latency now.")
+    print(f"{moved} of {len(priced)} runs have a different latency now.")
     if stay:
-        print(f"{stay} stay as they are: without their models, nothing tells what they cost (amortized, or searched).")
+        print(f"{stay} stay as they are: without their models, their cost is unknown (amortized, or searched).")
     if others:
         print(f"{others} left out, of language models: what they cost is part of a search's record (`qstudy decode`).")
 

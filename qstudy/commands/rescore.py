@@ -15,7 +15,7 @@ def rescore(folder: list[Path], sets: dict[str, Path], cache: Path = Path("cache
         folder: Runs, folders of runs, or studies.
         sets: Name and manifest of each: '{snr5: corpora/noisy-5/test.jsonl, snr0: corpora/noisy-0/test.jsonl}'.
         cache: Folder of the feature cache.
-        trust: A Python file of yours whose classes the models may name; no other code is run for them.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     from tqdm import tqdm
 

@@ -31,7 +31,7 @@ def sensitivity(
 
     Args:
         config: YAML file of a run (sweeps/base/digits.yaml) or of a study (sweeps/digits-search.yaml).
-        widths: of a run's layers; by default 8, 6, 4, 3 and 2 bits.
+        widths: Of a run's layers; by default 8, 6, 4, 3 and 2 bits.
         utterances: Evaluate so many of the dev set, spread over it; by default all.
         out: Folder of sensitivity.csv, sensitivity.json and sensitivity.png; by default runs/sensitivity-NAME-HASH, of
             the file's name and of all that was asked.

@@ -3,7 +3,6 @@
 import json as json_format
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,20 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from qstudy.bits import FLOAT
-from qstudy.data.manifest import read_manifest
-from qstudy.errors import UserError, naming
-from qstudy.files import require_other
-from qstudy.hardware.accelerator import Accelerator, load_accelerator, profile_names
+from qstudy.files import require_other, require_picture
+from qstudy.hardware.accelerator import DEFAULT, Accelerator, load_accelerator, profile_names
 from qstudy.hardware.search import Search
 from qstudy.hardware.simulator import UNKNOWN, OperatorReport, Report
 from qstudy.hardware.simulator import simulate as price
 from qstudy.hardware.stream import REFERENCE, Speech
 from qstudy.hardware.workload import Workload
 from qstudy.named import trusting
-from qstudy.workloads import Fused, load_workload, with_widths
-
-if TYPE_CHECKING:  # sentencepiece is for those who name a manifest
-    from qstudy.data.tokenizer import Tokenizer
+from qstudy.workloads import Fused, load_workload, speech_of, with_widths
 
 STYLES = {
     "compute": "green",
@@ -35,14 +29,13 @@ STYLES = {
     "hand-over": "red",
 }
 
-PICTURES = (".png", ".svg", ".pdf")
 HEADINGS = ("layer", "widths", "where", "bound", "runs/s", "MACs", "cycles", "DRAM kB", "stall µs", "µs a run", "load")
 NARROW = ("layer", "widths", "bound", "DRAM kB", "µs a run", "load")
 
 
 def simulate(
     model: Path,
-    accelerator: str = "edge_nna",
+    accelerator: str = DEFAULT,
     json: bool = False,
     compare: str | None = None,
     bits: str | None = None,
@@ -60,27 +53,27 @@ def simulate(
     """Latency, traffic and energy of a model on a described accelerator.
 
     Args:
-        model: a packed model (.qst), a checkpoint (.ckpt), a run configuration, or a YAML of sizes alone.
-        accelerator: a profile's name, or the path of a YAML file.
-        json: print one JSON object instead of tables.
-        compare: what to put beside it: another accelerator, another model, or other widths (w8a8).
-        bits: widths to price instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those
+        model: A packed model (.qst), a checkpoint (.ckpt), a run configuration, or a YAML of sizes alone.
+        accelerator: A profile's name, or the path of a YAML file.
+        json: Print one JSON object instead of tables.
+        compare: What to put beside it: another accelerator, another model, or other widths (w8a8).
+        bits: Widths to price instead of the model's own: w4a8 for all layers, or encoder.*=w4a8,joiner.*=w8a8 for those
             layers alone.
-        beam: hypotheses that the search carries, all in one batch; the model's own or 1.
-        expansions: time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
+        beam: Hypotheses that the search carries, all in one batch; the model's own or 1.
+        expansions: Time-synchronous search: how often per joint frame its hypotheses go through the joiner, at most one
             more than a frame may have labels; otherwise once per frame and once per label (greedy, alignment-length
             synchronous).
-        labels_per_hypothesis: labels that go through prediction network and language models, for each hypothesis and
+        labels_per_hypothesis: Labels that go through prediction network and language models, for each hypothesis and
             label of the transcript; 1 otherwise.
-        batches_per_label: in how many batches these go through them, per label of the transcript; the whole beam in one
+        batches_per_label: In how many batches these go through them, per label of the transcript; the whole beam in one
             otherwise, which takes the least.
-        lm: a language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
-        source_lm: the source domain's language model, for density ratio fusion.
-        manifest: take durations and label counts from it, in the labels of a packed model or a checkpoint, of other
+        lm: A language model that scores every label of every hypothesis: a packed one (.qst), or a YAML of sizes.
+        source_lm: The source domain's language model, for density ratio fusion.
+        manifest: Take durations and label counts from it, in the labels of a packed model or a checkpoint, of other
             files in characters; one utterance of 4 s with 48 labels otherwise.
-        operators: one row per operator instead of one per layer.
-        plot: write a roofline and a bar chart to this file (.png, .svg or .pdf).
-        trust: a Python file of yours whose classes the model or its YAML may name; no other code is run for it.
+        operators: One row per operator instead of one per layer.
+        plot: Write a roofline and a bar chart to this file (.png, .svg or .pdf).
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     if plot is not None:
         require_picture(plot)
@@ -125,40 +118,6 @@ def _is_accelerator(path: Path) -> bool:
     return path.is_file() and "processor" in load_yaml(path)
 
 
-def require_picture(path: Path, option: str = "--plot") -> None:
-    """Raise UserError unless a picture can be written to a file of that name; `option` gives it."""
-    if path.suffix not in PICTURES:
-        raise UserError(f"{option}: {path} must end in {', '.join(PICTURES)}.")
-
-
-def speech_of(manifest: Path, model: Path) -> Speech:
-    """Durations and label counts of a manifest's utterances; labels are the model's, or characters if it has none.
-
-    Raises:
-        UserError: a file is missing or damaged, or a text has a character that no label covers.
-    """
-    utterances, labels = read_manifest(manifest), []
-    tokenizer = _tokenizer(model)
-    for utterance in utterances:
-        with naming(utterance.source):
-            labels.append(len(utterance.text if tokenizer is None else tokenizer.encode(utterance.text)))
-    return Speech(tuple(utterance.duration for utterance in utterances), tuple(labels))
-
-
-def _tokenizer(model: Path) -> "Tokenizer | None":
-    """A packed model's or a checkpoint's; None: the file has none."""
-    if model.suffix == ".ckpt":
-        from qstudy.training.load import load_tokenizer
-
-        return load_tokenizer(model)
-    from qstudy.data.tokenizer import tokenizer_from_dict
-    from qstudy.quant.packed.file import read
-
-    described = read(model).header.get("tokenizer") if model.suffix == ".qst" else None
-    with naming(model):
-        return None if described is None else tokenizer_from_dict(described)
-
-
 def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     console = Console()
     for report in reports:
@@ -170,7 +129,7 @@ def _print(reports: list[Report], operators: bool, speech: Speech) -> None:
     console.print("[dim]Operators are placed for the lowest latency; another placement might compute less.[/dim]")
     if untimed := list(dict.fromkeys(layer for report in reports for layer in report.untimed)):
         named = ", ".join([*untimed[:3], "..."] if len(untimed) > 3 else untimed)
-        console.print(escape(f"Totals are unknown, because nobody says how often these layers run: {named}."))
+        console.print(escape(f"Totals are unknown, because no rate is set for these layers: {named}."))
 
 
 def _layer_table(report: Report, operators: bool, narrow: bool) -> Table:
@@ -257,7 +216,7 @@ def _summary_table(reports: list[Report]) -> Table:
         ("user-perceived latency, ms", "latency_ms", "{:.2f}"),
         ("  95th percentile, ms", "latency_p95_ms", "{:.2f}"),
         ("real-time factor", "rtf", "{:.4f}"),
-        ("computing per joint step, ms", "step_ms", "{:.3f}"),
+        ("computing per joint frame, ms", "step_ms", "{:.3f}"),
         ("DRAM traffic, MB per s of speech", "dram_mb_per_s", "{:.2f}"),
         ("energy, mJ per s of speech", "energy_mj_per_s", "{:.3f}"),
     ):

@@ -36,23 +36,23 @@ def sweep(
 
     Args:
         study: YAML file of the study, e.g. sweeps/quickstart.yaml.
-        workers: processes, each with a GPU of its own where there are any; cores are divided among them. By default one
+        workers: Processes, each with a GPU of its own where there are any; cores are divided among them. By default one
             per GPU, or one per machine.
         storage: URL of a database that several machines share, e.g. postgresql://user:password@host/name; by default
             the environment variable QSTUDY_STORAGE (better: process lists show a command's arguments to everyone on
             the machine), or SQLite in the study's folder.
-        trials: trials to train; by default what the file says.
-        root: folder of all studies.
-        fresh: train the float baseline, instead of starting from the model file that the study names (`start`).
-        known: folders of reports or of studies, e.g. '[reports/native_qat]': trials whose records are there take them,
+        trials: Trials to train; by default what the file says.
+        root: Folder of all studies.
+        fresh: Train the float baseline, instead of starting from the model file that the study names (`start`).
+        known: Folders of reports or of studies, e.g. '[reports/native_qat]': trials whose records are there take them,
             and are not trained again; their models stay where they are. A later call need not name them. Records name
             their sets by path: that these hold what they held is for you to know.
-        launcher: where workers run: `local`, this machine; `ray`, a Ray cluster, whose nodes have qstudy and share this
+        launcher: Where workers run: `local`, this machine; `ray`, a Ray cluster, whose nodes have qstudy and share this
             folder; or the import path of your own (`qstudy.sweep.launchers.base.Launcher`).
-        address: of what the launcher uses; `ray`: HOST:PORT of the cluster, by default a new one on this machine alone.
-        prepare_only: plan the study and make what all trials share (corpus, feature cache, float baseline), and end;
+        address: Of what the launcher uses; `ray`: HOST:PORT of the cluster, by default a new one on this machine alone.
+        prepare_only: Plan the study and make what all trials share (corpus, feature cache, float baseline), and end;
             `qstudy worker` does the rest, on as many machines as you like.
-        retry: trials that failed or were given up wait again, to go on at their checkpoints: once what is to blame (a
+        retry: Trials that failed or were given up wait again, to go on at their checkpoints: once what is to blame (a
             full GPU, a mistake in code of your own) is mended.
     """
     checked(Workers | None, workers, "workers")

@@ -14,6 +14,7 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
         out: Folder of the run; by default runs/NAME.
         name: Of the run; by default the policy and a hash of the configuration.
     """
+    from qstudy.commands.next_command import print_transcribe
     from qstudy.hardware.simulator import milliseconds
     from qstudy.training.baseline import publish
     from qstudy.training.devices import join
@@ -35,4 +36,4 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     simulated = (record.latency or {}).items()
     latency = ", ".join(f"{milliseconds(value['latency_ms'])} on {key}" for key, value in simulated)
     print(f"{folder / MODEL_FILE}: {record.size_bytes:,} bytes; simulated latency {latency}")
-    print(f"Next: qstudy transcribe {folder / MODEL_FILE} some.wav")
+    print_transcribe(folder / MODEL_FILE)

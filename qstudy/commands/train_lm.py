@@ -1,8 +1,7 @@
 """`qstudy train-lm`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
@@ -30,6 +29,7 @@ def train_lm(
     if ngram is not None:
         _train_ngram(config, out, ngram)
         return
+    from qstudy.recognize.perplexity import lines_of
     from qstudy.training.language_run import run_language
     from qstudy.training.record import MODEL_FILE
 
@@ -39,15 +39,15 @@ def train_lm(
     record = run_language(config, folder, name)
     if not record:  # of several processes the first speaks
         return
-    _print_scores(record["perplexity"], record["skipped"])
-    print(f"{folder / MODEL_FILE}: {record['size_bytes']:,} bytes")
+    written = f"{folder / MODEL_FILE}: {record['size_bytes']:,} bytes"
+    print("\n".join([*lines_of(record["perplexity"], record["skipped"]), written]))
 
 
 def _train_ngram(config: LanguageConfig, out: Path | None, order: int) -> None:
     from qstudy.data.arpa import write_arpa
     from qstudy.model.ngram import NgramLanguageModel
     from qstudy.recognize.language import ARPA, is_arpa
-    from qstudy.recognize.perplexity import perplexity
+    from qstudy.recognize.perplexity import lines_of, perplexity
     from qstudy.training.kneser_ney import estimate
     from qstudy.training.language_run import open_sources
 
@@ -60,26 +60,6 @@ def _train_ngram(config: LanguageConfig, out: Path | None, order: int) -> None:
     scored = {"dev": sources.dev} if sources.dev is not None else {}
     model = NgramLanguageModel(ngrams)
     scores = {key: perplexity(model, texts.labels, texts.words).to_dict() for key, texts in scored.items()}
-    _print_scores(scores, {"text": sources.text.skipped, **{key: texts.skipped for key, texts in scored.items()}})
+    skipped = {"text": sources.text.skipped, **{key: texts.skipped for key, texts in scored.items()}}
     counts = ", ".join(f"{len(each.codes):,} {n}-grams" for n, each in enumerate(ngrams.orders, 1))
-    print(f"{out}: {counts}")
-
-
-def _print_scores(scores: dict[str, dict[str, Any]], skipped: dict[str, int]) -> None:
-    for key, score in scores.items():
-        print_score(key, score)
-    for key, count in skipped.items():
-        if count:
-            print(f"{key}: {count:,} lines left out, for characters that no label covers")
-
-
-def print_score(name: str, score: Mapping[str, Any]) -> None:
-    """One line on a text: `qstudy.recognize.perplexity.Perplexity` as a mapping."""
-    by_label, by_word = (
-        "above 1e308" if score[key] is None else f"{score[key]:.{digits}f}"
-        for key, digits in (("label", 3), ("word", 2))
-    )
-    print(
-        f"{name}: perplexity {by_label} per label, {by_word} per word; "
-        f"{score['labels']:,} labels and {score['words']:,} words in {score['texts']:,} texts, their ends counted"
-    )
+    print("\n".join([*lines_of(scores, skipped), f"{out}: {counts}"]))

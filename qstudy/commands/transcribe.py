@@ -41,11 +41,11 @@ def transcribe(
         json: Print one JSON object per file, with the labels of each hypothesis and, of a beam search, its score and
             the seconds at which they begin; `score` and `times_s` of the greedy search are null.
         pass_: Which pass of a cascaded encoder is decoded; the text of the first grows until the last replaces it.
-        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     checked(Width, nbest, "--nbest")
     if nbest > decoding.width:
-        raise UserError(f"--nbest: {nbest} hypotheses need a beam of as many; say --decode beam --beam {nbest}.")
+        raise UserError(f"--nbest: {nbest} hypotheses need a beam of as many; use --decode beam --beam {nbest}.")
     import torch
 
     from qstudy.data.audio import read_audio

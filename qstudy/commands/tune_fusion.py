@@ -48,7 +48,7 @@ def tune_fusion(
         seed: Of the sampler.
         cache: Folder of the feature cache.
         skip_broken: Leave out utterances with broken audio or text, instead of stopping.
-        trust: A Python file of yours whose classes the model may name; no other code is run for a model file.
+        trust: A Python file of yours whose classes model files may name; they can run no other code.
     """
     checked(Trials, trials, "--trials")
     checked(Width, beam, "--beam")
@@ -82,13 +82,14 @@ def tune_fusion(
     weights = ", ".join(f"{name} {value:.3f}" for name, value in found.params.items())
     print(f"{trials} trials on {manifest}: WER {100 * without:.2f} % without language models.")
     print(f"Best: WER {100 * (found.value or 0.0):.2f} % with {weights}; written to {out}.")
-    print(f"Next: qstudy evaluate {model} --manifest TEST --decode beam --beam {beam} --search {search} --fusion {out}")
+    searched = f"--decode beam --beam {beam} --search {search} --fusion {out}"
+    print(f"Next: qstudy evaluate {model} --manifest TEST {searched}{f' --trust {trust}' if trust else ''}")
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Nobody else works on the file meanwhile: a trial that another began would be taken for an interrupted one."""
     if (lock := try_lock(out.with_name(f"{out.name}.lock"))) is None:
-        raise UserError(f"--out: another `qstudy tune-fusion` is at {out} now; wait for it, or name another file.")
+        raise UserError(f"--out: another `qstudy tune-fusion` is writing {out} now; wait for it, or name another file.")
     with lock:
         yield

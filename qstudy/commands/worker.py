@@ -12,11 +12,11 @@ def worker(study: str, storage: str | None = None, root: Path = Path("studies"),
     those folders among machines, so that all trials start from the same baseline.
 
     Args:
-        study: name of the study.
+        study: Name of the study.
         storage: URL of its database; by default the environment variable QSTUDY_STORAGE (better: process lists show a
             command's arguments to everyone on the machine), or the SQLite file in the study's folder.
-        root: folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
-        prepare_only: make what all trials share (corpus, feature cache, float baseline), and end.
+        root: Folder of all studies; the runs of this worker go to ROOT/STUDY/runs.
+        prepare_only: Make what all trials share (corpus, feature cache, float baseline), and end.
     """
     from qstudy.sweep.study import join_study
 

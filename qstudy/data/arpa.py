@@ -97,7 +97,7 @@ def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
     except FileNotFoundError as error:
         raise UserError(f"There is no language model {path}; make one with `qstudy train-lm`.") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no whole ARPA file ({error}); write it again.") from error
+        raise UserError(f"{path} is not a complete ARPA file ({error}); write it again.") from error
 
 
 def _opened(path: Path, file: Path, mode: str) -> IO[str]:
@@ -170,7 +170,7 @@ class _Reader:
                 continue
             row = self._row(words)
             if row in found:
-                raise self._fault(f"{' '.join(words)!r} comes twice")
+                raise self._fault(f"{' '.join(words)!r} occurs twice")
             found[row] = probability, weight
         if listed != count:
             raise self._fault(f"there are {listed} {number}-grams, but \\data\\ promises {count}")
@@ -196,8 +196,8 @@ class _Reader:
     def _code(self, word: str) -> int:
         if word not in self._codes:
             raise self._fault(
-                f"{word[:40]!r} is no label of the recognizer: n-grams here are over its labels (characters or pieces, "
-                "a space written as \u2581), not over words"
+                f"{word[:40]!r} is not a label of the recognizer: n-grams here are over its labels (characters or "
+                "pieces, a space written as \u2581), not over words"
             )
         return self._codes[word]
 
@@ -207,7 +207,7 @@ class _Reader:
         except ValueError:
             value = math.nan
         if not -LARGEST <= value <= most:
-            raise self._fault(f"{text[:40]!r} is no {what}")
+            raise self._fault(f"{text[:40]!r} is not a {what}")
         return value
 
     def _fault(self, reason: str) -> UserError:

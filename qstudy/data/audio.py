@@ -109,7 +109,7 @@ def _open(path: Path) -> Iterator[tuple[soundfile.SoundFile, int]]:
 
 def _check_header(path: Path, file: soundfile.SoundFile) -> None:
     if file.format not in FORMATS:
-        raise UserError(f"The audio file {path} is {file.format}, which is not read; convert it to WAV or FLAC.")
+        raise UserError(f"The audio file {path} is {file.format}, which is not supported; convert it to WAV or FLAC.")
     if is_cut_short(path):
         raise UserError(f"The audio file {path} is cut short: samples are missing at its end; record or copy it again.")
     low, high = RATES

@@ -56,7 +56,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     if not isinstance(about, dict):
-        raise damaged(path, "its description is no mapping")
+        raise damaged(path, "its description is not a mapping")
     return about
 
 
@@ -96,13 +96,13 @@ class _Rows(Sequence[Row], ABC):
         self._values, self._ends = table[name], table[f"{name}_ends"]
         self._path = table.path
         if self._values.ndim != 1 or self._ends.ndim != 1:
-            raise damaged(table.path, f"{name} is no column")
+            raise damaged(table.path, f"{name} is not a column")
         self._items = np.arange(len(self._ends)) if items is None else items
         ends = np.concatenate([np.zeros(1, np.int64), self._ends])
         if ends[-1] != len(self._values) or np.any(np.diff(ends) < 0):
             raise damaged(table.path, f"the rows of {name} do not fill it")
         if not within(self._items, len(self._ends)):
-            raise damaged(table.path, f"{name} has {len(self._ends)} rows, others were asked for")
+            raise damaged(table.path, f"{name} has {len(self._ends)} rows, but others were asked for")
 
     def __len__(self) -> int:
         return len(self._items)

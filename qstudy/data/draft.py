@@ -60,7 +60,7 @@ class Draft:
         """
         self.folder, self.store = folder, folder / "store"
         if folder.is_symlink() or self.store.is_symlink():
-            raise UserError(f"{folder} is no folder of a cache, but a link; remove it.")
+            raise UserError(f"{folder} is a link, not a folder of a cache; remove it.")
         self.store.mkdir(parents=True, exist_ok=True)
         self.blocks: list[Block] = []
         self.checksum = 0
@@ -143,7 +143,7 @@ class Draft:
 def _opened(path: Path) -> BinaryIO:
     """A file of the draft; one that is a link, which a stranger's cache may hold, goes: it leads to another's file."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UserError(f"{path} is no file of a cache; remove it.")
+        raise UserError(f"{path} is not a file of a cache; remove it.")
     path.touch()
     return os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b")
 

@@ -81,7 +81,7 @@ class FeatureSet:
             store = _stored(folder, settings)
             if store is None or skip_broken or still_broken(manifest, lines, {each.line for each in store.problems}):
                 return store
-            log.warning("What was wrong with lines of %s has passed; its features are computed again.", manifest)
+            log.warning("Broken lines of %s were mended; its features are computed again.", manifest)
             return None
 
         store = stored()

@@ -126,7 +126,7 @@ def groups_of(path: Path, numbers: Sequence[int]) -> list[int] | None:
     lines = {line.number: line for line in manifest_lines(path)}
     if missing := set(numbers) - lines.keys():
         raise UserError(
-            f"{path} has no utterance in line {min(missing)} any more; start anew with the manifest as it is."
+            f"{path} no longer has an utterance in line {min(missing)}; start again with the manifest as it is now."
         )
     utterances = [parse_line(lines[number], path) for number in numbers]
     names = [item.group or item.speaker or "" for item in utterances]
@@ -215,7 +215,7 @@ def _name(entry: dict[str, Any], field: str, source: str) -> str | None:
 def _words(entry: dict[str, Any], source: str) -> str:
     text = " ".join(_string(entry, "text", source).lower().split())
     if len(text) > LONGEST_TEXT:
-        raise UserError(f"{source}: text has {len(text)} characters, at most {LONGEST_TEXT} are one utterance.")
+        raise UserError(f"{source}: text has {len(text)} characters; an utterance has at most {LONGEST_TEXT}.")
     return _printable("text", text, source)
 
 

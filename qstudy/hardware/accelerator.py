@@ -12,6 +12,8 @@ from qstudy.fields import fill
 from qstudy.yaml_file import load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
+DEFAULT = "edge_nna"
+"""The profile of whoever names none."""
 Dataflow = Literal["weight_stationary", "output_stationary", "vector"]
 DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
 Fill = Literal["serial", "overlapped"]

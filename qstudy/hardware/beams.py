@@ -7,9 +7,9 @@ import numpy as np
 
 from qstudy.bits import BitMap
 from qstudy.hardware.accelerator import Accelerator
+from qstudy.hardware.model_shapes import Sizes
 from qstudy.hardware.search import GREEDY, Search
 from qstudy.hardware.simulator import candidate_latencies_ms
-from qstudy.hardware.sizes import Sizes
 from qstudy.hardware.stream import REFERENCE, Speech
 
 

@@ -67,7 +67,7 @@ class Operator:
         work = self.vectors * (max(self.inputs, 1) * self.outputs + self.elementwise + self.nonlinear)
         if work > MOST_WORK:
             raise UserError(
-                f"{self.name}: {work:.1e} operations a run are too many to be priced; look at its sizes, its "
+                f"{self.name}: {work:.1e} operations a run are too many to be priced; check its sizes, its "
                 "frames and the beam."
             )
 

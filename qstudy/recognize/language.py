@@ -63,7 +63,7 @@ def language_from_packed(packed: PackedModel) -> tuple[LSTMLanguageModel, Tokeni
     """
     with naming(packed.source):
         if KEY not in packed.header:
-            raise UserError("this is no language model; make one with `qstudy train-lm`.")
+            raise UserError("this is not a language model; make one with `qstudy train-lm`.")
         config = fill(LanguageModelConfig, packed.header[KEY], KEY)
         tokenizer = tokenizer_from_dict(packed.header.get("tokenizer"))
         with shapes_only():  # nothing is allocated before the file was seen to hold such a model

@@ -43,7 +43,7 @@ class FusionSettings:
             if given == [True, False]:
                 raise UserError(f"{weight}: it is missing; say how much --{model} counts, or use qstudy tune-fusion.")
             if given == [False, True]:
-                raise UserError(f"{weight}: there is no language model that it could weigh; say --{model} FILE.")
+                raise UserError(f"{weight}: there is no language model for it to weight; use --{model} FILE.")
 
 
 def save_fusion(path: Path, settings: FusionSettings, found: dict[str, Any]) -> None:
@@ -101,12 +101,12 @@ class Decoding(FusionSettings):
         super().__post_init__()
         given = [each.name for each in fields(self) if each.name != "decode" and getattr(self, each.name) is not None]
         if self.decode == "greedy" and given:
-            raise UserError(f"{given[0]}: greedy search has none; say --decode beam, or leave --{given[0]} out.")
+            raise UserError(f"{given[0]}: greedy search has none; use --decode beam, or leave --{given[0]} out.")
         if self.search == "alignment" and self.prune is not None:
-            raise UserError("prune: only a search by time has a choice; say --search time, or leave --prune out.")
+            raise UserError("prune: only a search by time has a choice; use --search time, or leave --prune out.")
         twice = [each.name for each in fields(FusionSettings) if each.name in given]
         if self.fusion is not None and twice:
-            raise UserError(f"{twice[0]}: --fusion names a file that says it; leave one of the two out.")
+            raise UserError(f"{twice[0]}: the file of --fusion sets it already; leave one of the two out.")
 
     @property
     def width(self) -> int:

@@ -1,8 +1,9 @@
 """How well a language model foresees texts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,3 +65,27 @@ def log_likelihoods(model: LanguageModel, texts: Sequence[Sequence[int]]) -> tor
         labels = following[:, place]
         total += counted[:, place] * rows.gather(1, labels.unsqueeze(1))[:, 0].double()
     return total
+
+
+def lines_of(scores: Mapping[str, Mapping[str, Any]], skipped: Mapping[str, int]) -> list[str]:
+    """What people read of the perplexities of texts.
+
+    Args:
+        scores: text -> `Perplexity.to_dict()`.
+        skipped: text -> lines of it that were left out.
+    """
+    return [
+        *(f"{name}: {_sentence(score)}" for name, score in scores.items()),
+        *(f"{name}: {n:,} lines left out, for characters that no label covers" for name, n in skipped.items() if n),
+    ]
+
+
+def _sentence(score: Mapping[str, Any]) -> str:
+    by_label, by_word = (
+        "above 1e308" if score[key] is None else f"{score[key]:.{digits}f}"
+        for key, digits in (("label", 3), ("word", 2))
+    )
+    return (
+        f"perplexity {by_label} per label, {by_word} per word; "
+        f"{score['labels']:,} labels and {score['words']:,} words in {score['texts']:,} texts, their ends counted"
+    )

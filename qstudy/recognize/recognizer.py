@@ -183,9 +183,9 @@ def recognizer_from_packed(packed: PackedModel) -> Recognizer:
 def require_recognizer(packed: PackedModel) -> None:
     """Raise UserError unless a packed model is a recognizer."""
     if "language_model" in packed.header:
-        raise UserError("this is a language model, no recognizer; name a recognizer's file.")
+        raise UserError("this is a language model, not a recognizer; name a recognizer's file.")
     if "tokenizer" not in packed.header:
-        raise UserError("this is no recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
+        raise UserError("this is not a recognizer; qstudy.load(path, into=model) loads it into a model of its kind.")
 
 
 def _built(packed: PackedModel) -> Recognizer:

@@ -18,7 +18,7 @@ from qstudy.training.record import RECORD_FILE, Record, read_record
 from qstudy.training.tracking import ID_FILE, Entry, entry_of, mirror, start_tracking
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
-    from qstudy.training.tracker import Tracker
+    from qstudy.training.wandb_run import Tracker
 
 CHART_S = 10.0
 """The chart is a file each time; not more often."""

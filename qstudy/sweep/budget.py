@@ -65,9 +65,7 @@ class Budgets:
     def _unknown(self, accelerator: str, simulated: Mapping[str, Any]) -> str:
         """Why there is no latency to hold against the budget."""
         if accelerator in simulated:
-            return (
-                "budgets: latency_ms: nobody says how often some layer of the model runs; give it a rate, or no budget."
-            )
+            return "budgets: latency_ms: no rate is set for some layer of the model; set one, or leave this budget out."
         return (
             f"budgets: accelerator: {accelerator!r} is not among those that the run configuration simulates "
             f"({', '.join(simulated) or 'none'}); add it to the base's field `accelerator`."

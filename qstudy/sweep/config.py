@@ -128,7 +128,7 @@ class StudyConfig:
             raise UserError("trials: say how many trials to train, e.g. `trials: 20`.")
         if (combinations := size(self.grid)) > MOST_COMBINATIONS:
             raise UserError(
-                f"grid: {combinations:,} combinations are more than the {MOST_COMBINATIONS:,} that are possible; make "
+                f"grid: {combinations:,} combinations are more than the {MOST_COMBINATIONS:,} that are allowed; make "
                 "its lists shorter, or move them to `space`, which is searched."
             )
         if self.seeds > 1 and any("seed" in template for template in self.templates):

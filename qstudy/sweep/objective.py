@@ -199,8 +199,8 @@ def _train_or_read(candidate: Candidate, folder: Path, config: RunConfig, before
     if done.exists() and (record := read_record(done)).state == "complete":
         if changed := differences(record, config):
             raise UserError(
-                f"{done} is of a run with another {', '.join(changed)}, which an earlier study of the name "
-                f"{candidate.study!r} has left; move or remove {folder.parent}."
+                f"{done} is of a run with another {', '.join(changed)}, left by an earlier study named "
+                f"{candidate.study!r}; move or remove {folder.parent}."
             )
         _finish_tracking(candidate, folder, config, record)
         return record

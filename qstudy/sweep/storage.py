@@ -65,7 +65,7 @@ def open_storage(
         except Exception as error:  # drivers raise what they like about a URL that they do not
             away = patient and is_passing(error) and waited < PATIENCE_S
             if not away and not (_is_made_elsewhere(error) and waited < FIRST_S):
-                said = "its port is no number" if isinstance(error, ValueError) else hide(reason(error), url)
+                said = "its port is not a number" if isinstance(error, ValueError) else hide(reason(error), url)
                 raise UserError(f"storage: {masked(url)} cannot be opened: {said}.") from error
         time.sleep(0.1 + random.random() / 2)
 
@@ -132,7 +132,7 @@ def open_study(storage: PatientStorage, config: StudyConfig, folder: Path) -> op
     )
     begun = any(ATTEMPTS in kept(trial) for trial in study.get_trials(deepcopy=False))
     if not begun and any(folder.glob("runs/*")):
-        raise UserError(f"{folder / 'runs'} holds runs that the storage knows nothing of; move or remove it.")
+        raise UserError(f"{folder / 'runs'} holds runs that are not in the storage; move or remove it.")
     if begun and (changed := config.differences(study_from_dict(study.user_attrs[DEFINITION]))):
         raise UserError(
             f"The study {config.study!r} was begun with another {' and '.join(changed)}; give the new one its own "

@@ -61,8 +61,8 @@ def _check_candidate(config: StudyConfig, changes: Mapping[str, Any]) -> None:
     known = {"wer", *config.budgets.costs(price(run))}
     if unknown := [name for name in config.objectives if name not in known]:
         raise UserError(
-            f"objectives: {unknown[0]} is unknown, because nobody says how often some layer of the model runs; give it "
-            "a rate, or another objective."
+            f"objectives: {unknown[0]} is unknown, because no rate is set for some layer of the model; set one, or "
+            "choose another objective."
         )
     if run.start_file is not None and run.start_file.exists() and {"model", "features", "start"} & set(changes):
         require_fitting(run.start_file, run)  # only those that vary: the base's is read anyway

@@ -107,14 +107,14 @@ def corpus_maker(corpus: str) -> Callable[..., None]:
     """The function that makes a corpus, as `qstudy data` calls it, or the user's own by its import path.
 
     Raises:
-        UserError: there is no such corpus, or the user's own is no function with the parameter `out`.
+        UserError: there is no such corpus, or the user's own is not a function with the parameter `out`.
     """
     if corpus in CORPORA:
         maker: Callable[..., None] = getattr(importlib.import_module(f"qstudy.data.corpora.{corpus}"), corpus)
         return maker
     own = imported(corpus, CORPORA, "data.make.corpus")
     if not inspect.isfunction(own) or "out" not in inspect.signature(own).parameters:
-        raise UserError(f"data.make.corpus: {corpus!r} is no function with the parameter `out`, a folder.")
+        raise UserError(f"data.make.corpus: {corpus!r} is not a function with the parameter `out`, a folder.")
     return own
 
 

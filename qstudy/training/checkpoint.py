@@ -182,5 +182,5 @@ def _read(path: Path) -> tuple[dict[str, Any], RunConfig]:
         if not (isinstance(step, int) and isinstance(state, dict)):
             raise UserError("its step or its weights are missing; train again.")
         if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
-            raise UserError("its weights hold what is no tensor; train again.")
+            raise UserError("its weights contain entries that are not tensors; train again.")
         return checkpoint, config_from_dict(checked(dict[str, Any], about.get("config"), f"{KEY}.config"))

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from qstudy.errors import UserError
 from qstudy.fields import Seed, Share, Steps, Text, check_fields, fill, merged
 from qstudy.files import file_hash
+from qstudy.hardware.accelerator import DEFAULT
 from qstudy.settings import AugmentSettings, FeatureSettings, ModelConfig, named_part
 from qstudy.yaml_file import load_yaml
 
@@ -204,7 +205,7 @@ class RunConfig:
     """Where training starts: `scratch`, `baseline` (a float model of this configuration, trained on first use), or a
     model file (.ckpt or .qst, of any widths) of the same features, tokenizer and model. By default scratch for the
     policy `float`, the float baseline for all others."""
-    accelerator: Annotated[list[Text], MinLen(1)] = field(default_factory=lambda: ["edge_nna"])
+    accelerator: Annotated[list[Text], MinLen(1)] = field(default_factory=lambda: [DEFAULT])
     """Accelerators whose latency is simulated: profile names or files."""
     cache: Text = "cache"
     """Folder of feature caches and float baselines, shared by all runs."""

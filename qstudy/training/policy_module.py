@@ -62,8 +62,8 @@ class PolicyModule(L.LightningModule):
         for what, norm in norms.items():
             if not norm.isfinite():
                 raise Diverged(
-                    f"{what} became infinite or no number at step {self.global_step}; lower the learning rate or the "
-                    "policy's penalty, and start again."
+                    f"{what} became infinite or not a number at step {self.global_step}; lower the learning rate or "
+                    "the policy's penalty, and start again."
                 )
 
     def configure_optimizers(self) -> Any:

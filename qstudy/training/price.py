@@ -53,7 +53,7 @@ def price(config: RunConfig) -> Price:
     if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:
         raise UserError(
             f"model: {count:.3g} parameters ({count * 4 / 1e9:,.3g} GB in float32) are more than the "
-            f"{MOST_PARAMETERS:,} that are possible; make its layers smaller."
+            f"{MOST_PARAMETERS:,} that are allowed; make its layers smaller."
         )
     return price_layers(shapes, build_policy(config.policy).bit_map(shapes), config)
 

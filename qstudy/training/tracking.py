@@ -12,7 +12,7 @@ from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import Record
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
-    from qstudy.training.tracker import Tracker
+    from qstudy.training.wandb_run import Tracker
 
 ID_FILE = "wandb.json"
 Job = Literal["train", "trial", "baseline", "candidate", "study"]
@@ -86,7 +86,7 @@ def _place(folder: Path, study: str | None) -> Path:
 
 def start_tracking(entry: Entry) -> "Tracker | None":
     """Start a run in W&B; None if W&B cannot (which is said)."""
-    from qstudy.training.tracker import started  # here: Lightning's logger takes seconds to import
+    from qstudy.training.wandb_run import started  # here: Lightning's logger takes seconds to import
 
     return started(entry)
 

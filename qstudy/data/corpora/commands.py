@@ -96,7 +96,7 @@ def commands(
     domains = {"domain": domain, "test_domain": test_domain, "shared": shared}
     recipe |= {name: value for name, value in domains.items() if value != UNSAID[name]}  # as in older corpora
     if is_made(out, recipe):
-        print(f"{out} holds this corpus already.")
+        print(f"{out} already holds this corpus.")
     else:
         blocks = list(_blocks(out, seed, noisy, _sentences(seed, counts, domain, test_domain or domain, shared)))
         begin(out, SPLITS, [audio for block in blocks for audio in block.audio])

@@ -102,7 +102,7 @@ def begin(out: Path, splits: Sequence[str], audio: Sequence[Path] = ()) -> None:
     ours = set[str]() if made is None else {*made.get("files", planned)}  # older versions kept no list
     for name in planned:
         if name not in ours and (out / name).exists():
-            raise UserError(f"--out: {out / name} is there already and was made elsewhere; choose another folder.")
+            raise UserError(f"--out: {out / name} already exists and was made elsewhere; choose another folder.")
     write_json(out / _RECIPE, {"files": sorted({*planned, *ours})})  # unfinished
     older = (made or {}).get("manifests", ()) if audio else ()
     for split in {*splits, *older}:
@@ -128,7 +128,7 @@ def _made(out: Path) -> dict[str, Any] | None:
         return None
     made = read_json(path)
     if not isinstance(made, dict) or (made and not {"corpus", "files"} & made.keys()):
-        raise UserError(f"--out: {path} is there already and was made elsewhere; choose another folder.")
+        raise UserError(f"--out: {path} already exists and was made elsewhere; choose another folder.")
     return made
 
 

@@ -150,7 +150,7 @@ def digits(
     later = {"unheard_all": unheard_all, "takes": takes, "test_strings": test_strings, "synthetic": synthetic}
     recipe |= {name: value for name, value in later.items() if value != UNSAID[name]}  # as in older corpora
     if is_made(out, recipe):
-        print(f"{out} holds this corpus already.")
+        print(f"{out} already holds this corpus.")
     else:
         counts |= {"unheard": test, "synthetic": synthetic}
         plan = Plan(seed, counts, set(unheard or []), unheard_all, takes, test_strings)

@@ -81,7 +81,7 @@ def noisy(
     sources = {path.stem: identity(path) for path in manifests}
     recipe = {"corpus": "noisy", "version": _VERSION, "sources": sources, "snr": snr, "kinds": chosen, "seed": seed}
     if is_made(out, recipe):
-        print(f"{out} holds these copies already.")
+        print(f"{out} already holds these copies.")
     else:
         copies = {p.stem: Copy(read_manifest(p), out / p.stem, snr, chosen, seed) for p in manifests}
         begin(out, list(copies), [_place(copy, n) for copy in copies.values() for n in range(len(copy.utterances))])
@@ -98,7 +98,7 @@ def _require_places(manifests: Sequence[Path], out: Path) -> None:
                 f"{path}: another manifest has the name {path.stem} too; copy them to folders of their own."
             )
         if path.resolve().parent == out.resolve():
-            raise UserError(f"--out: {path} lies there; choose another folder.")
+            raise UserError(f"--out: {path} already exists; choose another folder.")
 
 
 def _place(copy: Copy, number: int) -> Path:

@@ -76,7 +76,7 @@ def read(path: Path) -> Contents:
         TypeError,
         ValueError,
     ) as error:
-        raise UserError(f"{path} is not a whole packed model ({_reason(error)}); export it again.") from error
+        raise UserError(f"{path} is not a complete packed model ({_reason(error)}); export it again.") from error
     if not whole or header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is damaged or of another format version; export it again.")
     _require_printable(path, [*arrays, *_names(header)])

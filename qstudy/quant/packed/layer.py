@@ -86,7 +86,7 @@ def compare(shape: LayerShape, own: Mapping[str, Tensor], layout: Layout) -> Non
     require_bounded(shape.name, own)
     if "activation" in own and not _are_qparams(own["activation"], shape.kind):
         raise UserError(
-            f"{shape.name}.activation holds a scale that is not above 0, or a zero point that is no integer or "
+            f"{shape.name}.activation holds a scale that is not above 0, or a zero point that is not an integer or "
             "of a hidden state"
         )
 
@@ -96,7 +96,7 @@ def require_tensors(layer: str, own: Mapping[str, Tensor], layout: Layout) -> No
     if missing := set(layout) - set(own):
         raise UserError(f"the tensor {full_name(layer, min(missing))} is missing")
     if extra := set(own) - set(layout):
-        raise UserError(f"there is a tensor {full_name(layer, min(extra))}, of which its header knows nothing")
+        raise UserError(f"there is a tensor {full_name(layer, min(extra))}, which its header does not mention")
     for name, expected in layout.items():
         found = TensorType(own[name].dtype, tuple(own[name].shape))
         if found != expected:

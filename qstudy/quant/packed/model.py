@@ -213,7 +213,7 @@ def _require_storable(owner: str, tensors: Mapping[str, Tensor]) -> None:
         if not is_bounded(tensor):
             raise UserError(
                 f"{owner}: {name} holds a number that is not finite, or above {LARGEST:.0e}, so it cannot be packed; "
-                "train with a lower rate, or keep what is no weight (a mask) in a buffer."
+                "train with a lower rate, or keep what is not a weight (a mask) in a buffer."
             )
 
 

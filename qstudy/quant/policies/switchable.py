@@ -131,7 +131,7 @@ class Switchable(QuantPolicy):
         for name, widths in self._allowed.items():
             if bit_map[name] not in widths:
                 bits = f"{bit_map[name].weight}-bit weights with {bit_map[name].activation}-bit activations"
-                raise UserError(f"{name}: {bits} are none of the widths that it can be switched to; add them.")
+                raise UserError(f"{name}: {bits} are not among the widths that it can be switched to; add them.")
         for name, switch in _switches(model):
             switch.chosen = self._allowed[name].index(bit_map[name])
 

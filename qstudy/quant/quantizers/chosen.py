@@ -35,7 +35,7 @@ class QuantizerChoice(nn.Module):
             UserError: a foreign checkpoint holds no candidate's number.
         """
         if not 0 <= (index := int(self.index)) < len(self.names):
-            raise UserError(f"the choice {index} is none of {', '.join(self.names)}; train again.")
+            raise UserError(f"the choice {index} is not one of {', '.join(self.names)}; train again.")
         return self.names[index]
 
     def decide(self, errors: list[Tensor]) -> None:

@@ -80,7 +80,7 @@ class Sizes:
             UserError: the recognizer has no decoder, the other is no language model, or the name is taken.
         """
         if odd := [s for s in language_model.shapes if s.matrices and (s.every_ms is not None or not s.per_label)]:
-            raise UserError(f"{name}: {odd[0].name} runs not per label alone, as layers of a language model do.")
+            raise UserError(f"{name}: {odd[0].name} does not run per label alone, as layers of a language model do.")
         decoder = next((shape for shape in reversed(self.shapes) if shape.per_label), None)
         if decoder is None:
             raise UserError(f"{name}: {self.name} has no layer that runs per label; a language model scores labels.")
