@@ -1,5 +1,6 @@
 """A packed transducer's greedy search as a program: all frames of a batch, or of a stream, in one compiled call."""
 
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,7 +11,6 @@ from qstudy.model import RNNT
 from qstudy.model.joiners import AdditiveJoiner, MultiplicativeJoiner
 from qstudy.model.predictors import LSTMPredictor, PredictorState
 from qstudy.quant.integer.accumulator import recording
-from qstudy.quant.layers import Quantizable
 from qstudy.quant.packed.arithmetics import PackedInteger, PackedWeightsOnly
 from qstudy.quant.packed.program import Unfit, loops_accept, packed_as
 from qstudy.recognize.greedy_loops import greedy_batch
@@ -28,7 +28,7 @@ class GreedyProgram:
         joiner, predictor = model.joiner, model.predictor
         if type(joiner) not in (AdditiveJoiner, MultiplicativeJoiner) or type(predictor) is not LSTMPredictor:
             raise Unfit
-        self.layers: list[Quantizable] = [joiner.output, joiner.predictor, predictor.lstm, predictor.embedding]
+        self.layers: list[Any] = [joiner.output, joiner.predictor, predictor.lstm, predictor.embedding]
         self.arithmetics = [layer.arithmetic for layer in self.layers]
         output, projection, lstm = (packed_as(layer, PackedInteger) for layer in self.layers[:3])
         table = packed_as(predictor.embedding, PackedWeightsOnly)
