@@ -101,12 +101,13 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
     loaded = recognizer.model
     metrics, edits, samples, counted, heard = {}, {}, {}, {}, {}
     for name, features in assets.evaluated.items():
-        loaded.encoder.reset_usage()
+        if branching := loaded.encoder.branching:
+            branching.reset_usage()
         texts, seconds = recognize(loaded, features, assets.tokenizer, name)
         heard[name] = texts
         groups = assets.groups.get(name)
         metrics[name] = score(features, texts, seconds, groups)
-        if (usage := loaded.encoder.usage()) is not None:
+        if branching and (usage := branching.usage()) is not None:
             counted[name] = usage
         edits[name] = by_utterance(features, texts, groups)
         pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
@@ -204,8 +205,9 @@ def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder
     packed = pack_model(model, cost.bit_map, model.shapes(), header)
     recognizer = recognizer_from_packed(packed)
     scores = evaluate(model, recognizer, assets)
-    if counted := scores["usage"]:  # now it is known how often layers run: the file and the price say so
-        model.encoder.adopt_usage(counted["dev"])
+    branching, counted = model.encoder.branching, scores["usage"]
+    if branching and counted:  # now it is known how often layers run: the file and the price say so
+        branching.adopt_usage(counted["dev"])
         packed = pack_model(model, cost.bit_map, model.shapes(), header)
         counted["dev"]["backlog"] = measure_backlog(recognizer.model.encoder, packed, config, assets.dev)
     cost = price_layers(packed.shapes, cost.bit_map, config)

@@ -150,7 +150,8 @@ def _prepared(
     model, policy = _new_model(config, assets, baseline).to(device), build_policy(config.policy)
     _require_frames(model.encoder.chunk_frames, config, assets)
     policy.total_steps = config.schedule.steps
-    model.encoder.before_quantization()
+    if branching := model.encoder.branching:
+        branching.before_quantization()
     policy.prepare(model, cost.bit_map)
     with watching(model):
         policy.calibrate(model, _passes(model, config, assets))

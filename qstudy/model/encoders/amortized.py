@@ -18,6 +18,7 @@ from qstudy.fields import Count, Dropout, Few, Share, Units
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
 from qstudy.model.encoders.amortized_program import AmortizedProgram, amortized_program
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
+from qstudy.model.encoders.branching import Branching
 from qstudy.model.encoders.recurrent import RecurrentEncoder
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
 from qstudy.quant.layers import Rate, quantizable
@@ -31,7 +32,7 @@ Strength = Annotated[float, Ge(0), Le(1e6)]
 Temperature = Annotated[float, Gt(0), Le(100)]
 
 
-class AmortizedEncoder(RecurrentEncoder):
+class AmortizedEncoder(RecurrentEncoder, Branching):
     """`LSTMEncoder` of layers with two branches.
 
     Training has three stages. First the full branch alone; then the cheap one starts as its compressed copy, and the
@@ -50,7 +51,6 @@ class AmortizedEncoder(RecurrentEncoder):
         "last_temperature",
         "expected_share",
     )
-    branched = True
     stage: Tensor
     decided: list[Tensor]
     """Of each layer, which frames took the full branch when it was last evaluated, (B, T) bool."""
@@ -188,11 +188,11 @@ class AmortizedEncoder(RecurrentEncoder):
         self.train(training)
         return torch.cat(self.decided).t()
 
-    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
+    def frames_taken(self, features: Tensor) -> dict[str, NDArray[np.bool_]]:
         full = self.decisions(features).cpu().numpy()
         pairs = {"full": full, "cheap": ~full}
         return {
-            f"{name}.layers.{layer}.{branch}.*": frames[:, layer]
+            f"layers.{layer}.{branch}.*": frames[:, layer]
             for layer in range(full.shape[1])
             for branch, frames in pairs.items()
         }

@@ -1,10 +1,7 @@
 """The cascaded encoder: a first pass that streams, and a second over its frames that hears the whole utterance."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
@@ -55,7 +52,6 @@ class CascadedEncoder(Encoder):
         self.normalize = self.first.normalize
         self.chunk_frames, self.reduction = self.first.chunk_frames, self.first.reduction
         self.output_size, self.output_ms = self.first.output_size, self.first.output_ms
-        self.branched = self.first.branched
         self.pass_weights = (first_weight, 1.0 - first_weight)
         defaults = {"size": self.output_size, "right": 16, "causal": False}
         settings = fill(ConformerSettings, {**defaults, **second}, "model.encoder.second")
@@ -76,30 +72,6 @@ class CascadedEncoder(Encoder):
     def refine(self, encoded: Tensor, lengths: Tensor) -> Tensor:
         refined: Tensor = self.second(encoded, lengths)
         return refined
-
-    def before_quantization(self) -> None:
-        self.first.before_quantization()
-
-    def begin_step(self, progress: float) -> None:
-        self.first.begin_step(progress)
-
-    def penalty(self) -> Tensor | None:
-        return self.first.penalty()
-
-    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
-        return self.first.taken(features, f"{name}.first")
-
-    def update_rates(self) -> None:
-        self.first.update_rates()
-
-    def usage(self) -> dict[str, Any] | None:
-        return self.first.usage()
-
-    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
-        self.first.adopt_usage(usage)
-
-    def reset_usage(self) -> None:
-        self.first.reset_usage()
 
 
 class SecondPass(nn.Module):
