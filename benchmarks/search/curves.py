@@ -12,13 +12,13 @@ from qstudy.data.metrics import word_errors
 from qstudy.files import content_hash, file_hash, read_json, write_json
 from qstudy.pareto import Point, hypervolume
 from qstudy.recognize.recognizer import recognizer_from_packed
+from qstudy.recognize.score import recognize
 from qstudy.sweep.screening import FOLDER
 from qstudy.sweep.space import fill, varied
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.trials import SCREENED, dev_wer, is_trained
 from qstudy.training.assets import open_assets
 from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, pack_at
-from qstudy.training.conclude import recognize
 
 WORST_WER = 0.5
 """Of the reference point, whose other coordinate is the study's budget in bytes."""
