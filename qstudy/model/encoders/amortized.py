@@ -19,7 +19,7 @@ from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
 from qstudy.model.encoders.amortized_program import AmortizedProgram, amortized_program
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
 from qstudy.model.encoders.branching import Branching
-from qstudy.model.encoders.recurrent import RecurrentEncoder
+from qstudy.model.encoders.stacked import StackedEncoder
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
 from qstudy.quant.layers import Rate, quantizable
 from qstudy.settings import FeatureSettings
@@ -32,7 +32,7 @@ Strength = Annotated[float, Ge(0), Le(1e6)]
 Temperature = Annotated[float, Gt(0), Le(100)]
 
 
-class AmortizedEncoder(RecurrentEncoder, Branching):
+class AmortizedEncoder(StackedEncoder, Branching):
     """`LSTMEncoder` of layers with two branches.
 
     Training has three stages. First the full branch alone; then the cheap one starts as its compressed copy, and the
@@ -43,7 +43,7 @@ class AmortizedEncoder(RecurrentEncoder, Branching):
     """
 
     training_only = (
-        *RecurrentEncoder.training_only,
+        *StackedEncoder.training_only,
         "strength",
         "branch_from",
         "hard_from",

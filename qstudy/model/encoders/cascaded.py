@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from qstudy.errors import UserError
 from qstudy.fields import Share, fill
 from qstudy.model.encoders.base import Encoder
-from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, after_end
+from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
 from qstudy.model.encoders.one_pass import ONE_PASS
+from qstudy.model.encoders.rates import after_end
 from qstudy.named import build
 from qstudy.quant.layers import Linear, Rate
 from qstudy.settings import FeatureSettings
