@@ -17,7 +17,7 @@ from qstudy.files import read_json
 from qstudy.locks import locked
 from qstudy.model.arpa import write_arpa
 from qstudy.recognize.options import FusionSettings, load_fusion, save_fusion
-from qstudy.sweep.fusion import best, open_fusion_study, tune
+from qstudy.sweep.decoding.fusion import best, open_fusion_study, tune
 from qstudy.sweep.storage import open_storage
 from qstudy.training.kneser_ney import estimate
 

@@ -13,7 +13,7 @@ from qstudy.files import content_hash, file_hash, read_json, write_json
 from qstudy.pareto import Point, hypervolume
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.recognize.score import recognize
-from qstudy.sweep.screening import FOLDER
+from qstudy.sweep.screening.screen import FOLDER
 from qstudy.sweep.space import substitute, varied
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.trials import SCREENED, dev_wer, is_trained

@@ -34,8 +34,8 @@ from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.recognize.score import by_utterance, sample, score
-from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, study_name, tried, tune_weights
-from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
+from qstudy.sweep.decoding.fusion import ARGUMENTS, open_fusion_study, study_name, tried, tune_weights
+from qstudy.sweep.decoding.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price
 from qstudy.training.record import RECORD_FILE, Record, change_record, read_record, write_record
