@@ -13,10 +13,10 @@ import optuna
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import build_policy
+from qstudy.recognize.score import score
 from qstudy.sweep.config import StudyConfig
 from qstudy.training import conclude
 from qstudy.training.assets import Assets, open_assets
-from qstudy.training.conclude import score
 from qstudy.training.config import RunConfig
 from qstudy.training.fit import speech_data
 from qstudy.training.module import TransducerModule

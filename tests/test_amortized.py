@@ -21,7 +21,7 @@ from qstudy.hardware.accelerator import load_accelerator
 from qstudy.hardware.simulator import simulate
 from qstudy.hardware.workload import workload
 from qstudy.model import RNNT, ModelConfig
-from qstudy.model.encoders import AmortizedEncoder
+from qstudy.model.encoders import AmortizedEncoder, Encoder
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM
 from qstudy.model.encoders.branches import FullBranch, LowRankBranch, SparseBranch
 from qstudy.quant.arithmetic import Arithmetic
@@ -191,6 +191,23 @@ def test_decisions_tell_what_was_chosen() -> None:
     assert found.shape == (40, 2)
     assert found.sum(0).tolist() == [each.usage.full for each in encoder.amortized]
     assert encoder.training
+
+
+def test_an_encoder_around_it_need_not_forward_what_it_is_asked() -> None:
+    class Around(Encoder):
+        def __init__(self, inner: Encoder) -> None:
+            super().__init__(FEATURES)
+            self.inner = inner
+
+        def forward(self, *inputs: Any) -> tuple[Tensor, Tensor, Any]:
+            return self.inner(*inputs)
+
+    encoder = arbitrated(**BRANCHES[0]).encoder
+    [features] = speech(batch=1)
+    assert Around(encoder).branching is encoder
+    assert {*Around(encoder).taken(features)} == {
+        f"encoder.inner.{layers}" for layers in encoder.frames_taken(features)
+    }
 
 
 # Compression

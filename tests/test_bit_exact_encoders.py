@@ -57,7 +57,8 @@ def config_of(encoder: str) -> ModelConfig:
 def at_its_end(config: ModelConfig) -> RNNT:
     """A talkative model in the last stage of its training: amortized encoders have their branches."""
     model = talkative(config)
-    model.encoder.begin_step(1.0)
+    if branching := model.encoder.branching:
+        branching.begin_step(1.0)
     return model
 
 

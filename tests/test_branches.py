@@ -18,7 +18,8 @@ def model_file(folder: Path, encoder: dict[str, object]) -> Path:
     """A packed model at the end of its training."""
     config = ModelConfig(dict(encoder), dict(LSTM), {"hidden": 12})
     model = talkative(config)
-    model.encoder.begin_step(1.0)
+    if branching := model.encoder.branching:
+        branching.begin_step(1.0)
     packed(model, filled(model, POLICY), config).save(folder / "model.qst")
     return folder / "model.qst"
 

@@ -401,7 +401,7 @@ def test_a_state_can_be_used_twice() -> None:
     state = model.encoder(x, lengths)[2]
     kept = copy.deepcopy(state)
     model.encoder(x, lengths, state)
-    for one, other in zip(state.blocks, kept.blocks, strict=True):
+    for one, other in zip(state.layers, kept.layers, strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.attention[0], other.attention[0])
 

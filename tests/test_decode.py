@@ -30,7 +30,7 @@ from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import describe, load_language_model
 from qstudy.recognize.options import Decoding
 from qstudy.settings import LanguageModelConfig
-from qstudy.sweep import searches as searches_module
+from qstudy.sweep.decoding import searches as searches_module
 from qstudy.training.load import load_recognizer
 from qstudy.training.record import Record, write_record
 

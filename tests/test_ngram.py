@@ -13,11 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qstudy.data.arpa import Ngrams, read_arpa, write_arpa
 from qstudy.data.corpora.grammar import sentence
 from qstudy.data.tokenizer import CharTokenizer, SentencePieceTokenizer
 from qstudy.errors import UserError
 from qstudy.model import ngram
+from qstudy.model.arpa import Ngrams, read_arpa, write_arpa
 from qstudy.model.ngram import NgramLanguageModel
 from qstudy.training.kneser_ney import FALLBACK, estimate
 

@@ -23,12 +23,12 @@ from qstudy.pareto import hypervolume
 from qstudy.quant.layers import quantizable
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import build_policy
-from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.config import Pruning, load_study
-from qstudy.sweep.exploration import explore, foretell, on_front
-from qstudy.sweep.judge import Judge, spread
 from qstudy.sweep.samplers import make_pruner
-from qstudy.sweep.screening import Screen, screen_of
+from qstudy.sweep.screening.allocations import Allocations, Member
+from qstudy.sweep.screening.exploration import explore, foretell, on_front
+from qstudy.sweep.screening.judge import Judge, spread
+from qstudy.sweep.screening.screen import Screen, screen_of
 from qstudy.sweep.study import check
 from qstudy.sweep.trials import OUTCOME, SCREENED
 from qstudy.sweep.worker import work
@@ -282,9 +282,9 @@ def test_a_sweep_goes_on_after_hopeless_candidates(
 ) -> None:
     """The judge is made up; what it condemns is recorded as such, and the study still trains as many as asked."""
     file = small(screening={"by": "rounding", "hopeless": 0.1}, trials=2, objectives=["wer"])
-    monkeypatch.setattr("qstudy.sweep.screening.Screen.ranked", lambda self: [])
+    monkeypatch.setattr("qstudy.sweep.screening.screen.Screen.ranked", lambda self: [])
     reasons = iter(["hopeless: as told", None, "hopeless: as told", None])
-    monkeypatch.setattr("qstudy.sweep.screening.Screen.hopeless", lambda self, parameters, costs: next(reasons))
+    monkeypatch.setattr("qstudy.sweep.screening.screen.Screen.hopeless", lambda self, parameters, costs: next(reasons))
     sweep(file, root=tmp_path / "studies")
     study = optuna.load_study(study_name="small", storage=f"sqlite:///{tmp_path}/studies/small/study.db")
     kinds = [trial.user_attrs[OUTCOME] for trial in study.trials if trial.user_attrs[OUTCOME] != "repeated"]

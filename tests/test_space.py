@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qstudy.errors import UserError
-from qstudy.sweep.space import corners, expand, fill, size, suggest, varied
+from qstudy.sweep.space import corners, expand, size, substitute, suggest, varied
 
 LAYERS = {"*": {"activation": 8}, "encoder.lstm.0": {"weight": [2, 4]}, "joiner.*": {"weight": [4, 8]}}
 WIDTHS = {"policy": {"name": ["fake_qat", "mixed"], "layers": LAYERS}}
@@ -39,7 +39,7 @@ def test_a_list_in_a_list_is_a_list() -> None:
 
 
 def test_globs_keep_their_order() -> None:
-    changes = fill(WIDTHS, {choice.path: choice.values[0] for choice in varied(WIDTHS)})
+    changes = substitute(WIDTHS, {choice.path: choice.values[0] for choice in varied(WIDTHS)})
     assert list(changes["policy"]["layers"]) == ["*", "encoder.lstm.0", "joiner.*"]
 
 

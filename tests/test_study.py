@@ -18,11 +18,11 @@ from qstudy.commands.worker import worker
 from qstudy.errors import UserError
 from qstudy.locks import locked, try_lock
 from qstudy.sweep.config import load_study
+from qstudy.sweep.decoding.search_study import load_search_study
 from qstudy.sweep.objective import Outcome
 from qstudy.sweep.optuna_internals import trial_id
 from qstudy.sweep.planning import retry_failed
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
-from qstudy.sweep.search_study import load_search_study
 from qstudy.sweep.status import print_status, read_status
 from qstudy.sweep.storage import open_storage
 from qstudy.sweep.study import LOOK_S, check

@@ -11,13 +11,13 @@ import pytest
 from tiny import TOKENIZER, filled, packed, talkative
 
 from qstudy.cli import main
-from qstudy.data.arpa import write_arpa
 from qstudy.data.corpora.noisy import noisy
 from qstudy.data.manifest import read_manifest
 from qstudy.files import read_json
 from qstudy.locks import locked
+from qstudy.model.arpa import write_arpa
 from qstudy.recognize.options import FusionSettings, load_fusion, save_fusion
-from qstudy.sweep.fusion import best, open_fusion_study, tune
+from qstudy.sweep.decoding.fusion import best, open_fusion_study, tune
 from qstudy.sweep.storage import open_storage
 from qstudy.training.kneser_ney import estimate
 

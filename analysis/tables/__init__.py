@@ -1,7 +1,8 @@
 """The tables of a report. A new one is a function in a file of its own, and its name in `TABLES`.
 
 It takes a `Study` and gives a `Table`, or None where there is nothing to show; `comparison` and `claims` take all
-studies of a report.
+studies of a report. What only some studies ask for, by `--table` and `--figure`, lies in files beside this folder
+(`analysis.served.served`).
 """
 
 from collections.abc import Callable, Sequence

@@ -10,13 +10,13 @@ from qstudy.data.metrics import word_errors
 from qstudy.files import content_hash, file_hash, read_json, write_json
 from qstudy.pareto import Point, hypervolume
 from qstudy.recognize.recognizer import recognizer_from_packed
-from qstudy.sweep.screening import FOLDER
-from qstudy.sweep.space import fill, varied
+from qstudy.recognize.score import recognize
+from qstudy.sweep.screening.screen import FOLDER
+from qstudy.sweep.space import substitute, varied
 from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.trials import SCREENED, dev_wer, is_trained
 from qstudy.training.assets import open_assets
 from qstudy.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, pack_at
-from qstudy.training.conclude import recognize
 
 WORST_WER = 0.5
 """Of the reference point, whose other coordinate is the study's budget in bytes."""
@@ -100,6 +100,6 @@ def _pack_and_score(entry: Entry, checkpoint: Path, screened: Sequence[dict[str,
     dev, template = open_assets(config).dev, entry.config.space[0]
     for parameters in screened:
         picked = {place.path: parameters[place.name] for place in varied(template)}
-        packed = pack_at(model, policy, fill(template, picked)["policy"], config, tokenizer)
+        packed = pack_at(model, policy, substitute(template, picked)["policy"], config, tokenizer)
         texts, _ = recognize(recognizer_from_packed(packed).model, dev, tokenizer)
         yield word_errors(dev.texts, texts).rate, packed.size_bytes

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from benchmarks.search.studies import FILE
 from qstudy.pareto import Point
-from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.budget import Budgets
 from qstudy.sweep.config import Sampler, Screening, StudyConfig, load_study
-from qstudy.sweep.exploration import explore, on_front
 from qstudy.sweep.samplers import make_sampler
-from qstudy.sweep.screening import judge_of
+from qstudy.sweep.screening.allocations import Allocations, Member
+from qstudy.sweep.screening.exploration import explore, on_front
+from qstudy.sweep.screening.screen import judge_of
 from qstudy.sweep.space import suggest
 
 UTTERANCES = 60

@@ -5,10 +5,10 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.config import load_study
 from qstudy.sweep.optuna_internals import constrain
 from qstudy.sweep.samplers import make_sampler
+from qstudy.sweep.screening.allocations import Allocations
 from qstudy.sweep.space import suggest
 
 FILE = Path("sweeps") / "digits-search.yaml"

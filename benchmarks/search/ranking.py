@@ -8,9 +8,9 @@ import pandas as pd
 
 from benchmarks.search.curves import trained_parameters
 from benchmarks.search.studies import SCREENING, Entry
-from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.config import Screening
-from qstudy.sweep.screening import FOLDER, judge_of
+from qstudy.sweep.screening.allocations import Allocations
+from qstudy.sweep.screening.screen import FOLDER, judge_of
 
 COMPARED = 20
 

@@ -5,8 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.screening.allocations import Allocations
 from qstudy.training.assets import open_assets
 from qstudy.training.config import RunConfig
 from qstudy.training.fit import fit

@@ -69,7 +69,7 @@ def branches(
     require_other(out, "--out", model, *audio, Path(accelerator), *([trust] if trust else []))
     with trusting(trust):
         recognizer, workload = load_recognizer(model), load_workload(model)
-    if not recognizer.model.encoder.branched:
+    if recognizer.model.encoder.branching is None:
         raise UserError(f"{model}: its encoder has no branches; give a model whose encoder is `amortized`.")
     device = load_accelerator(accelerator)
     heard = [_hear(path, recognizer, workload, device, silence) for path in audio]

@@ -21,8 +21,8 @@ def decode(study: Path, root: Path = Path("studies"), cache: Path = Path("cache"
     from rich.table import Table
 
     from qstudy.named import trusting
-    from qstudy.sweep.search_study import load_search_study
-    from qstudy.sweep.searches import run_searches
+    from qstudy.sweep.decoding.search_study import load_search_study
+    from qstudy.sweep.decoding.searches import run_searches
 
     config = load_search_study(study)
     folder = root / config.study

@@ -44,7 +44,7 @@ def evaluate(
     from qstudy.data.manifest import groups_of
     from qstudy.named import trusting
     from qstudy.recognize.build import build_decoder
-    from qstudy.training.conclude import recognize, score
+    from qstudy.recognize.score import recognize, score
     from qstudy.training.load import load_recognizer
 
     if hypotheses is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qstudy.sweep.config import StudyConfig
-    from qstudy.sweep.sensitivity import Row
+    from qstudy.sweep.screening.sensitivity import Row
 
 Bits = Annotated[int, Ge(2), Le(16)]
 Widths = Annotated[tuple[Bits, ...], MinLen(1)]
@@ -38,8 +38,8 @@ def sensitivity(
     """
     bits = checked(Widths, tuple(WIDTHS if widths is None else widths), "--widths")
     checked(Utterances | None, utterances, "--utterances")
-    from qstudy.sweep.plots import draw_sensitivity
-    from qstudy.sweep.sensitivity import measure, write_rows
+    from qstudy.sweep.screening.plots import draw_sensitivity
+    from qstudy.sweep.screening.sensitivity import measure, write_rows
 
     study = _study(config, bits)
     asked = content_hash(study.to_dict(), utterances)[:8]  # files of one name may differ
@@ -56,7 +56,7 @@ def sensitivity(
 def _study(config: Path, widths: "Sequence[int]") -> "StudyConfig":
     from qstudy.errors import UserError, naming
     from qstudy.sweep.config import load_study
-    from qstudy.sweep.sensitivity import study_of_run
+    from qstudy.sweep.screening.sensitivity import study_of_run
     from qstudy.sweep.space import screened_policy
     from qstudy.training.config import load_config
     from qstudy.yaml_file import load_yaml

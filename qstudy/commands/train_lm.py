@@ -44,7 +44,7 @@ def train_lm(
 
 
 def _train_ngram(config: LanguageConfig, out: Path | None, order: int) -> None:
-    from qstudy.data.arpa import write_arpa
+    from qstudy.model.arpa import write_arpa
     from qstudy.model.ngram import NgramLanguageModel
     from qstudy.recognize.language import ARPA, is_arpa
     from qstudy.recognize.perplexity import lines_of, perplexity

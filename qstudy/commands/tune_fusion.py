@@ -62,7 +62,7 @@ def tune_fusion(
     from qstudy.named import trusting
     from qstudy.recognize.build import load_each
     from qstudy.recognize.encoded import EncodedSet
-    from qstudy.sweep.fusion import open_fusion_study, study_name, tried, tune_weights
+    from qstudy.sweep.decoding.fusion import open_fusion_study, study_name, tried, tune_weights
     from qstudy.training.load import load_recognizer
 
     with trusting(trust):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.bits import LayerShape
-from qstudy.model.encoders.lstm import open_forget_gate
+from qstudy.model.lstm import open_forget_gate
 from qstudy.model.predictors import BLANK
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate
 from qstudy.quant.packed.program import StackStates

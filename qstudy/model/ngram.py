@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qstudy.data.arpa import Ngrams, Order
 from qstudy.errors import UserError
+from qstudy.model.arpa import Ngrams, Order
 from qstudy.model.language import LanguageModel, LanguageState
 from qstudy.model.predictors import BLANK
 

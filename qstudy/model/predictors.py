@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.fields import Few, Units
-from qstudy.model.encoders.lstm import open_forget_gate
+from qstudy.model.lstm import open_forget_gate
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate, TiedEmbedding
 from qstudy.quant.operators import LayerNorm, MatMul

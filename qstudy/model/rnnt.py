@@ -54,7 +54,8 @@ class RNNT(nn.Module):
 
     def shapes(self) -> list[LayerShape]:
         """What size and speed depend on, layer by layer, in the model's order; constants included."""
-        self.encoder.update_rates()
+        if branching := self.encoder.branching:
+            branching.update_rates()
         frame = Rate(every_ms=self.encoder.output_ms)
         rates = {"encoder": frame, "predictor": Rate(per_label=1), "joiner": frame._replace(per_label=1)}
 

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qstudy.data.arpa import read_arpa
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
 from qstudy.fields import fill
+from qstudy.model.arpa import read_arpa
 from qstudy.model.language import LanguageModel, LSTMLanguageModel
 from qstudy.model.ngram import NgramLanguageModel
 from qstudy.model.shapes_only import shapes_only

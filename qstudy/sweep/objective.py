@@ -19,7 +19,7 @@ from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.known import differences, take_known
 from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
-from qstudy.sweep.screening import screen_of, started
+from qstudy.sweep.screening.screen import screen_of, started
 from qstudy.sweep.space import corners, suggest
 from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS, TRAIN_SECONDS
 from qstudy.training.checkpoint import CHECKPOINT_FILE

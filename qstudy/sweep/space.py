@@ -80,9 +80,9 @@ def varied(template: Template) -> list[Varied]:
     return found
 
 
-def fill(template: Template, picked: Mapping[Path, Any]) -> dict[str, Any]:
+def substitute(template: Template, picked: Mapping[Path, Any]) -> dict[str, Any]:
     """`template` with one value in the place of every list; the order of keys, and so of globs, is kept."""
-    return _fill(template, (), picked)
+    return _substitute(template, (), picked)
 
 
 def expand(templates: Iterable[Template]) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def expand(templates: Iterable[Template]) -> list[dict[str, Any]]:
     for template in templates:
         places = varied(template)
         for values in itertools.product(*(choice.values for choice in places)):
-            filled.append(fill(template, dict(zip([choice.path for choice in places], values, strict=True))))
+            filled.append(substitute(template, dict(zip([choice.path for choice in places], values, strict=True))))
     return filled
 
 
@@ -107,7 +107,7 @@ def corners(templates: Iterable[Template]) -> list[dict[str, Any]]:
         places = varied(template)
         for index in range(max((len(choice.values) for choice in places), default=1)):
             picked = {choice.path: choice.values[min(index, len(choice.values) - 1)] for choice in places}
-            filled.append(fill(template, picked))
+            filled.append(substitute(template, picked))
     return filled
 
 
@@ -140,7 +140,7 @@ def suggest(trial: optuna.Trial, templates: Sequence[Template]) -> dict[str, Any
     for choice in varied(template):
         label = trial.suggest_categorical(prefix + choice.name, choice.labels)
         picked[choice.path] = choice.values[choice.labels.index(label)]
-    return fill(template, picked)
+    return substitute(template, picked)
 
 
 def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
@@ -151,9 +151,9 @@ def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
         yield from _leaves(inner, (*path, str(key)))
 
 
-def _fill(value: Any, path: Path, picked: Mapping[Path, Any]) -> Any:
+def _substitute(value: Any, path: Path, picked: Mapping[Path, Any]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _fill(inner, (*path, str(key)), picked) for key, inner in value.items()}
+        return {key: _substitute(inner, (*path, str(key)), picked) for key, inner in value.items()}
     return picked[path] if isinstance(value, list) else value
 
 

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from qstudy.errors import INCOMPLETE, INTERRUPTED, UserError
 from qstudy.files import write_text
 from qstudy.locks import try_lock
-from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.board import Board
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
@@ -21,7 +20,8 @@ from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.planning import retry_failed
 from qstudy.sweep.pool import run_pool
 from qstudy.sweep.queue import SWEEP_LOCK, Queue
-from qstudy.sweep.screening import screen_of
+from qstudy.sweep.screening.allocations import Allocations
+from qstudy.sweep.screening.screen import screen_of
 from qstudy.sweep.space import corners
 from qstudy.sweep.storage import load, open_storage, open_study, require_same_data
 from qstudy.sweep.summary import is_incomplete, print_summary

@@ -1,98 +1,20 @@
 """How a run ends: its model is packed, saved and scored on every set, and its record written."""
 
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from qstudy.data.batches import collate, evaluation_batches
-from qstudy.data.feature_set import FeatureSet
-from qstudy.data.metrics import bootstrap_interval, character_errors, utterance_errors, word_errors
-from qstudy.data.tokenizer import Tokenizer
 from qstudy.errors import UserError, naming
-from qstudy.hardware.accelerator import load_accelerator
-from qstudy.hardware.backlog import backlog
-from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
-from qstudy.model.encoders import Encoder
-from qstudy.quant.packed.model import PackedModel, pack_model
-from qstudy.recognize.decoder import Decoder
-from qstudy.recognize.greedy import Greedy
+from qstudy.quant.packed.model import pack_model
 from qstudy.recognize.recognizer import Recognizer, describe, recognizer_from_packed
+from qstudy.recognize.score import by_utterance, recognize, sample, score
 from qstudy.training.assets import Assets
+from qstudy.training.backlog import measure_backlog
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price, price_layers
 from qstudy.training.record import MODEL_FILE, Record, require_valid, write_record
 from qstudy.training.sections import UTTERANCES
-
-SAMPLES = 12  # transcripts kept in a record
-FOLLOWED = 100
-"""Utterances of dev whose backlog is simulated."""
-
-
-@torch.no_grad()
-def recognize(
-    model: RNNT, features: FeatureSet, tokenizer: Tokenizer, name: str = "", decoder: Decoder | None = None
-) -> tuple[list[str], float]:
-    """Decode every utterance.
-
-    Args:
-        model: float, fake-quantized or packed.
-        features: the utterances.
-        tokenizer: the model's.
-        name: of the set, for the progress bar; empty: no bar.
-        decoder: the search; None: greedy.
-
-    Returns:
-        One text per utterance, in the set's order, and the seconds that it took.
-    """
-    batches = evaluation_batches(features.lengths)
-    texts, search = [""] * len(features), decoder or Greedy()
-    training = model.training
-    model.eval()
-    begin = time.perf_counter()
-    for indices in tqdm(batches, desc=f"Decode {name}", unit="batch", disable=None if name else True, leave=False):
-        batch = collate(features, indices).to(model.device)
-        for index, labels in zip(indices, search.best(model, batch.features, batch.feature_lengths), strict=True):
-            texts[index] = tokenizer.decode(labels)
-    model.train(training)
-    return texts, time.perf_counter() - begin
-
-
-def score(
-    features: FeatureSet, hypotheses: list[str], seconds: float, groups: list[int] | None = None
-) -> dict[str, Any]:
-    """Error rates (fractions) with their counts and 95 % interval, and the real-time factor, JSON-able; the interval is
-    that of `groups` (a number for each utterance), if there are any."""
-    words = word_errors(features.texts, hypotheses)
-    low, high = bootstrap_interval(features.texts, hypotheses, groups=groups)
-    return {
-        "wer": words.rate,
-        "wer_low": low,
-        "wer_high": high,
-        "cer": character_errors(features.texts, hypotheses).rate,
-        "substitutions": words.substitutions,
-        "insertions": words.insertions,
-        "deletions": words.deletions,
-        "words": words.reference,
-        "utterances": len(features),
-        "rtf": seconds / max(features.duration_s, 1e-9),
-    }
-
-
-def by_utterance(features: FeatureSet, hypotheses: list[str], groups: list[int] | None = None) -> dict[str, str]:
-    """Word `errors` and reference `words` of every utterance, in the set's order, as text (`0 0 2 1`), and its group.
-
-    With these two runs can be compared utterance by utterance; as text, because indented JSON gives every entry of a
-    list its own line.
-    """
-    errors, words = utterance_errors(features.texts, hypotheses)
-    counts = {"errors": errors, "words": words} | ({"groups": groups} if groups else {})
-    return {name: " ".join(map(str, numbers)) for name, numbers in counts.items()}
 
 
 def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, Any]:
@@ -101,16 +23,16 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
     loaded = recognizer.model
     metrics, edits, samples, counted, heard = {}, {}, {}, {}, {}
     for name, features in assets.evaluated.items():
-        loaded.encoder.reset_usage()
+        if branching := loaded.encoder.branching:
+            branching.reset_usage()
         texts, seconds = recognize(loaded, features, assets.tokenizer, name)
         heard[name] = texts
         groups = assets.groups.get(name)
         metrics[name] = score(features, texts, seconds, groups)
-        if (usage := loaded.encoder.usage()) is not None:
+        if branching and (usage := branching.usage()) is not None:
             counted[name] = usage
         edits[name] = by_utterance(features, texts, groups)
-        pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
-        samples[name] = [{"reference": reference, "hypothesis": text} for reference, text in pairs]
+        samples[name] = sample(features, texts)
     texts, seconds = recognize(model, assets.dev, assets.tokenizer, "training model")
     return {
         "metrics": metrics,
@@ -133,34 +55,6 @@ def score_first_pass(recognizer: Recognizer, assets: Assets) -> dict[str, Any] |
     for name, features in assets.evaluated.items():
         texts, seconds = recognize(recognizer.model, features, assets.tokenizer, f"{name}, first pass")
         found[name] = score(features, texts, seconds, assets.groups.get(name))
-    return found
-
-
-def measure_backlog(
-    encoder: Encoder, packed: PackedModel, config: RunConfig, features: FeatureSet
-) -> dict[str, dict[str, float]]:
-    """Accelerator -> `latency_ms` (median) and `worst_ms` of utterances whose branches were decided frame by frame.
-
-    Args:
-        encoder: the packed one.
-        packed: how often its layers run, and their widths.
-        config: the accelerators, and the tail of the utterances.
-        features: the set; its first utterances are followed.
-    """
-    load, found = workload(packed.shapes, packed.bit_map), {}
-    items, tail_ms = range(min(len(features), FOLLOWED)), config.features.tail_ms
-    taken = [encoder.taken(torch.from_numpy(features.frames(item))) for item in items]
-    durations_ms = [float(features.lengths[item]) * config.features.hop_ms - tail_ms for item in items]
-    for name in config.accelerator:
-        accelerator = load_accelerator(name)
-        behind = [
-            backlog(load, accelerator, taken[i], max(durations_ms[i], 1.0) / 1000, len(features.labels[i]), tail_ms)
-            for i in items
-        ]
-        found[name] = {
-            "latency_ms": float(np.median([each.latency_ms for each in behind])),
-            "worst_ms": max(each.worst_ms for each in behind),
-        }
     return found
 
 
@@ -204,8 +98,9 @@ def conclude(model: RNNT, config: RunConfig, cost: Price, assets: Assets, folder
     packed = pack_model(model, cost.bit_map, model.shapes(), header)
     recognizer = recognizer_from_packed(packed)
     scores = evaluate(model, recognizer, assets)
-    if counted := scores["usage"]:  # now it is known how often layers run: the file and the price say so
-        model.encoder.adopt_usage(counted["dev"])
+    branching, counted = model.encoder.branching, scores["usage"]
+    if branching and counted:  # now it is known how often layers run: the file and the price say so
+        branching.adopt_usage(counted["dev"])
         packed = pack_model(model, cost.bit_map, model.shapes(), header)
         counted["dev"]["backlog"] = measure_backlog(recognizer.model.encoder, packed, config, assets.dev)
     cost = price_layers(packed.shapes, cost.bit_map, config)

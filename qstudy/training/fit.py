@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from qstudy.data.sampler import BatchSampler, PieceSampler
 from qstudy.errors import Diverged
 from qstudy.training.assets import Assets
 from qstudy.training.checkpoint import description, steps_done
-from qstudy.training.config import Optimization, RunConfig, Schedule, TrainerConfig
-from qstudy.training.devices import Used, join, quiet_lightning, used_precision
+from qstudy.training.config import RunConfig, Schedule, TrainerConfig
+from qstudy.training.devices import join, quiet_lightning, used_precision
 from qstudy.training.module import TransducerModule
-from qstudy.training.policy_module import PASS_LOSS
+from qstudy.training.policy_module import PASS_LOSS, PolicyModule
 from qstudy.training.saving import Checkpoint, Interrupted
 
 Report = Callable[[int, float], None]
@@ -161,26 +161,6 @@ class DevReport(L.Callback):
             self.report(trainer.global_step, float(trainer.callback_metrics["dev_wer"]))
 
 
-def new_trainer(devices: TrainerConfig, schedule: Optimization, precision: Used, **parts: Any) -> L.Trainer:
-    """Lightning's, as the configuration wants it; `parts` go there as they are."""
-    return L.Trainer(
-        **_devices(devices),
-        max_steps=schedule.steps,
-        precision=precision,
-        gradient_clip_val=schedule.clip,
-        accumulate_grad_batches=schedule.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        inference_mode=False,  # what the policies cache while evaluating, they use again in training
-        use_distributed_sampler=False,  # the data modules deal out the shares
-        log_every_n_steps=LOG_EVERY,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **parts,
-    )
-
-
 def _evaluations(schedule: Schedule) -> dict[str, Any]:
     """When the trainer evaluates."""
     return {
@@ -212,19 +192,63 @@ def fit(
     Returns:
         What the record says of the training: steps, step_ms, train_seconds, data_wait, loss, precision.
     """
-    precision = used_precision(config.schedule.precision, config.trainer.accelerator)
-    waiting = Waiting()
-    progress = Progress(name, config.schedule.steps, waiting)
-    checkpoint = Checkpoint(folder, config.schedule.checkpoint_every, description(config, assets.tokenizer))
-    callbacks: list[L.Callback] = [progress, checkpoint, *([DevReport(report)] if report else [])]
+    callbacks: list[L.Callback] = [DevReport(report)] if report else []
     callbacks += [LearningRateMonitor("step")] if logger else []
+    checkpoint = Checkpoint(folder, config.schedule.checkpoint_every, description(config, assets.tokenizer))
+    if checkpoint.path.exists():
+        steps_done(checkpoint.path, config)
+    data = speech_data(module, config, assets, join(config.trainer).device.type)
+    parts = {"logger": logger or False, **_evaluations(config.schedule)}
+    return fit_module(module, data, config.trainer, checkpoint, name, callbacks, **parts)
+
+
+def fit_module(
+    module: PolicyModule,
+    data: L.LightningDataModule,
+    devices: TrainerConfig,
+    checkpoint: Checkpoint,
+    name: str,
+    callbacks: Sequence[L.Callback] = (),
+    **parts: Any,
+) -> dict[str, Any]:
+    """Train any module by its schedule, from its checkpoint if there is one.
+
+    Args:
+        module: model, policy and loss.
+        data: its batches.
+        devices: where it is trained.
+        checkpoint: in the folder of the run; one that is there is of this run.
+        name: shown beside the progress.
+        callbacks: of Lightning's, beside ours.
+        parts: of Lightning's Trainer, as they are.
+
+    Returns:
+        As `fit`.
+    """
+    schedule, waiting = module.schedule, Waiting()
+    precision = used_precision(schedule.precision, devices.accelerator)
+    progress = Progress(name, schedule.steps, waiting)
     with quiet_lightning():
-        parts = {"profiler": waiting, "callbacks": callbacks, "logger": logger or False, "default_root_dir": folder}
-        trainer = new_trainer(config.trainer, config.schedule, precision, **parts, **_evaluations(config.schedule))
+        trainer = L.Trainer(
+            **_devices(devices),
+            max_steps=schedule.steps,
+            precision=precision,
+            gradient_clip_val=schedule.clip,
+            accumulate_grad_batches=schedule.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            inference_mode=False,  # what the policies cache while evaluating, they use again in training
+            use_distributed_sampler=False,  # the data modules deal out the shares
+            log_every_n_steps=LOG_EVERY,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            profiler=waiting,
+            callbacks=[progress, checkpoint, *callbacks],
+            default_root_dir=checkpoint.path.parent,
+            **parts,
+        )
         resume = checkpoint.path if checkpoint.path.exists() else None
-        if resume is not None:
-            steps_done(resume, config)
-        data = speech_data(module, config, assets, trainer.strategy.root_device.type)
         module.train()
         try:
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)

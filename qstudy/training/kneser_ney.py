@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qstudy.data.arpa import NEVER, Ngrams, Order
 from qstudy.errors import UserError
+from qstudy.model.arpa import NEVER, Ngrams, Order
 
 FALLBACK = (0.5, 1.0, 1.5)
 """Discounts where texts are too few, or too much alike, for estimates (those of `lmplz --discount_fallback`)."""

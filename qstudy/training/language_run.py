@@ -12,33 +12,32 @@ import torch
 from qstudy.bits import BitMap
 from qstudy.data.sampler import BatchSampler, PieceSampler
 from qstudy.data.tokenizer import CharTokenizer, Tokenizer
-from qstudy.errors import Diverged, UserError
+from qstudy.errors import UserError
 from qstudy.fields import fill
 from qstudy.files import content_hash, write_json
-from qstudy.hardware.size import layer_bytes, size_bytes
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.named import build
 from qstudy.quant.packed.model import PackedModel, fill_float, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.quant.watching import watching
 from qstudy.recognize.language import KEY, describe, language_from_packed
 from qstudy.recognize.perplexity import perplexity
 from qstudy.settings import LanguageModelConfig
 from qstudy.training.checkpoint import KIND, read_description, require_no_checkpoint, require_same
 from qstudy.training.config import without_neutral
-from qstudy.training.devices import check_devices, join, quiet_lightning, used_precision
+from qstudy.training.devices import check_devices, join, used_precision
 from qstudy.training.environment import environment
-from qstudy.training.fit import Progress, Waiting, new_trainer
+from qstudy.training.fit import fit_module
 from qstudy.training.language_config import LanguageConfig, to_dict
 from qstudy.training.language_module import LanguageModule, TextData, collate
 from qstudy.training.language_text import Texts, read_texts
 from qstudy.training.load import load_tokenizer
+from qstudy.training.price import describe_layers
+from qstudy.training.recipe import CALIBRATION_BATCHES, fill_slots, naming_rate
 from qstudy.training.record import MODEL_FILE, RECORD_FILE
-from qstudy.training.saving import Checkpoint, Interrupted
+from qstudy.training.saving import Checkpoint
 
 LANGUAGE_MODEL = "language model"
 """What checkpoints and records say that they are of."""
-CALIBRATION_BATCHES = 8
 SIZES = ("embedding", "hidden", "layers")
 """Of a language model."""
 SAME = ("text", "tokenizer", "model", "policy", "start", "seed")
@@ -121,11 +120,8 @@ def _prepared(
         _require_sizes(packed, config)
         fill_float(model, started)
     model.to(device)
-    policy.total_steps = config.schedule.steps
     bit_map = policy.bit_map(model.shapes())
-    policy.prepare(model, bit_map)
-    with watching(model):
-        policy.calibrate(model, _passes(model, config, sources.text, device))
+    fill_slots(model, policy, bit_map, config.schedule.steps, _passes(model, config, sources.text, device))
     return model, policy, bit_map
 
 
@@ -152,7 +148,7 @@ def _batches(config: LanguageConfig, text: Texts) -> BatchSampler:
 
 def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folder: Path, name: str) -> dict[str, Any]:
     """Train in `folder`, from its checkpoint if there is one; returns what the record says of the training."""
-    schedule, precision = config.schedule, used_precision(config.schedule.precision, config.trainer.accelerator)
+    schedule = config.schedule
     about = {
         KIND: LANGUAGE_MODEL,
         **{field: to_dict(config)[field] for field in (*SAME, config.schedule_name)},
@@ -160,26 +156,14 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
         "tokenizer": sources.tokenizer.to_dict(),
         "start": config.start_identity,
     }
-    checkpoint, waiting = Checkpoint(folder, schedule.checkpoint_every, about), Waiting()
-    progress = Progress(name, schedule.steps, waiting)
     batches = _batches(config, sources.text)
     pieces = PieceSampler(batches, 1, schedule.steps, schedule.accumulate, counts=batches.lengths)
-    with quiet_lightning():
-        parts = {"profiler": waiting, "callbacks": [progress, checkpoint], "default_root_dir": folder}
-        trainer = new_trainer(config.trainer, schedule, precision, logger=False, **parts)
-        resume = checkpoint.path if checkpoint.path.exists() else None
-        if resume is not None:
-            now, then = (_what_counts(each, config) for each in (about, read_description(resume)))
-            require_same(resume, now, then)
-        module.train()
-        try:
-            trainer.fit(module, TextData(sources.text.labels, pieces), ckpt_path=resume, weights_only=True)
-        except Interrupted:
-            raise KeyboardInterrupt from None
-        except Diverged as error:
-            rate = f"{config.schedule_name}.learning_rate is {schedule.learning_rate:g}"
-            raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
-    return {**progress.summary(), "precision": precision}
+    data, checkpoint = TextData(sources.text.labels, pieces), Checkpoint(folder, schedule.checkpoint_every, about)
+    if checkpoint.path.exists():
+        now, then = (_what_counts(each, config) for each in (about, read_description(checkpoint.path)))
+        require_same(checkpoint.path, now, then)
+    with naming_rate(config.schedule_name, schedule):
+        return fit_module(module, data, config.trainer, checkpoint, name, logger=False)
 
 
 def _what_counts(about: dict[str, Any], config: LanguageConfig) -> dict[str, Any]:
@@ -206,16 +190,7 @@ def _conclude(
         "kind": LANGUAGE_MODEL,
         **entries,
         "config": to_dict(config),
-        "bit_map": {layer: bits.to_dict() for layer, bits in bit_map.items()},
-        "layers": {
-            shape.name: {
-                "kind": shape.kind,
-                "parameters": shape.parameters,
-                "bytes": layer_bytes(shape, bit_map[shape.name]),
-            }
-            for shape in shapes
-        },
-        "size_bytes": size_bytes(shapes, bit_map),
+        **describe_layers(shapes, bit_map),
         "file_bytes": (folder / MODEL_FILE).stat().st_size,
         "perplexity": {key: perplexity(served, texts.labels, texts.words).to_dict() for key, texts in scored.items()},
         "training_model_perplexity": {

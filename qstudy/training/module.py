@@ -39,7 +39,8 @@ class TransducerModule(PolicyModule):
         progress = self.global_step / self.schedule.steps
         self.seed_pass(index)
         encoder = self.model.encoder
-        encoder.begin_step(progress)
+        if branching := encoder.branching:
+            branching.begin_step(progress)
         passes, lengths = encoder.passes(batch.features, batch.feature_lengths)
         pairs = zip(encoder.pass_weights, passes, strict=True)
         losses = [weight * self._loss(batch, encoded, lengths, progress) for weight, encoded in pairs if weight]
@@ -47,7 +48,7 @@ class TransducerModule(PolicyModule):
         loss = batch.weight * torch.stack(losses).sum() + penalty
         if penalty.requires_grad:  # else it is none
             self._tell("loss_penalty", penalty, batch)
-        if (own := encoder.penalty()) is not None:
+        if branching and (own := branching.penalty()) is not None:
             loss = loss + batch.weight * own
             self._tell("loss_encoder_penalty", own, batch)
         self.tell_loss(loss, len(batch.texts))

@@ -1,5 +1,6 @@
 """What a run costs, known before it is trained: bytes and simulated latency."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +69,18 @@ def price_layers(shapes: list[LayerShape], bit_map: BitMap, config: RunConfig) -
 
 def describe_price(cost: Price) -> dict[str, Any]:
     """The record's entries that are known before training."""
+    return {**describe_layers(cost.shapes, cost.bit_map), "latency": cost.latency}
+
+
+def describe_layers(shapes: Sequence[LayerShape], bit_map: BitMap) -> dict[str, Any]:
+    """What the record of any model says of its layers: widths and bytes, of each and of all."""
     layers = {
         shape.name: {
             "kind": shape.kind,
             "parameters": shape.parameters,
-            "bytes": layer_bytes(shape, cost.bit_map.get(shape.name, LayerBits())),
+            "bytes": layer_bytes(shape, bit_map.get(shape.name, LayerBits())),
         }
-        for shape in cost.shapes
+        for shape in shapes
     }
-    bit_map = {name: bits.to_dict() for name, bits in cost.bit_map.items()}
-    return {"bit_map": bit_map, "layers": layers, "size_bytes": cost.size_bytes, "latency": cost.latency}
+    widths = {name: bits.to_dict() for name, bits in bit_map.items()}
+    return {"bit_map": widths, "layers": layers, "size_bytes": size_bytes(shapes, bit_map)}

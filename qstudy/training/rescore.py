@@ -9,7 +9,7 @@ from qstudy.data.feature_set import FeatureSet
 from qstudy.data.manifest import groups_of
 from qstudy.errors import UserError, naming
 from qstudy.named import asked_by
-from qstudy.training.conclude import by_utterance, recognize, score
+from qstudy.recognize.score import by_utterance, recognize, score
 from qstudy.training.load import load_recognizer
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, change_record, read_record
 

@@ -1,7 +1,7 @@
 """One run, from configuration to record."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,10 @@ from qstudy.data.augment import stretched_length
 from qstudy.data.batches import collate
 from qstudy.data.feature_set import mean_std
 from qstudy.data.sampler import BatchSampler
-from qstudy.errors import Diverged, UserError
+from qstudy.errors import UserError
 from qstudy.model import RNNT
 from qstudy.quant.packed.model import PackedModel, fill_packed
 from qstudy.quant.policies import QuantPolicy, build_policy
-from qstudy.quant.watching import watching
 from qstudy.training.assets import Assets, open_assets
 from qstudy.training.baseline import baseline_summary, find_baseline
 from qstudy.training.checkpoint import require_no_checkpoint
@@ -23,6 +22,7 @@ from qstudy.training.conclude import conclude, require_recordable
 from qstudy.training.config import RunConfig
 from qstudy.training.devices import check_devices, check_precision, join
 from qstudy.training.price import Price, price
+from qstudy.training.recipe import CALIBRATION_BATCHES, fill_slots, naming_rate
 from qstudy.training.record import MODEL_FILE, RECORD_FILE, Record, read_record
 from qstudy.training.start import require_fitting
 from qstudy.training.tracking import entry_of, start_tracking
@@ -30,7 +30,6 @@ from qstudy.training.tracking import entry_of, start_tracking
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from qstudy.training.fit import Report
 
-CALIBRATION_BATCHES = 8
 UNTRAINED: dict[str, Any] = {"steps": 0, "step_ms": None, "train_seconds": 0.0, "loss": None, "precision": None}
 """What the record of a policy that does not train tells of its training."""
 
@@ -92,7 +91,7 @@ def run(
     tracked = config.track and devices.is_global_zero
     widths = {layer: bits.to_dict() for layer, bits in cost.bit_map.items()}
     tracker = start_tracking(entry_of(config, folder, widths, study, trial)) if tracked else None
-    with tracker or nullcontext(), naming_rate(config):
+    with tracker or nullcontext(), naming_rate(config.schedule_name, config.schedule):
         model, policy = _prepared(config, cost, assets, baseline, devices.device)
         trained = UNTRAINED
         if policy.trains and config.schedule.steps:
@@ -109,16 +108,6 @@ def run(
             tracker.finish(record, folder / MODEL_FILE)
     devices.barrier()
     return record
-
-
-@contextmanager
-def naming_rate(config: RunConfig) -> Iterator[None]:
-    """Within, a training that diverges says which learning rate it had."""
-    try:
-        yield
-    except Diverged as error:
-        rate = f"{config.schedule_name}.learning_rate is {config.schedule.learning_rate:g}"
-        raise Diverged(f"{str(error).removesuffix('.')} ({rate}).") from error
 
 
 def calibrated(config: RunConfig) -> tuple[RNNT, QuantPolicy]:
@@ -149,11 +138,9 @@ def _prepared(
     """The model on the device where it is trained, its slots filled and calibrated, and the policy that did it."""
     model, policy = _new_model(config, assets, baseline).to(device), build_policy(config.policy)
     _require_frames(model.encoder.chunk_frames, config, assets)
-    policy.total_steps = config.schedule.steps
-    model.encoder.before_quantization()
-    policy.prepare(model, cost.bit_map)
-    with watching(model):
-        policy.calibrate(model, _passes(model, config, assets))
+    if branching := model.encoder.branching:
+        branching.before_quantization()
+    fill_slots(model, policy, cost.bit_map, config.schedule.steps, _passes(model, config, assets))
     return model, policy
 
 

@@ -18,7 +18,8 @@ from qstudy.fields import Count, Dropout, Few, Share, Units
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM, Usage
 from qstudy.model.encoders.amortized_program import AmortizedProgram, amortized_program
 from qstudy.model.encoders.branches import CheapBranch, LowRankBranch, SparseBranch
-from qstudy.model.encoders.recurrent import RecurrentEncoder
+from qstudy.model.encoders.branching import Branching
+from qstudy.model.encoders.stacked import StackedEncoder
 from qstudy.quant.arithmetic import LSTMState, TrainingArithmetic
 from qstudy.quant.layers import Rate, quantizable
 from qstudy.settings import FeatureSettings
@@ -31,7 +32,7 @@ Strength = Annotated[float, Ge(0), Le(1e6)]
 Temperature = Annotated[float, Gt(0), Le(100)]
 
 
-class AmortizedEncoder(RecurrentEncoder):
+class AmortizedEncoder(StackedEncoder, Branching):
     """`LSTMEncoder` of layers with two branches.
 
     Training has three stages. First the full branch alone; then the cheap one starts as its compressed copy, and the
@@ -42,7 +43,7 @@ class AmortizedEncoder(RecurrentEncoder):
     """
 
     training_only = (
-        *RecurrentEncoder.training_only,
+        *StackedEncoder.training_only,
         "strength",
         "branch_from",
         "hard_from",
@@ -50,7 +51,6 @@ class AmortizedEncoder(RecurrentEncoder):
         "last_temperature",
         "expected_share",
     )
-    branched = True
     stage: Tensor
     decided: list[Tensor]
     """Of each layer, which frames took the full branch when it was last evaluated, (B, T) bool."""
@@ -188,11 +188,11 @@ class AmortizedEncoder(RecurrentEncoder):
         self.train(training)
         return torch.cat(self.decided).t()
 
-    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
+    def frames_taken(self, features: Tensor) -> dict[str, NDArray[np.bool_]]:
         full = self.decisions(features).cpu().numpy()
         pairs = {"full": full, "cheap": ~full}
         return {
-            f"{name}.layers.{layer}.{branch}.*": frames[:, layer]
+            f"layers.{layer}.{branch}.*": frames[:, layer]
             for layer in range(full.shape[1])
             for branch, frames in pairs.items()
         }

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qstudy.model.encoders.amortized_loops import RECORDS, amortized_layers
 from qstudy.model.encoders.amortized_lstm import AmortizedLSTM
 from qstudy.model.encoders.branches import Branch
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.integer.accumulator import record, recording
 from qstudy.quant.layers import Linear
-from qstudy.quant.packed.amortized_loops import RECORDS, amortized_layers
 from qstudy.quant.packed.arithmetics import PackedInteger
 from qstudy.quant.packed.program import PackedRows, StackStates, Unfit, loops_accept, packed_as
 

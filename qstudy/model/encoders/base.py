@@ -1,13 +1,13 @@
 """The plug-in point of encoders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qstudy.model.encoders.branching import Branching
 from qstudy.model.normalize import Normalize
 from qstudy.settings import FeatureSettings
 
@@ -35,8 +35,6 @@ class Encoder(nn.Module, ABC):
     """Weight of the loss from each of `passes`."""
     training_only: tuple[str, ...] = ("dropout",)
     """Options that matter while training only: a model file can be the start of a run that has others."""
-    branched = False
-    """Whether layers leave frames out: `taken` tells which."""
     normalize: Normalize
     """For `forward` to begin with: training sets its statistics, and hides features behind its mean."""
 
@@ -74,40 +72,15 @@ class Encoder(nn.Module, ABC):
         """From all frames (B, T, .) of `first_pass` to this encoder's, (B, T, output_size)."""
         raise NotImplementedError("this encoder has one pass")
 
-    def before_quantization(self) -> None:
-        """Before a policy fills the slots of a model to be trained: weights that training would make only later begin
-        now, so that quantizers are fitted to them."""
+    @property
+    def branching(self) -> Branching | None:
+        """What in it, or it itself, has layers that leave frames out; None: every layer runs on every frame."""
+        return next((part for part in self.modules() if isinstance(part, Branching)), None)
 
-    def begin_step(self, progress: float) -> None:
-        """Before each training step; progress: share of the run that is done."""
-
-    def penalty(self) -> Tensor | None:
-        """What the last forward pass adds to the loss while training, () float32; None: nothing."""
-        return None
-
-    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
-        """On which frames of one utterance's features (F, D) layers run that leave frames out: what
-        `qstudy.hardware.backlog` takes.
-
-        Args:
-            features: the utterance's.
-            name: of this encoder in its model.
-
-        Returns:
-            Patterns of layers, (T,) each; `NAME.layers.0.full.*` and `NAME.layers.0.cheap.*`, where layers have
-            branches. None, where every layer runs on every frame.
-        """
+    def taken(self, features: Tensor) -> dict[str, NDArray[np.bool_]]:
+        """What `branching` runs on the frames of one utterance's features (F, D), by the names that its layers have in
+        the common model: what `qstudy.hardware.backlog` takes; empty, where every layer runs on every frame."""
+        for name, part in self.named_modules(prefix="encoder"):
+            if isinstance(part, Branching):
+                return {f"{name}.{layers}": frames for layers, frames in part.frames_taken(features).items()}
         return {}
-
-    def update_rates(self) -> None:
-        """Before the shapes of the layers are asked: where it depends on what was learned how often one runs."""
-
-    def usage(self) -> dict[str, Any] | None:
-        """What was counted while evaluating since `reset_usage`, JSON-able; None: nothing is."""
-        return None
-
-    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
-        """Let layers run, for `update_rates`, as often as `usage` counted."""
-
-    def reset_usage(self) -> None:
-        """Begin to count."""

@@ -1,5 +1,6 @@
 """The bidirectional LSTM encoder: it hears the whole utterance before its first frame."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,13 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.fields import Count, Dropout, Few, Units
-from qstudy.model.encoders.base import Encoder
-from qstudy.model.encoders.lstm import open_forget_gate
+from qstudy.model.encoders.rates import after_end
+from qstudy.model.encoders.stacked import StackedEncoder
+from qstudy.model.lstm import open_forget_gate
+from qstudy.model.normalize import RunningMean
 from qstudy.quant.layers import LSTM, Rate
 from qstudy.settings import FeatureSettings
-
-REFERENCE_MS = 4000
-"""Of the utterance whose frames go through in one go, for the simulator: as long as its own reference."""
 
 
 class BidirectionalLayer(nn.Module):
@@ -31,11 +31,10 @@ class BidirectionalLayer(nn.Module):
         return torch.cat([self.forward_lstm(x)[0], backward], 2)
 
 
-class BiLSTMEncoder(Encoder):
+class BiLSTMEncoder(StackedEncoder):
     """Stack frames, run bidirectional LSTM layers, concatenate their outputs.
 
-    The backward direction starts at each utterance's own last frame, so that padding changes nothing. Frames are
-    stacked and left over at the end as by `LSTMEncoder`.
+    The backward direction starts at each utterance's own last frame, so that padding changes nothing.
     """
 
     streams = False
@@ -62,28 +61,23 @@ class BiLSTMEncoder(Encoder):
             running_mean: prior frames of the causal per-utterance mean normalization; 0: none.
             dropout: of each layer's output, while training.
         """
-        super().__init__(features, running_mean)
-        self.stack, self.reduction = stack, reduction
+        super().__init__(features, 2 * hidden, stack, reduction, running_mean)
         self.deltas, self.dropout = deltas, dropout
-        self.chunk_frames = stack * reduction
-        self.output_size = 2 * hidden * reduction
-        self.output_ms = features.hop_ms * self.chunk_frames
         sizes = [features.bins * (3 if deltas else 1) * stack] + [2 * hidden] * (layers - 1)
-        frame_ms = features.hop_ms * stack
-        rate = Rate(every_ms=frame_ms, frames=max(round(REFERENCE_MS / frame_ms), 1), after_end=True)
+        rate = after_end(features.hop_ms * stack)
         self.layers = nn.ModuleList(BidirectionalLayer(size, hidden, rate) for size in sizes)
 
-    def forward(self, features: Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Tensor, None]:
-        frames = features.shape[1] // self.chunk_frames
+    def prepared(self, features: Tensor, lengths: Tensor, mean: RunningMean | None) -> tuple[Tensor, None]:
         x, _ = self.normalize(features)
-        if self.deltas:
+        if self.deltas:  # which see what is left over
             x = with_deltas(x, lengths)
-        x = x[:, : frames * self.chunk_frames].reshape(len(x), frames * self.reduction, -1)
-        lengths = lengths // self.chunk_frames
-        turned = turned_around(lengths * self.reduction, x.shape[1])
+        return x[:, : x.shape[1] // self.chunk_frames * self.chunk_frames], None
+
+    def run(self, x: Tensor, states: Sequence[Any] | None, lengths: Tensor) -> tuple[Tensor, Sequence[Any]]:
+        turned = turned_around(lengths // self.reduction * self.reduction, x.shape[1])
         for layer in self.layers:
             x = F.dropout(layer(x, turned), self.dropout, self.training)
-        return x.reshape(len(x), frames, self.output_size), lengths, None
+        return x, ()
 
 
 def turned_around(lengths: Tensor, frames: int) -> Tensor:

@@ -1,17 +1,15 @@
 """The cascaded encoder: a first pass that streams, and a second over its frames that hears the whole utterance."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qstudy.errors import UserError
 from qstudy.fields import Share, fill
 from qstudy.model.encoders.base import Encoder
-from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings, after_end
+from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSettings
 from qstudy.model.encoders.one_pass import ONE_PASS
+from qstudy.model.encoders.rates import after_end
 from qstudy.named import build
 from qstudy.quant.layers import Linear, Rate
 from qstudy.settings import FeatureSettings
@@ -55,7 +53,6 @@ class CascadedEncoder(Encoder):
         self.normalize = self.first.normalize
         self.chunk_frames, self.reduction = self.first.chunk_frames, self.first.reduction
         self.output_size, self.output_ms = self.first.output_size, self.first.output_ms
-        self.branched = self.first.branched
         self.pass_weights = (first_weight, 1.0 - first_weight)
         defaults = {"size": self.output_size, "right": 16, "causal": False}
         settings = fill(ConformerSettings, {**defaults, **second}, "model.encoder.second")
@@ -76,30 +73,6 @@ class CascadedEncoder(Encoder):
     def refine(self, encoded: Tensor, lengths: Tensor) -> Tensor:
         refined: Tensor = self.second(encoded, lengths)
         return refined
-
-    def before_quantization(self) -> None:
-        self.first.before_quantization()
-
-    def begin_step(self, progress: float) -> None:
-        self.first.begin_step(progress)
-
-    def penalty(self) -> Tensor | None:
-        return self.first.penalty()
-
-    def taken(self, features: Tensor, name: str = "encoder") -> dict[str, NDArray[np.bool_]]:
-        return self.first.taken(features, f"{name}.first")
-
-    def update_rates(self) -> None:
-        self.first.update_rates()
-
-    def usage(self) -> dict[str, Any] | None:
-        return self.first.usage()
-
-    def adopt_usage(self, usage: Mapping[str, Any]) -> None:
-        self.first.adopt_usage(usage)
-
-    def reset_usage(self) -> None:
-        self.first.reset_usage()
 
 
 class SecondPass(nn.Module):

@@ -1,31 +1,22 @@
 """The Conformer encoder: log-mel frames in, joiner frames out."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from qstudy.fields import Count, Dropout, Few, Frames, Units
-from qstudy.model.encoders.base import Encoder
 from qstudy.model.encoders.conformer_block import BlockState, ConformerBlocks, ConformerSettings
-from qstudy.model.normalize import RunningMean
+from qstudy.model.encoders.stacked import StackedEncoder
 from qstudy.quant.layers import Linear, Rate
 from qstudy.settings import FeatureSettings
 
 
-class EncoderState(NamedTuple):
-    """What a stream carries from chunk to chunk."""
-
-    running_mean: RunningMean | None
-    blocks: Sequence[BlockState]
-
-
-class ConformerEncoder(Encoder):
+class ConformerEncoder(StackedEncoder):
     """Stack frames, project them to D, run Conformer blocks, concatenate their outputs.
 
-    One joiner frame covers `stack * reduction` feature frames; frames left over at the end are not used (an utterance
-    ends in silence anyway: `FeatureSettings.tail_ms`). It streams if it does not look ahead: `right` 0 and `causal`.
+    It streams if it does not look ahead: `right` 0 and `causal`.
 
     Source: Gulati et al. 2020, arXiv 2005.08100; causal with limited left context as in Ding et al. 2022,
     arXiv 2203.15952.
@@ -70,26 +61,17 @@ class ConformerEncoder(Encoder):
         Raises:
             UserError: heads that cannot share D, or a convolution without a middle.
         """
-        super().__init__(features, running_mean)
+        super().__init__(features, size, stack, reduction, running_mean)
         settings = ConformerSettings(
             size, blocks, heads, expansion, kernel, left, right, causal, position, conv_norm, dropout
         )
-        self.stack, self.reduction, self.dropout = stack, reduction, dropout
-        self.chunk_frames = stack * reduction
-        self.output_size = size * reduction
-        self.output_ms = features.hop_ms * self.chunk_frames
-        self.streams = settings.streams
+        self.dropout, self.streams = dropout, settings.streams
         every_ms = features.hop_ms * stack
         self.input = Linear(features.bins * stack, size, rate=Rate(every_ms=every_ms))
         self.blocks = ConformerBlocks(settings, settings.rate(every_ms))
 
-    def forward(
-        self, features: Tensor, lengths: Tensor, state: EncoderState | None = None
-    ) -> tuple[Tensor, Tensor, EncoderState]:
-        frames = features.shape[1] // self.chunk_frames
-        x, mean = self.normalize(features[:, : frames * self.chunk_frames], state and state.running_mean)
-        x = x.reshape(len(x), frames * self.reduction, x.shape[2] * self.stack)  # (B, T, stack * bins)
-        lengths = lengths // self.chunk_frames
+    def run(
+        self, x: Tensor, states: Sequence[BlockState] | None, lengths: Tensor
+    ) -> tuple[Tensor, Sequence[BlockState]]:
         x = F.dropout(self.input(x), self.dropout, self.training)
-        x, after = self.blocks(x, lengths * self.reduction, state and state.blocks)
-        return x.reshape(len(x), frames, self.output_size), lengths, EncoderState(mean, after)
+        return self.blocks(x, lengths // self.reduction * self.reduction, states)

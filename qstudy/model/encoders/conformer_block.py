@@ -13,12 +13,10 @@ from qstudy.fields import Dropout, Few, Frames, Units, check_fields
 from qstudy.model.encoders.attention import BandAttention
 from qstudy.model.encoders.conformer_program import ConformerProgram, conformer_program
 from qstudy.model.encoders.conformer_state import BlockState
+from qstudy.model.encoders.rates import after_end
 from qstudy.quant.conv import Conv1d
 from qstudy.quant.layers import Linear, Rate
 from qstudy.quant.operators import LayerNorm
-
-UTTERANCE_MS = 4000.0
-"""Milliseconds of the utterance by which a block that looks into the future is priced."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,6 @@ class ConformerSettings:
     def rate(self, every_ms: float) -> Rate:
         """Of layers over frames of so many milliseconds."""
         return Rate(every_ms=every_ms) if self.streams else after_end(every_ms)
-
-
-def after_end(every_ms: float) -> Rate:
-    """Of layers that take all frames of so many milliseconds at the end of the utterance."""
-    return Rate(every_ms=every_ms, frames=max(round(UTTERANCE_MS / every_ms), 1), after_end=True)
 
 
 class FeedForward(nn.Module):

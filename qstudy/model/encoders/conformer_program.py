@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qstudy.model.encoders.conformer_loops import conformer_blocks
 from qstudy.model.encoders.conformer_state import BlockState, StreamStates
 from qstudy.quant.integer.accumulator import QParams, recording
 from qstudy.quant.layers import Quantizable
 from qstudy.quant.operators import LayerNorm
 from qstudy.quant.packed.arithmetics import PackedInteger, PackedProduct
-from qstudy.quant.packed.conformer_loops import conformer_blocks
 from qstudy.quant.packed.program import PackedRows, Unfit, loops_accept, packed_as
 
 

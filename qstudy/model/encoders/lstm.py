@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from qstudy.fields import Count, Dropout, Few, Units
-from qstudy.model.encoders.recurrent import RecurrentEncoder
+from qstudy.model.encoders.stacked import StackedEncoder
+from qstudy.model.lstm import open_forget_gate
 from qstudy.quant.arithmetic import LSTMState
 from qstudy.quant.layers import LSTM, Rate
 from qstudy.quant.stack import LSTMStack
 from qstudy.settings import FeatureSettings
 
 
-class LSTMEncoder(RecurrentEncoder):
+class LSTMEncoder(StackedEncoder):
     """Stack frames, run unidirectional LSTM layers, concatenate their outputs."""
 
     def __init__(
@@ -43,13 +43,3 @@ class LSTMEncoder(RecurrentEncoder):
 
     def run(self, x: Tensor, states: Sequence[LSTMState] | None, lengths: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
         return self.lstm(x, states)
-
-
-@torch.no_grad()
-def open_forget_gate(layer: LSTM) -> LSTM:
-    """Start with the forget gate open, so that gradients reach far back (Jozefowicz et al. 2015)."""
-    hidden = layer.hidden_size
-    layer.bias_ih_l0.zero_()
-    layer.bias_hh_l0.zero_()
-    layer.bias_ih_l0[hidden : 2 * hidden] = 1.0
-    return layer

@@ -33,9 +33,9 @@ from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import is_arpa
 from qstudy.recognize.options import Decoding
 from qstudy.recognize.recognizer import recognizer_from_packed
-from qstudy.sweep.fusion import ARGUMENTS, open_fusion_study, study_name, tried, tune_weights
-from qstudy.sweep.search_study import ASKED, Cell, Models, SearchStudy
-from qstudy.training.conclude import SAMPLES, by_utterance, score
+from qstudy.recognize.score import by_utterance, sample, score
+from qstudy.sweep.decoding.fusion import ARGUMENTS, open_fusion_study, study_name, tried, tune_weights
+from qstudy.sweep.decoding.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price
 from qstudy.training.record import RECORD_FILE, Record, change_record, read_record, write_record
@@ -155,14 +155,13 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
         record: Any = _record(config, models, cell, weights, work)
         features = opened.test.features
         groups = groups_of(Path(config.test), features.lines.tolist())
-        pairs = list(zip(features.texts, texts, strict=True))[:SAMPLES]
         write_record(
             own,
             replace(
                 record,
                 metrics={"test": score(features, texts, seconds, groups)},
                 utterances={"test": by_utterance(features, texts, groups)},
-                samples=[{"reference": reference, "hypothesis": text} for reference, text in pairs],
+                samples=sample(features, texts),
             ),
         )
     return True

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from qstudy.files import replacing
-from qstudy.sweep.sensitivity import Row
+from qstudy.sweep.screening.sensitivity import Row
 
 LEAST = 1e-3  # nats per label: what is less, or a gain, is drawn as nothing
 

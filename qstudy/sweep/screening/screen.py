@@ -12,10 +12,10 @@ from qstudy.data.manifest import identity
 from qstudy.files import content_hash
 from qstudy.locks import locked
 from qstudy.pareto import Point, by_volume
-from qstudy.sweep.allocations import Allocations, Member
 from qstudy.sweep.config import Screening, StudyConfig
-from qstudy.sweep.exploration import explore, foretell, on_front
-from qstudy.sweep.judge import Judge, Judged
+from qstudy.sweep.screening.allocations import Allocations, Member
+from qstudy.sweep.screening.exploration import explore, foretell, on_front
+from qstudy.sweep.screening.judge import Judge, Judged
 from qstudy.sweep.space import Label
 from qstudy.training.assets import make_corpus, open_assets
 from qstudy.training.baseline import trained_folder

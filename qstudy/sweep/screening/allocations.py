@@ -13,7 +13,7 @@ from qstudy.bits import BitMap
 from qstudy.fields import merged
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.space import Label, fill, varied
+from qstudy.sweep.space import Label, substitute, varied
 from qstudy.training.price import price, price_layers
 
 Member = tuple[int, ...]
@@ -48,7 +48,7 @@ class Allocations:
     def changes(self, member: Member) -> dict[str, Any]:
         """To the base run configuration."""
         picked = zip(self.places, member, strict=True)
-        return fill(self._template, {place.path: place.values[index] for place, index in picked})
+        return substitute(self._template, {place.path: place.values[index] for place, index in picked})
 
     def parameters(self, member: Member) -> dict[str, Label]:
         """Those of a trial."""

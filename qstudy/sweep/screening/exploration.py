@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudy.pareto import Point, unbeaten
-from qstudy.sweep.allocations import Member
+from qstudy.sweep.screening.allocations import Member
 
 RIDGE = 1e-3
 """Keeps values that no judged member has where the others are."""

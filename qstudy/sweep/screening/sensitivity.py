@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from qstudy.bits import FLOAT
 from qstudy.files import write_json, write_text
-from qstudy.sweep.allocations import Allocations
 from qstudy.sweep.config import Screening, StudyConfig
-from qstudy.sweep.screening import judge_of
+from qstudy.sweep.screening.allocations import Allocations
+from qstudy.sweep.screening.screen import judge_of
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.price import price
 

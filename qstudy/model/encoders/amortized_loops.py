@@ -1,6 +1,7 @@
 """Loops over the frames of packed amortized LSTM layers: per frame the arbitrator, the branch that it picks, the cell.
 
-As in `loops`, arguments are addresses, kept alive by the caller, and plans. Results are the eager path's to the bit.
+As in `qstudy.quant.packed.loops`, arguments are addresses, kept alive by the caller, and plans. Results are the
+eager path's to the bit.
 """
 
 import numpy as np

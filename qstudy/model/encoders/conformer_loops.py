@@ -1,8 +1,8 @@
 """Loops over the frames of packed Conformer blocks: all of a chunk, block after block, in one compiled call.
 
-As in `loops`, arguments are addresses, kept alive by the caller, and plans. Products are the integers that the eager
-path computes; what lies between them (softmax, normalization, SiLU) is float32 in an order of its own, so that results
-may differ from the eager path's in the last bits of a float, before they are rounded to codes.
+As in `qstudy.quant.packed.loops`, arguments are addresses, kept alive by the caller, and plans. Products are the
+integers that the eager path computes; what lies between them (softmax, normalization, SiLU) is float32 in an order of
+its own, so that results may differ from the eager path's in the last bits of a float, before they are rounded to codes.
 """
 
 import math

@@ -1,0 +1,1 @@
+"""Studies of how to decode: searches with language models, and their weights."""
