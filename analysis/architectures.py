@@ -4,7 +4,6 @@
         --figure+ analysis.architectures.word_errors --figure+ analysis.architectures.amortized
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from analysis.differences import between, columns
 from analysis.figures.labels import along, write_labels
 from analysis.figures.style import INK, MARKS, SHADE, WIDTH, Picture, handle, marks
 from analysis.measures import compression
-from analysis.records import unpacked
+from analysis.records import parsed
 from analysis.study import Study, by_setting
 from analysis.tables.table import GAP, RATE, Column, Table, gap, rate, with_rates
 from analysis.text import DASH, MIB, listed, number, percent
@@ -46,8 +45,13 @@ COLUMNS = (
     Column("latency_ms", "Latency (ms)", "r", number, missing=DASH),
     Column("train_s", "Training (s)", "r", "{:,.0f}".format, missing=DASH),
 )
-OF_SOME = ("strength", "first_wer", "saved", "full")
-"""Columns that only some architectures fill."""
+OF_SOME = {
+    "strength": "λ: the strength of the penalty on the full branch.",
+    "first_wer": "First pass: the word error rate of a cascaded encoder's first pass alone.",
+    "saved": "MACs saved: of the encoder, counted while the packed model recognized this set.",
+    "full": "Full branch: share of frames and layers that took it.",
+}
+"""Columns that only some architectures fill, and what a caption says of them."""
 
 
 def architectures(study: Study) -> Table | None:
@@ -60,17 +64,20 @@ def architectures(study: Study) -> Table | None:
         compression=compression(found).mask(found.is_baseline),
         train_s=found.train_seconds,
     )
-    caption = (
-        f"Architectures on {study.described_split}. Δ: against the float control of the same architecture, trained as "
-        f"long, with the 95 % interval of a paired bootstrap over {study.resampled}; "
-        "not worse: by less than a tenth of the control's rate, with Holm's correction over the table. "
-        "MACs saved: of the encoder, counted while "
-        "the packed model recognized this set; full branch: share of frames and layers that took it, λ the strength of "
-        "the penalty on it. Training: seconds of the steps, on machines that did other work too. "
-        f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}, with the measured shares."
-        f"{caution(found.gap.count())}{_unlike(study, found)}"
-    )
     shown = tuple(each for each in COLUMNS if each.key not in OF_SOME or frame[each.key].notna().any())
+    told = [said for key, said in OF_SOME.items() if said and any(each.key == key for each in shown)]
+    amortized = ", with the measured shares" * bool(frame.saved.notna().any())
+    caption = " ".join(
+        [
+            f"Architectures on {study.described_split}. Δ: against the float control of the same architecture, trained "
+            f"as long, with the 95 % interval of a paired bootstrap over {study.resampled}; "
+            "not worse: by less than a tenth of the control's rate, with Holm's correction over the table.",
+            *told,
+            "Training: seconds of the steps, on machines that did other work too. "
+            f"Latency: simulated on {next(iter(study.accelerators), 'no accelerator')}{amortized}."
+            f"{caution(found.gap.count())}{_unlike(study, found)}",
+        ]
+    )
     names = dict.fromkeys([*(column.key for column in shown), "run", *GAP, *RATE])
     return Table("architectures", "Architectures", caption, frame[list(names)].reset_index(drop=True), shown)
 
@@ -166,7 +173,8 @@ def amortized(study: Study) -> Iterator[Picture]:
     write_labels(axes, labels, np.vstack([bars, axes.transData.transform(np.column_stack([x, y]))]))
     caption = (
         "Amortized encoders: multiply-accumulates that were not computed, counted while the packed model recognized "
-        f"{study.split}, against the word error rate, by the strength λ of the penalty. At 0: the full branch alone."
+        f"{study.split}, against the word error rate, by the strength λ of the penalty."
+        f"{' At 0 % saved: the full branch alone.' * bool((found.saved == 0).any())}"
     )
     yield Picture("amortized", "What amortizing saves", caption, figure)
 
@@ -180,18 +188,28 @@ def settings(study: Study) -> pd.DataFrame:
     runs = study.finished.groupby("setting", sort=False)
     told = [_told_of(runs.get_group(one), study.split) for one in found.setting]
     found = pd.concat([found, pd.DataFrame(told, index=found.index)], axis=1)
-    found.architecture = _of_trials(found)
+    found = found.assign(architecture=_architectures(found))
     order = list(dict.fromkeys([*found.architecture[~found.is_baseline], *found.architecture]))
     found = found.sort_values("architecture", key=lambda names: names.map(order.index), kind="stable")
     found = found.reset_index(drop=True)
     return found.join(_against_controls(study, found)).copy()  # pandas warns of a frame that was joined so often
 
 
-def _of_trials(found: pd.DataFrame) -> pd.Series:
+def architectures_of(study: Study) -> dict[str, str]:
+    """Run -> its architecture, of the runs that stand for a setting or a float baseline."""
+    baselines = study.finished[study.finished.is_baseline]
+    found = pd.concat([by_setting(baselines), study.settings], ignore_index=True)
+    return dict(zip(found.run, _architectures(found), strict=True))
+
+
+def _architectures(found: pd.DataFrame) -> pd.Series:
     """The architectures; of a baseline without a record of its own, that of the trials which started from it."""
-    trials = found[~found.is_baseline].drop_duplicates("float_run").set_index("float_run").architecture
-    named = found.run.map(trials).where(found.is_baseline & (found.architecture == UNKNOWN))
-    return named.fillna(found.architecture)
+    models = [(parsed(record).get("config") or {}).get("model") or {} for record in found.record]
+    told = pd.Series([*map(architecture, models)], found.index, dtype=object)
+    trials = found[~found.is_baseline].drop_duplicates("float_run")
+    named = dict(zip(trials.float_run, told[trials.index], strict=True))
+    lost = found.is_baseline & (told == UNKNOWN) & found.run.isin(list(named))
+    return told.mask(lost, found.run.map(named))
 
 
 def _told_of(runs: pd.DataFrame, split: str) -> dict[str, Any]:
@@ -204,12 +222,11 @@ def _told_of(runs: pd.DataFrame, split: str) -> dict[str, Any]:
 
 def _told(record: bytes, split: str) -> dict[str, Any]:
     """What only one record knows."""
-    read = json.loads(unpacked(record)) if record else {}
+    read = parsed(record)
     model = (read.get("config") or {}).get("model") or {}
-    usage = ((read.get("usage") or {}).get(split) or {}) if read else {}
-    first = ((read.get("first_pass") or {}).get(split) or {}) if read else {}
+    usage = (read.get("usage") or {}).get(split) or {}
+    first = (read.get("first_pass") or {}).get(split) or {}
     return {
-        "architecture": architecture(model),
         "saved": usage.get("saved", np.nan),
         "full": np.mean(usage.get("full_share") or np.nan),
         "strength": (model.get("encoder") or {}).get("strength", np.nan),

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from qstudy.errors import UserError
@@ -35,6 +36,13 @@ def write_report(folder: Path, contents: Mapping[str, Content]) -> None:
     for name in before.keys() - written.keys():  # stale: they would tell of other runs
         (folder / name).unlink()
     write_json(folder / MANIFEST, {"files": written})
+
+
+def named(folder: Path) -> str:
+    """A report's folder as a command on its page has it: from the current folder on, or by its name alone."""
+    inside = folder.is_absolute() and folder.is_relative_to(Path.cwd())
+    shown = folder.relative_to(Path.cwd()) if inside else Path(folder.name) if folder.is_absolute() else folder
+    return quote(str(shown))
 
 
 def _pieces(content: Content) -> Iterable[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from analysis.text import DASH, MIB, counted, number, slug
 ACCELERATOR = "edge_nna"
 """Whose latency is told: the one that all our studies simulate."""
 KEPT = ["study", "run", "setting", "record", "policy", "title", "bits", "label", "architecture", "is_baseline"]
-KEPT += ["wer", "low", "high", "choice", "spread", "n", "size_bytes", "latency_ms"]
+KEPT += ["wer", "low", "high", "choice", "spread", "n", "size_bytes", "latency_ms", "runs"]
 COLUMNS = (
     Column("from_mib", "From (MiB)", "r", number),
     Column("policy", "Policy"),
@@ -48,10 +49,11 @@ class Task:
     @cached_property
     def settings(self) -> pd.DataFrame:
         """A row per setting and float baseline, of all studies: the columns of `analysis.architectures.settings`, with
-        `study`, `latency_ms` (of ACCELERATOR), and whether `on_front` of size against the rate on dev."""
-        parts = [_kept(settings(study)) for study in self.studies]
+        `study`, `latency_ms` (of ACCELERATOR), `also` (other studies that hold the same runs), and whether `on_front`
+        of size against the rate on dev."""
+        parts = [_kept(study) for study in self.studies]
         found = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True).reindex(columns=KEPT)
-        found = found.drop_duplicates(["study", "setting"]).reset_index(drop=True)
+        found = _once(found)
         return found.assign(on_front=found.index.isin(front(found).index))
 
     @property
@@ -75,20 +77,45 @@ def tasks(studies: Sequence[Study]) -> list[Task]:
 
 
 def stretches(task: Task) -> Table:
-    """Which policy owns which stretch of the common front: from this size on, up to the next, it recognizes best."""
+    """Which policy owns which stretch of the common front: from this size on it recognized dev best, up to the next."""
     found = task.front
     frame = with_rates(found).assign(from_mib=found.size_bytes / MIB)
     caption = (
         f"The Pareto front of packed size against word error rate over {counted(len(task.studies), 'study')}, chosen "
         f"on {task.chosen_on}, reported on {task.described}: from this size on, up to the next row, this setting "
-        f"recognizes best. Latency: simulated on {ACCELERATOR}."
-    ).replace("studys", "studies")
+        f"recognized {task.chosen_on} best. Latency: simulated on {ACCELERATOR}."
+    )
     names = [*(column.key for column in COLUMNS), "size_bytes", *RATE]
     return Table(f"front_{slug(task.name)}", f"Who owns the front: {task.name}", caption, _only(frame, names), COLUMNS)
 
 
-def _kept(found: pd.DataFrame) -> pd.DataFrame:
-    return found.assign(latency_ms=found.get(f"latency_ms.{ACCELERATOR}", np.nan)).reindex(columns=KEPT)
+def _kept(study: Study) -> pd.DataFrame:
+    found = settings(study)
+    runs = study.finished
+    identities = pd.Series([*map(_identity, runs.itertuples())], runs.index).groupby(runs.setting).agg(frozenset)
+    latency = found.get(f"latency_ms.{ACCELERATOR}", np.nan)
+    return found.assign(latency_ms=latency, runs=found.setting.map(identities)).reindex(columns=KEPT)
+
+
+def _identity(run: Any) -> tuple[str, ...]:
+    """The same for a run in every study that holds it: when and how it was made; of a float model that others started
+    from, whose record not every study has, its name, which ends in a hash, its size and its rate."""
+    if run.is_baseline:
+        return run.run, str(run.size_bytes), str(run.wer)
+    return run.setting, str(run.seed), run.created or run.study, run.commit, run.command
+
+
+def _once(found: pd.DataFrame) -> pd.DataFrame:
+    """Without settings whose runs are all among those of another row; one with a record, and more seeds, stays."""
+    kept: dict[int, list[str]] = {}
+    for place in sorted(found.index, key=lambda place: (not found.record[place], -len(found.runs[place]))):
+        home = next((other for other in kept if found.runs[place] <= found.runs[other]), None)
+        if home is None:
+            kept[place] = []
+        else:
+            kept[home].append(found.study[place])
+    left = found.loc[sorted(kept)]
+    return left.assign(also=[kept[place] for place in left.index]).reset_index(drop=True)
 
 
 def _only(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -18,8 +17,7 @@ from vl_convert import javascript_bundle
 
 from analysis.figures.style import ROLES, Picture
 from analysis.provenance import provenance
-from analysis.section import Section, folder_name, names, title
-from analysis.study import Study
+from analysis.section import Section, names, title
 from analysis.summary import facts, sentence
 from analysis.tables import Table
 from analysis.tables.claims import summaries
@@ -36,7 +34,11 @@ TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 
 
 def page(
-    shown: Sequence[Section], shared: Sequence[Table], together: Sequence[Picture], files: Mapping[str, bytes]
+    shown: Sequence[Section],
+    shared: Sequence[Table],
+    together: Sequence[Picture],
+    files: Mapping[str, bytes],
+    command: str,
 ) -> str:
     """Render the page.
 
@@ -45,6 +47,7 @@ def page(
         shared: tables over all studies; claims first, if there are any.
         together: figures of all studies.
         files: what the report consists of besides, among it `NAME.svg` of every figure.
+        command: what makes it anew from its records.
     """
     studies = [section.study for section in shown]
     pictures = [picture.name for section in shown for picture in section.pictures]
@@ -64,49 +67,32 @@ def page(
         table_numbers={table.name: number for number, table in enumerate(tables, start=1)},
         provenance={section.name: provenance(section.study.finished) for section in shown},
         origin=provenance(pd.concat([study.finished for study in studies])),
-        rebuild=rebuild(studies),
-        folder=folder_name(studies),
+        command=command,
         records=sum((~study.runs.from_trials).sum() for study in studies),
         data=[section.data for section in shown],
         vega=_vega() if any(section.data["plots"] for section in shown) else "",
     )
 
 
-def index_page(
-    pictures: Sequence[Picture],
-    tables: Sequence[Table],
-    papers: Sequence[Any],
-    runs: Sequence[Any],
-    reports: Mapping[str, Sequence[Study]],
-    drawn: Mapping[str, bytes],
-) -> str:
+def index_page(pictures: Sequence[Picture], drawn: Mapping[str, bytes], **told: Any) -> str:
     """Render the page over all reports (`analysis.index`).
 
     Args:
         pictures: the common fronts.
-        tables: the papers' claims and who owns which stretch.
-        papers: `analysis.papers.Paper`, for what they say of why.
-        runs: `analysis.index.Run`: what is behind the points.
-        reports: folder -> studies.
         drawn: `NAME.svg` of every figure.
+        told: what else the template shows: `tables` (the papers' claims, who owns which stretch), `papers` (each with
+            the folders of its reports), `runs` (what is behind the points), `reports` (folder -> studies), `others`
+            (folder -> its page, of what is no report of records), `linked` (makes the paths in a text links), and the
+            `command` that makes the page.
     """
     return TEMPLATES.get_template("index.html").render(
         pictures=pictures,
-        tables=tables,
-        papers=papers,
-        runs=runs,
-        reports=reports,
+        **told,
         sentence=sentence,
         svgs={
             picture.name: Markup(_inline(picture.name, drawn[f"{picture.name}.svg"].decode())) for picture in pictures
         },
     )
-
-
-def rebuild(studies: Sequence[Study]) -> str:
-    """The command that makes the page from the studies."""
-    folders = " ".join(quote(f"studies/{study.name}") for study in studies)
-    return f"qstudy report {folders} --out {quote(f'reports/{folder_name(studies)}')}"
 
 
 def _inline(name: str, svg: str) -> str:

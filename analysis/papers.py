@@ -14,7 +14,7 @@ it is measured: its `why` is written by who looked at the records, its numbers c
           why: ...
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -39,7 +39,7 @@ Where = dict[Text, Text | int | float]
 NOT_MEASURED = "not measured"
 COLUMNS = (
     Column("paper", "Paper"),
-    Column("says", "Claim"),
+    Column("says", "Claim", link=lambda row: row["report"] and f"{row['report']}/index.html"),
     Column("theirs", "Theirs"),
     Column("ours", "Ours"),
     Column("verdict", "Verdict", bold=lambda row: row["verdict"] in (SHOWN, REFUTED)),
@@ -113,8 +113,8 @@ def load_papers(path: Path) -> list[Paper]:
         raise UserError(f"{path}: {error}") from error
 
 
-def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Table:
-    """A row per claim."""
+def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study], places: Mapping[str, str]) -> Table:
+    """A row per claim, which leads to its study's report: `places` has the folder of each."""
     asked = {claim.study for paper in papers for claim in paper.claims}
     known = {study.name: (study, settings(study)) for study in studies if study.name in asked}
     rows = [
@@ -136,6 +136,7 @@ def held_against_ours(papers: Sequence[Paper], studies: Sequence[Study]) -> Tabl
                 "why": " ".join(claim.why.split()),
                 "source": paper.source,
                 "study": claim.study,
+                "report": places.get(claim.study, ""),
             }
             for paper, claim, found in rows
         ]

@@ -27,6 +27,7 @@ def contents_of(
     studies: list[Study],
     figures: Sequence[Callable[..., Any]],
     makers: Sequence[Callable[..., Any]],
+    command: str,
     shared: bool = True,
 ) -> dict[str, Content]:
     """The files of a report, by name.
@@ -35,6 +36,7 @@ def contents_of(
         studies: what it tells of.
         figures: functions from a study to figures (`analysis.figures.FIGURES`).
         makers: functions from a study to a table (`analysis.tables.TABLES`).
+        command: what makes it anew from its records, as the page tells it.
         shared: whether there are claims, and comparisons of the studies, too.
     """
     shown, common = sections(studies, figures, makers), _shared(studies) if shared else []
@@ -45,7 +47,7 @@ def contents_of(
     }
     for picture in [*(picture for section in shown for picture in section.pictures), *together]:
         contents |= picture.drawn()
-    contents["index.html"] = page(shown, common, together, contents).encode()
+    contents["index.html"] = page(shown, common, together, contents, command).encode()
     return {**contents, RECORDS: Records(studies)}
 
 

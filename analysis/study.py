@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames import Frames, load
-from analysis.records import Problem
+from analysis.records import Problem, parsed
 from analysis.text import by_number, counted
 from qstudy.errors import UserError
 
@@ -128,6 +128,17 @@ class Study:
             return self.split
         counts = [(known[f"{noun}s.{self.split}"], noun) for noun in ("utterance", "word")]
         return f"{self.split} ({', '.join(counted(int(count), noun) for count, noun in counts if count > 0)})"
+
+    @property
+    def described_runs(self) -> str:
+        """What finished, in words: `28 finished trials`; where nothing was trained from a float model, `36 searches`
+        (`qstudy decode`) or `7 float models`."""
+        known = self.finished[~self.finished.from_trials]
+        if any("decoding" in (parsed(record).get("config") or {}) for record in known.record[:1]):
+            return counted(len(known), "search")
+        if self.trials.empty:
+            return counted(len(known), "float model")
+        return counted(len(self.trials), "finished trial")
 
     @cached_property
     def resampled(self) -> str:

@@ -25,7 +25,7 @@ def facts(study: Study) -> list[Fact]:
     floats = study.references
     if len(floats) > 1:
         ends = [f(floats.wer) for f in (min, max)]
-        models = f"of {len(floats)} models that trials started from"
+        models = f"of {len(floats)} models" + " that trials started from" * (not study.trials.empty)
         found.append(Fact("Float baselines", f"{percent(ends[0])} to {percent(ends[1])} %", models))
     elif (one := study.reference) is not None:
         found.append(Fact("Float baseline", _rate(one), _joined(_ends(one), _size(one))))
@@ -44,7 +44,7 @@ def sentence(study: Study) -> str:
     """How many runs came to what end."""
     states = study.runs.state[~study.runs.is_baseline].value_counts()
     trained = int((study.trials.steps > 0).sum())
-    parts = [counted(len(study.trials), "finished trial") + f" ({trained} trained)" * (0 < trained < len(study.trials))]
+    parts = [study.described_runs + f" ({trained} trained)" * (0 < trained < len(study.trials))]
     parts += [counted(len(study.settings), "setting")] * (len(study.settings) < len(study.trials))
     parts += [f"{states[state]} {state}" for state in ("pruned", "failed") if state in states]
     budgets = [size(study.size_budget)] if study.size_budget is not None else []

@@ -80,6 +80,23 @@ def test_the_figures(made: Study) -> None:
     assert all(rates.drawn().values())
     (saved,) = amortized(made)
     assert len(saved.figure.axes[0].texts) == 2  # the settings that were counted
+    assert "full branch" not in saved.caption
+
+
+def test_captions_explain_what_is_there(made: Study, tmp_path: Path) -> None:
+    table = architectures(made)
+    assert table is not None
+    assert "MACs saved: of the encoder" in table.caption
+    assert "First pass:" in table.caption
+    assert "λ" not in table.caption
+    assert "Full branch" not in table.caption
+    alone = record("lstm", "alone", "float", "0 1 0 2", baseline=None, usage={"test": {"saved": 0.0}})
+    (saved,) = amortized(study(tmp_path / "alone", [alone]))
+    assert saved.caption.endswith("At 0 % saved: the full branch alone.")
+    plain = architectures(study(tmp_path / "plain", [record("lstm", "float", "float", "0 1 0 2", baseline=None)]))
+    assert plain is not None
+    for word in ("MACs", "branch", "λ", "First pass", "measured shares"):
+        assert word not in plain.caption
 
 
 def test_a_policy_of_the_users_own_has_its_marks(made: Study) -> None:

@@ -122,10 +122,11 @@ def test_runs_on_their_own_keep_the_name_they_were_shown_under(tmp_path: Path) -
         own.mkdir(parents=True)
         (own / "record.json").write_text(json.dumps({**record, "study": None}))
     main(["report", str(tmp_path / "plain"), "--out", str(tmp_path / "first")])
-    main(["report", str(tmp_path / "first"), "--out", str(tmp_path / "second")])
+    again = tmp_path / "second" / "first"
+    main(["report", str(tmp_path / "first"), "--out", str(again)])
     for name in ("runs.csv", "records.jsonl", "index.html"):
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
-    assert "plain" in (tmp_path / "second" / "index.html").read_text()
+        assert (tmp_path / "first" / name).read_bytes() == (again / name).read_bytes()
+    assert "plain" in (again / "index.html").read_text()
 
 
 def test_the_committed_reports_can_be_rebuilt() -> None:

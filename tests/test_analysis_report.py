@@ -10,6 +10,7 @@ from pathlib import Path
 import analysis_study as made
 import pytest
 
+from analysis.summary import sentence
 from qstudy.commands.report import report
 
 ROOT = Path(__file__).parents[1]
@@ -33,12 +34,24 @@ def test_it_writes_tables_figures_page_and_records(written: Path):
 
 def test_the_same_records_give_the_same_bytes(written: Path, tmp_path: Path):
     """Elsewhere, in another process with another hash seed, from the copy of the records that the report keeps."""
-    command = [sys.executable, "-m", "qstudy", "report", str(written), "--out", str(tmp_path / "again")]
+    again = tmp_path / written.name
+    command = [sys.executable, "-m", "qstudy", "report", str(written), "--out", str(again)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Lowest WER within the budgets, chosen on dev: 1.40 % (fake_qat W5" in done.stdout
     for path in sorted(written.iterdir()):
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+        assert (again / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_there_is_is_counted(tmp_path: Path):
+    """Trials, float models alone, or searches."""
+    records = made.records()
+    floats = [one | {"study": None, "run": f"float-{place}"} for place, one in enumerate([records[0]] * 2)]
+    searches = [one | {"config": {"decoding": {"beam": 4}}} for one in records[:3]]
+    told = {"trials": records[:3], "floats": floats, "searches": searches}
+    found = {name: sentence(made.study(tmp_path / name, some)) for name, some in told.items()}
+    starts = {"trials": "2 finished trials, ", "floats": "2 float models, ", "searches": "3 searches, "}
+    assert {name: found[name].startswith(start) for name, start in starts.items()} == dict.fromkeys(starts, True)
 
 
 def test_of_very_many_runs_the_page_shows_some_and_says_so(tmp_path: Path):
@@ -110,7 +123,7 @@ def test_a_report_without_latency_drops_the_old_figure(tmp_path: Path):
 def test_several_studies_share_a_table(tmp_path: Path):
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "commands"} for record in made.records()[:3]])
-    out, again = tmp_path / "out", tmp_path / "again"
+    out, again = tmp_path / "out", tmp_path / "again" / "out"
     report([first, second], out)
     header, *rows = (out / "comparison.md").read_text().splitlines()
     assert "commands test (%)" in header

@@ -253,6 +253,24 @@ def test_comparison_has_a_column_per_set_and_study(study: Study, tmp_path: Path)
     assert comparison([study]) is None
 
 
+def test_comparison_keeps_models_apart(tmp_path: Path) -> None:
+    """Of several architectures, and of one in several sizes; a baseline without a record is as its trials are."""
+    records = []
+    for name, hidden in (("conformer", 100), ("lstm", 100), ("lstm", 200)):
+        for policy in ("float", "ptq"):
+            layers = {layer: {"kind": "linear", "parameters": 1000 * hidden} for layer in ("encoder.lstm", "joiner")}
+            one = run({"name": policy}, 8, 0.1, run=f"{policy}-{name}-{hidden}", trial=len(records), layers=layers)
+            one["config"]["model"] = {"encoder": {"name": name, "hidden": hidden}}
+            one["metrics"]["noisy"] = one["metrics"]["test"]
+            one["baseline"] = {"id": f"float-{name}-{hidden}", "metrics": one["metrics"]}
+            records.append(one)
+    table = comparison([made.study(tmp_path, [one for one in records if one["policy"] != "float"])])
+    assert table is not None
+    models = ["conformer", "lstm (0.2 M)", "lstm (0.4 M)"]
+    assert sorted(table.frame.architecture) == sorted(2 * models)
+    assert [cell.text for cell in columns(table)["Architecture"]] == list(table.frame.architecture)
+
+
 def test_comparison_counts_the_seeds_that_were_scored_on_a_set(tmp_path: Path) -> None:
     records = seeds()
     records[0]["metrics"]["noisy"] = records[0]["metrics"]["test"] | {"wer": 0.5, "wer_low": 0.4, "wer_high": 0.6}

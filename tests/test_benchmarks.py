@@ -11,6 +11,7 @@ from benchmarks import data, many_trials, table
 from benchmarks.__main__ import SUBJECTS
 from benchmarks.problem import Problem, floor, ours, torchaudio_loss
 from benchmarks.row import Row
+from benchmarks.search.text import ranking
 from benchmarks.timing import SLOW_MS, interleaved
 
 ROW = Row("a loss", "ms", "a peer", ours=2.0, theirs=25.0, floor_is="a pass", floor=1.5)
@@ -64,6 +65,12 @@ def test_table_and_json_hold_every_row() -> None:
     assert "`python -m benchmarks`" in text
     assert table.terminal([ROW]).row_count == 1
     assert table.json([ROW], machine)["rows"][0]["ratio"] == 12.5
+
+
+def test_allocations_are_counted_by_seed() -> None:
+    found = [{"seed": seed, "allocations": [{}] * many, "correlation": {}} for seed, many in ((0, 3), (1, 3), (2, 2))]
+    assert "over 2 or 3 allocations per seed" in "\n".join(ranking(found))
+    assert "over 3 allocations per seed" in "\n".join(ranking(found[:2]))
 
 
 def test_features_of_the_peer_are_ours(tmp_path: Path) -> None:

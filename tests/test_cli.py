@@ -287,6 +287,7 @@ def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit.value.code == 0
     said = capsys.readouterr().out
     assert said.startswith(f"usage: qstudy {name} ")
+    assert said.split("\n\n")[1].rstrip().endswith((".", ":")), "a sentence to its end"
     for parameter in COMMANDS[name].positional:
         assert parameter in said
 

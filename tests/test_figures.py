@@ -141,6 +141,17 @@ def test_each_float_model_beyond_the_axis_has_its_own_size(tmp_path: Path):
     assert {"7.55 MiB →", "15.1 MiB →"} <= {text.get_text() for text in axes.texts}
 
 
+def test_a_caption_explains_baselines_once(study: Study, tmp_path: Path):
+    records = made.records()
+    second = records[0] | {"run": "float-2", "config": {"model": {"hidden": 7}}}
+    several = made.study(tmp_path, [records[0] | {"config": {"model": {"hidden": 8}}}, second, *records[1:4]])
+    assert len(several.references) == 2
+    said = "Star, dotted line and band: each float baseline and its interval."
+    assert picture(several, "wer_vs_size").caption.count("dotted line") == 1
+    assert said in picture(several, "wer_vs_size").caption
+    assert said.replace("each", "the") in picture(study, "wer_vs_size").caption
+
+
 def test_the_allocation_shows_the_widths_of_every_layer_on_a_front(study: Study):
     (axes,) = picture(study, "bit_allocation").figure.axes
     texts = [text.get_text() for text in axes.texts]

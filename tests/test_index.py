@@ -12,6 +12,7 @@ import pytest
 import yaml
 from analysis_study import write
 
+from analysis.figures.joint import joint
 from analysis.joint import stretches, tasks
 from analysis.papers import load_papers
 from analysis.records import RECORDS
@@ -36,7 +37,7 @@ CLAIMS = {
                     "measure": "not_worse",
                     "study": "one",
                     "of": {"architecture": "lstm", "policy": "native_int", "bits": "W4"},
-                    "why": "Because it is so.",
+                    "why": "Because it is so; reports/two and reports/bench have more, reports/none has nothing.",
                 },
                 {
                     "says": "and are smaller",
@@ -53,6 +54,13 @@ CLAIMS = {
                     "study": "one",
                     "of": {"bits": "W2"},
                     "against": {"bits": "W4"},
+                },
+                {
+                    "says": "2 bits are smaller",
+                    "theirs": "?",
+                    "measure": "smaller",
+                    "study": "two",
+                    "of": {"bits": "W2"},
                 },
                 {"says": "unknown", "theirs": "?", "measure": "saved", "study": "nowhere", "of": {"bits": "W4"}},
                 {
@@ -116,22 +124,47 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one", "two"):
         report([write(folder / "studies" / name, study(name))], folder / "reports" / name)
     (folder / "reports" / "papers.yaml").write_text(yaml.safe_dump(CLAIMS))
+    (folder / "reports" / "bench").mkdir()
+    (folder / "reports" / "bench" / "bench.md").write_text("Fast.")
     index(folder / "reports")
     return folder / "reports"
 
 
+def page(folder: Path, **studies: list[dict[str, Any]]) -> str:
+    """The page over reports of these studies, with a figure of the smallest."""
+    for name, records in studies.items():
+        (folder / name).mkdir()
+        (folder / name / RECORDS).write_text("\n".join(map(json.dumps, records)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.index.FEWEST", 2)
+        index(folder)
+    return (folder / "index.html").read_text()
+
+
+def behind(text: str, anchor: str) -> str:
+    """What stands behind a point, its tags taken away."""
+    found = re.search(rf'<section class="behind" id="{anchor}">(.*?)</section>', text, re.DOTALL)
+    assert found is not None
+    return re.sub("<[^>]+>", "", found[1])
+
+
+def scored(wer: float) -> dict[str, Any]:
+    return {"wer": wer, "wer_low": 0.7 * wer, "wer_high": 1.4 * wer, "words": 2000, "utterances": UTTERANCES}
+
+
 def test_claims_get_their_verdicts(reports: Path) -> None:
-    rows = (reports / "papers.md").read_text().splitlines()[2:7]
+    rows = (reports / "papers.md").read_text().splitlines()[2:8]
     assert [row.split("|")[-2].strip().strip("*") for row in rows] == [
         "shown",
         "shown",
         "refuted",
+        "–",
         "not measured",
         "shown",
     ]
     assert "6.7×" in rows[1]
     assert "+5.00 points" in rows[2]
-    assert "46.7 % (0.8 against 1.5 ms)" in rows[4]
+    assert "46.7 % (0.8 against 1.5 ms)" in rows[5]
 
 
 def test_every_point_leads_to_its_configuration_and_command(reports: Path) -> None:
@@ -141,8 +174,102 @@ def test_every_point_leads_to_its_configuration_and_command(reports: Path) -> No
     assert len(links) == 8
     assert links <= places
     assert "qstudy sweep one.yaml" in page
-    assert "Because it is so." in page
+    assert "Because it is so; " in page
     assert 'href="one/index.html"' in page
+
+
+def test_a_point_of_several_seeds_names_them_all(tmp_path: Path) -> None:
+    runs = study("one")
+    again = json.loads(json.dumps(runs[2])) | {
+        "run": "again",
+        "trial": 5,
+        "seed": 1,
+        "command": "qstudy sweep again.yaml",
+    }
+    again["metrics"] = {name: scored(0.07) for name in ("dev", "test")}
+    runs[2]["seed"] = 0
+    told = behind(page(tmp_path, one=[*runs, again]), "run-one-four")
+    assert "four and again" in told
+    assert "lstm, native_int W4: 6.00 % (mean of 2 seeds)" in told
+    for run in ("four, seed 0: 5.00 % · commit abc123", "again, seed 1: 7.00 % · commit abc123"):
+        assert run in told
+    assert "qstudy sweep one.yaml" in told
+    assert "qstudy sweep again.yaml" in told
+    assert "\nseed:" not in told
+
+
+def test_a_float_model_without_a_record_is_looked_up_by_its_name(tmp_path: Path) -> None:
+    """In all studies, of other tasks, too; where none has it, that is said."""
+    others, runs, more = study("other"), study("one")[1:], study("two")[1:]
+    for run in others:
+        run["config"]["data"] = {"test": {"test": "corpora/elsewhere/test.jsonl"}}
+    for run in [*runs, *more]:
+        run["baseline"] = {"id": "float-other", "size_bytes": 999_999, "metrics": {"test": scored(0.04)}}
+        run["config"]["start"] = "runs/a/model.qst"
+    text = page(tmp_path, one=runs, other=others)
+    assert "qstudy sweep other.yaml" in behind(text, "run-one-float-other")
+    for run in more:
+        run["baseline"] = {**run["baseline"], "id": "float-unknown"}
+    told = behind(page(tmp_path, two=more), "run-two-float-unknown")
+    assert "a float model without a record of its own, read from runs/a/model.qst" in told
+    assert "not recorded" not in told
+
+
+def test_a_run_that_several_studies_hold_is_one_point(tmp_path: Path) -> None:
+    """A copy by its time, commit and command; a float model by its name; what was trained anew is another run."""
+    made: dict[str, Any] = {"created": "2026-01-01", "command": "qstudy sweep one.yaml", "seed": 0}
+    first, second = study("one"), study("two")[1:]
+    first[1] |= made
+    second[0] |= made | {"run": "copy"}
+    whole = {"id": "float-one", "size_bytes": 1_000_000, "metrics": first[0]["metrics"]}
+    for run in second:
+        run["baseline"] = whole
+    again = json.loads(json.dumps(first[1])) | {"run": "seed-1", "seed": 1, "created": "2026-01-02"}
+    text = page(tmp_path, one=[*first, again], two=second)
+    places = set(re.findall(r'id="(run-[^"]+)"', text))
+    assert places == {
+        f"run-{name}" for name in ("one-float-one", "one-control", "one-four", "one-two", "two-four", "two-two")
+    }
+    assert "· one · two" in behind(text, "run-one-control")
+    assert "qstudy sweep one.yaml" in behind(text, "run-one-float-one")
+    (task,) = tasks([*load_studies(tmp_path / "one"), *load_studies(tmp_path / "two")])
+    assert "over 2 studies" in stretches(task).caption
+    assert "this setting recognized dev best" in stretches(task).caption
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((0.05, 0.1), "; the line joins them; hollow"),
+        ((0.11, 0.1), "; chosen on dev, so not monotone here, and not joined; hollow"),
+    ],
+    ids=["falls", "rises"],
+)
+def test_a_caption_tells_of_a_line_where_there_is_one(tmp_path: Path, rates: tuple[float, ...], said: str) -> None:
+    runs = study("one")
+    for run, rate in zip(runs[2:], rates, strict=True):
+        run["metrics"] = {**run["metrics"], "test": scored(rate)}
+    write(tmp_path, runs)
+    size, latency = joint(tasks(load_studies(tmp_path))[0])
+    assert said in size.caption
+    assert size.caption.count("line") == len(
+        [line for line in size.figure.axes[0].lines if line.get_linestyle() == "-"]
+    )
+    assert ("joins" in latency.caption) == ("joins" in size.caption)
+
+
+def test_all_reports_are_linked_and_the_command_is_named(reports: Path) -> None:
+    text = (reports / "index.html").read_text()
+    assert '<a href="bench/bench.md">bench</a>' in text
+    for path, where in (("reports/two", "two/index.html"), ("reports/bench", "bench/bench.md")):
+        assert f'<a href="{where}">{path}</a>' in text
+    assert " have more, reports/none has nothing." in text
+    assert 'Our records: <a href="one/index.html">one</a>, <a href="two/index.html">two</a>.' in text
+    for claim, name in (("4 bits lose nothing", "one"), ("2 bits are smaller", "two")):
+        assert f'<td><a href="{name}/index.html">{claim}</a></td>' in text
+    assert "<td>unknown</td>" in text
+    pictures, tables = text.count("<figcaption>"), len(re.findall('<section id="table-', text))
+    assert text.count("<code>qstudy index --reports reports</code>") == pictures + tables
 
 
 def test_the_front_is_common_to_the_studies_of_a_task(reports: Path) -> None:
@@ -220,5 +347,5 @@ def test_claims_are_shown_without_a_picture_and_without_a_latency(tmp_path: Path
     (tmp_path / "papers.yaml").write_text(yaml.safe_dump(CLAIMS))
     index(tmp_path)
     assert 'id="table-papers"' in (tmp_path / "index.html").read_text()
-    rows = (tmp_path / "papers.md").read_text().splitlines()[2:7]
-    assert rows[4].split("|")[-2].strip() == "not measured"
+    rows = (tmp_path / "papers.md").read_text().splitlines()[2:8]
+    assert rows[5].split("|")[-2].strip() == "not measured"

@@ -1,7 +1,9 @@
 """The page: whole, self-contained, and answering to clicks, filters, print and phones as it should."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,9 +16,8 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from pages import CHROMIUM, Resources, browser, told
 
-from analysis.page import rebuild
-from analysis.study import load_studies
 from analysis.transcripts import differences
+from qstudy.cli import main
 from qstudy.commands.report import report
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -58,11 +59,21 @@ def test_it_tells_where_results_come_from_and_what_failed(written: Path):
     assert re.search(r"<ins>\w+", text)
 
 
-def test_the_command_that_rebuilds_it_names_every_study(tmp_path: Path):
+def test_the_command_that_it_names_rebuilds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All of it: of several studies, with tables and figures of one's own, from the records in its folder."""
+    monkeypatch.chdir(tmp_path)
     first = made.write(tmp_path / "first", made.records()[:4])
     second = made.write(tmp_path / "second", [record | {"study": "noisy"} for record in made.records()[:3]])
-    studies = load_studies(first, second)
-    assert rebuild(studies) == "qstudy report studies/digits studies/noisy --out reports/digits+noisy"
+    out, architectures = tmp_path / "reports" / "b o t h", "analysis.architectures.architectures"
+    report([first, second], out, "dev", architectures, ["analysis.architectures.word_errors"], alone=True)
+    written = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert {"digits_architectures.md", "noisy_architectures.md"} <= written.keys()
+    said = re.search("<dt>Rebuild with</dt><dd><code>(.*?)</code>", written["index.html"].decode())
+    assert said is not None
+    command = shlex.split(html.unescape(said[1]))
+    assert command[:5] == ["qstudy", "report", "reports/b o t h", "--out", "reports/b o t h"]
+    main(command[1:])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == written
 
 
 words = st.lists(st.sampled_from(["one", "two", "three"]), max_size=7).map(" ".join)

@@ -30,7 +30,9 @@ def joint(task: Task) -> Iterator[Picture]:
         if len(shown) < 2:
             continue
         title = f"All policies and architectures on {task.name}: word error rate against {name}"
-        yield Picture(f"joint_{slug(task.name)}_{name}", title, _caption(task, name), _figure(task, shown, label))
+        yield Picture(
+            f"joint_{slug(task.name)}_{name}", title, _caption(task, name, shown), _figure(task, shown, label)
+        )
 
 
 def anchor(study: str, run: str) -> str:
@@ -66,11 +68,10 @@ def _figure(task: Task, shown: pd.DataFrame, label: str) -> Figure:
 
 def _front(axes: Axes, shown: pd.DataFrame) -> None:
     """The staircase of what is attainable, named by architecture and widths; where it is one (over size)."""
-    front = shown[shown.on_front].sort_values("cost")
+    front = _on_front(shown)
     axes.vlines(front.cost, front.low, front.high, MUTED, lw=0.8, alpha=0.7, zorder=4)
-    if not (np.diff(front.wer) <= 0).all():  # dev and test differ, or the axis is another
-        corners = front[["cost", "wer"]].to_numpy()
-    else:
+    corners = front[["cost", "wer"]].to_numpy()
+    if _falls(front):
         corners = np.column_stack([np.repeat(front.cost, 2)[1:], np.repeat(front.wer, 2)[:-1]])
         axes.plot(*corners.T, color=INK, linewidth=1.0, zorder=4)
     axes.figure.figure.draw_without_rendering()
@@ -79,12 +80,23 @@ def _front(axes: Axes, shown: pd.DataFrame) -> None:
     write_labels(axes, zip(front.cost, front.wer, labels, strict=True), spots)
 
 
-def _caption(task: Task, name: str) -> str:
+def _on_front(shown: pd.DataFrame) -> pd.DataFrame:
+    return shown[shown.on_front].sort_values("cost")
+
+
+def _falls(front: pd.DataFrame) -> bool:
+    """Whether the front is a staircase here: it need not be where dev and test differ, or the axis is another."""
+    return len(front) > 1 and bool((np.diff(front.wer) <= 0).all())
+
+
+def _caption(task: Task, name: str, shown: pd.DataFrame) -> str:
     names = ", ".join(study.name for study in task.studies)
-    line = "; the line joins them" if name == "size" else ""
+    line = "; the line joins them" * _falls(front := _on_front(shown))
+    if not line and name == "size" and len(front) > 1:
+        line = f"; chosen on {task.chosen_on}, so not monotone here, and not joined"
     return (
         f"Settings of {names}, with the float models that they started from; word error rate on {task.described}. "
-        f"Filled: on the common Pareto front of size against the rate on {task.chosen_on}{line}, with 95 % intervals; "
+        f"Filled: on the common Pareto front of size against the rate on {task.chosen_on}, with 95 % intervals{line}; "
         f"hollow: dominated. Models that miss more than {UNUSABLE:.0f} % of the words are left out. A point is a link "
         "to its configuration and command."
     )

@@ -104,7 +104,7 @@ def _caption(shown: Points) -> str:
     cost, baseline, study = shown.cost, shown.baseline, shown.study
     where = "" if study.chosen_on == study.split else f" of the rates on {study.chosen_on}"
     parts = [
-        f"{counted(len(study.trials), 'finished trial')}; word error rate on {study.described_split}. "
+        f"{study.described_runs}; word error rate on {study.described_split}. "
         f"Filled: on the Pareto front{where} (the line joins them); hollow: dominated. Labels (of files and in print): "
         "bits per weight (W, a mean where layers differ) and per activation (A)."
     ]
@@ -118,10 +118,16 @@ def _caption(shown: Points) -> str:
         parts.append(f"{where}: the budget of {cost.words(cost.budget)}.")
     if len(shown.refused):
         parts.append(f"Crosses: {counted(len(shown.refused), 'candidate')} over a budget, pruned before training.")
-    for one in baseline.itertuples():
-        signs = ["star"] * (one.cost > 0) + ["dotted line"] + ["band"] * (one.low >= 0)
-        interval = " and its interval" * (one.low >= 0)
-        parts.append(f"{listed(signs).capitalize()}: the float baseline{interval}.")
+    if len(baseline):
+        parts.append(_of_baseline(baseline))
     if pd.concat([shown.trials.cost, baseline.cost]).max() == shown.x.limits[1]:
         parts.append("At the right end: float models, whose cost lies beyond.")
     return " ".join(parts)
+
+
+def _of_baseline(baseline: pd.DataFrame) -> str:
+    """What marks the float baseline, or all of several."""
+    starred, known = bool((baseline.cost > 0).any()), bool((baseline.low >= 0).any())
+    signs = listed(["star"] * starred + ["dotted line"] + ["band"] * known).capitalize()
+    one = len(baseline) == 1
+    return f"{signs}: {'the' if one else 'each'} float baseline{' and its interval' * known}."

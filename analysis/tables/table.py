@@ -23,6 +23,8 @@ class Cell(NamedTuple):
     small: str = ""
     """Printed small behind the text: `[1.1, 2.3]`."""
     bold: bool = False
+    link: str = ""
+    """Where it leads on a page."""
 
 
 class Column(NamedTuple):
@@ -38,11 +40,14 @@ class Column(NamedTuple):
     bold: Callable[[Row], bool] = lambda row: False
     missing: str = ""
     """Printed where there is no value."""
+    link: Callable[[Row], str] = lambda row: ""
 
     def cell(self, row: Row) -> Cell:
         """This column's cell of a row."""
         value = row[self.key]
-        return Cell(self.missing) if pd.isna(value) else Cell(self.text(value), self.small(row), bool(self.bold(row)))
+        if pd.isna(value):
+            return Cell(self.missing)
+        return Cell(self.text(value), self.small(row), bool(self.bold(row)), self.link(row))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from analysis.text import counted
 
 
 def index(reports: Path = Path("reports")) -> None:
-    """Make one page over all reports: the papers' claims beside our records, the front that all studies of a task
-    share, and behind each point its configuration and command.
+    """Make one page over all reports: papers' claims beside our records, and one front over all studies of a task.
+
+    Behind each of its points are a run's configuration and command.
 
     Args:
         reports: The folder of the reports; `index.html` is written there, of `papers.yaml` and the folders beside it.

@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 from analysis.figures import FIGURES
-from analysis.folder import write_report
+from analysis.folder import named, write_report
 from analysis.measures import best
 from analysis.report import contents_of, require_whole
 from analysis.section import folder_name
@@ -42,10 +43,21 @@ def report(
     studies = load_studies(*study, split=split)
     out = out or Path("reports") / folder_name(studies)
     require_whole(out, study, studies)
-    write_report(out, contents_of(studies, figures, makers, shared=not alone))
+    again = _command(out, split, _several(table), _several(figure), alone)
+    write_report(out, contents_of(studies, figures, makers, again, shared=not alone))
     for one in studies:
         _print(one)
     print(f"Open {out / 'index.html'}; tables are in {out}/*.csv, *.md, *.tex.")
+
+
+def _command(out: Path, split: str | None, tables: list[str], figures: list[str], alone: bool) -> str:
+    """What makes a report anew from the records in its folder."""
+    folder = named(out)
+    options = [*["--alone"] * alone, *([] if split is None else [f"--split {quote(split)}"])]
+    options += [
+        f"--{name}+ {quote(one)}" for name, some in {"table": tables, "figure": figures}.items() for one in some
+    ]
+    return " ".join([f"qstudy report {folder} --out {folder}", *options])
 
 
 def _several(given: T | list[T] | None) -> list[T]:
