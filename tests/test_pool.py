@@ -20,6 +20,7 @@ from qstudy.named import build
 from qstudy.sweep import pool
 from qstudy.sweep.capacity import fitting_workers, free_bytes
 from qstudy.sweep.launchers import process
+from qstudy.sweep.launchers.base import Job
 from qstudy.sweep.launchers.local import ThisMachine
 from qstudy.sweep.launchers.process import Process
 from qstudy.sweep.lifeline import stoppable
@@ -130,6 +131,41 @@ def test_what_lies_in_the_working_folder_stands_in_for_nothing(working: Path, mo
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, "-m", "qstudy", "sweep", "--help"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def test_a_worker_hears_that_it_is_let_go_where_the_signal_was_blocked(working: Path) -> None:
+    """Ray starts its processes so, and they hand it on."""
+    (working / "behave").write_text("wait")
+    queue = open_queue(working, make_config(trials=1, base=BASE))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        worker = ThisMachine().start(pool.job_of(queue, None))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    wait_for(lambda: bool(workers_of(working)) or worker.ended() is not None)
+    pool.stop([worker])
+    assert worker.ended() == (130, "exit code 130", "Interrupted; the trial in flight waits for another worker.")
+    assert kept(queue.trials()[0])[ATTEMPTS] == 0
+
+
+@pytest.mark.parametrize(
+    ("says", "said"),
+    [
+        (
+            r"print('Making the corpus'); print('qstudy: two:\n  a.jsonl: gone\n  b.jsonl: gone')",
+            "two:\n  a.jsonl: gone\n  b.jsonl: gone",
+        ),
+        ("print('Making the corpus'); raise ValueError('wrong')", "ValueError: wrong"),
+        ("import os; os.remove('log')", ""),
+        ("pass", ""),
+    ],
+)
+def test_what_a_worker_said_last(says: str, said: str, working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lines of a message; not what another said before it."""
+    (working / "program.py").write_text(says)
+    monkeypatch.setattr(process, "PROGRAM", working / "program.py")
+    (working / "log").write_text("qstudy: an older message.\n")
+    assert Process(Job((), {}, working, working / "log"), 1).wait().said == said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
