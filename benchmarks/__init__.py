@@ -4,6 +4,9 @@ One module per subject, each with `rows()`. All sides run in the same process or
 threads set as the command `qstudy` sets them.
 """
 
+import os
+
 from qstudy import runtime
 
+os.environ.pop("QSTUDY_STORAGE", None)  # the user's own database: made-up studies would stay in it
 runtime.tune()  # before anything here imports torch

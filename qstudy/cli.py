@@ -85,8 +85,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_name(arguments)
     command, rest = COMMANDS[name], arguments[len(name.split()) :]
-    if command.has_storage:
-        rest = storage_to_environment(rest)
     sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
     sys.excepthook = print_crash
     _print_any_letter()
@@ -148,17 +146,26 @@ def _command_name(arguments: list[str]) -> str:
     lines = [f"  {name:<18}{command.summary}" for name, command in shown.items()]
     usage = "\n".join(["usage: qstudy COMMAND [OPTIONS]   (qstudy COMMAND --help)", "", *lines])
     if asked or group in {"data"}:
-        print(usage)
+        _print_usage(usage)
         sys.exit(0 if asked else USER_ERROR)
     _fail(f"{arguments[0]!r} is not a command; commands are {', '.join(COMMANDS)}.")
 
 
-def _call(name: str, command: Command, arguments: list[str]) -> None:
+def _print_usage(usage: str) -> None:
+    try:
+        print(usage, flush=True)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+
+
+def _call(name: str, command: Command, arguments: Sequence[str]) -> None:
     module, _, attribute = command.function.partition(":")
     _once(arguments)
     for text in (*arguments, str(Path.cwd())):
         if re.search("[\ud800-\udfff]", text):
             raise UserError(f"{text} is not UTF-8 text; rename that file or folder.")
+    if command.has_storage:
+        arguments = storage_to_environment(arguments)
     try:
         function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
         if {"--help", "-h"} & set(arguments):

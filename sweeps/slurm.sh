@@ -7,9 +7,11 @@
 #   qstudy status digits                                          # from anywhere
 #
 # Submit from the folder where the study was prepared: `studies/`, `cache/` and `corpora/` lie there, on a file system
-# that all nodes share, with locks (NFS 4; Lustre mounted with `flock`). A task that is preempted, requeued or out of
-# time puts its trial back with a checkpoint; one whose node dies is missed after a minute, and another task goes on.
-# SQLite serves if all tasks run on one node (sbatch --nodelist=NODE). More options of `qstudy worker` follow the name.
+# that all nodes share, with locks (NFS 4; Lustre mounted with `flock`); logs go there, too (slurm-JOB_TASK.out). A task
+# that is preempted, requeued or out of time puts its trial back with a checkpoint; one whose node dies is missed after a
+# minute, and another task goes on. Without QSTUDY_STORAGE the database is SQLite, which several machines at once damage,
+# even on a file system that they share: it serves if all tasks run on one node (sbatch --nodelist=NODE), and nothing
+# elsewhere meanwhile. More options of `qstudy worker` follow the name.
 #
 #SBATCH --job-name=qstudy
 #SBATCH --cpus-per-task=4
@@ -18,7 +20,6 @@
 #SBATCH --signal=B:TERM@120    # two minutes before the end: a step, a checkpoint, and the trial is back in the queue
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=studies/slurm-%A_%a.log
 
 set -euo pipefail
 study=${1:?"give the study's name: sbatch --array=0-15 sweeps/slurm.sh NAME"}

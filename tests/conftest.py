@@ -9,6 +9,7 @@ import pytest
 
 from qstudy import runtime
 
+os.environ.pop("QSTUDY_STORAGE", None)  # the user's own database: studies of tests would stay in it
 runtime.tune()  # before torch is imported, as the program does
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402

@@ -127,6 +127,7 @@ def test_refused(arguments: list[str], said: str) -> None:
     [
         (["train", *LEAST, "--seed=1", "--seed=2"], "--seed is given twice"),
         (["sweep", "x.yaml", "--trials", "1", "--trials", "2"], "--trials is given twice"),
+        (["sweep", "x.yaml", "--storage", "x://y", "--storage=x://z"], "--storage is given twice"),
         (["sweep", "x.yaml", "--trials", "1:30"], "trials"),
         (["sweep", "x.yaml", "--workers", "0"], "workers: 0"),
         (["sweep", "x.yaml", "--workers", "1000000"], "workers: 1000000"),

@@ -355,6 +355,17 @@ def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "data digits" in capsys.readouterr().out
 
 
+def test_a_reader_that_has_read_enough_is_no_mistake() -> None:
+    """As `head`, which closes the pipe."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "qstudy", "--help"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_as_a_program(tmp_path: Path) -> None:
     """In a process of its own: code 2, one line, no warning of any library."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -20,6 +20,7 @@ from qstudy.named import build
 from qstudy.sweep import pool
 from qstudy.sweep.capacity import fitting_workers, free_bytes
 from qstudy.sweep.launchers import process
+from qstudy.sweep.launchers.base import Job
 from qstudy.sweep.launchers.local import ThisMachine
 from qstudy.sweep.launchers.process import Process
 from qstudy.sweep.lifeline import stoppable
@@ -132,6 +133,41 @@ def test_what_lies_in_the_working_folder_stands_in_for_nothing(working: Path, mo
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
+def test_a_worker_hears_that_it_is_let_go_where_the_signal_was_blocked(working: Path) -> None:
+    """Ray starts its processes so, and they hand it on."""
+    (working / "behave").write_text("wait")
+    queue = open_queue(working, make_config(trials=1, base=BASE))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        worker = ThisMachine().start(pool.job_of(queue, None))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    wait_for(lambda: bool(workers_of(working)) or worker.ended() is not None)
+    pool.stop([worker])
+    assert worker.ended() == (130, "exit code 130", "Interrupted; the trial in flight waits for another worker.")
+    assert kept(queue.trials()[0])[ATTEMPTS] == 0
+
+
+@pytest.mark.parametrize(
+    ("says", "said"),
+    [
+        (
+            r"print('Making the corpus'); print('qstudy: two:\n  a.jsonl: gone\n  b.jsonl: gone')",
+            "two:\n  a.jsonl: gone\n  b.jsonl: gone",
+        ),
+        ("print('Making the corpus'); raise ValueError('wrong')", "ValueError: wrong"),
+        ("import os; os.remove('log')", ""),
+        ("pass", ""),
+    ],
+)
+def test_what_a_worker_said_last(says: str, said: str, working: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lines of a message; not what another said before it."""
+    (working / "program.py").write_text(says)
+    monkeypatch.setattr(process, "PROGRAM", working / "program.py")
+    (working / "log").write_text("qstudy: an older message.\n")
+    assert Process(Job((), {}, working, working / "log"), 1).wait().said == said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_sweep_is_stopped_as_by_ctrl_c(number: signal.Signals) -> None:
     inherited = signal.signal(number, signal.SIG_DFL)  # who started the tests may have ignored it
@@ -157,7 +193,8 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    5000000 kB\n")
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
+    monkeypatch.setattr("qstudy.sweep.capacity.GROUPS", tmp_path)
+    monkeypatch.setattr("qstudy.sweep.capacity.OWN_GROUP", tmp_path / "none")
     monkeypatch.setattr("qstudy.sweep.capacity.cores", lambda: 2)
     assert fitting_workers(2, gpus=0) == 2
     assert capsys.readouterr().err == ""
@@ -167,19 +204,35 @@ def test_workers_are_bounded_by_memory_and_warned_about_cores(
     assert cores == "5 workers share 2 cores and slow each other down; use --workers 2."
     assert fitting_workers(4, gpus=4) == 4
     assert capsys.readouterr().err == ""
-    (tmp_path / "limit").write_text("max\n")
-    monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "limit")
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
     assert free_bytes() == 5000000 * 1024
-    (tmp_path / "limit").write_text("3000000000\n")
-    (tmp_path / "used").write_text("1000000000\n")
-    monkeypatch.setattr("qstudy.sweep.capacity.USED", tmp_path / "used")
-    monkeypatch.setattr("qstudy.sweep.capacity.PARTS", tmp_path / "parts")
+    (tmp_path / "memory.max").write_text("3000000000\n")
     assert free_bytes() == 2000000000
-    (tmp_path / "parts").write_text("anon 200000000\nfile 800000000\ninactive_file 500000000\nactive_file 200000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2\nfile 8\ninactive_file 500000000\nactive_file 200000000\n")
     assert free_bytes() == 2700000000, "copies of files make place"
+
+
+def test_the_least_limit_of_the_control_groups_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job of SLURM or systemd has a group within that of the machine."""
     monkeypatch.setattr("qstudy.sweep.capacity.MEMORY", tmp_path / "none")
-    monkeypatch.setattr("qstudy.sweep.capacity.LIMIT", tmp_path / "none")
+    monkeypatch.setattr("qstudy.sweep.capacity.GROUPS", tmp_path)
+    monkeypatch.setattr("qstudy.sweep.capacity.OWN_GROUP", tmp_path / "cgroup")
+    assert free_bytes() is None
     assert fitting_workers(3, gpus=0) == 3, "a system that does not tell"
+    (tmp_path / "cgroup").write_text("1:name=systemd:/\n0::/slurm/job\n")
+    (tmp_path / "slurm" / "job").mkdir(parents=True)
+    for group, limit in ((".", 9), ("slurm", 3), ("slurm/job", 5)):
+        (tmp_path / group / "memory.max").write_text(f"{limit}000000000\n")
+        (tmp_path / group / "memory.current").write_text("1000000000\n")
+    assert free_bytes() == 2000000000
+    (tmp_path / "slurm" / "memory.max").write_text("max\n")
+    assert free_bytes() == 4000000000
+    monkeypatch.setattr("qstudy.sweep.launchers.local.visible_gpus", lambda: list("01234567"))
+    assert ThisMachine().workers(None, one_machine=True) == 4, "not one per GPU"
+    assert "8 workers need about 8 GB" in capsys.readouterr().err
 
 
 def test_workers_divide_the_cores_in_every_library(working: Path, monkeypatch: pytest.MonkeyPatch) -> None:

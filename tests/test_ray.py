@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import optuna
 import pytest
@@ -16,7 +19,8 @@ from processes import command, everything, family, works_in
 from sweep_helpers import small_study
 
 from qstudy.errors import UserError
-from qstudy.sweep.launchers import build_launcher
+from qstudy.sweep.launchers import build_launcher, ray
+from qstudy.sweep.launchers.base import Job
 from qstudy.sweep.launchers.ray import RayCluster, Share, share
 from qstudy.training.record import read_records
 
@@ -41,6 +45,8 @@ LISTENS = "0A"
         ([(64, 0), (16, 4)], 4, Share(4, 1.0)),
         ([(64, 4), (16, 4)], 8, Share(4, 1.0)),
         ([(64, 0), (16, 4)], 8, Share(2, 0.5)),
+        ([(1, 1), (16, 1)], 8, Share(1, 1 / 7)),
+        ([(0, 0), (3, 0)], 1, Share(3, 0)),
     ],
 )
 def test_workers_hold_as_many_cores_of_a_node_as_all_can(
@@ -59,6 +65,77 @@ def test_a_launcher_may_be_the_users_own(tmp_path: Path, monkeypatch: pytest.Mon
         build_launcher("local", "10.0.0.1:6379")
     with pytest.raises(UserError, match="launcher: 'rya'"):
         build_launcher("rya", None)
+
+
+def node(name: str, cpus: int, gpus: int = 0) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": True, "NodeManagerHostname": name, "Resources": {"CPU": cpus, "GPU": gpus}}
+
+
+def busy_ray() -> MagicMock:
+    """A Ray that has no place for any actor."""
+    busy, actor = MagicMock(), SimpleNamespace(__ray_ready__=MagicMock(), wait=MagicMock())
+    busy.remote.return_value.options.return_value.remote.return_value = actor
+    busy.wait.return_value = ([], [])
+    return busy
+
+
+def joined(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], held: dict[str, dict[str, float]]
+) -> RayCluster:
+    """A cluster of these nodes, on which others hold something."""
+    cluster = RayCluster()
+    cluster._ray = busy_ray()
+    cluster._ray.nodes.return_value = nodes
+    available = {
+        each["NodeID"]: {
+            kind: count - held.get(each["NodeID"], {}).get(kind, 0) for kind, count in each["Resources"].items()
+        }
+        for each in nodes
+    }
+    monkeypatch.setattr(cluster, "_available", lambda: available)
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("nodes", "held", "asked", "count", "of_one", "of_all"),
+    [
+        ([node("a", 4)], {"a": {"CPU": 1}}, None, 1, Share(3, 0), Share(3, 0)),
+        ([node("a", 4), node("b", 8)], {"b": {"CPU": 8}}, None, 1, Share(4, 0), Share(4, 0)),
+        ([node("a", 4), node("b", 8)], {"b": {"CPU": 6}}, 3, 3, Share(4, 0), Share(2, 0)),
+        ([node("a", 4)], {"a": {"CPU": 4}}, None, 1, Share(1, 0), Share(1, 0)),
+        ([node("a", 8, 2)], {"a": {"CPU": 1, "GPU": 2}}, None, 2, Share(2, 1.0), Share(1, 1.0)),
+        ([node("a", 8, 2)], {"a": {"CPU": 1, "GPU": 0.5}}, None, 1, Share(7, 1.0), Share(7, 1.0)),
+        ([node("a", 1, 1), node("b", 16)], {}, 8, 1, Share(1, 1.0), Share(1, 1.0)),
+        ([node("a", 1, 2), node("b", 16)], {}, None, 1, Share(1, 1.0), Share(1, 1.0)),
+        ([node("a", 2, 4)], {}, None, 2, Share(2, 1.0), Share(1, 1.0)),
+    ],
+)
+def test_workers_ask_for_what_nobody_holds(
+    nodes: list[dict[str, Any]],
+    held: dict[str, dict[str, float]],
+    asked: int | None,
+    count: int,
+    of_one: Share,
+    of_all: Share,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster = joined(monkeypatch, nodes, held)
+    assert cluster.workers(asked, one_machine=False) == count
+    assert (f"place for {count} of {asked} workers" in capsys.readouterr().out) == (asked is not None and asked > count)
+    for of, expected in ((1, of_one), (count, of_all)):
+        assert cluster.start(Job((), {}, Path(), None, 0, of))._share == expected
+
+
+def test_a_worker_that_waits_for_others_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "TELL_S", -1.0)
+    worker = ray.RayWorker(busy_ray(), Job((), {}, Path(), None, 3), Share(4, 0.5))
+    assert worker.ended() is None
+    assert worker.ended() is None
+    told = "Worker 3 waits for a place on one node of the Ray cluster (CPUs: 4, GPUs: 0.5).\n"
+    assert capsys.readouterr().out == told
 
 
 Sweep = Callable[..., "subprocess.Popen[str]"]
@@ -166,10 +243,8 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address: str) -> None:
 
 
 def test_a_file_serves_no_other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = RayCluster()
-    node = {"Alive": True, "NodeManagerHostname": "elsewhere", "Resources": {"CPU": 8.0}}
-    monkeypatch.setattr(cluster, "_nodes", lambda: [node, node])
-    with pytest.raises(UserError, match=r"storage: the cluster has other machines \(elsewhere\), which a file"):
+    cluster = joined(monkeypatch, [node("elsewhere", 8), node("there", 8)], {})
+    with pytest.raises(UserError, match=r"storage: the cluster has other machines \(elsewhere, there\), which a file"):
         cluster.workers(2, one_machine=True)
     assert cluster.workers(None, one_machine=False) == 2
     assert cluster.workers(99, one_machine=False) == 16

@@ -58,7 +58,7 @@ def test_a_job_array_trains_a_study_though_a_task_is_preempted(cluster: Cluster,
     assert (found["done"], found["outcomes"]) == (4, {"trained": 4})
     records = read_records(tmp_path / "studies" / "small")
     assert [record.trial for record in records] == [0, 1, 2, 3]
-    stopped, ended = [(tmp_path / "studies" / f"slurm-{number}_{task}.log").read_text() for task in (0, 1)]
+    stopped, ended = [(tmp_path / f"slurm-{number}_{task}.out").read_text() for task in (0, 1)]
     assert "Interrupted; the trial in flight waits for another worker." in stopped
     assert "srun" not in stopped + ended  # Lightning's advice, which does not fit here
 
@@ -66,6 +66,6 @@ def test_a_job_array_trains_a_study_though_a_task_is_preempted(cluster: Cluster,
 def wait_for(reached: Callable[[], bool], folder: Path, seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not reached():
-        logs = "".join(log.read_text() for log in (folder / "studies").glob("slurm-*.log"))
+        logs = "".join(log.read_text() for log in folder.glob("slurm-*.out"))
         assert time.monotonic() < end, logs[-2000:]
         time.sleep(0.2)

@@ -6,10 +6,12 @@ from qstudy.files import safe_name
 
 
 def worker(study: str, storage: str | None = None, root: Path = Path("studies"), prepare_only: bool = False) -> None:
-    """Add one worker to a study that `qstudy sweep` began, on this or any other machine.
+    """Add a worker to a study: on CUDA_VISIBLE_DEVICES=1 with OMP_NUM_THREADS=8, or else the first GPU with all cores.
 
-    Corpus and float baseline are looked for where the study says (`data`, `cache`), and made if they are missing: share
-    those folders among machines, so that all trials start from the same baseline.
+    `qstudy sweep` began the study, on this or any other machine; with the same storage and in a folder of its own that
+    joins, too, with a worker for each GPU. Corpus and float baseline are looked for where the study says (`data`,
+    `cache`), and made if they are missing: share those folders among machines, so that all trials start from the same
+    baseline.
 
     Args:
         study: Name of the study.

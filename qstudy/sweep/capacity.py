@@ -7,8 +7,8 @@ from pathlib import Path
 
 WORKER_BYTES = 1e9  # of one that trains a small recognizer: torch and its libraries alone take half of it
 MEMORY = Path("/proc/meminfo")
-LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-PARTS = Path("/sys/fs/cgroup/memory.stat")
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
 CACHED = ("inactive_file", "active_file")
 """Parts of what is used that are copies of files, which the system gives back without swapping."""
 
@@ -34,18 +34,30 @@ def cores() -> int:
 
 
 def free_bytes() -> int | None:
-    """Memory that can be had without swapping, within a container's limit; None: this system does not tell."""
+    """Memory that can be had without swapping, within a container's or a job's limit; None: nobody tells."""
     found = []
     with suppress(OSError, StopIteration):
         line = next(line for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) * 1024)
-    with suppress(OSError, ValueError):  # ValueError: `max`, no limit
-        found.append(int(LIMIT.read_text()) - int(USED.read_text()) + _cached_bytes())
+    for group in _groups():
+        with suppress(OSError, ValueError):  # ValueError: `max`, no limit
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            found.append(limit - used + _cached_bytes(group))
     return max(min(found), 0) if found else None
 
 
-def _cached_bytes() -> int:
+def _groups() -> list[Path]:
+    """The control groups (version 2) that this process is in, each with a limit of its own, up to the root."""
+    own = ""
+    with suppress(OSError, StopIteration):
+        prefix = "0::/"
+        lines = OWN_GROUP.read_text().splitlines()
+        own = next(line for line in lines if line.startswith(prefix)).removeprefix(prefix)
+    return [group for group in (GROUPS / own, *(GROUPS / own).parents) if group.is_relative_to(GROUPS)]
+
+
+def _cached_bytes(group: Path) -> int:
     with suppress(OSError):
-        parts = dict(line.split() for line in PARTS.read_text().splitlines())
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         return sum(int(parts.get(name, 0)) for name in CACHED)
     return 0

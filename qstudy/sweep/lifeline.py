@@ -35,6 +35,7 @@ def end_with_parent() -> bool:
     if os.environ.pop(LIFELINE_VARIABLE, None) is None:
         return False
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray's have it blocked
     threading.Thread(target=_watch, daemon=True).start()
     return True
 

@@ -69,7 +69,7 @@ class Pool:
                 continue
             number, log = place.job.number, place.job.log
             if end.code == USER_ERROR:
-                raise UserError(f"{end.last_line or 'A worker failed'} (worker log: {log})")
+                raise UserError(f"{end.said or 'A worker failed'} (worker log: {log})")
             if end.code:
                 self._count(place, end)
                 tqdm.write(f"Worker {number} ended ({end.how}); another takes its place (log: {log}).")

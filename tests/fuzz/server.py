@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.pop("QSTUDY_STORAGE", None)  # the user's own database: studies of no sense would stay in it
 ROOT = Path(__file__).parents[2]
 CANARY = "fuzz_canary"  # in the name of every file that only injected code would make
 MODULES = ("fuzz_evil", "this", "antigravity")  # imported by injected names alone

@@ -35,8 +35,8 @@ class End(NamedTuple):
     """Its exit code; below 0 if it was killed or lost."""
     how: str
     """The same in words."""
-    last_line: str = ""
-    """The last that it said, if there is a log."""
+    said: str = ""
+    """What the command said last, or else its last line, if there is a log."""
 
 
 class Worker(ABC):

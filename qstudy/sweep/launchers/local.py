@@ -17,7 +17,7 @@ class ThisMachine(Launcher):
     def workers(self, asked: int | None, one_machine: bool) -> int:
         """By default one per GPU; at most as many as the memory bears. One alone is this process."""
         gpus = len(visible_gpus())
-        count = fitting_workers(asked, gpus) if asked else max(gpus, 1)
+        count = fitting_workers(asked or max(gpus, 1), gpus)
         return count if count > 1 else 0
 
     def start(self, job: Job) -> Process:

@@ -15,6 +15,8 @@ from qstudy.sweep.lifeline import LIFELINE_VARIABLE
 PROGRAM = Path(__file__).parents[2] / "__main__.py"
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 """What torch, MKL, OpenBLAS and our own loops go by; and numba's own threads, which only a user's code has."""
+SAYS = "qstudy: "
+"""How the command's messages begin."""
 
 
 class Process(Worker):
@@ -42,6 +44,7 @@ class Process(Worker):
             return
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as output:
+            self._begin = output.tell()
             self._process = _started(command, variables, job.folder, output)
 
     def ended(self) -> End | None:
@@ -51,7 +54,7 @@ class Process(Worker):
     def wait(self) -> End:
         """How it ended, once it has."""
         code = self._process.wait()
-        return End(code, described(code), self._last_line())
+        return End(code, described(code), self._said())
 
     def release(self) -> None:
         """Close the pipe that it lives by."""
@@ -64,11 +67,14 @@ class Process(Worker):
         self._process.kill()
         self._process.wait()
 
-    def _last_line(self) -> str:
-        if self._log is None:
-            return ""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1].strip().removeprefix("qstudy: ") if lines else ""
+    def _said(self) -> str:
+        """Its last message, which may have several lines; the log is nothing if somebody removed it."""
+        with suppress(OSError):
+            if self._log is not None:
+                text = self._log.read_bytes()[self._begin :].decode(errors="replace").strip()
+                _, found, message = f"\n{text}".rpartition(f"\n{SAYS}")
+                return message if found else text.rpartition("\n")[2].strip()
+        return ""
 
 
 def _started(
