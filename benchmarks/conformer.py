@@ -64,8 +64,8 @@ def size_rows(size: int, blocks: int) -> Iterable[Row]:
                 peer=peer,
                 ours=times[name],
                 theirs=times.get(peer),
-                floor_is="read",
-                floor=times[f"floor {name}"],
+                reference_is="read",
+                reference=times[f"floor {name}"],
                 skipped="" if peer in times else NO_ONNX,
             )
 

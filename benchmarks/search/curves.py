@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.search.studies import Entry
 from qstudy.data.metrics import word_errors
 from qstudy.files import content_hash, file_hash, read_json, write_json
@@ -105,8 +103,3 @@ def _pack_and_score(entry: Entry, checkpoint: Path, screened: Sequence[dict[str,
         packed = pack_at(model, policy, fill(template, picked)["policy"], config, tokenizer)
         texts, _ = recognize(recognizer_from_packed(packed).model, dev, tokenizer)
         yield word_errors(dev.texts, texts).rate, packed.size_bytes
-
-
-def mean_volume(curves: Sequence[Curve], seconds: float) -> float:
-    """Over seeds."""
-    return float(np.mean([one.volume_at(seconds) for one in curves]))
