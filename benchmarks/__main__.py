@@ -1,4 +1,7 @@
-"""`python -m benchmarks [SUBJECT...] [--out DIR]`: measure, print one table, write it to `reports/bench`."""
+"""`python -m benchmarks [SUBJECT...] [--out DIR]`: measure, print one table, write it.
+
+That of all subjects goes to `reports/bench`, that of some to `runs/bench`.
+"""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -47,6 +50,9 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
     "many_trials": many_trials.rows,
 }
 
+WHOLE, SOME = Path("reports/bench"), Path("runs/bench")
+"""Where the table of all subjects goes, and that of those that were named, which is nobody's record."""
+
 
 def main() -> None:
     """Measure the subjects in order."""
@@ -54,10 +60,11 @@ def main() -> None:
     parser.add_argument(
         "subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)}; all if none is named"
     )
-    parser.add_argument("--out", type=Path, default=Path("reports/bench"), help="folder for bench.json and bench.md")
+    parser.add_argument("--out", type=Path, help=f"folder of bench.json and bench.md; by default {WHOLE}, or {SOME}")
     arguments = parser.parse_args()
     if unknown := set(arguments.subjects) - set(SUBJECTS):
         parser.error(f"no subject {min(unknown)!r}; subjects are {', '.join(SUBJECTS)}")
+    out = arguments.out or (SOME if arguments.subjects else WHOLE)
     machine = describe()
     found: list[Row] = []
     with tqdm(desc="measuring", unit=" rows", disable=None) as progress:
@@ -66,10 +73,10 @@ def main() -> None:
             for row in SUBJECTS[subject]():
                 found.append(row)
                 progress.update()
-            write_json(arguments.out / "bench.json", table.json(found, machine))  # what is there if the next one stops
-            write_text(arguments.out / "bench.md", table.markdown(found, machine))
+            write_json(out / "bench.json", table.json(found, machine))  # what is there if the next one stops
+            write_text(out / "bench.md", table.markdown(found, machine))
     Console(width=None).print(table.terminal(found))
-    print(f"Written: {arguments.out / 'bench.md'}, {arguments.out / 'bench.json'}")
+    print(f"Written: {out / 'bench.md'}, {out / 'bench.json'}")
 
 
 if __name__ == "__main__":

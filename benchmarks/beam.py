@@ -1,6 +1,6 @@
 """Rows: beam search through encoder frames that are there, beside torchaudio's on the same model; one thread.
 
-torchaudio's decodes one utterance at a time; ours all of them together, and also one by one.
+torchaudio's decodes one utterance at a time; ours all of them in one batch, and also one by one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ from qstudy.training.load import load_recognizer
 
 MODEL = Path("sweeps/base/commands.qst")
 BEAM, UTTERANCES, ROUNDS = 8, 16, 3
+IN_ONE_BATCH, ONE_BY_ONE = "ours all in one batch, torchaudio's one by one", "both one by one"
 SEARCHES: dict[str, BeamSearch] = {
     "time-synchronous, pruned as torchaudio does": TimeSynchronous(BEAM, prune="frame"),
     "time-synchronous": TimeSynchronous(BEAM),
@@ -76,7 +77,7 @@ def torchaudio_search(
 
 @torch.no_grad()
 def rows() -> Iterable[Row]:
-    """Every search, of all utterances together and of one after the other."""
+    """Every search, of all utterances in one batch and of one after the other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -87,7 +88,7 @@ def rows() -> Iterable[Row]:
         sides = {
             f"{name}, {how}": partial(ours, search, model, pieces, alone)
             for name, search in SEARCHES.items()
-            for how, pieces in (("together", together), ("one by one", [each[None] for each in alone]))
+            for how, pieces in ((IN_ONE_BATCH, together), (ONE_BY_ONE, [each[None] for each in alone]))
         }
         peer = partial(theirs, model, labels, alone)
         times = interleaved({**sides, "torchaudio": peer}, ROUNDS)

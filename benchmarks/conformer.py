@@ -1,4 +1,4 @@
-"""Rows: one frame of a packed streaming Conformer, beside torch and ONNX Runtime's dynamic int8; one thread.
+"""Rows: one frame of a packed streaming Conformer, beside itself in float and ONNX Runtime; one thread.
 
 All sides run the same blocks of the same weights, with a full window of frames before them, and carry their state from
 call to call. The floor is reading as many bytes as the weights have.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.row import Row
 from benchmarks.streaming import NO_ONNX, ROUNDS, RUN, WARM_UP, reading
-from benchmarks.streaming_peers import OPSET, Stream
+from benchmarks.streaming_peers import OPSET, Stream, onnx_stream
 from benchmarks.timing import milliseconds
 from qstudy.model.encoders.conformer import ConformerEncoder
 from qstudy.model.encoders.conformer_block import BlockState
@@ -30,7 +30,8 @@ SIZES = ((144, 4), (256, 8))
 """D and number of blocks."""
 WIDTHS = {"W8A8": 8, "W4A8": 4}
 STACK, FRAMES = 4, 64
-PEERS = ("torch float32", "onnxruntime float32", "onnxruntime int8")
+FLOAT = "our model in torch, float32"
+PEERS = (FLOAT, "onnxruntime float32", "onnxruntime int8")
 FRAME_US = STACK * 10.0 * 1e3
 
 
@@ -49,7 +50,7 @@ def size_rows(size: int, blocks: int) -> Iterable[Row]:
     """Of one size."""
     model = encoder(size, blocks)
     frame = torch.randn(1, 1, STACK * model.normalize.mean.numel())
-    sides = {"torch float32": stream(model), **({} if NO_ONNX else onnx_streams(model, frame))}
+    sides = {FLOAT: stream(model), **({} if NO_ONNX else onnx_streams(model, frame))}
     weights = {name: matrix_bytes(model, bits) for name, bits in WIDTHS.items()}
     sides |= {name: stream(packed(model, size, blocks, bits)) for name, bits in WIDTHS.items()}
     sides |= {f"floor {name}": reading(count) for name, count in weights.items()}
@@ -63,8 +64,8 @@ def size_rows(size: int, blocks: int) -> Iterable[Row]:
                 peer=peer,
                 ours=times[name],
                 theirs=times.get(peer),
-                floor_is="read",
-                floor=times[f"floor {name}"],
+                reference_is="read",
+                reference=times[f"floor {name}"],
                 skipped="" if peer in times else NO_ONNX,
             )
 
@@ -159,24 +160,6 @@ def require_integers(path: Path) -> None:
     left = [node.name for node in nodes.node if node.op_type in ("MatMul", "Gemm", "Conv") and weights & {*node.input}]
     if left:
         raise RuntimeError(f"onnxruntime left products in float: {left}")
-
-
-def onnx_stream(path: Path, start: Mapping[str, Any]) -> Stream:
-    """A session of one thread; the states stay in its own buffers."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    outputs, state = [each.name for each in session.get_outputs()], dict(start)
-
-    def step(x: Tensor) -> Any:
-        nonlocal state
-        y, *after = session.run(outputs, {"x": x.numpy(), **state})
-        state = dict(zip(state, after, strict=True))
-        return y
-
-    return step
 
 
 @torch.inference_mode()

@@ -56,19 +56,19 @@ def _row(name: str, times: dict[str, float], sounds: list[Tensor]) -> Row:
         "the same in float",
         times["INT4"],
         times["float"],
-        floor_is="the speech's own length: the distance is the real-time factor",
-        floor=1000 * seconds,
+        reference_is="the speech's own length: the distance is the real-time factor",
+        reference=1000 * seconds,
     )
 
 
 def prepared(size: tuple[int, int], sounds: list[Tensor], form: str) -> Recognizer:
-    """The recognizer with its beam search and language models, in float or packed in 4 bits."""
+    """The recognizer with its beam search and language models, all in float or all packed in 4 bits."""
     recognizer = load_recognizer(MODEL)
+    recognizer.model = in_float(recognizer)
     heard = [extract(recognizer.filterbank, each) for each in sounds]
     labels = torch.randint(1, recognizer.tokenizer.size, (1, 40), generator=torch.Generator().manual_seed(0))
     models = [language_model(recognizer.tokenizer, *size, seed) for seed in range(2)]
     if form == "INT4":
-        recognizer.model = in_float(recognizer)
         pack(recognizer.model, (lambda frames=frames: _hear(recognizer, frames, labels) for frames in heard))
         for model in models:
             pack(model, [partial(model, labels)])

@@ -1,7 +1,7 @@
 """Rows: on a GPU, an LSTM layer's step, its time loop from CUDA graphs, beside the loop launched kernel by kernel; and
 the transducer's head, its time and the memory on top of what it gets.
 
-The floor of the first is `nn.LSTM`, which is cuDNN's there.
+The reference of the first is `nn.LSTM`, which is cuDNN's there.
 """
 
 from collections.abc import Callable, Iterable
@@ -74,8 +74,8 @@ def lstm_rows() -> Iterable[Row]:
                 peer="without graphs",
                 ours=times.get(name),
                 theirs=times.get(f"{name}, without graphs"),
-                floor_is="nn.LSTM",
-                floor=times.get("float"),
+                reference_is="nn.LSTM",
+                reference=times.get("float"),
                 skipped=NO_GPU,
             )
 

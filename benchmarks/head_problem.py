@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torchaudio
@@ -54,6 +55,13 @@ class HeadProblem:
             each.grad = None
         return self.targets, *self.lengths
 
+    @cached_property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """What the output layer could get from all nodes (B T (U + 1), J), and gradients of logits (B T (U + 1), V)."""
+        weight, (encoded, predicted) = self.layer[0].detach(), self.sides
+        rows = len(encoded) * encoded.shape[1] * predicted.shape[1]
+        return weight.new_ones(rows, weight.shape[1]), weight.new_ones(rows, len(weight))
+
     def logits(self) -> Tensor:
         """Of all nodes (B, T, U + 1, V)."""
         encoded, predicted = self.sides
@@ -76,10 +84,8 @@ def torchaudio_loss(problem: HeadProblem) -> None:
 
 
 def floor(problem: HeadProblem) -> None:
-    """The output layer's three products alone, over rows that are there."""
-    weight, (encoded, predicted) = problem.layer[0].detach(), problem.sides
-    rows = len(encoded) * encoded.shape[1] * predicted.shape[1]
-    hidden, gradient = weight.new_ones(rows, weight.shape[1]), weight.new_ones(rows, len(weight))
+    """The output layer's three products alone, over rows that are there (from the first call on)."""
+    weight, (hidden, gradient) = problem.layer[0].detach(), problem.rows
     for left, right in ((hidden, weight.t()), (gradient, weight), (gradient.t(), hidden)):
         torch.mm(left, right)
 

@@ -14,9 +14,7 @@ def rows() -> Iterable[Row]:
     """One row per size and peer."""
     for shape in SHAPES:
         problem = Problem.random(*shape)
-        sides = {
-            name: partial(side, problem) for name, side in SIDES.items() if name == "floor" or not absent_side(name)
-        }
+        sides = {name: partial(side, problem) for name, side in SIDES.items() if name not in PEERS or not absent(name)}
         times = interleaved(sides, ROUNDS)
         for peer in PEERS:
             yield Row(
@@ -25,12 +23,7 @@ def rows() -> Iterable[Row]:
                 peer=peer,
                 ours=times["ours"],
                 theirs=times.get(peer),
-                floor_is="log_softmax",
-                floor=times["floor"],
+                reference_is="log_softmax",
+                reference=times["reference"],
                 skipped=absent(peer),
             )
-
-
-def absent_side(name: str) -> bool:
-    """Whether a side is a peer that is not installed."""
-    return name in PEERS and bool(absent(name))

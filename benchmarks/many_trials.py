@@ -30,21 +30,22 @@ WIDTHS = [2, 3, 4, 6, 8]
 
 
 def rows() -> Iterable[Row]:
-    """Time and memory of `qstudy status` (the peer makes a table of the same trials, the floor only reads them), and of
+    """Time and memory of `qstudy status` (one peer reads the same trials, the other makes a table of them), and of
     `qstudy report` where all were trained (the floor reads every record and keeps none)."""
     with tempfile.TemporaryDirectory() as folder:
         made_up(Path(folder) / "many", TRIALS)
         figures = {side: measured(side, folder) for side in SIDES}
     times, peaks = ({side: figure[place] for side, figure in figures.items()} for place in (0, 1))
-    what, floor, peer = f"status of {TRIALS:,} trials", "Study.get_trials", "Optuna trials_dataframe"
-    yield Row(what, "ms", peer, times["ours"], times["peer"], floor, times["floor"])
-    yield Row("its memory", "MiB", peer, peaks["ours"], peaks["peer"], floor, peaks["floor"])
+    for peer in PEERS:
+        yield Row(f"status of {TRIALS:,} trials", "ms", peer, times["ours"], times[peer])
+    for peer in PEERS:
+        yield Row("its memory", "MiB", peer, peaks["ours"], peaks[peer])
     with tempfile.TemporaryDirectory() as folder:
         size = report.made_up(Path(folder), TRIALS).stat().st_size / MEBIBYTE
         ours, least = (report.measured(side, folder) for side in ("ours", "floor"))
     what, why = f"report of {TRIALS:,} runs, {size:.0f} MiB of records", "see that of 5,000 runs"
-    yield Row(what, "ms", "pandas.read_json", ours[0], floor_is="json.loads", floor=least[0], skipped=why)
-    yield Row("its memory", "MiB", "pandas.read_json", ours[1], floor_is="the records", floor=size, skipped=why)
+    yield Row(what, "ms", "pandas.read_json", ours[0], reference_is="json.loads", reference=least[0], skipped=why)
+    yield Row("its memory", "MiB", "pandas.read_json", ours[1], reference_is="the records", reference=size, skipped=why)
 
 
 def made_up(folder: Path, trials: int) -> StudyConfig:
@@ -108,11 +109,11 @@ def _loaded(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'study.db'}")
 
 
-SIDES: dict[str, Callable[[Path], object]] = {
-    "ours": lambda folder: status("many", root=folder),
-    "peer": lambda folder: _loaded(folder / "many").trials_dataframe(),
-    "floor": lambda folder: _loaded(folder / "many").get_trials(deepcopy=False),
+PEERS: dict[str, Callable[[Path], object]] = {
+    "Optuna get_trials": lambda folder: _loaded(folder / "many").get_trials(deepcopy=False),
+    "Optuna trials_dataframe": lambda folder: _loaded(folder / "many").trials_dataframe(),
 }
+SIDES: dict[str, Callable[[Path], object]] = {"ours": lambda folder: status("many", root=folder), **PEERS}
 
 
 def main(side: str, folder: str) -> None:

@@ -22,8 +22,8 @@ def rows() -> Iterable[Row]:
             peer="torchaudio",
             ours=peak("loss", "ours", *shape),
             theirs=peak("loss", "torchaudio", *shape),
-            floor_is="gradient",
-            floor=math.prod((batch, frames, labels + 1, size)) * FLOAT_BYTES / MEBIBYTE,
+            reference_is="gradient",
+            reference=math.prod((batch, frames, labels + 1, size)) * FLOAT_BYTES / MEBIBYTE,
         )
 
 

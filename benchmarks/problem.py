@@ -1,4 +1,4 @@
-"""The RNN-T loss forward and backward, by us, by each peer, and its floor, over the same random tensors."""
+"""The RNN-T loss forward and backward, by us, by each peer, and a reference, over the same random tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def warprnnt_numba(problem: Problem) -> None:
     RNNTLossNumba(blank=0, reduction="sum")(*problem.arguments()).sum().backward()
 
 
-def floor(problem: Problem) -> None:
+def reference(problem: Problem) -> None:
     """A log softmax over the same tensor, forward and backward."""
     logits = problem.arguments()[0]
     log_probs = logits.log_softmax(-1)
@@ -67,7 +67,7 @@ def floor(problem: Problem) -> None:
 
 
 PEERS: dict[str, Callable[[Problem], None]] = {"torchaudio": torchaudio_loss, "warprnnt-numba": warprnnt_numba}
-SIDES: dict[str, Callable[[Problem], None]] = {"ours": ours, "floor": floor, **PEERS}
+SIDES: dict[str, Callable[[Problem], None]] = {"ours": ours, "reference": reference, **PEERS}
 
 
 def absent(peer: str) -> str:

@@ -139,6 +139,7 @@ def profile(config: RunConfig, start: Path | None, count: int) -> tuple[dict[str
         for batch in batches:
             for step in timed:
                 step(batch)
+    count = len(batches)  # an epoch may have fewer
     parts = {name: 1e3 * statistics.median(each[-ROUNDS * count :]) for name, each in clock.seconds.items()}
     parts["augmentation"] -= parts["loader"]
     return parts, {name: 1e3 * statistics.median(each[count:]) for name, each in whole.seconds.items()}

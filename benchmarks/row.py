@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured, ours beside a peer and beside the floor."""
+    """What was measured, ours beside a peer and beside a reference."""
 
     what: str
     """What is measured, with its size."""
@@ -17,10 +17,10 @@ class Row:
     """Our figure."""
     theirs: float | None = None
     """The peer's figure."""
-    floor_is: str = ""
-    """What the floor is: the least that the job can cost."""
-    floor: float | None = None
-    """The floor's figure."""
+    reference_is: str = ""
+    """What else ours is held against: a floor, which is the least that the job can cost, or any other known job."""
+    reference: float | None = None
+    """Its figure."""
     skipped: str = ""
     """Why there are no figures of the peer, if there are none."""
 
@@ -31,5 +31,5 @@ class Row:
 
     @property
     def distance(self) -> float | None:
-        """Our figure over the floor's."""
-        return self.ours / self.floor if self.ours and self.floor else None
+        """Our figure over the reference's: never below 1 if that is a floor."""
+        return self.ours / self.reference if self.ours and self.reference else None

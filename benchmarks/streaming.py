@@ -84,8 +84,8 @@ def call_rows(
                 peer=peer,
                 ours=times[name],
                 theirs=peers[peer],
-                floor_is="read",
-                floor=times[f"floor {name}"],
+                reference_is="read",
+                reference=times[f"floor {name}"],
                 skipped=why_not[peer],
             )
 

@@ -46,8 +46,10 @@ def streams(model: Plain) -> dict[str, Stream]:
             graph, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
             graph.write_bytes(onnx_graph(model).SerializeToString())
             quantize_onnx(graph, quantized)
-            found["onnxruntime float32"] = onnx_stream(graph, model.lstm)
-            found["onnxruntime int8"] = onnx_stream(quantized, model.lstm)
+            zero = np.zeros((1, 1, model.lstm.hidden_size), np.float32)
+            start = {f"{part}{layer}": zero for layer in range(model.lstm.num_layers) for part in "hc"}
+            found["onnxruntime float32"] = onnx_stream(graph, start)
+            found["onnxruntime int8"] = onnx_stream(quantized, start)
     return found
 
 
@@ -135,21 +137,50 @@ def quantize_onnx(graph: Path, quantized: Path) -> None:
         raise RuntimeError(f"onnxruntime left the LSTM in float: {sorted(kinds)}")
 
 
-def onnx_stream(path: Path, lstm: nn.LSTM) -> Stream:
-    """An ONNX Runtime session of as many threads as torch has; the states stay in its own buffers."""
+def onnx_stream(path: Path, start: Mapping[str, NDArray[Any]]) -> Stream:
+    """An ONNX Runtime session of as many threads as torch has; a call's frames lie in its buffers until the next one.
+
+    Everything is bound beforehand. The states lie in two sets of buffers: read from one and written into the other, in
+    turn.
+
+    Args:
+        path: a graph of an input `x`, states, an output `y` and the new states, `NAME.out` for every state; T is the
+            only dimension that varies.
+        start: the states before the first frame, by name, float32.
+    """
     import onnxruntime
+    from onnxruntime import OrtValue
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_outputs()]
-    zero = np.zeros((1, 1, lstm.hidden_size), np.float32)
-    state: Mapping[str, Any] = {name.removesuffix(".out"): zero for name in names[1:]}
+    states = [
+        {name: OrtValue.ortvalue_from_numpy(np.array(value, order="C")) for name, value in start.items()}
+        for _ in range(2)
+    ]
+    turn = 0
 
-    def step(x: Tensor) -> Any:
-        nonlocal state
-        y, *after = session.run(names, {"x": x.numpy().transpose(1, 0, 2), **state})
-        state = {name.removesuffix(".out"): value for name, value in zip(names[1:], after, strict=True)}
+    @cache
+    def bound(frames: int) -> tuple[NDArray[Any], NDArray[Any], list[Any]]:
+        """Buffers of x (1, T, D) and y, and what is bound in either turn."""
+        ends = session.get_inputs()[0], session.get_outputs()[0]
+        x, y = (np.zeros([frames if isinstance(n, str) else n for n in end.shape], np.float32) for end in ends)
+        bindings = []
+        for before, after in (states, states[::-1]):
+            bindings.append(binding := session.io_binding())
+            binding.bind_ortvalue_input("x", OrtValue.ortvalue_from_numpy(x))
+            binding.bind_ortvalue_output("y", OrtValue.ortvalue_from_numpy(y))
+            for name in start:
+                binding.bind_ortvalue_input(name, before[name])
+                binding.bind_ortvalue_output(f"{name}.out", after[name])
+        return x.reshape(1, frames, -1), y, bindings
+
+    def step(x: Tensor) -> NDArray[Any]:
+        nonlocal turn
+        given, y, bindings = bound(x.shape[1])
+        np.copyto(given, x.numpy())
+        session.run_with_iobinding(bindings[turn])
+        turn = 1 - turn
         return y
 
     return step

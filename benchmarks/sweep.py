@@ -58,6 +58,7 @@ def made_up(folder: Path) -> None:
         "training": short,
         "finetune": short,
         "cache": str(folder / "cache"),
+        "trainer": {"accelerator": "cpu"},  # as the plain script has it, on a machine with GPUs too
     }
     grid = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": WIDTHS}}}}
     for side in SIDES:
@@ -129,14 +130,14 @@ def watched(clock: Clock) -> None:
 
 
 def ours(folder: Path, name: str, clock: Clock) -> None:
-    """`qstudy sweep` in this process."""
+    """`qstudy sweep` in this process, where its trials are timed: one worker alone starts no others."""
 
     def timed(queue: Queue, trial: optuna.Trial) -> Outcome:
         with clock.trial():
             return evaluate(queue, trial)
 
     study.work = partial(worker.work, evaluate=timed)  # type: ignore[assignment]
-    sweep(folder / f"{name}.yaml", root=folder / "studies")
+    sweep(folder / f"{name}.yaml", workers=1, root=folder / "studies")
 
 
 SIDES: dict[str, Callable[[Path, Clock], None]] = {

@@ -7,18 +7,32 @@ import optuna
 import pytest
 import torch
 
-from benchmarks import data, many_trials, table
-from benchmarks.__main__ import SUBJECTS
-from benchmarks.problem import Problem, floor, ours, torchaudio_loss
+from benchmarks import __main__ as program
+from benchmarks import data, head_problem, many_trials, qat, table
+from benchmarks.problem import Problem, ours, reference, torchaudio_loss
+from benchmarks.profile import SIDES, profile
 from benchmarks.row import Row
 from benchmarks.search.text import ranking
 from benchmarks.timing import SLOW_MS, interleaved
+from qstudy.training.config import config_from_dict
 
-ROW = Row("a loss", "ms", "a peer", ours=2.0, theirs=25.0, floor_is="a pass", floor=1.5)
+ROW = Row("a loss", "ms", "a peer", ours=2.0, theirs=25.0, reference_is="a pass", reference=1.5)
+MACHINE = {
+    "processor": "P",
+    "cores": 2,
+    "threads": 2,
+    "memory_gib": 8.0,
+    "gpu": None,
+    "load_before": 0.1,
+    "commit": "abc",
+    "versions": {"torch": "2"},
+    "created": "now",
+    "command": "python -m benchmarks",
+}
 
 
 def test_every_subject_can_be_measured() -> None:
-    assert all(map(callable, SUBJECTS.values()))
+    assert all(map(callable, program.SUBJECTS.values()))
 
 
 def test_sides_do_the_same_job() -> None:
@@ -28,7 +42,7 @@ def test_sides_do_the_same_job() -> None:
         side(problem)
         gradients.append(problem.logits.grad)
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-3)
-    floor(problem)
+    reference(problem)
     assert problem.logits.grad is not None
     assert not torch.equal(problem.logits.grad, gradients[1])  # computed anew, not added up or left over
 
@@ -41,6 +55,51 @@ def test_sides_take_turns() -> None:
     assert all(0 <= each < SLOW_MS for each in times.values())
 
 
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [([], program.WHOLE), (["loss"], program.SOME), (["loss", "--out", "own"], Path("own"))],
+    ids=str,
+)
+def test_some_subjects_leave_the_table_of_all_as_it_is(
+    options: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "SUBJECTS", {"loss": lambda: [ROW]})
+    monkeypatch.setattr(program, "describe", lambda: MACHINE)
+    monkeypatch.setattr("sys.argv", ["benchmarks", *options])
+    program.main()
+    assert list(tmp_path.rglob("bench.json")) == [tmp_path / folder / "bench.json"]
+
+
+def test_a_row_of_layers_times_its_own_sides_in_turn() -> None:
+    sides = dict.fromkeys(["float", "fake W8", "fake W8A8", "Brevitas W8"], lambda: None)
+    assert list(qat.turns("fake W8", "Brevitas W8", sides)) == ["fake W8", "Brevitas W8", "float"]
+    assert list(qat.turns("fake W8A8", "Brevitas W8A8", sides)) == ["fake W8A8", "float"]  # it is not installed
+
+
+def test_the_floor_of_the_head_multiplies_what_is_there() -> None:
+    problem = head_problem.HeadProblem.random(2, 6, 3, 5, 4)
+    there = problem.rows
+    head_problem.floor(problem)
+    assert problem.rows is there
+    assert [each.shape for each in there] == [(2 * 6 * 4, 4), (2 * 6 * 4, 5)]
+
+
+def test_a_profile_of_an_epoch_with_fewer_batches(corpus: Path, tmp_path: Path) -> None:
+    config = config_from_dict(
+        {
+            "data": {"train": str(corpus / "train.jsonl"), "dev": str(corpus / "dev.jsonl")},
+            "model": {"encoder": {"name": "lstm", "hidden": 8, "layers": 1}, "joiner": {"hidden": 8}},
+            "training": {"batch_size": 12},
+            "cache": str(tmp_path / "cache"),
+        }
+    )
+    parts, whole = profile(config, None, 20)
+    assert {"encoder", "backward", "loader"} <= parts.keys()
+    assert whole.keys() == set(SIDES)
+    assert min(whole.values()) > 0
+
+
 def test_row_in_words_and_figures() -> None:
     assert table.cells(ROW) == ("a loss", "2 ms", "a peer 25 ms", "12.5x", "a pass 1.5 ms", "1.33x")
     missing = Row("a loss", "ms", "a peer", ours=1234.5, skipped="not installed")
@@ -48,23 +107,11 @@ def test_row_in_words_and_figures() -> None:
 
 
 def test_table_and_json_hold_every_row() -> None:
-    machine = {
-        "processor": "P",
-        "cores": 2,
-        "threads": 2,
-        "memory_gib": 8.0,
-        "gpu": None,
-        "load_before": 0.1,
-        "commit": "abc",
-        "versions": {"torch": "2"},
-        "created": "now",
-        "command": "python -m benchmarks",
-    }
-    text = table.markdown([ROW, ROW], machine)
+    text = table.markdown([ROW, ROW], MACHINE)
     assert text.count("| a loss | 2 ms |") == 2
     assert "`python -m benchmarks`" in text
     assert table.terminal([ROW]).row_count == 1
-    assert table.json([ROW], machine)["rows"][0]["ratio"] == 12.5
+    assert table.json([ROW], MACHINE)["rows"][0]["ratio"] == 12.5
 
 
 def test_allocations_are_counted_by_seed() -> None:
