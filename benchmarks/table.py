@@ -15,8 +15,8 @@ TEXT_COLUMNS = ("what", "peer", "reference")
 LEGEND = (
     "Less is better; ratio: the peer's figure over ours; distance: ours over the reference. That is a floor, the least",
     "that the job can cost, where one is named below; otherwise it is a known job, and ours may well cost less.",
-    "Times are medians of calls in one process, a row's sides in turn; what takes over 10 s is called once. Reports,",
-    "status and trials: every side once, one after the other, in processes of their own.",
+    "Times are medians of calls in one process, a row's sides in turn; of a side that takes over 10 s, the second.",
+    "Reports, status and trials: every side once, one after the other, in processes of their own.",
     "glibc's allocator is set alike for all (qstudy/runtime.py).",
     "RNN-T loss, B x T x U x V: forward and backward, float32; reference: a log_softmax, forward and backward.",
     "Its memory: peak above the logits, each side in a process of its own; floor: the gradient of the logits.",

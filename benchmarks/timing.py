@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Mapping
 
 WARM_UP = 2  # calls of each side that do not count: compilation, the first touch of memory
-SLOW_MS = 10_000.0  # a side whose call takes longer is called once; what the warm-up saves does not show there
+SLOW_MS = 10_000.0  # a side that takes longer once it is warm is not called again
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Call every side once per round, in turn; returns the median milliseconds of each."""
-    times = {name: [milliseconds(side)] for name, side in sides.items()}
-    quick = {name: side for name, side in sides.items() if times[name][0] < SLOW_MS}
-    for _ in range(WARM_UP - 1 + rounds):
-        for name, side in quick.items():
-            times[name].append(milliseconds(side))
-    return {name: statistics.median(each[WARM_UP:] or each) for name, each in times.items()}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(WARM_UP + rounds):
+        for name, side in sides.items():
+            if number < WARM_UP or times[name][WARM_UP - 1] < SLOW_MS:
+                times[name].append(milliseconds(side))
+    return {name: statistics.median(each[WARM_UP:] or each[-1:]) for name, each in times.items()}
 
 
 def refusal(side: Callable[[], object]) -> str:

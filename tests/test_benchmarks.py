@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as program
-from benchmarks import data, head_problem, many_trials, qat, table
+from benchmarks import data, head_problem, many_trials, qat, table, timing
 from benchmarks.problem import Problem, ours, reference, torchaudio_loss
 from benchmarks.profile import SIDES, profile
 from benchmarks.row import Row
@@ -53,6 +53,13 @@ def test_sides_take_turns() -> None:
     assert calls == ["a", "b"] * 5  # two for warming up
     assert times.keys() == {"a", "b"}
     assert all(0 <= each < SLOW_MS for each in times.values())
+
+
+def test_a_side_is_slow_if_it_is_so_once_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = {"compiled": [SLOW_MS + 5, 3.0, 1.0, 2.0, 1.0], "slow": [SLOW_MS + 9, SLOW_MS + 1]}
+    monkeypatch.setattr(timing, "milliseconds", lambda side: side())
+    sides = {name: iter(times).__next__ for name, times in took.items()}
+    assert interleaved(sides, rounds=3) == {"compiled": 1.0, "slow": SLOW_MS + 1}
 
 
 @pytest.mark.parametrize(

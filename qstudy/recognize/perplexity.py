@@ -1,4 +1,4 @@
-"""How well a language model foresees texts."""
+"""How well a language model predicts texts."""
 
 import math
 from collections.abc import Mapping, Sequence
