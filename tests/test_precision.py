@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from processors import on_x86, python_on
-from tiny import run_config
+from tiny import filled, run_config, speech, talkative
 
 from qstudy.files import read_json
+from qstudy.model import ModelConfig
 from qstudy.quant import bfloat16
 from qstudy.training.devices import used_precision
+from qstudy.training.module import joiner_loss
 from qstudy.training.run import run
+
+HEAD = {"predictor": {"name": "lstm", "hidden": 16, "embedding": 8}, "joiner": {"hidden": 12}}
 
 
 @on_x86
@@ -56,3 +60,22 @@ def test_trying_leaves_random_numbers_alone() -> None:
     with torch.no_grad():  # as while calibrating
         bfloat16.computes("cpu")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_all_in_integers_trains_alike_in_either() -> None:
+    """Integer products leave nothing to autocast, and `native_int` asks for float32 gradients by default."""
+    config = ModelConfig({"name": "conformer", "size": 24, "blocks": 2, "heads": 3, "kernel": 5, "stack": 2}, **HEAD)
+    model, x = talkative(config), speech()
+    filled(model, {"name": "native_int", "layers": {"*": {"weight": 4, "activation": 8}}})
+    found = []
+    for precision in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision):
+            encoded, frames, _ = model.encoder(x, torch.full((len(x),), x.shape[1]))
+            targets = torch.ones(len(x), 5, dtype=torch.int64)
+            loss = joiner_loss(
+                model.joiner, encoded, model.predictor(targets), targets, frames, torch.full((len(x),), 5)
+            )
+        loss.backward()
+        found.append([loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
