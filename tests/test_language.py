@@ -171,7 +171,7 @@ def test_readers_refuse_the_wrong_kind(tmp_path: Path) -> None:
     speaker = talkative()
     policy = filled(speaker, {"name": "float"})
     packed(speaker, policy).save(tmp_path / "am.qst")
-    with pytest.raises(UserError, match=r"lm.qst: this is a language model, no recognizer"):
+    with pytest.raises(UserError, match=r"lm.qst: this is a language model, not a recognizer"):
         load_recognizer(tmp_path / "lm.qst")
     with pytest.raises(UserError, match=r"am.qst: this is not a language model; make one with `qstudy train-lm`"):
         load_language_model(tmp_path / "am.qst", TOKENIZER)
