@@ -233,6 +233,20 @@ def test_activations_of_an_own_policy_are_calibrated_and_quantized() -> None:
     torch.testing.assert_close(y, nn.functional.linear((x / scale).round() * scale, model[0].weight, model[0].bias))
 
 
+class OneScalePerRow(QuantPolicy):
+    """Whatever was asked for."""
+
+    def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> UniformWeights:
+        return UniformWeights(matrix, bits.weight, "channel", "max")
+
+
+def test_a_quantizer_that_does_not_follow_the_widths_is_told_before_a_file_is_written() -> None:
+    model = talkative()
+    policy = filled(model, OneScalePerRow(layers={"*": {"weight": 4, "granularity": "group", "group": 8}}))
+    with pytest.raises(UserError, match=r"packing: encoder.lstm.0.0.scale is .*must be .*; quantizers must follow"):
+        packed(model, policy)
+
+
 def test_messages_call_a_policy_as_its_configuration_does() -> None:
     layers, shapes = {"*": {"weight": 4, "quantizer": "codebook"}}, talkative().shapes()
     for name in ("ptq", "native_int", "int4_e2e"):

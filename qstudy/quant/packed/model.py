@@ -176,7 +176,7 @@ def pack_model(
 
     Raises:
         UserError: a weight is not finite, or larger than a file may hold, the model stores what no packed file holds,
-            or an own class that would run a layer cannot be imported.
+            an own class that would run a layer cannot be imported, or a layer packs other bytes than its widths say.
     """
     tensors: dict[str, Tensor] = {}
     layers = quantizable(model)
@@ -197,7 +197,12 @@ def pack_model(
         "arithmetic": {name: arithmetic.packed.name for name, arithmetic in used.items()},
         "settings": {name: arithmetic.settings for name, arithmetic in used.items() if arithmetic.settings},
     }
-    return PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
+    packed = PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
+    for name, stored in packed.stored().items():
+        with naming("packing", "quantizers must follow the policy's widths, or the policy refuse them (`refuses`)."):
+            if name in used:
+                used[name].packed.check(stored)
+    return packed
 
 
 def _require_importable(name: str, packed: type[PackedArithmetic]) -> None:
