@@ -133,7 +133,7 @@ def _reports(studies: Sequence[Study], places: dict[str, str]) -> dict[str, list
 
 def _folders(paper: Paper, places: dict[str, str]) -> list[str]:
     """The reports that a paper's claims are held against, its own first."""
-    named = [paper.report, *(places.get(claim.study) for claim in paper.claims)]
+    named = [paper.report, *(places.get(claim.study, "") for claim in paper.claims)]
     return [folder for folder in dict.fromkeys(named) if folder in places.values()]
 
 
@@ -187,7 +187,7 @@ def _start(study: Study, baseline: str) -> str:
 
 def _others(folder: Path) -> dict[str, str]:
     """What lies beside the reports and is no report of records: folder -> its page, relative."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not (path / RECORDS).exists()):
         for page in (path / "README.md", path / f"{path.name}.md"):
             if page.exists():
