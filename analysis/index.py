@@ -133,8 +133,8 @@ def _reports(studies: Sequence[Study], places: dict[str, str]) -> dict[str, list
 
 def _folders(paper: Paper, places: dict[str, str]) -> list[str]:
     """The reports that a paper's claims are held against, its own first."""
-    named = [paper.report, *(places.get(claim.study) for claim in paper.claims)]
-    return [folder for folder in dict.fromkeys(named) if folder is not None and folder in places.values()]
+    named = [paper.report, *(places.get(claim.study, "") for claim in paper.claims)]
+    return [folder for folder in dict.fromkeys(named) if folder in places.values()]
 
 
 def _recorded(runs: pd.DataFrame) -> pd.DataFrame:
