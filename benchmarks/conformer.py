@@ -4,7 +4,6 @@ All sides run the same blocks of the same weights, with a full window of frames 
 call to call. The floor is reading as many bytes as the weights have.
 """
 
-import logging
 import statistics
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.row import Row
 from benchmarks.streaming import NO_ONNX, ROUNDS, RUN, WARM_UP, reading
-from benchmarks.streaming_peers import OPSET, Stream, onnx_stream
+from benchmarks.streaming_peers import OPSET, Stream, onnx_stream, quiet
 from benchmarks.timing import milliseconds
 from qstudy.model.encoders.conformer import ConformerEncoder
 from qstudy.model.encoders.conformer_block import BlockState
@@ -124,12 +123,11 @@ def onnx_streams(model: ConformerEncoder, frame: Tensor) -> dict[str, Stream]:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    logging.getLogger().setLevel(logging.ERROR)
     with torch.inference_mode():
         _, states = model.blocks(model.input(torch.randn(1, FRAMES, frame.shape[2])), torch.tensor([FRAMES]))
     flat = [tensor for state in states for tensor in (*state.attention, state.inputs)]
     names = [f"state{index}" for index in range(len(flat))]
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # of tracing: all shapes are fixed here
         graph, inferred, quantized = (Path(folder, name) for name in ("float.onnx", "inferred.onnx", "int8.onnx"))
         torch.onnx.export(

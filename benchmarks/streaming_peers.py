@@ -6,7 +6,8 @@ call it in inference mode.
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,13 +126,25 @@ def onnx_weights(lstm: nn.LSTM, layer: int) -> dict[str, NDArray[Any]]:
     return {"w": gates("weight_ih")[None], "r": gates("weight_hh")[None], "b": bias[None]}
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within, no library's advice."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def quantize_onnx(graph: Path, quantized: Path) -> None:
     """Dynamic int8; checked, because it says nothing about what it leaves in float."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it asks for a step that changes nothing here
-    quantize_dynamic(graph, quantized, weight_type=QuantType.QInt8, per_channel=False)
+    with quiet():  # it asks for a step that changes nothing here
+        quantize_dynamic(graph, quantized, weight_type=QuantType.QInt8, per_channel=False)
     kinds = {node.op_type for node in onnx.load(quantized).graph.node}
     if "DynamicQuantizeLSTM" not in kinds or "LSTM" in kinds:
         raise RuntimeError(f"onnxruntime left the LSTM in float: {sorted(kinds)}")

@@ -165,7 +165,7 @@ def test_a_text_that_would_replace_what_is_read(tmp_path: Path, capsys: pytest.C
     held.write_text("turn on the fan\n")
     with pytest.raises(SystemExit):
         made(tmp_path, "--exclude", f"[{held}]")
-    assert "name another file" in capsys.readouterr().err
+    assert "choose another name" in capsys.readouterr().err
     assert held.read_text() == "turn on the fan\n"
 
 

@@ -29,9 +29,9 @@ class GreedyProgram:
         if type(joiner) not in (AdditiveJoiner, MultiplicativeJoiner) or type(predictor) is not LSTMPredictor:
             raise Unfit
         self.layers: list[Any] = [joiner.output, joiner.predictor, predictor.lstm, predictor.embedding]
-        self.arithmetics = [layer.arithmetic for layer in self.layers]
         output, projection, lstm = (packed_as(layer, PackedInteger) for layer in self.layers[:3])
         table = packed_as(predictor.embedding, PackedWeightsOnly)
+        self.arithmetics = (output, projection, lstm, table)
         values, scale = table.values(0), table.scale(0)
         if output.rows is None or projection.rows is None or lstm.program is None or values.dtype != torch.int8:
             raise Unfit

@@ -200,7 +200,7 @@ def pack_model(
     packed = PackedModel(tensors, {**chosen, **header}, shapes, bit_map)
     for name, stored in packed.stored().items():
         with naming("packing", "quantizers must follow the policy's widths, or the policy refuse them (`refuses`)."):
-            if name in used:
+            if name in used and stored.bits.quantized:
                 used[name].packed.check(stored)
     return packed
 
