@@ -184,7 +184,7 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
     if len(found) < len(runs):
         numbers = runs.select_dtypes("number").columns.difference(PER_RUN)
         found[numbers] = grouped[numbers].mean()
-    return found.reset_index(drop=True)
+    return found.reset_index(drop=True).copy()  # in one piece: columns came one by one
 
 
 def middle(settings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
