@@ -99,7 +99,7 @@ def packed(build: Callable[[], AnyEncoder], bits: int) -> AnyEncoder:
     source, loaded = build(), build()
     policy = build_policy({"name": "native_int", "layers": {"*": {"weight": bits, "activation": 8}}})
     policy.prepare(source.train())
-    policy.calibrate(source, (None for _ in [running(source, utterance(2))()]))
+    policy.calibrate(source, (running(source, utterance(2))() for _ in range(1)))
     policy.project_(source.eval(), 0)
     shapes = layer_shapes(source)
     fill_packed(loaded, pack_model(source, policy.bit_map(shapes), shapes, {}))

@@ -83,7 +83,7 @@ def packed(model: ConformerEncoder, size: int, blocks: int, bits: int) -> Confor
     policy.prepare(source.train())
     features, lengths = torch.randn(2, 40 * STACK, len(model.normalize.mean)), torch.full((2,), 40 * STACK)
     with torch.no_grad():
-        policy.calibrate(source, (None for _ in [source(features, lengths)]))
+        policy.calibrate(source, (source(features, lengths) for _ in range(1)))
     policy.project_(source.eval(), 0)
     shapes = layer_shapes(source)
     fill_packed(loaded, pack_model(source, policy.bit_map(shapes), shapes, {}))

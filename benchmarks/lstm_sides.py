@@ -52,7 +52,7 @@ def quantized(model: nn.Module, policy: Mapping[str, Any], forward: Callable[[nn
     built = build_policy(dict(policy))
     built.prepare(model)
     with torch.no_grad():
-        built.calibrate(model, (None for _ in [forward(model)]))
+        built.calibrate(model, (forward(model) for _ in range(1)))
     built.project_(model, 0)
     return model
 

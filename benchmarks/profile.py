@@ -114,7 +114,7 @@ def new_module(
     policy = build_policy(config.policy)
     policy.prepare(model)
     with torch.no_grad():
-        policy.calibrate(model.train(), (None for _ in [model(batch.features, batch.feature_lengths, batch.targets)]))
+        policy.calibrate(model.train(), (model(batch.features, batch.feature_lengths, batch.targets) for _ in range(1)))
     policy.project_(model, 0)
     module = kind(model, policy, config.schedule, assets.tokenizer, config.seed).train()
     module.log = lambda *_, **__: None  # type: ignore[method-assign]

@@ -117,7 +117,7 @@ def packed(hidden: int, policy: str, bits: int) -> RNNT:
     filler.prepare(model)
     features, lengths = torch.randn(2, 40 * STACK, BINS), torch.full((2,), 40 * STACK)
     with torch.no_grad():
-        passes = (None for _ in [model(features, lengths, torch.ones(2, 3, dtype=torch.int64))])
+        passes = (model(features, lengths, torch.ones(2, 3, dtype=torch.int64)) for _ in range(1))
         filler.calibrate(model, passes)
     filler.project_(model, 0)
     fill_packed(loaded, pack_model(model.eval(), filler.bit_map(model.shapes()), model.shapes(), {}))

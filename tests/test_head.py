@@ -202,7 +202,7 @@ def quantized_joiner(policy: dict[str, Any], kind: type[Joiner] = AdditiveJoiner
     built.prepare(joiner)
     encoded, predicted = torch.randn(3, 20, 10), torch.randn(3, 7, 14)
     with torch.no_grad():
-        built.calibrate(joiner, (None for _ in [joiner(encoded, predicted)]))
+        built.calibrate(joiner, (joiner(encoded, predicted) for _ in range(1)))
     built.project_(joiner, 1000)
     return joiner
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import filled, packed, speech, talkative
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.errors import UserError
@@ -242,6 +242,25 @@ def test_a_row_ends_at_its_largest_magnitude(bits: int) -> None:
     torch.testing.assert_close(layer.bias.grad, upstream.sum(0))
 
 
+@pytest.mark.parametrize("chosen", ["mse", "learned"])
+def test_few_values_far_out_leave_the_others_their_levels(chosen: str) -> None:
+    """As behind a SiLU: a moving average of the largest ones would make zero of all the rest."""
+    torch.manual_seed(6)
+    x = torch.randn(64, 32)
+    x[0, 0] = 12.0
+    layer = Linear(32, 8)
+    errors = {}
+    for name in ("ema", chosen):
+        config = {"name": "native_int", "layers": {"*": {"weight": 8, "activation": 4}}, "activation_range": name}
+        policy, model = build_policy(config), nn.Sequential(layer).train()
+        policy.prepare(model)
+        policy.calibrate(model, (model(x) for _ in range(1)))
+        inputs = layer.arithmetic.inputs
+        assert inputs.scale.requires_grad == (name == "learned")
+        errors[name] = float((inputs.without_observing(x) - x)[1:].square().mean())
+    assert errors[chosen] < 0.5 * errors["ema"]
+
+
 def test_rows_start_with_the_other_activations() -> None:
     model = talkative()
     config = {"name": "native_int", "layers": {"*": RECIPES["W8A8"]}, "activation_range": "row"}
@@ -359,9 +378,11 @@ def test_quantized_weights_follow_the_optimizer() -> None:
     [
         {"layers": {"*": {"weight": 3, "activation": 4}}},
         {"layers": {"*": {"weight": 3, "activation": 4}}, "activation_range": "row"},
+        {"layers": {"*": {"weight": 3, "activation": 4}}, "activation_range": "mse"},
+        {"layers": {"*": {"weight": 3, "activation": 4}}, "activation_range": "learned"},
         {"layers": {"*": {"weight": 3}}},
     ],
-    ids=["W3A4", "W3A4 by row", "W3A-float"],
+    ids=["W3A4", "W3A4 by row", "W3A4 by error", "W3A4 learned", "W3A-float"],
 )
 def test_training_lowers_the_loss_and_serves_what_it_trained(options: dict[str, Any]) -> None:
     torch.manual_seed(0)

@@ -205,7 +205,7 @@ class Fixed(QuantPolicy):
     def activation_quantizer(self, bits: LayerBits) -> FixedActivations:
         return FixedActivations(bits.activation, 4.0)
 
-    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+    def calibrate(self, model: nn.Module, passes: Iterable[object]) -> None:
         """Nothing to fit."""
 
 

@@ -14,7 +14,7 @@ from qstudy.training.config import Optimization
 CALIBRATION_BATCHES = 8
 
 
-def fill_slots(model: nn.Module, policy: QuantPolicy, bit_map: BitMap, steps: int, passes: Iterable[None]) -> None:
+def fill_slots(model: nn.Module, policy: QuantPolicy, bit_map: BitMap, steps: int, passes: Iterable[object]) -> None:
     """Fill the slots of a model and calibrate what fills them.
 
     Args:

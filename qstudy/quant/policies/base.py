@@ -163,7 +163,7 @@ class QuantPolicy:
             arithmetic.packed.require_taken(shape, bits)
         return arithmetic
 
-    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+    def calibrate(self, model: nn.Module, passes: Iterable[object]) -> None:
         """Fit quantizers to the trained model before fine-tuning; each of `passes` runs the model over one batch."""
         layers = quantizable(model)
         slots = [(slot, layers[name].matrices()) for name, slot in training_slots(model).items() if slot]

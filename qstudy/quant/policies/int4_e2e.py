@@ -118,7 +118,7 @@ class Int4E2E(NativeInt):
         makers = {"fixed": FixedActivations, "max": UniformActivations, "pact": PactActivations}
         return ChosenActivations({name: makers[name](bits.activation) for name in self.activation_quantizers})
 
-    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+    def calibrate(self, model: nn.Module, passes: Iterable[object]) -> None:
         super().calibrate(model, passes)
         self.chosen = chosen_quantizers(model)
 

@@ -90,7 +90,7 @@ class Switchable(QuantPolicy):
             if several:
                 layers[name].arithmetic = Switch(several)
 
-    def calibrate(self, model: nn.Module, passes: Iterable[None]) -> None:
+    def calibrate(self, model: nn.Module, passes: Iterable[object]) -> None:
         self.base.total_steps = self.total_steps
         self.base.calibrate(model, self._in_turn(model, passes))
         self.project_(model, 0)
@@ -154,7 +154,7 @@ class Switchable(QuantPolicy):
                 patterns[pattern][field] = value
             yield patterns
 
-    def _in_turn(self, model: nn.Module, passes: Iterable[None]) -> Iterator[None]:
+    def _in_turn(self, model: nn.Module, passes: Iterable[object]) -> Iterator[None]:
         """The batches of calibration, which the widths of a layer share."""
         switches, count = [switch for _, switch in _switches(model)], 0
         most = max((len(switch.arithmetics) for switch in switches), default=1)
