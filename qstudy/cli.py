@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import re
+import select
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_pa
 from qstudy import __version__, runtime
 from qstudy.arguments import CONFIG, read_configurations
 from qstudy.data.corpora import CORPORA
-from qstudy.errors import INTERRUPTED, USER_ERROR, UserError
+from qstudy.errors import INTERRUPTED, UNREAD, USER_ERROR, UserError
 from qstudy.fields import type_hints
 from qstudy.secrets import hide, masked_arguments, print_crash, storage_to_environment
 from qstudy.yaml_file import Loader
@@ -83,13 +84,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exit code 2 and one sentence on bad input, 130 on Ctrl-C."""
     runtime.tune()  # before any command imports torch
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = _command_name(arguments)
-    command, rest = COMMANDS[name], arguments[len(name.split()) :]
-    sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
     sys.excepthook = print_crash
     _print_any_letter()
     try:
-        _call(name, command, rest)
+        try:
+            _run(arguments)
+        finally:
+            _flush()
     except UserError as error:
         _fail(str(error))
     except ArgumentError as error:
@@ -98,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if error.reason != "surrogates not allowed":
             raise
         _fail(f"A file name is not UTF-8 text ({error.object[max(error.start - 80, 0) : error.end]}...); rename it.")
+    except BrokenPipeError as error:
+        if _is_read():
+            _fail(f"The system: {error.strerror}.")
+        sys.exit(UNREAD)
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -146,16 +151,30 @@ def _command_name(arguments: list[str]) -> str:
     lines = [f"  {name:<18}{command.summary}" for name, command in shown.items()]
     usage = "\n".join(["usage: qstudy COMMAND [OPTIONS]   (qstudy COMMAND --help)", "", *lines])
     if asked or group in {"data"}:
-        _print_usage(usage)
+        print(usage)
         sys.exit(0 if asked else USER_ERROR)
     _fail(f"{arguments[0]!r} is not a command; commands are {', '.join(COMMANDS)}.")
 
 
-def _print_usage(usage: str) -> None:
-    try:
-        print(usage, flush=True)
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+def _flush() -> None:
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _is_read() -> bool:
+    """Whether anyone still reads standard output; where `| head` has had enough, what else is printed goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # of a pipe without a reader it says so unasked
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    return False
+
+
+def _run(arguments: list[str]) -> None:
+    name = _command_name(arguments)
+    sys.argv[:] = masked_arguments(sys.argv)  # Weights & Biases writes them down
+    _call(name, COMMANDS[name], arguments[len(name.split()) :])
 
 
 def _call(name: str, command: Command, arguments: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ INCOMPLETE = 3
 """Exit code of a study that has ended, but in which trials were given up, or nothing worked."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+UNREAD = 141
+"""Exit code where nobody reads the output any more, as `| head`: what a shell gives of programs that end of it."""
 
 
 class UserError(Exception):
