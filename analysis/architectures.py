@@ -151,7 +151,7 @@ def amortized(study: Study) -> Iterator[Picture]:
     axes = figure.subplots()
     labels: list[tuple[float, float, str]] = []
     for place, (name, mine) in enumerate(found.groupby("architecture", sort=False)):
-        color = list(MARKS.values())[2 + 2 * place].color
+        color = list(MARKS.values())[(2 + 2 * place) % len(MARKS)].color
         axes.errorbar(
             100 * mine.saved,
             100 * mine.wer,

@@ -11,9 +11,9 @@ draws hold as many of it as chance has it, as Agresti and Caffo's interval for t
 effective confidence intervals for proportions and differences of proportions") adds a success and a failure to each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from analysis.study import Study
 from qstudy.bootstrap import by_group, count_groups, widened
 
 DRAWS = 10_000  # of which one beyond a bound is still few enough for Holm's first level over 250 claims
+KEPT = 10_000
+"""Utterances up to which all draws are kept in memory (400 MB): a table asks for them over and over."""
 NORMAL = 1.96  # standard deviations to either end of a 95 % interval
 
 Rates = NDArray[np.floating]
@@ -62,8 +64,10 @@ class Difference:
         return float(np.percentile(self.draws, 97.5))
 
 
-def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Difference:
+def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame, models: tuple[int, int] = (0, 1)) -> Difference:
     """The difference on the reported set between the mean of some runs and that of others.
+
+    `models` numbers the two: where a claim takes several differences together, each model has its own imagined error.
 
     Where all records tell the errors of every utterance, the distribution is a bootstrap over utterances, or groups of
     them, the same draw for both (Bisani and Ney 2004): what is hard for both cancels out; and over seeds, where there
@@ -82,8 +86,11 @@ def difference(study: Study, runs: pd.DataFrame, others: pd.DataFrame) -> Differ
     if number:
         errors, rivals, words = (by_group(counts, groups) for counts in (errors, rivals, words))
     paired = list(runs.seed) == list(others.seed)
-    sampled = _sampled(errors.mean(0), words, 0, number), _sampled(rivals.mean(0), words, 1, number)
-    luck = _luck(errors.sum(1) / words.sum(), 1), _luck(rivals.sum(1) / words.sum(), 1 if paired else 2)
+    sampled = (
+        _sampled(each.mean(0), words, model, number) for each, model in zip((errors, rivals), models, strict=True)
+    )
+    count = max(float(words.sum()), 1.0)
+    luck = _luck(errors.sum(1) / count, 1), _luck(rivals.sum(1) / count, 1 if paired else 2)
     first, second = (rate + chance for rate, chance in zip(sampled, luck, strict=True))
     return Difference(value, first - second, other, second, number or len(mine[0]), number > 0, seeds)
 
@@ -101,11 +108,12 @@ def _sampled(errors: Rates, words: Rates, model: int, groups: int) -> Rates:
     Args:
         errors: (N,) of each utterance, or group of them, a mean over seeds.
         words: (N,).
-        model: which of the two it is: all draws but that of its imagined error are the same for both.
+        model: its number: all draws but that of its imagined error are the same for all.
         groups: how many there are; 0: these are utterances.
     """
-    weights, count = _draws(words.shape[-1]), float(words.sum())
-    drawn = (weights @ errors).astype(float) / np.maximum(weights @ words, 1) + (_imagined(model) - 1) / count
+    count = max(float(words.sum()), 1.0)  # a set may hold silence alone
+    rates = [(some @ errors).astype(float) / np.maximum(some @ words, 1) for some in _draws(len(words))]
+    drawn = np.concatenate(rates) + (_imagined(model) - 1) / count
     return widened(drawn, float(errors.sum()) / count, groups) if groups else drawn
 
 
@@ -126,14 +134,23 @@ def same_seeds(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, 
     return (runs[runs.seed.isin(shared)], others[others.seed.isin(shared)]) if shared else (runs, others)
 
 
-@cache
-def _draws(utterances: int) -> NDArray[np.float32]:
-    """How often each utterance is drawn, (DRAWS, N)."""
+def _draws(utterances: int) -> Iterable[NDArray[np.float32]]:
+    """How often each of N utterances is drawn, in parts of (DRAWS, N): of many, one part at a time."""
+    return (_all_draws(utterances),) if utterances <= KEPT else _parts_of_draws(utterances, 5 * KEPT // utterances + 1)
+
+
+@lru_cache(maxsize=2)
+def _all_draws(utterances: int) -> NDArray[np.float32]:
+    return next(iter(_parts_of_draws(utterances, DRAWS)))
+
+
+def _parts_of_draws(utterances: int, rows: int) -> Iterator[NDArray[np.float32]]:
     generator = np.random.default_rng(0)
-    counts = np.empty((DRAWS, utterances), np.float32)
-    for row in counts:
-        row[:] = np.bincount(generator.integers(utterances, size=utterances), minlength=utterances)
-    return counts
+    for first in range(0, DRAWS, rows):
+        counts = np.empty((min(rows, DRAWS - first), utterances), np.float32)
+        for row in counts:
+            row[:] = np.bincount(generator.integers(utterances, size=utterances), minlength=utterances)
+        yield counts
 
 
 @cache

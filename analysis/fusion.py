@@ -40,6 +40,7 @@ def cells(study: Study) -> pd.DataFrame:
     told = [_decoding(record) for record in study.finished.record]
     found = study.finished.assign(**{name: [one.get(key) for one in told] for name, key in KEYS.items()})
     found = found.dropna(subset=list(KEYS)).astype({"beam": int})
+    found = found[found.form.isin(FORMS)]  # others are a stranger's, or of a version to come
     places = {"models": list(found.models.unique()).index, "form": [*FORMS].index, "beam": int}
     return found.sort_values(list(KEYS), key=lambda column: column.map(places[column.name]), ignore_index=True)
 
@@ -228,7 +229,7 @@ def _gains(study: Study, form: str, *there: pd.DataFrame | None) -> dict[str, An
     first_form, first_none, form_, none = there
     if form == NONE or first_none is None or none is None:
         return {"float_gain": None, "gain": None, "share": np.nan, "claim": None}
-    reference, gain = difference(study, first_none, first_form), difference(study, none, form_)
+    reference, gain = difference(study, first_none, first_form), difference(study, none, form_, models=(2, 3))
     lost = SHARE * reference.value - gain.value
     claim = Difference(lost, SHARE * reference.draws - gain.draws, drawn=gain.drawn, grouped=gain.grouped)
     share = gain.value / reference.value if reference.low > 0 else np.nan  # of what is no gain there is no share

@@ -50,16 +50,22 @@ class Task:
     def settings(self) -> pd.DataFrame:
         """A row per setting and float baseline, of all studies: the columns of `analysis.architectures.settings`, with
         `study`, `latency_ms` (of ACCELERATOR), `also` (other studies that hold the same runs), and whether `on_front`
-        of size against the rate on dev."""
+        of size against the rate on `chosen_on`."""
         parts = [_kept(study) for study in self.studies]
         found = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True).reindex(columns=KEPT)
         found = _once(found)
-        return found.assign(on_front=found.index.isin(front(found).index))
+        rate = "choice" if self._choose_alike else "wer"
+        return found.assign(on_front=found.index.isin(front(found, error=rate).index))
 
     @property
     def chosen_on(self) -> str:
-        """The sets by whose rates settings are on the front."""
-        return " or ".join(dict.fromkeys(study.chosen_on for study in self.studies))
+        """The set by whose rates settings are on the front: dev, or, where a study has none, the reported one."""
+        return self.studies[0].chosen_on if self._choose_alike else self.studies[0].split
+
+    @property
+    def _choose_alike(self) -> bool:
+        """Else rates on dev would be held against rates on another set, which may be far harder."""
+        return len({study.chosen_on for study in self.studies}) == 1
 
     @property
     def front(self) -> pd.DataFrame:
@@ -77,7 +83,7 @@ def tasks(studies: Sequence[Study]) -> list[Task]:
 
 
 def stretches(task: Task) -> Table:
-    """Which policy owns which stretch of the common front: from this size on it recognized dev best, up to the next."""
+    """Which policy owns which stretch of the common front: from this size on it recognized `chosen_on` best."""
     found = task.front
     frame = with_rates(found).assign(from_mib=found.size_bytes / MIB)
     caption = (

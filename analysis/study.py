@@ -26,7 +26,8 @@ class Study:
     choice          the rate by which runs are chosen: on dev, so that no choice is made on what is reported
     latency_ms, rtf on the first of `accelerators`
     float_run, float_wer, float_bytes, float_parameters, float_choice
-                    of the float baseline that it started from, else of the study's first
+                    of the float baseline that it started from; of a run that names none, of the study's first, if
+                    all of them are equally large: another model's tells nothing
     """
 
     name: str
@@ -188,11 +189,11 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle(settings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Of the settings that agree in `keys` the one in the middle by word error rate (of an even number, the better),
+    """Of the settings that agree in `keys` the one in the middle by word error rate (of an even number, the worse),
     lowest rate first; no picking of lucky ones. `runs` says for how many it stands."""
     ordered = settings.sort_values("wer", kind="stable", ignore_index=True)
     grouped = ordered.groupby(keys, sort=False)
-    chosen = grouped.cumcount() == (grouped.n.transform("size") - 1) // 2
+    chosen = grouped.cumcount() == grouped.n.transform("size") // 2
     return ordered.assign(runs=grouped.n.transform("sum"))[chosen]
 
 
@@ -224,7 +225,8 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
     baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
-    names = names.where(names.isin(baselines.index), next(iter(baselines.index), ""))
+    unnamed = next(iter(baselines.index), "") if baselines.parameters.nunique() <= 1 else ""
+    names = names.where(names.isin(baselines.index), np.where(runs.baseline == "", unnamed, ""))
     of_float = baselines.rename(columns={"size_bytes": "bytes"})[["wer", "bytes", "parameters", "choice"]]
     return runs.assign(float_run=names).join(of_float.astype(float).add_prefix("float_"), on="float_run")
 

@@ -27,9 +27,24 @@ def variants(found: Sequence[Options]) -> list[str]:
     told = [{name: value for name in varying if (value := options.get(name)) is not None} for options in found]
     short = [_words(options) for options in told]
     alike = Counter(words for words, _ in {(words, repr(options)) for words, options in zip(short, told, strict=True)})
+    return _numbered(
+        [
+            _line(words if alike[words] == 1 else [f"{name}={value}" for name, value in options.items()])
+            for words, options in zip(short, told, strict=True)
+        ],
+        told,
+    )
+
+
+def _numbered(lines: Sequence[str], told: Sequence[Options]) -> list[str]:
+    """Lines that were cut where they still agreed get a number: methods are told apart by them."""
+    different: dict[str, list[str]] = {}
+    for line, options in zip(lines, map(repr, told), strict=True):
+        if options not in different.setdefault(line, []):
+            different[line].append(options)
     return [
-        _line(words if alike[words] == 1 else [f"{name}={value}" for name, value in options.items()])
-        for words, options in zip(short, told, strict=True)
+        line if len(different[line]) == 1 else f"{line} ({different[line].index(repr(options)) + 1})"
+        for line, options in zip(lines, told, strict=True)
     ]
 
 

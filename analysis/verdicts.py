@@ -7,6 +7,7 @@ distribution of the difference lies on one side of 0; over the claims of a table
 for the table.
 """
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -92,4 +93,7 @@ def _needed(gap: Difference, level: float) -> float:
     needed = gap.drawn * (NormalDist().inv_cdf(1 - level) * deviation / distance) ** 2
     if needed > TOO_MANY * gap.drawn:
         return np.inf
-    return float(f"{needed:.1e}") if needed > gap.drawn else np.nan
+    if needed <= gap.drawn:
+        return np.nan
+    unit = 10.0 ** (math.floor(math.log10(needed)) - 1)
+    return math.ceil(needed / unit) * unit  # to two digits, and never to fewer than were not enough

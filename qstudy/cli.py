@@ -8,6 +8,7 @@ import select
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from io import TextIOWrapper
 from itertools import takewhile
@@ -38,24 +39,38 @@ class Command(NamedTuple):
     """Parameters given without a name."""
     has_storage: bool = False
     """Whether it has the option `--storage`."""
+    goes_on: bool = False
+    """Whether the same command, after Ctrl-C, goes on where it stopped."""
 
 
 COMMANDS = {
     **{f"data {name}": Command(f"qstudy.data.corpora.{name}:{name}", summary) for name, summary in CORPORA.items()},
     "data noisy": Command("qstudy.data.corpora.noisy:noisy", "noisy copies of any manifest", ("manifests",)),
     "data text": Command("qstudy.data.corpora.sentences:text", "text for language models"),
-    "train": Command("qstudy.commands.train:train", "train one model under one policy; goes on where it stopped"),
-    "train-lm": Command("qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels"),
+    "train": Command(
+        "qstudy.commands.train:train", "train one model under one policy; goes on where it stopped", goes_on=True
+    ),
+    "train-lm": Command(
+        "qstudy.commands.train_lm:train_lm", "train a language model of a recognizer's labels", goes_on=True
+    ),
     "perplexity": Command(
         "qstudy.commands.perplexity:perplexity", "how well a language model predicts a text", ("model",)
     ),
     "presets": Command("qstudy.commands.presets:presets", "models to train by their names, and what they cost"),
-    "evaluate": Command("qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",)),
+    "evaluate": Command(
+        "qstudy.commands.evaluate:evaluate", "word error rate of a model on a manifest", ("model",), goes_on=True
+    ),
     "tune-fusion": Command(
-        "qstudy.commands.tune_fusion:tune_fusion", "how much language models count, by a dev set", ("model",)
+        "qstudy.commands.tune_fusion:tune_fusion",
+        "how much language models count, by a dev set",
+        ("model",),
+        goes_on=True,
     ),
     "decode": Command(
-        "qstudy.commands.decode:decode", "a study of searches: recognizers, language models, beams", ("study",)
+        "qstudy.commands.decode:decode",
+        "a study of searches: recognizers, language models, beams",
+        ("study",),
+        goes_on=True,
     ),
     "export": Command("qstudy.commands.export:export", "pack a checkpoint for the device", ("checkpoint",)),
     "transcribe": Command("qstudy.commands.transcribe:transcribe", "text from wav or flac files", ("model", "audio")),
@@ -67,12 +82,19 @@ COMMANDS = {
     ),
     "beams": Command("qstudy.commands.beams:beams", "latency of the whole search over beam widths", ("model",)),
     "sensitivity": Command(
-        "qstudy.commands.sensitivity:sensitivity", "what each layer's widths alone do, by rounding", ("config",)
+        "qstudy.commands.sensitivity:sensitivity",
+        "what each layer's widths alone do, by rounding",
+        ("config",),
+        goes_on=True,
     ),
     "reprice": Command("qstudy.commands.reprice:reprice", "simulate finished runs anew, without training", ("folder",)),
-    "rescore": Command("qstudy.commands.rescore:rescore", "score finished runs on more test sets", ("folder",)),
-    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True),
-    "worker": Command("qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True),
+    "rescore": Command(
+        "qstudy.commands.rescore:rescore", "score finished runs on more test sets", ("folder",), goes_on=True
+    ),
+    "sweep": Command("qstudy.commands.sweep:sweep", "run or continue a study", ("study",), True, goes_on=True),
+    "worker": Command(
+        "qstudy.commands.worker:worker", "one more worker for a study, on any machine", (), True, goes_on=True
+    ),
     "status": Command("qstudy.commands.status:status", "where a study stands, and the best so far", ("study",), True),
     "cache": Command("qstudy.commands.cache:cache", "list, verify and prune what runs keep: features and baselines"),
     "index": Command("qstudy.commands.index:index", "one page over all reports, and what papers claim"),
@@ -89,8 +111,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         try:
             _run(arguments)
-        finally:
-            _flush()
+        except BrokenPipeError:
+            raise
+        except BaseException:  # what went wrong is worth more than what nobody reads
+            with suppress(OSError):
+                _flush()
+            _is_read()
+            raise
+        _flush()
     except UserError as error:
         _fail(str(error))
     except ArgumentError as error:
@@ -106,14 +134,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error.filename or 'The system'}: {error.strerror or error}.")
     except KeyboardInterrupt:
-        _print_error("\nInterrupted; the same command goes on where it stopped.")
+        command = COMMANDS.get(_named(arguments))
+        more = "; the same command goes on where it stopped" if command and command.goes_on else ""
+        _print_error(f"\nInterrupted{more}.")
         sys.exit(INTERRUPTED)
 
 
 def _print_any_letter() -> None:
-    """Let standard output, as standard error does, escape letters of a name or a text that its encoding lacks."""
+    """Let standard output, as standard error does, escape letters of a name or a text that its encoding lacks, and
+    write each line when it ends: the log of a sweep is read while it runs."""
     if getattr(sys.stdout, "errors", None) == "strict":  # it may be closed, or no stream of Python's
-        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
+        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _fail(message: str) -> NoReturn:
@@ -138,10 +169,15 @@ def _print_error(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+def _named(arguments: list[str]) -> str:
+    """The command that arguments begin with; empty if none."""
+    both = (" ".join(arguments[:length]) for length in (2, 1))
+    return next((name for name in both if name in COMMANDS), "")
+
+
 def _command_name(arguments: list[str]) -> str:
-    for length in (2, 1):
-        if (name := " ".join(arguments[:length])) in COMMANDS:
-            return name
+    if name := _named(arguments):
+        return name
     if arguments[:1] == ["--version"]:
         print(f"qstudy {__version__}")
         sys.exit(0)
@@ -163,11 +199,15 @@ def _flush() -> None:
 
 def _is_read() -> bool:
     """Whether anyone still reads standard output; where `| head` has had enough, what else is printed goes nowhere."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)  # of a pipe without a reader it says so unasked
-    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+    try:
+        place = sys.stdout.fileno()
+    except (AttributeError, ValueError):  # there is none, or it is closed, or no file: a notebook's
         return True
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    poll = select.poll()
+    poll.register(place, 0)  # of a pipe or a socket without a reader it says so unasked
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)  # Python flushes once more at its end
     return False
 
 

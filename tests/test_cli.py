@@ -370,6 +370,34 @@ def test_a_reader_that_has_read_enough_is_no_mistake(arguments: str, buffered: b
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("ending", "code", "told"),
+    [
+        ("UserError('the mend.')", 2, "the mend."),
+        ("RuntimeError('a bug')", 1, "a bug"),
+        ("SystemExit(3)", 3, ""),
+        ("KeyboardInterrupt()", 130, "Interrupted"),
+    ],
+)
+def test_what_went_wrong_is_told_though_nobody_reads(ending: str, code: int, told: str) -> None:
+    """Of `qstudy ... | head` the code and the sentence are those of the command."""
+    lines = [
+        "from qstudy import cli",
+        "from qstudy.errors import UserError",
+        "def run(arguments):",
+        "    print(end='x')",
+    ]
+    program = "\n".join([*lines, f"    raise {ending}", "cli._run = run", "cli.main(['presets'])"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == code
+    assert told in done.stderr
+
+
 def test_as_a_program(tmp_path: Path) -> None:
     """In a process of its own: code 2, one line, no warning of any library."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -1,10 +1,15 @@
 """The grammar of commands: closed, several hundred words, endlessly many sentences, the tokenizer's letters only."""
 
+import itertools
 import random
 import re
 
+import pytest
+
+from qstudy.data.corpora import grammar
 from qstudy.data.corpora.grammar import GRAMMAR, RULES, distinct_sentences, sentence, vocabulary
 from qstudy.data.tokenizer import CharTokenizer
+from qstudy.errors import UserError
 
 
 def test_every_slot_has_a_rule_and_every_rule_is_used():
@@ -34,3 +39,11 @@ def test_sentences_are_distinct_repeatable_and_not_taken():
     assert len(set(more)) == 3000
     assert not taken & set(more)
     assert more == distinct_sentences(3000, random.Random(1), set(taken))
+
+
+def test_more_sentences_than_there_are_end_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = itertools.cycle(sorted({sentence(random.Random(seed), "home") for seed in range(400)}))
+    monkeypatch.setattr(grammar, "PATIENCE", 100)
+    monkeypatch.setattr(grammar, "sentence", lambda *_: next(parts))  # a domain of four hundred
+    with pytest.raises(UserError, match=r"--domain: home has hardly more than"):
+        grammar.distinct_sentences(100_000, random.Random(0), set(), "home")

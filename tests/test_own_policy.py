@@ -233,6 +233,27 @@ def test_activations_of_an_own_policy_are_calibrated_and_quantized() -> None:
     torch.testing.assert_close(y, nn.functional.linear((x / scale).round() * scale, model[0].weight, model[0].bias))
 
 
+class Observed(QuantPolicy):
+    """The hidden state's range is looked for as well, though it is known."""
+
+    def bounded_quantizer(self, bits: LayerBits) -> UniformActivations:
+        return UniformActivations(bits.activation)
+
+
+class ObservedIntegers(Observed, NativeInt):
+    """In integers."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Observed, ObservedIntegers])
+def test_an_own_range_of_a_hidden_state_is_observed(kind: type[QuantPolicy]) -> None:
+    x = torch.randn(3, 9, 5)
+    model = qstudy.quantize(nn.Sequential(nn.LSTM(5, 7, batch_first=True)), kind({"*": {"weight": 8, "activation": 8}}))
+    y = qstudy.calibrate(model, [x])(x)[0]
+    hidden = model[0].l0.arithmetic.hidden
+    assert float(hidden.scale) * 127 == pytest.approx(float(y.abs().max()), rel=0.05)
+
+
 class OneScalePerRow(QuantPolicy):
     """Whatever was asked for."""
 

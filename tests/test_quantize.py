@@ -443,3 +443,25 @@ def test_another_policy_starts_anew(tmp_path: Path) -> None:
     assert torch.equal(answer(qstudy.calibrate(model, []), ids(0)), few)
     qstudy.pack(qstudy.quantize(everything(), {"name": "float"})).save(tmp_path / "float.qst")
     assert torch.equal(answer(qstudy.load(tmp_path / "float.qst", into=model), ids(0)), answer(everything(), ids(0)))
+
+
+RANGES = [{"activation_range": range} for range in ("ema", "row", "mse", "learned")]
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0, 8), (8,)])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *({"name": "native_int", "layers": {"*": {"weight": 8, "activation": 8}}, **each} for each in RANGES),
+        {"name": "native_int", "layers": {"*": {"weight": 8}}},
+        {"name": "fake_qat", "layers": {"*": {"weight": 8, "activation": 8}}, "activation_range": "learned"},
+        {"name": "accelerator_aware", "layers": {"*": {"weight": 8, "activation": 8}}},
+    ],
+    ids=str,
+)
+def test_gradients_of_no_rows_and_of_a_single_vector(policy: dict[str, Any], shape: tuple[int, ...]) -> None:
+    model = qstudy.calibrate(qstudy.quantize(nn.Sequential(nn.Linear(8, 4)), policy), [torch.randn(5, 8)]).train()
+    x = torch.randn(shape, requires_grad=True)
+    model(x).sum().backward()
+    assert x.grad.shape == x.shape
+    assert model[0].weight.grad.isfinite().all()

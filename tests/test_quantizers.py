@@ -412,3 +412,12 @@ def test_fixed_quantizers_end_at_their_bound(bits: int) -> None:
 def test_constants_are_scale_and_zero_point(quantizer: UniformActivations) -> None:
     quantizer.observe(matrix() + 3)
     assert quantizer.qparams().tolist() == [float(quantizer.scale), float(quantizer.zero_point)]
+
+
+@pytest.mark.parametrize("range", ["mse", "kl", "percentile", "learned"])
+def test_silence_in_calibration_does_not_clip_what_comes_later(range: str) -> None:
+    """A layer that starts at zero hands on nothing but zeros, until it is trained."""
+    quantizer = UniformActivations(8, range=range)
+    quantizer.observe(torch.zeros(3, 4))
+    quantizer.compute_qparams()
+    assert quantizer(torch.tensor([0.5])).item() == pytest.approx(0.5, abs=0.01)

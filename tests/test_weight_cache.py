@@ -27,3 +27,20 @@ def test_it_is_made_anew_when_something_changed() -> None:
         third = get()
         assert get() is third
     assert get() is not get()
+
+
+def test_a_step_with_gradients_drops_it() -> None:
+    """A fused optimizer changes a matrix, but not its version; between two evaluations gradients were wanted."""
+    weight, quantizer = nn.Parameter(torch.ones(2, 3)), nn.Linear(1, 1)
+    cache: WeightCache[Tensor] = WeightCache()
+
+    def get() -> Tensor:
+        return cache.get(0, weight, quantizer, lambda matrix: matrix * 1)
+
+    with torch.no_grad():
+        get()
+    optimizer = torch.optim.AdamW([weight], lr=0.5, fused=True)
+    get().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(get(), weight)

@@ -20,7 +20,7 @@ FEW = (4, 3, 2)  # weight bits at which training is held against rounding
 MOST = 8  # weight bits up to which somebody might lose something
 CAPTION = (
     "Δ: WER minus that of what it is held against, in percentage points (of the packed against the training model: the "
-    "largest over all widths), with the 95 % interval of a bootstrap over {drawn}, and over seeds where there are "
+    "largest of all runs), with the 95 % interval of a bootstrap over {drawn}, and over seeds where there are "
     "several, in which both runs get the same draw, and either may make an error more than was seen (where records "
     "lack errors by utterance: made of both runs' intervals, hence wider). Not worse: by less than "
     f"{MARGIN_TEXT} of the float rate, a margin stated beforehand and drawn like that rate. A "
@@ -78,10 +78,12 @@ def _exact(one: Finding) -> str:
 def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """Whatever was trained against float weights trained as long; the rest, or without them, against the baseline."""
     for width in sorted({int(width) for width in found.width if width <= MOST}, reverse=True):
-        for one in _at(found, width) if study.reference is not None else ():
+        for one in _at(found, width):
             control = study.control_of(one) if one.trained else None
             if control is None:  # each run's own, of which there may be one for all seeds
                 runs = study.runs_of(one)
+                if not runs.float_run.all():  # it was not scored on this set, or nobody has its record
+                    continue
                 against, pair = "the float baseline", (runs, study.floats_of(runs))
             else:
                 against = "the float control, trained as long"
@@ -104,8 +106,9 @@ def _beats_rounding(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
 
 def _packed(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
     """The packed model recognizes what the training model does; told by their rates on the dev set."""
-    known = found.assign(gap=found.get("wer.dev", np.nan) - found.training_model_wer).dropna(subset="gap")
-    for method, mine in known.groupby("method", sort=False):
+    trials = study.trials.assign(gap=study.trials.get("wer.dev", np.nan) - study.trials.training_model_wer)
+    known = trials[["setting", "gap"]].dropna().merge(found[["setting", "method"]].drop_duplicates(), on="setting")
+    for method, mine in known.groupby("method", sort=False):  # by run: of a mean over seeds, differences cancel
         widest = mine.gap.iloc[int(mine.gap.abs().argmax())]
         claim = "all widths: the packed model's WER on dev is the training model's"
         yield Finding(claim, str(method), Difference(widest, np.array([np.nan])))

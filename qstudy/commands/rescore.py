@@ -1,6 +1,9 @@
 """`qstudy rescore`."""
 
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import MinLen
 
 from qstudy.errors import UserError
 
@@ -19,13 +22,17 @@ def rescore(folder: list[Path], sets: dict[str, Path], cache: Path = Path("cache
     """
     from tqdm import tqdm
 
+    from qstudy.fields import checked
     from qstudy.named import trusting
     from qstudy.training import rescore as again
     from qstudy.training.record import MODEL_FILE
     from qstudy.training.reprice import runs_below
+    from qstudy.training.sections import Label
 
     if "dev" in sets or not sets:
         raise UserError("--sets: name one test set or more, none of them dev.")
+    for name in sets:
+        checked(Annotated[Label, MinLen(1)], name, "--sets")
     found = [runs_below(each) for each in folder]
     runs = [run for of_folder, _ in found for run in of_folder]
     here = [run for run in runs if (run / MODEL_FILE).is_file()]

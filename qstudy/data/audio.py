@@ -46,10 +46,15 @@ def read_audio(path: Path, sample_rate: int = 16000) -> np.ndarray:
             or holds values that are not numbers or far beyond full scale.
     """
     samples, rate = read_native(path)
+    require_length(path, samples, rate, sample_rate)
+    return resample(samples, rate, sample_rate)
+
+
+def require_length(path: Path, samples: np.ndarray, rate: int, sample_rate: int) -> None:
+    """Raise UserError if samples (N,) of a file at `rate` would be more than `LONGEST` at `sample_rate`."""
     if len(samples) * sample_rate > LONGEST * rate:
         hours = LONGEST / sample_rate / 3600
         raise UserError(f"The audio file {path} is too long; cut it into parts of at most {hours:.1f} hours.")
-    return resample(samples, rate, sample_rate)
 
 
 def read_native(path: Path) -> tuple[np.ndarray, int]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from qstudy.data.audio import resample
+from qstudy.data.audio import require_length, resample
 from qstudy.data.check import checked_audio, checked_line, problem, require_sound, still_broken
 from qstudy.data.columns import text_columns, write_table
 from qstudy.data.draft import Computed, Draft
@@ -72,7 +72,9 @@ def _compute(line: Line, manifest: Path, filterbank: Filterbank) -> Computed:
     """Read, check and transform one utterance."""
     settings = filterbank.settings
     try:
-        samples, rate = checked_audio(checked_line(manifest, line))
+        utterance = checked_line(manifest, line)
+        samples, rate = checked_audio(utterance)
+        require_length(utterance.audio, samples, rate, settings.sample_rate)
     except UserError as error:
         return Computed(line.number, np.zeros((0, settings.bins), np.int16), problem(manifest, line, error))
     features = extract(filterbank, torch.from_numpy(resample(samples, rate, settings.sample_rate)))

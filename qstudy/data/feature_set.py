@@ -122,7 +122,7 @@ def mean_std(features: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
     """
     count = int(features.lengths.sum())
     mean = features.sums / count
-    std = np.sqrt(features.squares / count - mean**2)
+    std = np.sqrt(np.maximum(features.squares / count - mean**2, 0))
     return (mean / PER_UNIT).astype(np.float32), np.maximum(std / PER_UNIT, _LEAST_STD).astype(np.float32)
 
 
@@ -149,18 +149,24 @@ def _build(
 
 def _labels(store: Store, tokenizer: Tokenizer) -> Table:
     path = labels_path(store.folder, tokenizer)
-    if not path.exists():
+    if (table := _whole_labels(path, store, tokenizer)) is None:
         with _locked(store.folder):
-            if not path.exists():
+            if (table := _whole_labels(path, store, tokenizer)) is None:  # somebody else may have been here
                 write_labels(path, store, tokenizer)
+                table = Table(path)
+    return table
+
+
+def _whole_labels(path: Path, store: Store, tokenizer: Tokenizer) -> Table | None:
+    if not path.exists():
+        return None
     try:
         table = Table(path)
         check_labels(table, store, tokenizer)
         return table
     except UserError as error:
         log.warning("%s It is written again.", error)
-        path.unlink()
-        return _labels(store, tokenizer)
+        return None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The LightningDataModule that deals a data set out in batches."""
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,8 +69,20 @@ class SpeechData(L.LightningDataModule):
     def _loader(self, dataset: Pieces, sampler: PieceSampler | list[Piece]) -> DataLoader[Batch]:
         gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
-            dataset, batch_size=None, sampler=sampler, num_workers=self.workers, collate_fn=_as_it_is, pin_memory=gpu
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            pin_memory=gpu,
+            worker_init_fn=_leave_group,
         )
+
+
+def _leave_group(_: int) -> None:
+    """A terminal's Ctrl-C, or a signal to the process group, is for the training, which ends its loaders itself: where
+    they ended before it, it would take that for a failure."""
+    os.setsid()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import sentencepiece
 from annotated_types import Ge, Le
 
+from qstudy.data.manifest import LONGEST_TEXT
 from qstudy.errors import UserError
 
 Labels = Annotated[int, Ge(2), Le(1_000_000)]
@@ -112,6 +113,7 @@ class SentencePieceTokenizer(Tokenizer):
                 bos_id=-1,
                 eos_id=-1,
                 pad_id=-1,
+                max_sentence_length=4 * LONGEST_TEXT,  # bytes; it would leave longer ones out without a word
                 minloglevel=2,
             )
         except RuntimeError as error:

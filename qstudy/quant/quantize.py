@@ -22,6 +22,7 @@ from qstudy.quant.layers import Quantizable, Rate, quantizable
 from qstudy.quant.packed.layer import PackedArithmetic
 from qstudy.quant.packed.model import PackedModel, fill_packed, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
+from qstudy.quant.quantizers import activation_quantizers
 from qstudy.quant.state import layer_shapes
 from qstudy.quant.twins import TWINS, convert_layers, leave_fast_paths, left_in_float
 from qstudy.quant.watching import watching
@@ -212,7 +213,11 @@ def _reached(model: nn.Module) -> Iterator[set[nn.Module]]:
     """Yields the layers that ran within."""
     reached: set[nn.Module] = set()
     layers = quantizable(model).values()
-    hooks = [layer.register_forward_hook(lambda layer, _inputs, _output: reached.add(layer)) for layer in layers]
+    hooks = [  # of the quantizers too: some layers hand out their product, without a `forward` of their own
+        part.register_forward_hook(lambda *_, layer=layer: reached.add(layer))
+        for layer in layers
+        for part in (layer, *activation_quantizers(layer))
+    ]
     try:
         yield reached
     finally:

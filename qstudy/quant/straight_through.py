@@ -65,7 +65,7 @@ class _LearnedOffset(torch.autograd.Function):
 
 def lsq_factor(x: Tensor, scale: Tensor, high: int) -> float:
     """LSQ's g = 1 / sqrt(N * Q_P), N values that share a scale: the scale's changes become as large as the weights'."""
-    return float((high * x.numel() / scale.numel()) ** -0.5)
+    return float((high * max(x.numel(), 1) / scale.numel()) ** -0.5)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int) -> Tensor:

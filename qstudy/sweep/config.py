@@ -202,9 +202,11 @@ class StudyConfig:
         return {**values, **{name: list(values[name]) for name in ("grid", "space", "objectives")}}
 
     def differences(self, other: "StudyConfig") -> list[str]:
-        """Fields that make this another study than `other`; how much of it to try may change."""
-        free = ("trials", "candidates")
-        return [f.name for f in fields(self) if f.name not in free and getattr(self, f.name) != getattr(other, f.name)]
+        """Fields that make this another study than `other`; how much of it to try may change, and a field of the base
+        that came with a later version is as it would be if nobody named it."""
+        free = ("trials", "candidates", "base")
+        found = [f.name for f in fields(self) if f.name not in free and getattr(self, f.name) != getattr(other, f.name)]
+        return ["base", *found] if to_dict(self.base_run) != to_dict(other.base_run) else found
 
 
 def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> StudyConfig:

@@ -83,7 +83,7 @@ def evaluate(queue: Queue, trial: optuna.Trial) -> Outcome:
             outcome = Outcome("stopped", str(stopped))
         except Diverged as error:
             outcome = Outcome("failed", str(error))
-        except (UserError, OptunaError):  # not this trial's fault
+        except (UserError, OptunaError, BrokenPipeError):  # not this trial's fault
             raise
         except Exception as error:  # this configuration does not work; the study goes on, and the reason is kept
             log = _unfinished(candidate) / "error.txt"

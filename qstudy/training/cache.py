@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qstudy.data.columns import read_metadata
-from qstudy.data.store import FEATURES, INDEX, USED, draft_path, lock_path, verify
+from qstudy.data.store import INDEX, USED, draft_path, lock_path, verify
 from qstudy.errors import UserError
 from qstudy.locks import is_held, try_lock
 from qstudy.training.record import RECORD_FILE, read_record
@@ -112,10 +112,10 @@ def _baseline(folder: Path) -> tuple[str, dict[str, Any]]:
         config: Any = record.config
         parameters = sum(layer.get("parameters") or 0 for layer in (record.layers or {}).values())
         wer = record.headline["wer"]
+        model = f"{config['model']['encoder']['name']}, {parameters / 1e6:.2f} M parameters"
+        return "whole", {"manifest": config["data"]["train"], "model": model, "wer": wer}
     except (UserError, KeyError, TypeError, AttributeError):
         return DAMAGED, {}
-    model = f"{config['model']['encoder']['name']}, {parameters / 1e6:.2f} M parameters"
-    return "whole", {"manifest": config["data"]["train"], "model": model, "wer": wer}
 
 
 _KINDS: dict[str, Callable[[Path], tuple[str, dict[str, Any]]]] = {"features": _features, "baselines": _baseline}
@@ -123,7 +123,7 @@ _KINDS: dict[str, Callable[[Path], tuple[str, dict[str, Any]]]] = {"features": _
 
 def verified(entry: Entry) -> Entry:
     """The entry, damaged if its features are."""
-    if entry.kind != "features" or not (entry.folder / FEATURES).exists() or entry.state == "earlier version":
+    if entry.kind != "features" or not entry.folder.exists() or entry.state == "earlier version":
         return entry
     try:
         verify(entry.folder)

@@ -60,8 +60,9 @@ def _bits(value: "Bits") -> "Bits":
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(config.get("policy") or {}, dict):
-        raise ValueError("needs a mapping `policy`")
+    for name in ("policy", "data", "model", "training", "finetune", "features", "augment"):
+        if not isinstance(config.get(name) or {}, dict):
+            raise ValueError(f"needs a mapping `{name}`")
     return config
 
 

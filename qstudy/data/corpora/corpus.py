@@ -133,11 +133,12 @@ def _made(out: Path) -> dict[str, Any] | None:
 
 
 def print_summary(out: Path) -> None:
-    """Print one row per manifest in `out`, and what to do next."""
+    """Print one row per manifest that this program made in `out`, and what to do next."""
     table = Table("manifest", box=SIMPLE_HEAD)
     for column in ("utterances", "hours", "words", "distinct words", "speakers"):
         table.add_column(column, justify="right")
-    paths = sorted(out.glob("*.jsonl"), key=lambda path: (path.stem != "train", path.stem != "dev", path.name))
+    made = [out / f"{name}.jsonl" for name in (_made(out) or {}).get("manifests", ())]
+    paths = sorted(made, key=lambda path: (path.stem != "train", path.stem != "dev", path.name))
     for path in paths:
         utterances = read_manifest(path)
         words = [word for item in utterances for word in item.text.split()]

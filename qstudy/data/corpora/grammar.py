@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Literal
 
+from qstudy.errors import UserError
+
 Domain = Literal["all", "home", "world"]
 """Topics that sentences are of: all, or one half of them."""
 
@@ -197,14 +199,27 @@ def vocabulary(domain: Domain = "all") -> set[str]:
     return words
 
 
+PATIENCE = 10_000
+"""Sentences that were there before, beside a hundred for each new one, until a domain is taken to be used up."""
+
+
 def distinct_sentences(count: int, generator: random.Random, taken: set[str], domain: Domain = "all") -> list[str]:
-    """`count` different random sentences, none of them in `taken`, to which they are added."""
+    """`count` different random sentences, none of them in `taken`, to which they are added.
+
+    Raises:
+        UserError: the domain has hardly as many.
+    """
     found: list[str] = []
+    again = 0
     while len(found) < count:
         candidate = sentence(generator, domain)
         if candidate not in taken:
             taken.add(candidate)
             found.append(candidate)
+        elif (again := again + 1) > PATIENCE + 100 * len(found):
+            raise UserError(
+                f"--domain: {domain} has hardly more than {len(taken):,} different sentences; ask for fewer utterances."
+            )
     return found
 
 

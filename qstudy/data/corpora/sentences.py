@@ -105,7 +105,9 @@ def _sentences(source: str, domain: Domain, seed: int) -> Iterator[str]:
         while True:
             yield sentence(generator, domain)
     if source in DIGITS:
-        generator_of_digits = np.random.default_rng([seed, 4])  # 0 to 3 are the corpus's splits
+        generator_of_digits = np.random.default_rng(
+            [seed, 4]
+        )  # as the synthetic split's: older texts stay what they are
         while True:
             yield spelled(DRAWN[DIGITS[source]](generator_of_digits))
     yield from filter(None, (normalize(line) for line in read_sentences(Path(source))))

@@ -40,8 +40,9 @@ class WeightCache(Generic[T]):
 
     def get(self, index: int, weight: Tensor, quantizer: nn.Module, make: Callable[[Tensor], T]) -> T:
         """`make(weight)` of the matrix of this number; anew at every call where a gradient is wanted, which needs its
-        own history."""
+        own history. What was held is dropped then: fused optimizers change a matrix without raising its version."""
         if torch.is_grad_enabled():
+            self._held.pop(index, None)
             return make(weight)
         state = (weight, *quantizer.parameters(), *quantizer.buffers())
         version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
@@ -156,7 +157,9 @@ class QuantizedArithmetic(TrainingArithmetic):
 
     def _observe_hidden(self, outputs: Tensor, first: Tensor) -> Tensor:
         """Outputs (B, T, H) of an LSTM, passed through: one frame later, from the first hidden state (1, B, H) on, they
-        are what its hidden weights were multiplied with."""
+        are what its hidden weights were multiplied with; a quantizer whose range is not known follows them."""
+        if self.hidden is not None and self.hidden.observer_enabled and self.hidden.training:
+            self.hidden.observe(outputs)
         if 1 in self._input_observers:
             hidden = torch.cat([first.transpose(0, 1), outputs[:, :-1]], 1)
             self._input_observers[1].observe_inputs(hidden if self.hidden is None else self.hidden(hidden))

@@ -45,10 +45,10 @@ class _FixedPointLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grads[0].float()
-        rows = grad.flatten(0, -2)
+        rows = grad.reshape(-1, grad.shape[-1])
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
         grad_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        return grad_x, rows.t() @ x.flatten(0, -2), grad_bias, None, None, None, None
+        return grad_x, rows.t() @ x.reshape(-1, x.shape[-1]), grad_bias, None, None, None, None
 
 
 class FixedPointArithmetic(FakeArithmetic):

@@ -88,7 +88,8 @@ class NativeArithmetic(FakeArithmetic):
         w_input, w_hidden = (self._operand(index, matrix) for index, matrix in enumerate(weights[:2]))
         x, bias = observed(x, inputs), weights[2] + weights[3]
         qparams = device_qparams(inputs), device_qparams(hidden)
-        return integer_lstm(x, state, w_input, w_hidden, bias, *qparams, self.gradient)
+        y, after = integer_lstm(x, state, w_input, w_hidden, bias, *qparams, self.gradient)
+        return self._observe_hidden(y, state[0]), after
 
     def _product(self, x: Tensor, operand: WeightOperand, bias: Tensor | None) -> Tensor:
         quantizer = self.enabled_inputs
@@ -122,7 +123,7 @@ class _WeightOnly(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             rows = grads[0].reshape(-1, len(values))
             grad_x = (rows @ values).view(x.shape)
-            return grad_x, rows.t() @ x.reshape(len(rows), -1), None, None
+            return grad_x, rows.t() @ x.reshape(-1, x.shape[-1]), None, None
 
 
 def weight_only_product(x: Tensor, weight: WeightOperand) -> Tensor:

@@ -54,7 +54,7 @@ class NativeInt(QuantPolicy):
         Args:
             layers: ordered glob patterns over layer names -> widths.
             activation_start: activations stay in float, only observed, before this step (weights first).
-            freeze_step: activation ranges stop moving at this step; None: never.
+            freeze_step: ranges of `ema` stop moving at this step; None: never.
             gradient: type in which the backward pass multiplies: `float32`, or `bfloat16` (faster, less precise) where
                 the device has it.
             weight_range: range of the weights: `max` of the row, the paper's; or `mse`, the share of it at which

@@ -108,6 +108,8 @@ class UniformActivations(ActivationQuantizer):
     def compute_qparams(self) -> None:
         if self.method is not None and self.histogram is not None and self.seen:
             ends = self.method(self.histogram, self.low, self.high, self.symmetric)
+            if not any(ends):  # nothing but zeros came: at their scale all that comes later would be clipped for good
+                ends = (-1.0, 1.0)
             self._fit(self.extremes.copy_(torch.tensor(ends)))
 
     def qparams(self) -> Tensor:
