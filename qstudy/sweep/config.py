@@ -206,7 +206,15 @@ class StudyConfig:
         that came with a later version is as it would be if nobody named it."""
         free = ("trials", "candidates", "base")
         found = [f.name for f in fields(self) if f.name not in free and getattr(self, f.name) != getattr(other, f.name)]
-        return ["base", *found] if to_dict(self.base_run) != to_dict(other.base_run) else found
+        return found if self._has_base_of(other) else ["base", *found]
+
+    def _has_base_of(self, other: "StudyConfig") -> bool:
+        if self.base == other.base:
+            return True
+        try:
+            return to_dict(self.base_run) == to_dict(other.base_run)
+        except UserError:  # a field that this version no longer has
+            return False
 
 
 def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> StudyConfig:
