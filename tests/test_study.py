@@ -1,8 +1,10 @@
 """Studies: their YAML, and the queue of trials that survives its workers."""
 
+import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from qstudy.sweep.study import LOOK_S, check
 from qstudy.sweep.summary import print_summary
 from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
-from qstudy.training.config import RunConfig
+from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.record import Record, read_records
 from qstudy.yaml_file import load_yaml
 
@@ -261,6 +263,15 @@ def test_a_study_that_has_begun_cannot_become_another(tmp_path: Path) -> None:
     work(queue, measure)
     with pytest.raises(UserError, match=r"'toy' was begun with another space and budgets"):
         open_queue(tmp_path, make_config(space={"policy": {"name": ["mixed"]}}, budgets={"size_bytes": 10}))
+
+
+def test_a_field_that_a_later_version_added_makes_no_other_study() -> None:
+    """The base is stored as it was resolved then; who updates goes on with the study."""
+    before = make_config(base=BASE)
+    now = replace(before, base=json.loads(json.dumps(to_dict(before.base_run))))
+    assert now.base != before.base
+    assert now.differences(before) == before.differences(now) == []
+    assert replace(now, base={**now.base, "seed": 3}).differences(before) == ["base"]
 
 
 def test_runs_of_a_lost_study_are_not_taken_for_ours(tmp_path: Path) -> None:
