@@ -62,6 +62,23 @@ def test_attempts_are_counted_anew_after_a_checkpoint(tmp_path: Path, monkeypatc
     )
 
 
+def test_who_was_there_first_goes_on_after_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers propose the same; the one with the larger number begins to train it, is killed, and goes on."""
+    space = {"policy": {"name": "ptq", "layers": {"*": {"weight": [8]}}}}
+    queue = open_queue(tmp_path, make_config(base=BASE, space=space, trials=2, budgets=None))
+    monkeypatch.setattr(objective, "run", killed(saves=True))
+    slower, quicker = queue.claim(), queue.claim()
+    assert slower is not None
+    assert quicker is not None
+    for _ in range(2):
+        with pytest.raises(Killed):
+            evaluate(queue, quicker.trial)
+        outcome = evaluate(queue, slower.trial)
+        assert (outcome.kind, outcome.reason) == ("repeated", "same configuration as trial 1")
+    queue.release(slower)
+    queue.release(quicker)
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`qstudy sweep` of a grid whose trainings are made up."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qstudy.hardware.accelerator import Dataflow, Mode, Processor
+from qstudy.hardware.accelerator import Dataflow, Fill, Mode, Processor
 from qstudy.hardware.systolic import array_cycles, weight_tiles_and_cycles
 
 ORACLES = Path(__file__).parent / "oracles"
@@ -126,8 +126,11 @@ def test_overlapped_tiles_could_not_follow_sooner(dataflow: Dataflow) -> None:
     assert not (wrong == x @ w).all()
 
 
+ONE = np.array([1])
+
+
 def test_cores_share_outputs_and_modes_share_inputs() -> None:
-    sizes = np.array([4]), np.array([128]), np.array([256])
+    sizes = np.array([4]), np.array([128]), np.array([256]), ONE
     single = Processor(1, 8, 8, "weight_stationary", (Mode(8, 8),))
     tiles, cycles = weight_tiles_and_cycles(*sizes, single, Mode(8, 8))
     assert (tiles, cycles) == (512, 512 * 26)
@@ -137,6 +140,32 @@ def test_cores_share_outputs_and_modes_share_inputs() -> None:
     assert weight_tiles_and_cycles(*sizes, single, Mode(8, 16, macs=0.5))[1] == cycles * 2
 
 
+@pytest.mark.parametrize("dataflow", ["weight_stationary", "output_stationary"])
+@pytest.mark.parametrize("fill", ["serial", "overlapped"])
+def test_groups_share_no_tile(dataflow: Dataflow, fill: Fill) -> None:
+    """Sixteen heads of five outputs each take what sixteen products of five take, not what one of eighty takes."""
+
+    def cost(cores: int, outputs: int, groups: int) -> tuple[int, int]:
+        processor = Processor(1, 8, 8, dataflow, (Mode(8, 8),), cores=cores, fill=fill)
+        sizes = (np.array([number]) for number in (4, 24, outputs, groups))
+        tiles, cycles = weight_tiles_and_cycles(*sizes, processor, Mode(8, 8))
+        return tiles.item(), cycles.item()
+
+    tiles, _ = cost(1, 5, 1)
+    assert cost(1, 80, 16) == (16 * tiles, array_cycles(4, 24, 5, 8, 8, dataflow, fill, groups=16))
+    assert cost(4, 80, 16) == cost(1, 20, 4)  # each core has four heads
+    assert cost(5, 80, 16) == cost(1, 20, 4)  # one of five has four of them, too
+    assert cost(8, 80, 2) == cost(1, 10, 1)  # four cores share the 40 outputs of each
+
+
+def test_groups_follow_each_other_as_tiles_do() -> None:
+    """The array is filled and emptied once where tiles overlap, whether the next tile is of the same group or not."""
+    for fill in ("serial", "overlapped"):
+        cycles = [array_cycles(9, 8, 8 * n, 8, 8, "weight_stationary", fill, groups=g) for n, g in ((6, 1), (3, 2))]
+        assert cycles[0] == cycles[1]
+
+
 def test_vector_lanes() -> None:
     cpu = Processor(1, 1, 16, "vector", (Mode(8, 8),))
-    assert weight_tiles_and_cycles(np.array([2]), np.array([33]), np.array([10]), cpu, Mode(8, 8)) == (10, 60)
+    sizes = np.array([2]), np.array([33]), np.array([10])
+    assert weight_tiles_and_cycles(*sizes, ONE, cpu, Mode(8, 8)) == (10, 60)

@@ -56,7 +56,8 @@ def _mode_costs(
     columns: Columns, bits: Widths, processor: Processor, mode: Mode, memory: Memory, moved: Traffic, on_cpu: bool
 ) -> Costs:
     hertz = processor.clock_mhz * 1e6
-    count, cycles = weight_tiles_and_cycles(columns.vectors, columns.inputs, columns.outputs, processor, mode)
+    shape = (columns.vectors, columns.inputs, columns.outputs, columns.groups)
+    count, cycles = weight_tiles_and_cycles(*shape, processor, mode)
     cycles = cycles * columns.product
     compute, dram_s, sram_s = cycles / hertz, *moved.seconds(memory)
     memory_s = np.maximum(dram_s, sram_s)  # both memories work side by side

@@ -27,8 +27,11 @@ def tiles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Dataflow) -
     return m * n  # one dot product after the other
 
 
-def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Dataflow, fill: Fill = "serial") -> Any:
-    """Cycles of (M, K) x (K, N) on one array of `rows` x `columns` cells; arrays broadcast.
+def array_cycles(
+    m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Dataflow, fill: Fill = "serial", groups: Any = 1
+) -> Any:
+    """Cycles of (M, K) x (K, N) on one array of `rows` x `columns` cells, of `groups` such products one after the
+    other; arrays broadcast.
 
     Weight-stationary: a tile of weights is loaded (rows), then M vectors stream through it, skewed (rows + columns - 2
     more). Output-stationary: K cycles stream past a tile of outputs, skewed alike; finished outputs leave while the
@@ -39,7 +42,7 @@ def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Data
     sooner than each column, at one a cycle, has taken `rows` weights or given as many outputs. The first filling and
     the last emptying remain: one tile alone takes the same either way.
     """
-    count = tiles(m, k, n, rows, columns, dataflow)
+    count = groups * tiles(m, k, n, rows, columns, dataflow)
     if dataflow == "vector":
         return count * ceil_div(k, rows * columns)
     stream = m if dataflow == "weight_stationary" else k
@@ -48,13 +51,17 @@ def array_cycles(m: Any, k: Any, n: Any, rows: int, columns: int, dataflow: Data
     return count * following + np.minimum(count, 1) * (alone - following)
 
 
-def weight_tiles_and_cycles(m: Any, k: Any, n: Any, processor: Processor, mode: Mode) -> tuple[Any, Any]:
+def weight_tiles_and_cycles(m: Any, k: Any, n: Any, groups: Any, processor: Processor, mode: Mode) -> tuple[Any, Any]:
     """In how many portions the weights are fetched, and cycles, both of the slowest core.
 
-    Cores share the output channels; a mode of several multiply-accumulates per cell takes as many cycles of the inner
-    dimension at once, and one below 1 takes that much longer.
+    The N outputs are those of `groups` products with K inputs each of its own (heads; a grouped convolution), so that
+    no tile serves two of them. Cores share the groups, and where they are more than those, each group's outputs. A mode
+    of several multiply-accumulates per cell takes as many cycles of the inner dimension at once, and one below 1 takes
+    that much longer.
     """
-    n = ceil_div(n, processor.cores)
+    turns, sharing = ceil_div(groups, processor.cores), np.maximum(processor.cores // groups, 1)
+    n = ceil_div(ceil_div(n, groups), sharing)
     k = np.ceil(k / max(mode.macs, 1.0)).astype(np.int64)
     array = (processor.rows, processor.columns, processor.dataflow)
-    return tiles(1, k, n, *array), array_cycles(m, k, n, *array, processor.fill) / min(mode.macs, 1.0)
+    cycles = array_cycles(m, k, n, *array, processor.fill, turns)
+    return turns * tiles(1, k, n, *array), cycles / min(mode.macs, 1.0)

@@ -21,7 +21,7 @@ from qstudy.sweep.optuna_internals import constrain, keep, kept
 from qstudy.sweep.queue import Queue
 from qstudy.sweep.screening.screen import screen_of, started
 from qstudy.sweep.space import corners, suggest
-from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, PROGRESS, TRAIN_SECONDS
+from qstudy.sweep.trials import ATTEMPTS, FAILED, GRID, IDENTITY, ORIGINAL, PROGRESS, TRAIN_SECONDS
 from qstudy.training.checkpoint import CHECKPOINT_FILE
 from qstudy.training.config import RunConfig, to_dict
 from qstudy.training.environment import environment
@@ -168,14 +168,22 @@ def _attempts(candidate: Candidate) -> int:
 
 
 def _earlier_same(queue: Queue, trial: optuna.Trial) -> int | None:
-    """The first earlier trial with the same configuration; the sampler is told to look elsewhere."""
-    identity = kept(trial)[IDENTITY]
-    twins = [other.number for other in queue.trials() if kept(other).get(IDENTITY) == identity]
-    if twins[0] == trial.number:
+    """The trial with the same configuration that was there first; the sampler is told to look elsewhere.
+
+    First is who found no other, and stays so: the numbers alone would give up the half-trained one of two workers that
+    propose the same at once as soon as it goes on.
+    """
+    noted = kept(trial)
+    if ORIGINAL in noted:
+        return None
+    twins = [other for other in queue.trials() if kept(other).get(IDENTITY) == noted[IDENTITY]]
+    first = next((other for other in twins if ORIGINAL in kept(other)), twins[0])
+    if first.number == trial.number:
+        keep(trial, ORIGINAL, True)
         return None
     # a repeated good candidate would otherwise count as ever more evidence for itself, until nothing else is proposed
     constrain(trial, "repeated", 1.0)
-    return twins[0]
+    return first.number
 
 
 def _train(candidate: Candidate) -> list[Record]:

@@ -11,9 +11,10 @@ DROPPED = "dropped"
 FAILED = ("failed", "given_up")
 FREE = ("over_budget", "repeated", "refused", "hopeless", DROPPED)
 """Outcomes that cost no training and do not count as a trial of the study."""
-IDENTITY, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "grid", "place", "attempts", "progress"
-"""What the queue notes for itself (`optuna_internals.keep`): the hash of the run configuration, the index in the grid,
-the machine and folder, how often the trial was begun, and the time of the checkpoint from which on that is counted."""
+IDENTITY, ORIGINAL, GRID, PLACE, ATTEMPTS, PROGRESS = "identity", "original", "grid", "place", "attempts", "progress"
+"""What the queue notes for itself (`optuna_internals.keep`): the hash of the run configuration, whether no other trial
+had it before, the index in the grid, the machine and folder, how often the trial was begun, and the time of the
+checkpoint from which on that is counted."""
 SCREENED = "screened"
 """Attribute of a study: parameters of the candidates that are trained first, in this order."""
 TRAIN_SECONDS = "train_seconds"
