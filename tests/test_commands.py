@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -76,6 +78,17 @@ def test_a_corpus_that_is_there_is_not_made_again(made, capsys):
     commands(made, **SIZES)
     assert "already holds this corpus" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*.flac")}
+
+
+def test_two_who_make_the_same_corpus_make_it_once(tmp_path):
+    """At once, from two shells: the second one waits, and finds it there."""
+    command = [sys.executable, "-m", "qstudy", "data", "commands", "--out", str(tmp_path / "commands")]
+    options = ["--train", "2", "--dev", "2", "--test", "2", "--processes", "1"]
+    makers = [subprocess.Popen([*command, *options], stdout=PIPE, stderr=PIPE, text=True) for _ in range(2)]
+    said = [maker.communicate() for maker in makers]
+    assert [maker.returncode for maker in makers] == [0, 0], said
+    assert sum("already holds this corpus" in out for out, _ in said) == 1
+    assert len(read_manifest(tmp_path / "commands" / "train.jsonl")) == 2
 
 
 def test_an_interrupted_corpus_has_no_manifest_and_is_made_again(tmp_path, monkeypatch):

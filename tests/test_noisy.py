@@ -116,7 +116,7 @@ def test_from_the_command_line_once(manifest: Path, tmp_path: Path, capsys: pyte
     assert json.loads((tmp_path / "corpus.json").read_text())["kinds"] == ["pink", "babble"]
     assert "dev.jsonl" in capsys.readouterr().out
     main(command)
-    assert "already holds these copies" in capsys.readouterr().out
+    assert "already holds this corpus" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")}
     main([*command[:2], str(manifest), *command[4:]])
     assert {path.name for path in tmp_path.glob("*.jsonl")} == {"test.jsonl"}

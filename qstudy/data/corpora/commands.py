@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
-from qstudy.data.corpora.corpus import UNSAID, begin, finish, is_made, print_summary, require_counts, require_seed
+from qstudy.data.corpora.corpus import UNSAID, begin, finish, make_once, require_counts, require_seed
 from qstudy.data.corpora.espeak import Espeak
 from qstudy.data.corpora.grammar import Domain, distinct_sentences
 from qstudy.data.corpora.voices import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS
@@ -95,14 +95,14 @@ def commands(
     recipe: dict[str, Any] = {"corpus": "commands", "version": _VERSION, "seed": seed, "noisy": noisy, **counts}
     domains = {"domain": domain, "test_domain": test_domain, "shared": shared}
     recipe |= {name: value for name, value in domains.items() if value != UNSAID[name]}  # as in older corpora
-    if is_made(out, recipe):
-        print(f"{out} already holds this corpus.")
-    else:
+
+    def make() -> None:
         blocks = list(_blocks(out, seed, noisy, _sentences(seed, counts, domain, test_domain or domain, shared)))
         begin(out, SPLITS, [audio for block in blocks for audio in block.audio])
         made = list(_synthesize(blocks, processes or os.cpu_count() or 1))
         finish(out, {split: [item for found, item in made if found == split] for split in SPLITS}, recipe)
-    print_summary(out)
+
+    make_once(out, recipe, make)
 
 
 def say_block(block: Block) -> list[Utterance]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from qstudy.data.manifest import Utterance, read_manifest, write_manifest
 from qstudy.errors import UserError
 from qstudy.files import read_json, write_json
+from qstudy.locks import locked
 
 MOST = 1_000_000
 """Utterances of a split at most: more than 500 hours."""
@@ -42,6 +43,19 @@ def is_made(out: Path, recipe: Mapping[str, Any]) -> bool:
     made = _made(out) or {}
     present = all((out / f"{split}.jsonl").is_file() for split in made.get("manifests", ()))
     return present and {key: value for key, value in made.items() if key not in ("manifests", "files")} == recipe
+
+
+def make_once(out: Path, recipe: Mapping[str, Any], make: Callable[[], None]) -> None:
+    """Make a corpus unless it is there, one process at a time, and say what `out` holds then."""
+    there = is_made(out, recipe)
+    if not there:
+        with locked(out / "making.lock", f"Waiting for another process, which makes a corpus in {out}."):
+            there = is_made(out, recipe)
+            if not there:
+                make()
+    if there:
+        print(f"{out} already holds this corpus.")
+    print_summary(out)
 
 
 def is_unfinished(out: Path) -> bool:

@@ -44,8 +44,7 @@ from qstudy.data.corpora.corpus import (
     UNSAID,
     begin,
     finish,
-    is_made,
-    print_summary,
+    make_once,
     require_counts,
     require_folder,
     require_seed,
@@ -149,13 +148,9 @@ def digits(
     recipe |= {"unheard": sorted(unheard or []), "recordings": content_hash(sizes)}
     later = {"unheard_all": unheard_all, "takes": takes, "test_strings": test_strings, "synthetic": synthetic}
     recipe |= {name: value for name, value in later.items() if value != UNSAID[name]}  # as in older corpora
-    if is_made(out, recipe):
-        print(f"{out} already holds this corpus.")
-    else:
-        counts |= {"unheard": test, "synthetic": synthetic}
-        plan = Plan(seed, counts, set(unheard or []), unheard_all, takes, test_strings)
-        _make(files, out, plan, recipe)
-    print_summary(out)
+    counts |= {"unheard": test, "synthetic": synthetic}
+    plan = Plan(seed, counts, set(unheard or []), unheard_all, takes, test_strings)
+    make_once(out, recipe, lambda: _make(files, out, plan, recipe))
 
 
 def find_recordings(root: Path) -> list[Path]:

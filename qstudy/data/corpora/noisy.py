@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from qstudy.data.audio import read_audio, read_native, write_flac
 from qstudy.data.corpora import noise
-from qstudy.data.corpora.corpus import begin, finish, is_made, print_summary, require_seed
+from qstudy.data.corpora.corpus import begin, finish, make_once, require_seed
 from qstudy.data.manifest import Utterance, identity, read_manifest
 from qstudy.errors import UserError
 from qstudy.fields import checked
@@ -80,13 +80,13 @@ def noisy(
     _require_places(manifests, out)
     sources = {path.stem: identity(path) for path in manifests}
     recipe = {"corpus": "noisy", "version": _VERSION, "sources": sources, "snr": snr, "kinds": chosen, "seed": seed}
-    if is_made(out, recipe):
-        print(f"{out} already holds these copies.")
-    else:
+
+    def make() -> None:
         copies = {p.stem: Copy(read_manifest(p), out / p.stem, snr, chosen, seed) for p in manifests}
         begin(out, list(copies), [_place(copy, n) for copy in copies.values() for n in range(len(copy.utterances))])
         finish(out, {name: _write_all(name, copy) for name, copy in copies.items()}, recipe)
-    print_summary(out)
+
+    make_once(out, recipe, make)
 
 
 def _require_places(manifests: Sequence[Path], out: Path) -> None:
