@@ -79,6 +79,30 @@ def test_who_was_there_first_goes_on_after_a_death(tmp_path: Path, monkeypatch: 
     queue.release(quicker)
 
 
+@pytest.mark.parametrize(("heard_ms", "kind"), [(700.0, "trained"), (1200.0, "overrun")])
+def test_costs_are_what_a_trained_model_measured(
+    heard_ms: float, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an amortized encoder does, whose price before the training is a guess."""
+
+    def trained(config: RunConfig, folder: Path, **_: Any) -> Record:
+        own: dict[str, Any] = {"usage": {"dev": {"frames": 1}}, "latency": {"edge_nna": {"latency_ms": heard_ms}}}
+        return Record(run=folder.name, state="complete", policy="ptq", metrics={"dev": {"wer": 0.25}}, **own)
+
+    config = make_config(base=BASE, space=None, grid=GRID, trials=1, budgets={"latency_ms": 1000})
+    queue = open_queue(tmp_path, config)
+    monkeypatch.setattr(objective, "run", trained)
+    claim = queue.claim()
+    assert claim is not None
+    outcome = evaluate(queue, claim.trial)
+    queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
+    trial = queue.trials()[0]
+    assert (outcome.kind, trial.user_attrs["latency_ms"]) == (kind, heard_ms)
+    if kind == "overrun":
+        assert outcome.reason == "over budget: latency_ms 1200 > 1000, measured after the training"
+        assert trial.constraints["overrun"] > 0
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`qstudy sweep` of a grid whose trainings are made up."""

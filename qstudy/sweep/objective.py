@@ -4,7 +4,7 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -39,7 +39,8 @@ class Outcome:
     """What became of a trial."""
 
     kind: str
-    """`trained`, `over_budget`, `repeated`, `refused`, `hopeless` (as screened), `stopped`, `failed`, `given_up`."""
+    """`trained`, `over_budget`, `repeated`, `refused`, `hopeless` (as screened), `stopped`, `failed`, `given_up`;
+    `overrun`: within the budgets before the training, and over them by what it measured."""
     reason: str | None = None
     """Why it was not trained to its end."""
     values: tuple[float, ...] | None = None
@@ -263,7 +264,10 @@ def _dev_wer(record: Record) -> float:
 
 
 def _outcome_of(queue: Queue, candidate: Candidate, records: Sequence[Record]) -> Outcome:
-    """The objectives, and the numbers that tables show, as attributes of the trial; means over its seeds."""
+    """The objectives, and the numbers that tables show, as attributes of the trial; means over its seeds.
+
+    Costs are the records': those of an amortized encoder depend on what it heard.
+    """
     trial, wers = candidate.trial, [_dev_wer(record) for record in records]
     if set(records[0].metrics or {}) != {"dev"}:
         trial.set_user_attr("test_wer", mean(record.headline["wer"] for record in records))
@@ -271,8 +275,23 @@ def _outcome_of(queue: Queue, candidate: Candidate, records: Sequence[Record]) -
         trial.set_user_attr("dev_wer_spread", stdev(wers))
         trial.set_user_attr("seeds", len(wers))
     trial.set_user_attr(TRAIN_SECONDS, sum(record.train_seconds or 0.0 for record in records))
-    values: dict[str, Any] = {**candidate.costs, "wer": mean(wers)}
+    costs = _measured(queue, candidate, records)
+    for name in costs.keys() - {"size_bytes"}:
+        trial.set_user_attr(name, costs[name])
+    if reason := queue.config.budgets.excess(costs):
+        constrain(trial, "overrun", 1.0)
+        return Outcome("overrun", f"{reason}, measured after the training")
+    values: dict[str, Any] = {**costs, "wer": mean(wers)}
     return Outcome("trained", values=tuple(values[name] for name in queue.config.objectives))
+
+
+def _measured(queue: Queue, candidate: Candidate, records: Sequence[Record]) -> dict[str, float]:
+    """A candidate's costs as its records have them, means over its seeds; else as they were priced."""
+    heard = [replace(candidate.price, latency=record.latency) for record in records if record.usage and record.latency]
+    if not heard:
+        return candidate.costs
+    costs = [queue.config.budgets.costs(price) for price in heard]
+    return {name: mean(each[name] for each in costs) for name in costs[0]}
 
 
 def _unfinished(candidate: Candidate) -> Path:

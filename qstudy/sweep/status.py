@@ -17,7 +17,7 @@ from qstudy.sweep.storage import load, open_storage
 from qstudy.sweep.summary import duration, pareto, sentence
 from qstudy.sweep.trials import FAILED, FREE, TRAIN_SECONDS, counts, dev_wer, is_trained, outcome_of
 
-ORDER = ("trained", "running", "interrupted", "waiting", "stopped", *FAILED, *FREE)
+ORDER = ("trained", "running", "interrupted", "waiting", "stopped", "overrun", *FAILED, *FREE)
 """Of outcomes and states, when they are told."""
 
 

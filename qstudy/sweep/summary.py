@@ -132,7 +132,7 @@ def _is_here(trial: FrozenTrial, folder: Path) -> bool:
 def _account(trials: Sequence[FrozenTrial]) -> str:
     kinds = [outcome_of(trial) or "unfinished" for trial in trials]
     parts = [f"{kinds.count('trained')} of {sum(map(counts, trials))} trials trained"]
-    for kind in ("stopped", *FAILED, *FREE, "unfinished"):
+    for kind in ("stopped", "overrun", *FAILED, *FREE, "unfinished"):
         if kind in kinds:
             parts.append(f"{kinds.count(kind)} {kind.replace('_', ' ')}")
     return ", ".join(parts)

@@ -6,7 +6,8 @@ Without torch, so that a look at a study (`qstudy status`) is quick.
 from optuna.trial import FrozenTrial
 
 OUTCOME = "outcome"
-"""Attribute of a finished trial: `trained`, `stopped` (early), `failed`, `given_up` (it kills workers), `FREE`."""
+"""Attribute of a finished trial: `trained`, `stopped` (early), `overrun` (trained, and measured to be over budget),
+`failed`, `given_up` (it kills workers), `FREE`."""
 DROPPED = "dropped"
 FAILED = ("failed", "given_up")
 FREE = ("over_budget", "repeated", "refused", "hopeless", DROPPED)
