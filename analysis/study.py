@@ -190,11 +190,13 @@ def by_setting(runs: pd.DataFrame) -> pd.DataFrame:
 
 def middle(settings: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Of the settings that agree in `keys` the one in the middle by word error rate (of an even number, the worse),
-    lowest rate first; no picking of lucky ones. `runs` says for how many it stands."""
+    lowest rate first; no picking of lucky ones, but of those with the most seeds. `runs` says for how many runs it
+    stands."""
+    alike = settings.groupby(keys).n
+    settings = settings.assign(runs=alike.transform("sum"))[settings.n == alike.transform("max")]
     ordered = settings.sort_values("wer", kind="stable", ignore_index=True)
     grouped = ordered.groupby(keys, sort=False)
-    chosen = grouped.cumcount() == grouped.n.transform("size") // 2
-    return ordered.assign(runs=grouped.n.transform("sum"))[chosen]
+    return ordered[grouped.cumcount() == grouped.n.transform("size") // 2]
 
 
 def _study(frames: Frames, name: str, split: str | None, problems: tuple[Problem, ...], where: str) -> Study:

@@ -131,6 +131,15 @@ def test_of_several_settings_the_middle_one_stands_for_all(tmp_path: Path) -> No
     assert (middle.run, middle.runs) == ("r0.2", 3)
 
 
+def test_a_setting_with_more_seeds_stands_for_one_that_has_fewer(tmp_path: Path) -> None:
+    """However lucky or unlucky the others were, and how many there are of them."""
+    seeds = [run(FAKE, 4, rate, run=f"seed{seed}", seed=seed) for seed, rate in enumerate((0.3, 0.2, 0.4))]
+    lucky = [run(FAKE, 4, rate, run=f"r{rate}", config={"policy": FAKE, "lr": rate}) for rate in (0.1, 0.11, 0.12, 0.5)]
+    found = series(made.study(tmp_path, [*lucky, *seeds, run(FAKE, 8, 0.1)]))
+    found = found[found.width == 4].iloc[0]
+    assert (found.run, found.n, found.runs) == ("seed0", 3, 7)
+
+
 def test_models_of_other_sizes_are_no_variants_of_each_other(tmp_path: Path) -> None:
     sizes = {"large": 2_000_000, "small": 970_000}
     records = []

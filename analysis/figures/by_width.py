@@ -65,8 +65,8 @@ def _caption(study: Study) -> str:
     text = (
         f"Word error rate on {study.split} against bits per weight, for runs that quantize every layer alike. "
         f"Whiskers: 95 % bootstrap interval over {study.resampled}. "
-        "Where several settings share a width, the line goes through the one in the middle and the others are small "
-        "and hollow."
+        "Where several settings share a width, the line goes through the middle one of those with the most seeds; the "
+        "others are small and hollow."
     )
     if study.references.empty:
         return text

@@ -27,8 +27,8 @@ def wer_by_width(study: Study) -> Table | None:
     columns = [rate(f"wer_{width}", _header(width), f"wer_{width}_not_worse") for width in widths]
     caption = (
         f"WER (%) on {study.described_split} by weight width, every layer alike, with 95 % bootstrap intervals over "
-        f"{study.resampled}{_seeds(found)}. Where several settings share a cell, it shows the one in the middle. "
-        "Bold: shown to be not worse than float, see the claims."
+        f"{study.resampled}{_seeds(found)}. Where several settings share a cell, it shows the middle one of "
+        "those with the most seeds. Bold: shown to be not worse than float, see the claims."
     )
     return Table("wer_by_width", "Word error rate by bit width", caption, frame, (*NAMES, *columns))
 

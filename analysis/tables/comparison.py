@@ -35,7 +35,7 @@ def comparison(studies: Sequence[Study]) -> Table | None:
     columns = [*named[: 2 + (frame.architecture.nunique() > 1)], *columns]
     caption = (
         f"Word error rates (%) with 95 % intervals on {'each study and set' if several else 'each set'}. "
-        "Where several settings share a row, the one in the middle is shown."
+        "Where several settings share a row, the middle one of those with the most seeds is shown."
     )
     return Table("comparison", "Across data sets", caption, frame.drop(columns=["later", "size"]), tuple(columns))
 
