@@ -12,8 +12,8 @@ from dataclasses import MISSING, InitVar, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Le, Lt, MinLen
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Le, Lt, MaxLen, MinLen
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from qstudy.errors import UserError
@@ -33,6 +33,8 @@ Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 """What NumPy's generators and Lightning take."""
 Steps = Annotated[int, Ge(1), Le(10**8)]
 Text = Annotated[str, MinLen(1)]
+Name = Annotated[str, MinLen(1), MaxLen(200), StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+"""Of what is shown in a line of a terminal."""
 
 NAMING = ("name", "corpus")
 """What says which part a mapping is of; all else in it are options of that part."""

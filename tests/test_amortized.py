@@ -184,6 +184,22 @@ def test_padding_is_not_counted() -> None:
     assert together == apart
 
 
+def test_what_becomes_no_frame_is_not_counted() -> None:
+    """Stacked features that are left over, where the encoder reduces them by more."""
+    encoder = arbitrated(**BRANCHES[0]).encoder
+    reduction, stack = encoder.reduction, encoder.chunk_frames // encoder.reduction
+    lengths = torch.tensor([80, 8 * reduction * stack + stack * (reduction - 1)])
+    encoder(speech(batch=2), lengths)
+    counted = [each.usage.frames for each in encoder.amortized]
+    assert counted == [reduction * int((lengths // encoder.chunk_frames).sum())] * len(counted)
+
+
+def test_nothing_is_chosen_where_there_is_no_frame() -> None:
+    encoder = arbitrated(**BRANCHES[0]).encoder
+    found = encoder.taken(speech(batch=1)[0, : encoder.chunk_frames - 1])
+    assert [len(frames) for frames in found.values()] == [0] * 4
+
+
 def test_decisions_tell_what_was_chosen() -> None:
     encoder = arbitrated(**BRANCHES[0]).encoder.train()
     [features] = speech(batch=1)

@@ -118,7 +118,10 @@ def test_decisions_of_an_encoder() -> None:
     assert torch.equal(torch.from_numpy(taken["encoder.layers.1.full.*"]), model.encoder.decisions(features)[:, 1])
 
 
-@pytest.mark.parametrize(("pattern", "said"), [("decoder.*", "matches no layer"), ("predictor.*", "driven by frames")])
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("decoder.*", "matches no layer"), ("predictor.*", "driven by frames"), ("joiner.*", "by frames alone")],
+)
 def test_what_is_no_branch(pattern: str, said: str) -> None:
     shapes = arbitrated(**BRANCHES[0]).shapes()
     with pytest.raises(UserError, match=said):

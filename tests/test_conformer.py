@@ -24,6 +24,7 @@ from qstudy.model.encoders.conformer_block import ConformerBlocks, ConformerSett
 from qstudy.quant.integer.accumulator import recorded_accumulators
 from qstudy.quant.layers import UNKNOWN, quantizable, training_slots
 from qstudy.quant.packed.model import PackedModel
+from qstudy.quant.watching import watching
 from qstudy.recognize.greedy import greedy, greedy_labels
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.training.run import run
@@ -247,13 +248,18 @@ def test_streaming_is_the_whole(form: str, cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("policy", [{"name": "float"}, INTEGER[0]], ids=policy_id)
-def test_what_is_quantized_is_seen_whole(policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_quantizers_watch_is_seen_whole(policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by blocks once they only compute: what is trained is evaluated in no more memory than what is packed."""
     model, frames = talkative(config(CAUSAL)), []
     filled(model, policy)
     monkeypatch.setattr(attention, "BLOCK", 16)
     softmax = model.encoder.blocks[0].attention.softmax
     softmax.register_forward_hook(lambda module, inputs, output: frames.append(output.shape[-2]))
     model.encoder(speech(1, FRAMES), torch.tensor([FRAMES]))
+    assert frames == [16, 16, 8]
+    frames.clear()
+    with watching(model):
+        model.encoder(speech(1, FRAMES), torch.tensor([FRAMES]))
     assert frames == ([16, 16, 8] if policy["name"] == "float" else [40])
 
 

@@ -106,3 +106,13 @@ def test_samples_that_are_no_numbers(poison):
     samples[15999] = poison
     with pytest.raises(ValueError, match="finite"):
         extract(Filterbank(FeatureSettings()), samples)
+
+
+def test_a_stream_goes_on_after_samples_that_it_refused() -> None:
+    whole = Filterbank(FeatureSettings())
+    samples, stream = torch.linspace(-0.5, 0.5, 16000), FilterbankStream(whole)
+    parts = [stream.accept(samples[:7000])]
+    with pytest.raises(ValueError, match="finite"):
+        stream.accept(torch.full((800,), float("nan")))
+    parts += [stream.accept(samples[7000:]), stream.finish()]
+    assert torch.equal(torch.cat(parts), extract(whole, samples))

@@ -96,3 +96,7 @@ def test_samples_must_be_numbers() -> None:
     stream = RecognizerStream(recognizer(0))
     with pytest.raises(ValueError, match="finite"):
         stream.accept(torch.tensor([0.0, float("nan")]))
+    live = recognizer(0).live_stream()
+    assert live is not None
+    with pytest.raises(ValueError, match=r"must be \(N,\), not \(1, 16000\)"):
+        live.accept(torch.zeros(1, 16000))

@@ -120,6 +120,10 @@ def test_a_report_is_priced_without_models(
     now = json.loads((tmp_path / "records.jsonl").read_text())
     assert now["latency"] == values["latency"]
     assert now["metrics"] == values["metrics"]
+    wrong = {**values, "latency": {key: {**totals, "rtf": 9.0} for key, totals in values["latency"].items()}}
+    (tmp_path / "records.jsonl").write_text(json.dumps(wrong) + "\n")
+    said(capsys, str(tmp_path))
+    assert json.loads((tmp_path / "records.jsonl").read_text())["latency"] == values["latency"]
 
 
 def test_lines_of_a_report(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,8 @@ def test_plot(sizes: Path, tmp_path: Path, suffix: str) -> None:
         ({"manifest": Path("nothing.jsonl")}, "nothing.jsonl"),
         ({"bits": "nothing.*=w4a8"}, "matches no layer"),
         ({"compare": "nonsense"}, "nonsense"),
+        ({"compare": ",".join(["nothing.*=w4a8"] * 30)}, "matches no layer"),  # too long for a file's name
+        ({"accelerator": "x" * 300}, "No accelerator"),
         ({"accelerator": "tpu"}, "tpu"),
         ({"plot": Path("plot.txt")}, "plot.txt"),
     ],

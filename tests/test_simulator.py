@@ -1,5 +1,6 @@
 """The simulator: hand-computed cases, and sums of parts."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -10,13 +11,18 @@ from digits_shapes import DIGITS
 from qstudy.bits import LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator, Memory, Mode, Processor, load_accelerator
+from qstudy.hardware.memory import weight_bytes
 from qstudy.hardware.search import GREEDY, Search
-from qstudy.hardware.simulator import candidate_latencies_ms, simulate
+from qstudy.hardware.simulator import Report, candidate_latencies_ms, simulate
+from qstudy.hardware.size import size_bytes
 from qstudy.hardware.stream import Speech, joint_period_ms, schedule
+from qstudy.hardware.table import Columns
+from qstudy.hardware.table import widths as table_widths
 from qstudy.hardware.workload import workload
 from qstudy.model import RNNT
 from qstudy.model.shapes_only import shapes_only
 from qstudy.settings import FeatureSettings, ModelConfig
+from qstudy.training.price import Price
 
 # One linear layer of 100 x 50 at 8 bits every 10 ms, on an array whose every number is round.
 LAYER = LayerShape("layer", "linear", ((100, 50),), activations=1, every_ms=10.0)
@@ -184,3 +190,85 @@ def test_totals_are_unknown_where_a_rate_is() -> None:
 def test_nothing_to_price() -> None:
     with pytest.raises(UserError, match="nothing has no layers"):
         simulate(workload([], {}, name="nothing"), load_accelerator("edge_nna"))
+
+
+CHUNKS = LayerShape("lstm", "lstm", ((1024, 256), (1024, 256)), 1024, 2, every_ms=40.0, frames=100)
+
+
+def placed(shapes: list[LayerShape], widths: dict[str, object], accelerator: str = "mobile_npu") -> Report:
+    return simulate(workload(shapes, resolve({"*": widths}, shapes)), load_accelerator(accelerator))
+
+
+def test_a_chunk_goes_where_all_of_its_frames_are_cheapest() -> None:
+    """Its first product runs once a chunk, its cell once a frame; none may count as much as the other."""
+    large = LayerShape("large", "linear", ((2048, 2048),), 2048, 1, every_ms=40.0)
+    integers = {"weight": 8, "activation": 8}
+    found = {p: placed([CHUNKS, large], {**integers, "placement": p}).latency_ms for p in ("products", "cpu")}
+    assert found["products"] <= found["cpu"]
+
+
+def test_a_chunk_crosses_to_the_cpu_once_and_back() -> None:
+    accelerator = load_accelerator("edge_nna")
+    assert accelerator.handover is not None
+    at_once = replace(accelerator, handover=replace(accelerator.handover, latency_us=1e-9))
+    large = LayerShape("large", "linear", ((256, 1024),), 0, 1, every_ms=40.0, frames=100)  # not for the CPU
+    widths = {"lstm": {"placement": "cpu"}, "large": {"weight": 8, "activation": 8}}
+    load = workload([CHUNKS, large], resolve(widths, [CHUNKS, large]))
+    waiting, not_waiting = (simulate(load, device).operators for device in (accelerator, at_once))
+    crossings = sum(a.runs * (a.us - b.us) for a, b in zip(waiting, not_waiting, strict=True) if a.layer == "lstm")
+    assert crossings == pytest.approx(waiting[0].runs * 2 * accelerator.handover.latency_us, rel=1e-6)
+
+
+def test_branches_share_all_frames() -> None:
+    """Two that take turns cost what one costs that takes all, whatever the share, and when the speech ends."""
+    alone = replace(LAYER, every_ms=40.0)
+    for share, duration_s in itertools.product((0.29, 0.5, 1 / 3), (1.0, 2.01, 3.7)):
+        pair = [replace(alone, name=name, share=part) for name, part in (("full", share), ("cheap", 1 - share))]
+        one, two = (
+            simulate(
+                workload(shapes, resolve({"*": {"weight": 8, "activation": 8}}, shapes)), device(1024, 1.0), speech
+            )
+            for speech in [Speech((duration_s,), (0,))]
+            for shapes in ([alone], pair)
+        )
+        assert two.rtf == pytest.approx(one.rtf)
+        assert two.latency_ms == pytest.approx(one.latency_ms)
+
+
+@pytest.mark.parametrize("widths", [{"weight": 8}, {"weight": 4}, {"weight": 4, "granularity": "group", "group": 64}])
+def test_a_table_of_embeddings_is_as_large_as_its_file_says(widths: dict[str, object]) -> None:
+    table = LayerShape("table", "embedding", ((30, 256),), per_label=1.0)
+    bits = resolve({"*": widths}, [table])
+    operators = workload([table], bits).operators
+    columns = Columns(operators)
+    assert weight_bytes(columns, table_widths(operators, [bits])).item() == size_bytes([table], bits)
+
+
+def test_rows_that_do_not_fit_on_chip_go_through_dram() -> None:
+    table = LayerShape("table", "embedding", ((1000, 4096),), per_label=1.0)
+    bits = resolve({"*": {"weight": 8, "activation": 8}}, [table])
+    chip, none = (simulate(workload([table], bits), device(kib, 1.0)).operators[0].dram_bytes for kib in (16, 0))
+    assert chip == pytest.approx(4096, rel=0.01)  # a row is read
+    assert none == 2 * 4096  # what is read, written
+
+
+def test_what_does_not_run_is_not_to_blame() -> None:
+    mean = LayerShape("features.mean", "constant", vectors=40)
+    with pytest.raises(UserError, match="no mode holds layer with 16-bit weights"):
+        simulate(
+            workload([mean, LAYER], resolve({"layer": {"weight": 16, "activation": 16}}, [LAYER])), device(1024, 1)
+        )
+
+
+def test_a_layer_without_a_rate_is_told_whole() -> None:
+    untimed = replace(CHUNKS, every_ms=None, frames=1)
+    report = placed([untimed, LAYER], {"weight": 8, "activation": 8})
+    assert [op.name for op in report.operators if op.layer == "lstm"] == ["lstm/input", "lstm/hidden", "lstm/cell"]
+    assert all(op.runs is None for op in report.operators if op.layer == "lstm")
+
+
+def test_mean_widths_are_those_of_matrices() -> None:
+    """Biases stay float; a norm has no weight that is multiplied."""
+    norm = LayerShape("norm", "constant", vectors=10_000)
+    bits = resolve({"*": {"weight": 4, "activation": 8}}, [LAYER, norm])
+    assert Price(bits, [LAYER, norm], 0, {}).widths == "W4 A8"

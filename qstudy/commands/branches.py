@@ -104,7 +104,7 @@ def _hear(path: Path, recognizer: "Recognizer", workload: "Workload", device: Ac
     energy = mel.numpy()[: len(full) * stack].max(1).reshape(len(full), stack).mean(1)
     duration_s, tail_ms = len(samples) / recognizer.features.sample_rate, recognizer.features.tail_ms
     behind = backlog(workload, device, taken, duration_s, len(recognizer.tokenizer.encode(text)), tail_ms)
-    quiet = energy < energy.max() - silence / NEPER_DB
+    quiet = energy < energy.max(initial=-np.inf) - silence / NEPER_DB
     return Heard(path, text, mel.numpy(), full, quiet, stack, behind)
 
 

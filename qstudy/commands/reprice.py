@@ -29,6 +29,10 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
             runs, others = again.runs_below(folder)
             bar = tqdm(runs, desc="runs", unit="run", leave=False, disable=None)
             priced = [again.reprice(run) for run in bar]
+            lone = (
+                record for run, (record, _) in zip(runs, priced, strict=True) if not (run / again.MODEL_FILE).is_file()
+            )
+            stay = sum(not again.can_price(record) for record in lone)
     moved = 0
     for record, after in priced:
         was, now = again.latencies(record), again.latencies(after)
@@ -37,7 +41,7 @@ def reprice(folder: Path, trust: Path | None = None) -> None:
             tqdm.write(f"{record.run}: {name}: {_ms(was.get(name))} -> {_ms(now[name])}")
     print(f"{moved} of {len(priced)} runs have a different latency now.")
     if stay:
-        print(f"{stay} stay as they are: without their models, their cost is unknown (amortized, or searched).")
+        print(f"{stay} stay as they are: without their models, the cost of a search is unknown.")
     if others:
         print(f"{others} left out, of language models: what they cost is part of a search's record (`qstudy decode`).")
 

@@ -107,9 +107,16 @@ def _other(
     path = Path(compare)
     if compare in profile_names() or (path.suffix in (".yaml", ".yml") and _is_accelerator(path)):
         return work, load_accelerator(compare)
-    if path.exists():
+    if _exists(path):
         return load_workload(path, None, search, fused), machine
     return replace(work, bit_map=with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a list of widths may be too long for a name
+        return False
 
 
 def _is_accelerator(path: Path) -> bool:

@@ -24,7 +24,7 @@ def transcribe(
     audio: list[Path],
     decoding: Decoding,
     stream: bool = False,
-    nbest: Width = 1,
+    nbest: int = 1,
     json: bool = False,
     pass_: Literal["first", "last"] = "last",
     trust: Path | None = None,

@@ -113,9 +113,9 @@ class FilterbankStream:
 
     def accept(self, samples: Tensor) -> Tensor:
         """(frames, bins) float32: the frames that (N,) more float32 samples complete, maybe none."""
-        self._pending = torch.cat([self._pending, samples])
-        frames = self.filterbank(self._pending)
-        self._pending = self._pending[len(frames) * self.filterbank.settings.hop :]
+        pending = torch.cat([self._pending, samples])
+        frames = self.filterbank(pending)  # what it refuses is not kept
+        self._pending = pending[len(frames) * self.filterbank.settings.hop :]
         return frames
 
     def finish(self) -> Tensor:

@@ -8,7 +8,7 @@ from annotated_types import Ge, Le, MinLen
 from pydantic import ConfigDict
 
 from qstudy.errors import UserError, naming
-from qstudy.fields import fill
+from qstudy.fields import Name, fill
 from qstudy.yaml_file import load_yaml
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -102,7 +102,7 @@ class Handover:
 class Accelerator:
     """A device: one processor, or an accelerator with a CPU beside it, and their memory."""
 
-    name: str
+    name: Name
     processor: Processor
     memory: Memory
     cpu: Processor | None = None
@@ -129,9 +129,8 @@ def load_accelerator(name_or_path: str) -> Accelerator:
     """
     path = Path(name_or_path)
     if not path.suffix:
-        path = PROFILES / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(profile_names())
+        path, known = PROFILES / f"{name_or_path}.yaml", ", ".join(profile_names())
+        if name_or_path not in profile_names():
             raise UserError(f"No accelerator {name_or_path!r}; give the path of a YAML file or one of {known}.")
     return _accelerator(load_yaml(path), path)
 

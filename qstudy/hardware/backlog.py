@@ -14,11 +14,8 @@ from qstudy.bits import matching
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import Accelerator
 from qstudy.hardware.simulator import simulate
-from qstudy.hardware.stream import Speech, in_chunks, schedule
+from qstudy.hardware.stream import EPSILON, Speech, in_chunks, schedule
 from qstudy.hardware.workload import Operator, Workload
-
-EPSILON = 1e-6
-"""Frames: times in seconds and milliseconds differ by rounding."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def backlog(
     for row, (operator, ran) in enumerate(pairs):
         if ran is not None and (frames := runs[row].sum()):
             runs[row] = _runs_at(operator, ran, heard_ms)
-            priced[row] = replace(operator, share=_share(operator.chunk * runs[row].sum(), operator.chunk * frames))
+            priced[row] = replace(operator, share=min(runs[row].sum() / frames, 1.0))
     speech = Speech((duration_s,), (labels,), tail_ms)
     report = simulate(replace(workload, operators=tuple(priced)), accelerator, speech)
     seconds = {operator.name: 1e-6 * operator.us for operator in report.operators}
@@ -84,16 +81,11 @@ def backlog(
     return Backlog(times, _delays(times, np.sum(work, axis=0)))
 
 
-def _share(ran: float, frames: float) -> float:
-    """The share for which the simulator, which rounds down, has as many runs."""
-    return min((ran + 0.5) / frames, 1.0) if ran else 0.0
-
-
 def _frames(operator: Operator, taken: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """On which frames an operator ran; None: nobody says. The last pattern wins."""
     found = [frames for pattern, frames in taken.items() if fnmatchcase(operator.layer, pattern)]
-    if found and operator.every_ms is None:
-        raise UserError(f"taken: {operator.layer} is not driven by frames; name layers of the encoder.")
+    if found and (operator.every_ms is None or operator.per_label):
+        raise UserError(f"taken: {operator.layer} is not driven by frames alone; name layers of the encoder.")
     return np.asarray(found[-1], bool) if found else None
 
 

@@ -44,12 +44,12 @@ def traffic(columns: Columns, bits: Widths, memory: Memory, rates: np.ndarray) -
     room = np.maximum(memory.sram_kib * 1024 - (inputs + outputs).max(axis=1, keepdims=True), 0.0)
     used_once = columns.reuse == 1
     in_a_row = np.maximum(weights - room, 0.0) + np.minimum(weights, room) / columns.reuse
-    streamed = np.where(used_once, _left_over(columns, weights * used_once, rates, room), in_a_row)
+    rows = np.where(columns.lookup > 0, np.minimum(columns.vectors / np.maximum(columns.inputs, 1), 1.0), 1.0)
+    streamed = rows * np.where(used_once, _left_over(columns, weights * used_once, rates, room), in_a_row)
     too_large = inputs + outputs > memory.sram_kib * 1024
     if too_large.any():
         streamed = np.where(too_large, np.maximum(streamed, _spilled_bytes(columns, bits, memory)), streamed)
-    rows = np.where(columns.lookup > 0, np.minimum(columns.vectors / np.maximum(columns.inputs, 1), 1.0), 1.0)
-    return Traffic(streamed * rows, weights * rows + inputs + outputs, inputs, outputs)
+    return Traffic(streamed, weights * rows + inputs + outputs, inputs, outputs)
 
 
 def _left_over(columns: Columns, weights: np.ndarray, rates: np.ndarray, room: np.ndarray) -> np.ndarray:
@@ -87,7 +87,11 @@ def weights_read_per_second(columns: Columns, bits: Widths, rates: np.ndarray) -
 
 def weight_bytes(columns: Columns, bits: Widths) -> np.ndarray:
     """Bytes of each operator's second operand and constants (C, N): packed weights, or kept activations."""
-    packed = packed_bytes(columns.outputs, columns.inputs, bits.weight, bits.codebook, bits.per_scale)
+    table = columns.lookup > 0  # whose rows are looked up, not multiplied
+    rows, each = (
+        np.where(table, *pair) for pair in ((columns.inputs, columns.outputs), (columns.outputs, columns.inputs))
+    )
+    packed = packed_bytes(rows, each, bits.weight, bits.codebook, bits.per_scale)
     kept = columns.inputs * columns.outputs * bits.activation / 8  # keys and values
     second = np.where(columns.stored > 0, packed, kept) * (columns.inputs > 0)
     return second + 4 * columns.constants

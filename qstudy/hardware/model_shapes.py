@@ -22,19 +22,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
-from pydantic import StringConstraints
+from annotated_types import Ge, Gt, Le, MinLen
 
 from qstudy.bits import BitMap, LayerShape, resolve
 from qstudy.errors import UserError, naming
-from qstudy.fields import checked
+from qstudy.fields import Name, checked
 from qstudy.hardware.search import GREEDY, BatchesPerLabel, Beam, Expansions, LabelsPerHypothesis, Search
 from qstudy.hardware.workload import Workload, workload
 from qstudy.yaml_file import load_yaml
 
 Size = Annotated[int, Ge(1), Le(1_000_000)]
 Repeat = Annotated[int, Ge(1), Le(1000)]
-Name = Annotated[str, MinLen(1), MaxLen(200), StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 TIMING: dict[str, Any] = {
     "every_ms": Annotated[float, Ge(0.01), Le(3_600_000)],
@@ -133,6 +131,8 @@ def _shapes(entry: dict[str, Any], path: Path, number: int) -> list[LayerShape]:
     timing = {f: checked(hint, entry[f], f"{where}: {f}") for f, hint in TIMING.items() if f in entry}
     if not timing.get("per_label") and "every_ms" not in timing:
         raise UserError(f"{where}: every_ms: missing; say how often the layer runs, by every_ms, per_label, or both.")
+    if timing.get("frames", 1) > 1 and ("every_ms" not in timing or timing.get("per_label")):
+        raise UserError(f"{where}: frames: only what runs on frames alone takes several at once; leave it out.")
     return [replace(shape, **timing) for shape in build(**sizes)]
 
 

@@ -1,6 +1,6 @@
 """Which operators run on the accelerator and which on the CPU, and what crossing over costs."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,36 +31,57 @@ def plans(columns: Columns, bits: Widths, accelerator: Accelerator, rates: np.nd
     own = accelerator.cpu_memory or accelerator.memory
     cpu = processor_costs(columns, bits, accelerator.cpu, own, traffic(columns, bits, own, rates), on_cpu=True)
     barred = replace(ours, total_s=np.where(bits.cpu > 0, np.inf, ours.total_s))
-    handed = _with_handover(cpu, columns.block_starts, accelerator, moved)
-    placed = _cheaper(barred, handed, columns.block_starts)
+    place = _Blocks(accelerator, moved, rates)
+    placed = place.cheaper(barred, place.handed(cpu, columns.block_starts), columns.block_starts)
     if bits.split.any() and accelerator.processor.elementwise_in == "integers":
-        placed = _split(columns, bits, barred, cpu, accelerator, moved).where(bits.split, placed)
+        placed = _split(columns, barred, cpu, place).where(bits.split, placed)
     return [placed, cpu]
 
 
-def _split(
-    columns: Columns, bits: Widths, barred: Costs, cpu: Costs, accelerator: Accelerator, moved: Traffic
-) -> Costs:
+def _split(columns: Columns, barred: Costs, cpu: Costs, place: "_Blocks") -> Costs:
     """Products on the accelerator and error-prone operators on the CPU; or all of a block on the CPU, if cheaper."""
     starts = columns.split_starts
     allowed = replace(barred, total_s=np.where(columns.error_prone > 0, np.inf, barred.total_s))
-    apart = _cheaper(allowed, _with_handover(cpu, starts, accelerator, moved), starts)
-    return _cheaper(apart, _with_handover(cpu, columns.block_starts, accelerator, moved), columns.block_starts)
+    apart = place.cheaper(allowed, place.handed(cpu, starts), starts)
+    return place.cheaper(apart, place.handed(cpu, columns.block_starts), columns.block_starts)
 
 
-def _cheaper(first: Costs, second: Costs, starts: np.ndarray) -> Costs:
-    """Block by block, the costs that are lower in sum; the first ones where they are equal."""
-    chosen = np.add.reduceat(first.total_s, starts, axis=1) <= np.add.reduceat(second.total_s, starts, axis=1)
-    lengths = np.diff(np.append(starts, first.total_s.shape[1]))
-    return first.where(np.repeat(chosen, lengths, axis=1), second)
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of operators that stay together, though they may run at different rates: a chunk goes through a recurrent
+    layer's first product at once, and through its cell frame by frame."""
 
+    accelerator: Accelerator
+    moved: Traffic
+    rates: np.ndarray
+    """Runs per second of speech (N,)."""
 
-def _with_handover(costs: Costs, starts: np.ndarray, accelerator: Accelerator, moved: Traffic) -> Costs:
-    """Add a hand-over to the CPU and back to each block: on its first operator's inputs and its last one's outputs."""
-    assert accelerator.handover is not None
-    latency, rate = accelerator.handover.latency_us * 1e-6, accelerator.handover.gb_per_s * 1e9
-    count = costs.total_s.shape[1]
-    first, last = np.zeros(count), np.zeros(count)
-    first[starts], last[np.append(starts[1:], count) - 1] = 1, 1
-    handover = first * (latency + moved.input_bytes / rate) + last * (latency + moved.output_bytes / rate)
-    return replace(costs, handover_s=handover, total_s=costs.total_s + handover)
+    def cheaper(self, first: Costs, second: Costs, starts: np.ndarray) -> Costs:
+        """Block by block, the costs that are lower in sum; the first ones where they are equal."""
+        chosen = self._time(first, starts) <= self._time(second, starts)
+        return first.where(np.repeat(chosen, self._lengths(starts), axis=1), second)
+
+    def handed(self, costs: Costs, starts: np.ndarray) -> Costs:
+        """Add a hand-over to the CPU and back to each block: on its first operator's inputs and its last one's outputs,
+        as often as that one runs which runs most seldom."""
+        assert self.accelerator.handover is not None
+        latency, rate = self.accelerator.handover.latency_us * 1e-6, self.accelerator.handover.gb_per_s * 1e9
+        runs = self._runs(starts)
+        crossings = latency * np.repeat(np.minimum.reduceat(runs, starts), self._lengths(starts)) / runs
+        first, last = np.zeros(len(runs)), np.zeros(len(runs))
+        first[starts], last[np.append(starts[1:], len(runs)) - 1] = 1, 1
+        there, back = (crossings + moved / rate for moved in (self.moved.input_bytes, self.moved.output_bytes))
+        handover = first * there + last * back
+        return replace(costs, handover_s=handover, total_s=costs.total_s + handover)
+
+    def _time(self, costs: Costs, starts: np.ndarray) -> np.ndarray:
+        """Of each block, up to a factor."""
+        return np.asarray(np.add.reduceat(costs.total_s * self._runs(starts), starts, axis=1))
+
+    def _runs(self, starts: np.ndarray) -> np.ndarray:
+        """How often the operators run (N,), alike in a block of which one does not run, or nobody says how often."""
+        known = np.repeat(np.minimum.reduceat(self.rates, starts) > 0, self._lengths(starts))
+        return np.where(known, self.rates, 1.0)
+
+    def _lengths(self, starts: np.ndarray) -> np.ndarray:
+        return np.diff(np.append(starts, len(self.rates)))

@@ -67,7 +67,10 @@ def write_beam_plot(curves: BeamCurves, path: Path) -> None:
         points = [(beam, ms) for beam, ms in zip(curves.beams, latencies, strict=True) if ms is not None]
         axis.plot(*zip(*points, strict=True) if points else ([], []), color=colour, marker=marker, label=_plain(name))
     axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
+    if any(ms for latencies in curves.latency_ms.values() for ms in latencies):
+        axis.set_yscale("log")
+    else:
+        axis.text(0.5, 0.5, "unknown", transform=axis.transAxes, ha="center")
     axis.set_xticks(curves.beams, [str(beam) for beam in curves.beams])
     axis.yaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_minor_formatter(ScalarFormatter())

@@ -105,7 +105,7 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
         raise UserError(f"{workload.name} has no layers to price.")
     costs, latencies = _best_plan(operators, [workload.bit_map], accelerator, speech)
     if not np.isfinite(latencies).all():
-        _explain(workload, costs, accelerator)
+        _explain(workload, costs, accelerator, speech)
     rates = _average_runs(operators, speech)
     load = _load(costs, rates)[0]
     period = joint_period_ms(operators) or 1000.0
@@ -126,9 +126,11 @@ def simulate(workload: Workload, accelerator: Accelerator, speech: Speech = REFE
     )
 
 
-def _explain(workload: Workload, costs: Costs, accelerator: Accelerator) -> NoReturn:
-    """Name the first operator that nothing on the device can run."""
-    operator = workload.operators[int(np.argmin(np.isfinite(costs.total_s[0])))]
+def _explain(workload: Workload, costs: Costs, accelerator: Accelerator, speech: Speech) -> NoReturn:
+    """Name the first operator that is needed and that nothing on the device can run."""
+    runs = _average_runs(workload.operators, speech)
+    needed = [not operator.rate_known or ran > 0 for operator, ran in zip(workload.operators, runs, strict=True)]
+    operator = workload.operators[int(np.argmax(~np.isfinite(costs.total_s[0]) & needed))]
     bits = workload.bit_map.get(operator.layer, LayerBits())
     raise UserError(
         f"{accelerator.name}: no mode holds {operator.layer} with {bits.weight}-bit weights and {bits.activation}-bit "
@@ -197,9 +199,9 @@ def _operator_reports(
 ) -> list[OperatorReport]:
     bits = widths(workload.operators, [workload.bit_map])
     lone_cpu = accelerator.processor.dataflow == "vector"
-    reports = []
+    reports, untimed = [], {operator.layer for operator in workload.operators if not operator.rate_known}
     for i, operator in enumerate(workload.operators):
-        known = operator.rate_known
+        known = operator.layer not in untimed
         if known and rates[i] == 0:
             continue
         reports.append(

@@ -16,6 +16,9 @@ from qstudy.errors import UserError
 from qstudy.hardware.workload import Operator
 
 HOP_MS = 10.0  # frames arrive this often
+SHORTEST_S = 0.001
+EPSILON = 1e-6
+"""Frames: times in seconds and milliseconds differ by rounding."""
 LONGEST_S = 3600.0  # an utterance is priced arrival by arrival
 
 
@@ -33,8 +36,8 @@ class Speech:
             raise UserError(
                 f"speech: {len(self.durations_s)} durations and {len(self.labels)} label counts; give one of each."
             )
-        if not all(0 < duration <= LONGEST_S for duration in self.durations_s):
-            raise UserError(f"speech: every duration must be above 0 and at most {LONGEST_S:g} s.")
+        if not all(SHORTEST_S <= duration <= LONGEST_S for duration in self.durations_s):
+            raise UserError(f"speech: every duration must be {SHORTEST_S:g} to {LONGEST_S:g} s.")
         if min(self.labels) < 0 or not 0 <= self.tail_ms <= 1000 * LONGEST_S:
             raise UserError(f"speech: label counts must be at least 0, the tail 0 to {1000 * LONGEST_S:g} ms.")
 
@@ -65,7 +68,8 @@ def schedule(
     ticks = np.append(np.arange(HOP_MS, end, HOP_MS), end)
     heard = np.append(ticks[:-1], end + tail_ms)  # audio in hand after each arrival
     period = joint_period_ms(operators) or HOP_MS
-    emitted = np.floor(labels * np.floor(heard / period) / max(np.floor(heard[-1] / period), 1.0))
+    periods = _whole(heard / period)
+    emitted = np.floor(labels * periods / max(periods[-1], 1.0))
     emitted[-1] = labels
     done = np.stack([_runs_so_far(operator, heard, emitted) for operator in operators])
     runs = np.diff(done, axis=1, prepend=0.0)
@@ -75,11 +79,15 @@ def schedule(
 
 
 def _runs_so_far(operator: Operator, heard: np.ndarray, emitted: np.ndarray) -> np.ndarray:
-    frames = np.floor(heard / operator.frame_ms) if operator.frame_ms else np.zeros_like(heard)
-    runs = in_chunks(np.floor(operator.share * frames), operator.chunk) + operator.per_label * emitted
+    frames = _whole(heard / operator.frame_ms) if operator.frame_ms else np.zeros_like(heard)
+    runs = operator.share * in_chunks(frames, operator.chunk) + operator.per_label * emitted
     if operator.after_end:
         runs[:-1] = 0.0
     return runs
+
+
+def _whole(frames: np.ndarray) -> np.ndarray:
+    return np.floor(frames + EPSILON)
 
 
 def in_chunks(frames: np.ndarray, chunk: int) -> np.ndarray:

@@ -42,12 +42,17 @@ class Columns:
     @cached_property
     def block_starts(self) -> np.ndarray:
         """Where a new block begins: the operators of one layer that share a placement cross to the CPU together."""
-        return _starts([(op.layer, op.on_cpu) for op in self.operators])
+        return _starts([_block(op) for op in self.operators])
 
     @cached_property
     def split_starts(self) -> np.ndarray:
         """The same where the placement is `products`: error-prone operators are blocks of their own."""
-        return _starts([(op.layer, op.on_cpu, op.error_prone) for op in self.operators])
+        return _starts([(*_block(op), op.error_prone) for op in self.operators])
+
+
+def _block(operator: Operator) -> tuple[object, ...]:
+    """What operators of a block have in common; a tied table's rows are read at another time than its scores."""
+    return operator.layer, operator.on_cpu, operator.form == "lookup"
 
 
 def _starts(keys: Sequence[tuple[object, ...]]) -> np.ndarray:

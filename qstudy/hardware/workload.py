@@ -64,7 +64,8 @@ class Operator:
     """Placed on the CPU whatever its layer's placement."""
 
     def __post_init__(self) -> None:
-        work = self.vectors * (max(self.inputs, 1) * self.outputs + self.elementwise + self.nonlinear)
+        values = self.groups * self.inputs + max(self.inputs, 1) * self.outputs
+        work = self.vectors * (values + self.elementwise + self.nonlinear)
         if work > MOST_WORK:
             raise UserError(
                 f"{self.name}: {work:.1e} operations a run are too many to be priced; check its sizes, its "

@@ -42,17 +42,23 @@ class EncodedSet:
         if not len(features):
             raise UserError(f"{name or 'The set'} has no utterance to decode.")
         self._recognizer, self.features = recognizer, features
-        self._batches, model = [], recognizer.model
+        batches = evaluation_batches(features.lengths)
+        self._encode(batches[0])  # not timed: what is compiled on its first use
         begin = time.perf_counter()
-        for indices in tqdm(
-            evaluation_batches(features.lengths), f"encode {name}", unit="batch", leave=False, disable=None
-        ):
-            batch = collate(features, indices).to(model.device)
-            if batch.features.shape[1] >= model.encoder.chunk_frames:  # else there is not one encoder frame
-                frames, lengths, _ = model.encoder(batch.features, batch.feature_lengths)
-                self._batches.append(Encoded(indices, frames, lengths))
+        every = tqdm(batches, f"encode {name}", unit="batch", leave=False, disable=None)
+        found = [self._encode(indices) for indices in every]
+        self._batches = [batch for batch in found if batch is not None]
         self.seconds = time.perf_counter() - begin
         """That the encoder took."""
+
+    def _encode(self, indices: Sequence[int]) -> Encoded | None:
+        """A batch; None: there is not one encoder frame."""
+        model = self._recognizer.model
+        batch = collate(self.features, indices).to(model.device)
+        if batch.features.shape[1] < model.encoder.chunk_frames:
+            return None
+        frames, lengths, _ = model.encoder(batch.features, batch.feature_lengths)
+        return Encoded(indices, frames, lengths)
 
     def texts(self, search: BeamSearch, name: str = "") -> list[str]:
         """The best hypothesis of every utterance, in the set's order; a name for a progress bar."""

@@ -88,9 +88,11 @@ class LiveStream:
         """Take the next samples (N,) float32; returns the labels so far.
 
         Raises:
-            ValueError: a sample is no number.
+            ValueError: a sample is no number, or they have another shape.
         """
-        samples, frame = samples.float().contiguous(), self.program.frame
+        if samples.dim() != 1:
+            raise ValueError(f"Samples must be (N,), not {tuple(samples.shape)}.")
+        samples, frame = samples.float().cpu().contiguous(), self.program.frame
         room = torch.empty((len(samples) // frame + 2) * MAX_LABELS_PER_FRAME, dtype=torch.int64)
         found = hear(self.address, self.program.preemphasis, samples.data_ptr(), len(samples), room.data_ptr())
         if found < 0:

@@ -54,7 +54,8 @@ class Recognizer:
 
     def describe(self, hypothesis: Hypothesis) -> dict[str, Any]:
         """A hypothesis, JSON-able: its text, score and labels, and the seconds at which each label's frame begins."""
-        frame_s = self.model.encoder.output_ms / 1000
+        sound = self.features  # whose hop is a whole number of samples, and may be none of its milliseconds
+        frame_s = self.model.encoder.output_ms / sound.hop_ms * sound.hop / sound.sample_rate
         times = None if hypothesis.frames is None else [round(frame * frame_s, 3) for frame in hypothesis.frames]
         text = self.tokenizer.decode(hypothesis.labels)
         return {"text": text, "score": hypothesis.score, "labels": hypothesis.labels, "times_s": times}

@@ -287,7 +287,8 @@ def _outcome_of(queue: Queue, candidate: Candidate, records: Sequence[Record]) -
 
 def _measured(queue: Queue, candidate: Candidate, records: Sequence[Record]) -> dict[str, float]:
     """A candidate's costs as its records have them, means over its seeds; else as they were priced."""
-    heard = [replace(candidate.price, latency=record.latency) for record in records if record.usage and record.latency]
+    measured: list[Any] = [record.latency for record in records if record.usage and record.latency]
+    heard = [replace(candidate.price, latency=latency) for latency in measured]
     if not heard:
         return candidate.costs
     costs = [queue.config.budgets.costs(price) for price in heard]

@@ -23,13 +23,11 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
     loaded = recognizer.model
     metrics, edits, samples, counted, heard = {}, {}, {}, {}, {}
     for name, features in assets.evaluated.items():
-        if branching := loaded.encoder.branching:
-            branching.reset_usage()
         texts, seconds = recognize(loaded, features, assets.tokenizer, name)
         heard[name] = texts
         groups = assets.groups.get(name)
         metrics[name] = score(features, texts, seconds, groups)
-        if branching and (usage := branching.usage()) is not None:
+        if (branching := loaded.encoder.branching) and (usage := branching.usage()) is not None:
             counted[name] = usage
         edits[name] = by_utterance(features, texts, groups)
         samples[name] = sample(features, texts)

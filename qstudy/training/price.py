@@ -1,7 +1,8 @@
 """What a run costs, known before it is trained: bytes and simulated latency."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from qstudy.bits import FLOAT, BitMap, LayerBits, LayerShape
@@ -34,7 +35,11 @@ class Price:
     @property
     def widths(self) -> str:
         """Mean bits per weight, and bits of activations where some are quantized, for tables: `W3.4 A8`, `float`."""
-        counted = [(bits.weight, shape.parameters) for shape in self.shapes if (bits := self.bit_map.get(shape.name))]
+        counted = [
+            (bits.weight, sum(map(prod, shape.matrices)))
+            for shape in self.shapes
+            if (bits := self.bit_map.get(shape.name))
+        ]
         parameters = sum(count for _, count in counted) or 1
         weights = sum(bits * count for bits, count in counted) / parameters
         activations = sorted({bits.activation for bits in self.bit_map.values()} - {FLOAT})
@@ -42,14 +47,20 @@ class Price:
         return " ".join([*told, *(f"A{'/'.join(map(str, activations))}" for _ in activations[:1])]) or "float"
 
 
-def price(config: RunConfig) -> Price:
+def price(config: RunConfig, usage: Mapping[str, Any] | None = None) -> Price:
     """Size and latency of the configured model under its policy; milliseconds, no training, no audio.
+
+    Args:
+        config: the run.
+        usage: how often the layers of an amortized encoder ran, from a record; None: as often as is expected.
 
     Raises:
         UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained.
     """
     with shapes_only():
         model = RNNT(config.model, config.features, label_count(config))
+    if usage is not None and model.encoder.branching is not None:
+        model.encoder.branching.adopt_usage(usage)
     shapes = model.shapes()
     if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:
         raise UserError(

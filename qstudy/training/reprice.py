@@ -97,7 +97,8 @@ def reprice_report(file: Path) -> list[tuple[Record, Record]]:
             before = parse_record(values)
             after = _from_configuration(before)
         found.append((before, after))
-        same = latencies(before) == latencies(after)  # then the line stays what it is, as old as it may be
+        same = all(getattr(before, name) == getattr(after, name) for name in ("latency", "baseline"))
+        # then the line stays what it is, as old as it may be
         new = {name: getattr(after, name) for name in PRICED}
         lines.append(line if same else json.dumps({**values, **new}).encode())
     write_text(file, b"".join(line + b"\n" for line in lines).decode())
@@ -105,9 +106,9 @@ def reprice_report(file: Path) -> list[tuple[Record, Record]]:
 
 
 def can_price(record: Record) -> bool:
-    """Whether a record's configuration says what its model costs: not where there is none, nor of an amortized encoder,
-    which computes as much as it hears, nor of a search, whose language models are known from their files alone."""
-    return record.config is not None and record.usage is None and "searches" not in record.config
+    """Whether a record says what its model costs: not where it has no configuration, nor of a search, whose language
+    models are known from their files alone."""
+    return record.config is not None and "searches" not in record.config
 
 
 def _config(record: Record) -> RunConfig:
@@ -120,7 +121,7 @@ def _from_configuration(record: Record) -> Record:
     if not can_price(record):
         return record
     config = _config(record)
-    return repriced(record, price(config), config)
+    return repriced(record, price(config, (record.usage or {}).get("dev")), config)
 
 
 def repriced(record: Record, cost: Price, config: RunConfig) -> Record:

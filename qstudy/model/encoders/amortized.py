@@ -128,7 +128,8 @@ class AmortizedEncoder(StackedEncoder, Branching):
         return [layer for layer in self.layers if isinstance(layer, AmortizedLSTM)]
 
     def run(self, x: Tensor, states: Sequence[LSTMState] | None, lengths: Tensor) -> tuple[Tensor, Sequence[LSTMState]]:
-        valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
+        whole = lengths // self.reduction * self.reduction  # what is left over becomes no frame
+        valid = torch.arange(x.shape[1], device=x.device) < whole.unsqueeze(1)
         stage = int(self.stage)
         self.decided, self._costs = [], []
         if not self.training and self.program is not None and self.program.accepts(x):
@@ -182,7 +183,9 @@ class AmortizedEncoder(StackedEncoder, Branching):
 
     @torch.no_grad()
     def decisions(self, features: Tensor) -> Tensor:
-        """Which frames of one utterance's features (F, D) take the full branch: (T, layers) bool."""
+        """Which frames of one utterance's features (F, D) take the full branch: (T, layers) bool; T may be 0."""
+        if len(features) < self.chunk_frames:
+            return torch.zeros(0, len(self.amortized), dtype=torch.bool)
         training = self.training
         self.eval()(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
         self.train(training)
@@ -221,6 +224,7 @@ class AmortizedEncoder(StackedEncoder, Branching):
     def adopt_usage(self, usage: Mapping[str, Any]) -> None:
         for layer, share in zip(self.amortized, usage["full_share"], strict=True):
             layer.share.fill_(share)
+            layer.expected_share = share  # for a model without numbers
 
     def reset_usage(self) -> None:
         """Count from 0 on."""

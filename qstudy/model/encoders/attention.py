@@ -106,9 +106,10 @@ class BandAttention(nn.Module):
 
     @property
     def _observes(self) -> bool:
-        """Whether anything trains, or has quantizers that learn: these see all values of an utterance at once."""
+        """Whether anything trains, or has quantizers that watch: these see all values of an utterance at once."""
         operators = (self.scores, self.softmax, self.mixture, *([self.position] if self.position is not None else []))
-        return self.training or any(isinstance(each.arithmetic, TrainingArithmetic) for each in operators)
+        slots = [each.arithmetic for each in operators]
+        return self.training or any(isinstance(slot, TrainingArithmetic) and slot.training for slot in slots)
 
     def _band(self, keys: int, padded: bool) -> tuple[int, int]:
         """Frames to the left and right that can be there in a whole utterance, which knows its padding or looks ahead;

@@ -148,10 +148,11 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
             return False
         factors = {ARGUMENTS[name]: value for name, value in weights.items()}
         fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
-        search, begin = build_beam_search(decoding, fusion), time.perf_counter()
+        search = build_beam_search(decoding, fusion)
+        work = opened.test.work(search)  # first: what is compiled on its first use is no decoding
+        begin = time.perf_counter()
         texts = opened.test.texts(search, cell.run)
         seconds = time.perf_counter() - begin + opened.test.seconds
-        work = opened.test.work(search)
         record: Any = _record(config, models, cell, weights, work)
         features = opened.test.features
         groups = groups_of(Path(config.test), features.lines.tolist())
