@@ -40,7 +40,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path} is not a checkpoint of a run: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything; torch's text may tell how to load it nevertheless
-        raise UserError(f"{path} is not a complete checkpoint of a run ({_reason(error)}); train again.") from error
+        raise UserError(
+            f"{path} is not a complete checkpoint of a run ({_reason(error)}); remove it and train again."
+        ) from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a checkpoint of a run: it does not hold a mapping; train again.")
     return values

@@ -36,7 +36,7 @@ class WeightCache(Generic[T]):
     quantizer, changes."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[tuple[int, ...], T]] = {}
+        self._held: dict[int, tuple[tuple[int, ...], list[Tensor], T]] = {}
 
     def get(self, index: int, weight: Tensor, quantizer: nn.Module, make: Callable[[Tensor], T]) -> T:
         """`make(weight)` of the matrix of this number; anew at every call where a gradient is wanted, which needs its
@@ -48,8 +48,9 @@ class WeightCache(Generic[T]):
         version = tuple(number for tensor in state for number in (tensor._version, tensor.data_ptr()))
         held = self._held.get(index)
         if held is None or held[0] != version:
-            held = self._held[index] = (version, make(weight))
-        return held[1]
+            alive = [tensor.detach() for tensor in state]  # else another tensor may come to lie at the same address
+            held = self._held[index] = (version, alive, make(weight))
+        return held[2]
 
 
 class QuantizedArithmetic(TrainingArithmetic):

@@ -180,8 +180,7 @@ class FixedPointArithmetic(FakeArithmetic):
         pairs = zip(matrices, scales, strict=True)
         return [gate_requantization(matrix.scale, scale, self.spec) for matrix, scale in pairs]
 
-    @torch.no_grad()
     def _quantized_matrix(self, index: int, weight: Tensor) -> QuantizedMatrix:
         quantizer = self.weights[index]
         assert isinstance(quantizer, WeightQuantizer)
-        return self._matrices.get(index, weight, quantizer, quantizer.quantize)
+        return self._matrices.get(index, weight, quantizer, torch.no_grad()(quantizer.quantize))

@@ -76,7 +76,13 @@ class ArrangedMatrix:
         return self._restored(self._weights, self.rows)
 
     def some(self, rows: Tensor) -> Tensor:
-        """Some of the rows, by their numbers (N,) int64: (N, columns) int8; their blocks are unpacked, each once."""
+        """Some of the rows, by their numbers (N,) int64: (N, columns) int8; their blocks are unpacked, each once.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.rows:
+            raise IndexError(f"A row is not one of the {self.rows} that there are.")
         blocks, places = torch.unique(rows // gemv.ROWS, return_inverse=True)
         restored = self._restored(self._weights[blocks], len(blocks) * gemv.ROWS)
         return restored[places * gemv.ROWS + rows % gemv.ROWS]
