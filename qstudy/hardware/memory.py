@@ -88,10 +88,9 @@ def weights_read_per_second(columns: Columns, bits: Widths, rates: np.ndarray) -
 def weight_bytes(columns: Columns, bits: Widths) -> np.ndarray:
     """Bytes of each operator's second operand and constants (C, N): packed weights, or kept activations."""
     table = columns.lookup > 0  # whose rows are looked up, not multiplied
-    rows, each = (
-        np.where(table, *pair) for pair in ((columns.inputs, columns.outputs), (columns.outputs, columns.inputs))
-    )
-    packed = packed_bytes(rows, each, bits.weight, bits.codebook, bits.per_scale)
+    rows = np.where(table, columns.inputs, columns.outputs)
+    row = np.where(table, columns.outputs, columns.inputs)
+    packed = packed_bytes(rows, row, bits.weight, bits.codebook, bits.per_scale)
     kept = columns.inputs * columns.outputs * bits.activation / 8  # keys and values
     second = np.where(columns.stored > 0, packed, kept) * (columns.inputs > 0)
     return second + 4 * columns.constants

@@ -38,9 +38,9 @@ def recognize(
     texts, search = [""] * len(features), decoder or Greedy()
     training = model.training
     model.eval()
-    shortest = sorted(range(len(features)), key=features.lengths.__getitem__)[:2]
-    first = collate(features, shortest).to(model.device)
-    search.best(model, first.features, first.feature_lengths)
+    if shortest := sorted(range(len(features)), key=features.lengths.__getitem__)[:2]:
+        first = collate(features, shortest).to(model.device)
+        search.best(model, first.features, first.feature_lengths)
     if branching := model.encoder.branching:
         branching.reset_usage()
     begin = time.perf_counter()
