@@ -98,6 +98,7 @@ def test_costs_are_what_a_trained_model_measured(
     queue.finish(claim, outcome.kind, outcome.reason, outcome.values)
     trial = queue.trials()[0]
     assert (outcome.kind, trial.user_attrs["latency_ms"]) == (kind, heard_ms)
+    assert trial.user_attrs["feasible"] == (kind == "trained")
     if kind == "overrun":
         assert outcome.reason == "over budget: latency_ms 1200 > 1000, measured after the training"
         assert trial.constraints["overrun"] > 0

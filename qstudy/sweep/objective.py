@@ -280,6 +280,7 @@ def _outcome_of(queue: Queue, candidate: Candidate, records: Sequence[Record]) -
         trial.set_user_attr(name, costs[name])
     if reason := queue.config.budgets.excess(costs):
         constrain(trial, "overrun", 1.0)
+        trial.set_user_attr("feasible", False)
         return Outcome("overrun", f"{reason}, measured after the training")
     values: dict[str, Any] = {**costs, "wer": mean(wers)}
     return Outcome("trained", values=tuple(values[name] for name in queue.config.objectives))
