@@ -1,12 +1,15 @@
 """`python -m benchmarks [SUBJECT...] [--out DIR]`: measure, print one table, write it.
 
-That of all subjects goes to `reports/bench`, that of some to `runs/bench`.
+That of all subjects goes to `reports/bench` once it is whole, that of some, and what was measured of all so far, to
+`runs/bench`.
 """
 
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from tqdm import tqdm
 
@@ -51,7 +54,8 @@ SUBJECTS: dict[str, Callable[[], Iterable[Row]]] = {
 }
 
 WHOLE, SOME = Path("reports/bench"), Path("runs/bench")
-"""Where the table of all subjects goes, and that of those that were named, which is nobody's record."""
+"""Where the table of all subjects goes, and that of those that were named, or of as many as were measured when it
+stopped, which is nobody's record."""
 
 
 def main() -> None:
@@ -73,11 +77,18 @@ def main() -> None:
             for row in SUBJECTS[subject]():
                 found.append(row)
                 progress.update()
-            write_json(out / "bench.json", table.json(found, machine))  # what is there if the next one stops
-            write_text(out / "bench.md", table.markdown(found, machine))
+            write(arguments.out or SOME, found, machine)  # what is there if the next one stops
+    write(out, found, machine)
     Console(width=None).print(table.terminal(found))
     print(f"Written: {out / 'bench.md'}, {out / 'bench.json'}")
 
 
+def write(out: Path, found: list[Row], machine: dict[str, Any]) -> None:
+    """The table, as data and as text."""
+    write_json(out / "bench.json", table.json(found, machine))
+    write_text(out / "bench.md", table.markdown(found, machine))
+
+
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # before there are threads, which take it from this one
     main()

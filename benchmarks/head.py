@@ -19,13 +19,14 @@ def rows() -> Iterable[Row]:
         times = interleaved({name: partial(side, problem) for name, side in SIDES.items()}, ROUNDS)
         for peer in PEERS:
             what = f"transducer's head, {size_text(shape)}"
-            yield Row(what, "ms", peer, times["ours"], times[peer], "3 products", times["floor"])
+            yield Row(what, "ms", peer, times["ours"], times[peer], "3 products", times["products"])
     for shape in SHAPES:
         ours = peak("head", "ours", *shape)
         gradients = sum(each.numel() * each.element_size() for each in tensors(shape)) / MEBIBYTE
         for peer in PEERS:
             theirs = peak("head", peer, *shape)
-            yield Row(f"its memory, {size_text(shape)}", "MiB", peer, ours, theirs, "gradients", gradients)
+            what = f"transducer's head, memory, {size_text(shape)}"
+            yield Row(what, "MiB", peer, ours, theirs, "gradients", gradients)
 
 
 def tensors(shape: tuple[int, ...]) -> Iterable:

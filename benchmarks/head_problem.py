@@ -83,12 +83,15 @@ def torchaudio_loss(problem: HeadProblem) -> None:
     torchaudio.functional.rnnt_loss(problem.logits(), *problem.labels(), blank=0).backward()
 
 
-def floor(problem: HeadProblem) -> None:
-    """The output layer's three products alone, over rows that are there (from the first call on)."""
+def products(problem: HeadProblem) -> None:
+    """The output layer's three products alone, of all nodes, over rows that are there (from the first call on).
+
+    No floor: ours leaves out the gradient of nodes that hardly any alignment passes through.
+    """
     weight, (hidden, gradient) = problem.layer[0].detach(), problem.rows
     for left, right in ((hidden, weight.t()), (gradient, weight), (gradient.t(), hidden)):
         torch.mm(left, right)
 
 
 PEERS: dict[str, Callable[[HeadProblem], None]] = {"whole logits": whole_logits, "torchaudio": torchaudio_loss}
-SIDES: dict[str, Callable[[HeadProblem], None]] = {"ours": ours, "floor": floor, **PEERS}
+SIDES: dict[str, Callable[[HeadProblem], None]] = {"ours": ours, "products": products, **PEERS}

@@ -19,7 +19,7 @@ from qstudy.quant.policies import build_policy
 BF16_GRADIENTS = "native W8A8, bf16 gradients"
 IN_FLOAT32 = "" if bfloat16.multiplies("cpu") else " (in float32: this processor would emulate bfloat16)"
 """Of the gradients that are to be in bfloat16."""
-NO_BF16 = "" if bfloat16.computes("cpu") else "this processor has none"
+NO_BF16 = "" if bfloat16.multiplies("cpu") else "this processor would emulate it"
 W8, W8A8 = {"weight": 8}, {"weight": 8, "activation": 8}
 NATIVE = {"name": "native_int", "layers": {"*": W8A8}}
 POLICIES: dict[str, dict[str, Any]] = {
@@ -31,6 +31,8 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 """Ours, by the name of their row."""
 PORTABLE = {"native W8A8, torch only"}
+AS_BREVITAS = {"weight_range": "max", "activation_range": "learned"}
+"""The ranges that Brevitas has by default, for `fake_qat` beside it."""
 NO_BREVITAS = "" if find_spec("brevitas") else "not installed: pip install 'qstudy[bench]'"
 Step = Callable[[], None]
 
@@ -38,12 +40,13 @@ Step = Callable[[], None]
 @contextmanager
 def portable(wanted: bool) -> Iterator[None]:
     """Without our kernels, as on a GPU."""
-    before = os.environ.get(SWITCH, "0")
+    before = dict(os.environ)
     os.environ[SWITCH] = str(int(wanted))
     try:
         yield
     finally:
-        os.environ[SWITCH] = before
+        os.environ.pop(SWITCH)
+        os.environ.update(before)
 
 
 def quantized(model: nn.Module, policy: Mapping[str, Any], forward: Callable[[nn.Module], object]) -> nn.Module:
@@ -68,7 +71,10 @@ def layer_step(layer: nn.Module, x: Tensor, without_kernels: bool = False, autoc
 
 
 def quick_sides(batch: int, frames: int, size: int) -> dict[str, Step]:
-    """Ours, and `nn.LSTM` in float32 (`float`) and under bf16 autocast (`nn.LSTM bf16`)."""
+    """Ours, and `nn.LSTM` in float32 (`float`) and under bf16 autocast (`nn.LSTM bf16`).
+
+    `fake_qat` has the ranges of its peer.
+    """
     torch.manual_seed(0)
     x = torch.randn(batch, frames, size, requires_grad=True)
     layer = LSTM(size, size)
@@ -76,7 +82,8 @@ def quick_sides(batch: int, frames: int, size: int) -> dict[str, Step]:
     if not NO_BF16:
         sides["nn.LSTM bf16"] = partial(layer_step, layer, x, autocast=True)
     for name, policy in POLICIES.items():
-        model = quantized(nn.Sequential(layer), policy, lambda model: model(x))[0]
+        ranges = AS_BREVITAS if policy["name"] == "fake_qat" else {}
+        model = quantized(nn.Sequential(layer), policy | ranges, lambda model: model(x))[0]
         sides[name] = partial(layer_step, model, x, without_kernels=name in PORTABLE)
     return sides
 
@@ -91,7 +98,11 @@ def slow_sides(batch: int, frames: int, size: int) -> dict[str, Step]:
 
 
 def brevitas(size: int, widths: str) -> nn.Module:
-    """Brevitas with the same tensors quantized as ours: weights per row, inputs and hidden state; nothing else."""
+    """Brevitas with the same tensors quantized as ours: weights per row, inputs and hidden state; nothing else.
+
+    Its quantizers are compiled, which saves it a seventh; it asks for that once, when it is imported.
+    """
+    os.environ.setdefault("BREVITAS_JIT", "1")
     from brevitas.nn import QuantLSTM
     from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat
 

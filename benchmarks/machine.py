@@ -13,7 +13,11 @@ from typing import Any
 import torch
 
 import qstudy
+from qstudy.quant.kernels import SWITCH
+from qstudy.quant.kernels.ir import FEATURES
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx512vnni", "avx512bf16", "amx-int8", "asimd")
+"""Those that decide how fast something is here."""
 PACKAGES = ("torch", "torchaudio", "numpy", "numba", "warprnnt-numba", "brevitas", "onnxruntime")
 
 
@@ -21,6 +25,8 @@ def describe() -> dict[str, Any]:
     """Machine, versions, commit, command and time; JSON-able."""
     return {
         "processor": processor(),
+        "instructions": [name for name in INSTRUCTIONS if name in FEATURES],
+        "portable": os.environ.get(SWITCH) == "1",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

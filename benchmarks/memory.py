@@ -17,7 +17,7 @@ def rows() -> Iterable[Row]:
     for shape in SHAPES:
         batch, frames, labels, size = shape
         yield Row(
-            what=f"its memory, {size_text(shape)}",
+            what=f"RNN-T loss, memory, {size_text(shape)}",
             unit="MiB",
             peer="torchaudio",
             ours=peak("loss", "ours", *shape),

@@ -19,10 +19,16 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def refusal(side: Callable[[], object]) -> str:
-    """Why a peer cannot be measured on this processor: the first sentence of its error; empty if it can."""
+    """Why a peer cannot be measured on this processor: the first sentence of its error; empty if it can.
+
+    Raises:
+        RuntimeError: any other, which must not pass for a peer that is not there.
+    """
     try:
         side()
-    except RuntimeError as error:  # torch's, for an instruction or an engine that is not there
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in ("engine", "instruction")):
+            raise
         return f"does not run on this processor: {str(error).splitlines()[0].partition('. ')[0]}"
     return ""
 

@@ -1,5 +1,6 @@
 """The benchmarks compare like with like, and say what they found."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,24 @@ def test_some_subjects_leave_the_table_of_all_as_it_is(
     monkeypatch.setattr(program, "describe", lambda: MACHINE)
     monkeypatch.setattr("sys.argv", ["benchmarks", *options])
     program.main()
-    assert list(tmp_path.rglob("bench.json")) == [tmp_path / folder / "bench.json"]
+    so_far = tmp_path / (folder if "--out" in options else program.SOME)
+    assert {*tmp_path.rglob("bench.json")} == {tmp_path / folder / "bench.json", so_far / "bench.json"}
+
+
+def test_a_measurement_that_stops_leaves_the_table_of_all_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops() -> Iterator[Row]:
+        yield ROW
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "SUBJECTS", {"loss": lambda: [ROW], "head": stops})
+    monkeypatch.setattr(program, "describe", lambda: MACHINE)
+    monkeypatch.setattr("sys.argv", ["benchmarks"])
+    with pytest.raises(KeyboardInterrupt):
+        program.main()
+    assert [*tmp_path.rglob("bench.json")] == [tmp_path / program.SOME / "bench.json"]
 
 
 def test_a_row_of_layers_times_its_own_sides_in_turn() -> None:
@@ -87,7 +105,7 @@ def test_a_row_of_layers_times_its_own_sides_in_turn() -> None:
 def test_the_floor_of_the_head_multiplies_what_is_there() -> None:
     problem = head_problem.HeadProblem.random(2, 6, 3, 5, 4)
     there = problem.rows
-    head_problem.floor(problem)
+    head_problem.products(problem)
     assert problem.rows is there
     assert [each.shape for each in there] == [(2 * 6 * 4, 4), (2 * 6 * 4, 5)]
 
