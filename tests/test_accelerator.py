@@ -70,6 +70,15 @@ def test_bad_fields_are_named(tmp_path: Path, place: tuple[Any, ...], value: obj
     assert "mine.yaml" in str(caught.value)
 
 
+def test_the_memory_of_a_cpu_that_is_not_there(tmp_path: Path) -> None:
+    raw = yaml.safe_load((PROFILES / "int4_multicore.yaml").read_text())
+    del raw["cpu"], raw["handover"]
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError, match="mine.yaml: cpu_memory: there is no cpu"):
+        load_accelerator(str(path))
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "processor: 3"])
 def test_files_that_are_no_profile(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.yaml"

@@ -50,6 +50,19 @@ def test_a_plan_with_a_start_file(
     assert "sweeps/base/commands.qst (" in said_of("quickstart", 0, capsys)[2]
 
 
+def test_a_study_whose_trials_all_have_a_start_of_their_own_trains_no_baseline(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert not load_study(ROOT / "sweeps" / "frontier.yaml").needs_baseline
+    baselines = [line for line in said_of("frontier", 0, capsys) if line.startswith("  baseline")]
+    assert [line.split()[1] for line in baselines] == [
+        "sweeps/base/commands-conformer.qst",
+        "sweeps/base/commands-cascaded.qst",
+    ]
+    assert len(said_of("native_qat", 0, capsys)) == 3 + 3  # the LSTM's, too
+
+
 def test_fresh_changes_nothing_but_a_start_file(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     data = {"train": "train.jsonl", "dev": "dev.jsonl"}

@@ -420,9 +420,9 @@ def test_n_grams_of_a_recognizers_labels(text: Path, tmp_path: Path, capsys: pyt
         load_language_model(out, CharTokenizer("abc"))
 
 
-def test_the_readmes_commands(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_commands(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are printed there, with few lines, few steps and small layers."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Language models")[2]
+    section = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8").partition("## Language models")[2]
     commands = [line for line in section.partition("```\n")[2].partition("```")[0].splitlines() if line]
     assert len(commands) == 5
     (tmp_path / "corpora").mkdir()

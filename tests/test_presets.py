@@ -1,4 +1,4 @@
-"""Models by name: where they may be named, what is stored of them, and what the README says that they cost."""
+"""Models by name: where they may be named, what is stored of them, and what docs/models.md says that they cost."""
 
 import dataclasses
 import json
@@ -132,11 +132,11 @@ def test_every_weight_of_a_preset_learns(name: str) -> None:
         assert parameter.grad.isfinite().all(), weight
 
 
-def test_the_readmes_table_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_table_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     presets(markdown=True)
     printed = capsys.readouterr().out.strip()
     assert printed == markdown_table([price(name) for name in preset_names()])
-    assert printed in (ROOT / "README.md").read_text()
+    assert printed in (ROOT / "docs" / "models.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_the_readmes_table_is_what_the_command_prints(capsys: pytest.CaptureFixt
         ("lstm", 400, "3,997,869"),
     ],
 )
-def test_the_readmes_sizes_between_presets(preset: str, hidden: int, parameters: str) -> None:
+def test_the_printed_sizes_between_presets(preset: str, hidden: int, parameters: str) -> None:
     with torch.device("meta"):
         model = RNNT(ModelConfig(preset=preset, encoder={"hidden": hidden}), FeatureSettings(), TOKENIZER.size)
     assert f"{sum(shape.parameters for shape in model.shapes()):,}" == parameters
-    assert parameters in " ".join((ROOT / "README.md").read_text().split())
+    assert parameters in " ".join((ROOT / "docs" / "models.md").read_text().split())
 
 
 def test_the_command_prints_numbers(capsys: pytest.CaptureFixture[str]) -> None:

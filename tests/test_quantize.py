@@ -18,7 +18,7 @@ from qstudy.quant.operators import LayerNorm
 from qstudy.quant.packed.model import PackedModel
 from qstudy.quant.policies import build_policy
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 W8A8 = {"weight": 8, "activation": 8}
 
 
@@ -146,7 +146,7 @@ def test_parameters_keep_their_names(kind: str) -> None:
 
 def test_the_readmes_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    [code] = re.findall(r"```python\n# any_model\.py\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    [code] = re.findall(r"```python\n# any_model\.py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {"__name__": "any_model"}
     torch.manual_seed(0)
     exec(code, names)

@@ -163,11 +163,11 @@ def test_of_equals_the_smallest_weights_are_best() -> None:
     assert best(study).params == {"lm_weight": 0.0}
 
 
-def test_commands_of_the_readme(
+def test_the_printed_commands(
     folder: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the small model in place of theirs."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Beam search and fusion")[2]
+    section = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8").partition("## Beam search and fusion")[2]
     commands = section.partition("```\n")[2].partition("```")[0].splitlines()
     for name in ("sweeps/base", "corpora"):
         (tmp_path / name).mkdir(parents=True)

@@ -169,8 +169,12 @@ class StudyConfig:
 
     @cached_property
     def needs_baseline(self) -> bool:
-        """Whether some candidate starts from a float model; else none is made."""
-        return any(not run.from_scratch for run in self._candidates())
+        """Whether some candidate starts from the base's float model; else it is not made. Others are on first use."""
+        return any(run.start == self.base_run.start for run in self.started())
+
+    def started(self) -> Iterator[RunConfig]:
+        """Candidates that start from a float model: the grid's, and some of the space's."""
+        return (run for run in self._candidates() if not run.from_scratch)
 
     def _candidates(self) -> Iterator[RunConfig]:
         """The grid's, and some of the space's."""

@@ -84,7 +84,7 @@ def run_language(config: LanguageConfig, folder: Path, name: str) -> dict[str, A
         name: of the run.
 
     Returns:
-        The record, as written; see README for its fields.
+        The record, as written; see docs/decoding.md for its fields.
 
     Raises:
         UserError: bad input; the loss is no number; the folder is another training's.
