@@ -24,7 +24,7 @@ class Limits(NamedTuple):
     group: int
     """Logits of the utterances that are finished before the next begin."""
     kept: int
-    """Logits of one utterance that are kept for its gradient; the others are computed again."""
+    """Logits, and as much again of joined rows, that are kept for the gradient; the others are computed again."""
 
 
 LIMITS = {"cpu": Limits(2**21, 2**22, 2**25)}
@@ -204,16 +204,18 @@ class Group:
         self.nodes = self.inside.nonzero()
         (size, hidden), limit = layer.weight.shape, limits(layer.weight)
         self.rows = power_above(max(limit.tile // (4 * (size + hidden)), LEAST_ROWS) + 1) // 2
-        kept = min(limit.kept // (4 * size), len(self.nodes) + self.rows) // self.rows * self.rows
+        kept = min(limit.kept // (4 * max(size, hidden)), len(self.nodes) + self.rows) // self.rows * self.rows
         self.logits = layer.weight.new_empty(kept, size, dtype=layer.scores_in)
+        self.joined = tiles.sides.encoded.new_empty(kept, hidden)
 
     def loss(self, gradients: Gradients | None) -> Tensor:
         """Of each utterance; adds the gradients of its share, if they are wanted."""
         nodes = self._filled(self.nodes)
         for first in range(0, len(nodes), self.rows):
             tile = nodes[first : first + self.rows]
-            kept = self.logits[first : first + len(tile)]
-            self.tiles.read(tile, self.layer.score(self.tiles.join(tile), kept if len(kept) else self._room(tile)))
+            here = slice(first, first + len(tile))
+            kept = self.joined[here], self.logits[here]
+            self.tiles.read(tile, self._computed(tile, *(kept if len(kept[0]) else self._room(tile)))[1])
         losses = self.tiles.finish()
         if gradients is not None:
             places = self._passed()
@@ -245,16 +247,23 @@ class Group:
         of_sides = gradients.encoded[self.here], gradients.predicted[self.here]
         for first in range(0, len(nodes), self.rows):
             tile, kept = nodes[first : first + self.rows], filled[first : first + self.rows]
-            joined = self.tiles.join(tile)
-            logits = self.layer.score(joined, self._room(tile)) if again else self.logits.index_select(0, kept)
+            if again:
+                joined, logits = self._computed(tile, *self._room(tile))
+            else:
+                joined, logits = (each.index_select(0, kept) for each in (self.joined, self.logits))
             gradient = logits.to(joined.dtype)
             self.tiles.differentiate(tile, gradient, self.share)
             gradient[max(len(places) - first, 0) :].zero_()
             self.tiles.add_gradients(tile, joined, self.layer.differentiate(joined, gradient, gradients), *of_sides)
 
-    def _room(self, nodes: Tensor) -> Tensor:
-        """For the logits of nodes that are not kept."""
-        return self.logits.new_empty(len(nodes), self.logits.shape[1])
+    def _computed(self, nodes: Tensor, joined: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Write joined rows (N, J) and logits (N, V) of nodes; returns both."""
+        return self.tiles.join(nodes, joined), self.layer.score(joined, logits)
+
+    def _room(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """For joined rows and logits of nodes that are not kept."""
+        joined, logits = (each.new_empty(len(nodes), each.shape[1]) for each in (self.joined, self.logits))
+        return joined, logits
 
 
 def power_above(number: int) -> int:

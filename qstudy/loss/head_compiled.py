@@ -24,11 +24,9 @@ class CompiledTiles(Tiles):
         self._read = (targets, self._labels, utterances.blank, self._peak.numpy(), self._total.numpy())
         self._join = (sides.encoded.numpy(), sides.predicted.numpy())
 
-    def join(self, nodes: Tensor) -> Tensor:
-        hidden = self.sides.encoded.new_empty(len(nodes), self.sides.encoded.shape[2])
-        how = (nodes.numpy(), *self.sides[2:])
-        on_threads(head_kernels.join_rows, *self._join, *how, hidden.numpy())
-        return hidden
+    def join(self, nodes: Tensor, joined: Tensor) -> Tensor:
+        on_threads(head_kernels.join_rows, *self._join, nodes.numpy(), *self.sides[2:], joined.numpy())
+        return joined
 
     def read(self, nodes: Tensor, logits: Tensor) -> None:
         rows = logits.float().contiguous().numpy()

@@ -22,10 +22,9 @@ class PortableTiles(Tiles):
         padded = torch.nn.functional.pad(utterances.targets, (0, 1))
         self._next_label = padded.where(self._before_last, utterances.blank)
 
-    def join(self, nodes: Tensor) -> Tensor:
-        left, right = self._pairs(nodes)
-        both = left * right if self.sides.multiplied else left + right
-        return both.tanh_() if self.sides.bent else both
+    def join(self, nodes: Tensor, joined: Tensor) -> Tensor:
+        (torch.mul if self.sides.multiplied else torch.add)(*self._pairs(nodes), out=joined)
+        return joined.tanh_() if self.sides.bent else joined
 
     def read(self, nodes: Tensor, logits: Tensor) -> None:
         b, t, u = nodes.unbind(1)

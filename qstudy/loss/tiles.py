@@ -40,8 +40,8 @@ class Tiles(ABC):
         self.sides, self.utterances = sides, utterances
 
     @abstractmethod
-    def join(self, nodes: Tensor) -> Tensor:
-        """Both sides together: (N, J)."""
+    def join(self, nodes: Tensor, joined: Tensor) -> Tensor:
+        """Write both sides together into `joined` (N, J); returns it."""
 
     @abstractmethod
     def read(self, nodes: Tensor, logits: Tensor) -> None:

@@ -47,7 +47,8 @@ def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
         UserError: its start file is missing.
     """
     starts = [again for run in config.started() for again in config.repeats(run)]
-    baselines = [_baseline(run) for run in {str(run.start_file or trained_folder(run)): run for run in starts}.values()]
+    unlike = {(run.start_file, repr(run.model), repr(run.training), run.seed): run for run in starts}
+    baselines = list(dict.fromkeys(_baseline(run) for run in unlike.values()))
     parts = [_corpus(config.base_run), *baselines, *_screening(config, folder), _trials(config, done)]
     whole = duration(sum(part.seconds for part in parts))
     print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")
