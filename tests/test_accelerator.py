@@ -75,7 +75,7 @@ def test_the_memory_of_a_cpu_that_is_not_there(tmp_path: Path) -> None:
     del raw["cpu"], raw["handover"]
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(UserError, match="mine.yaml: cpu_memory: there is no cpu"):
+    with pytest.raises(UserError, match=r"mine\.yaml: cpu_memory: there is no cpu"):
         load_accelerator(str(path))
 
 

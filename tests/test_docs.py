@@ -85,5 +85,5 @@ def test_the_readmes_study(tmp_path: Path) -> None:
     config = load_study(tmp_path / "my_study.yaml")
     assert (config.study, config.trials, config.objectives) == ("my_study", 12, ("wer", "size_bytes"))
     policies = [config.run_of(changes).policy["name"] for changes in config.combinations.changes]
-    assert policies == ["float", "fake_qat", "fake_qat"]
+    assert policies == ["fake_qat", "fake_qat"]
     assert config.base_run.start == "sweeps/base/commands.qst"

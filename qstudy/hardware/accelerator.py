@@ -141,5 +141,5 @@ def _accelerator(raw: dict[str, Any], path: Path) -> Accelerator:
     if accelerator.cpu is not None and accelerator.handover is None:
         raise UserError(f"{path}: handover: this field is missing; it says what crossing over to the cpu costs.")
     if accelerator.cpu is None and accelerator.cpu_memory is not None:
-        raise UserError(f"{path}: cpu_memory: there is no cpu that it is of; add the field `cpu`, or leave this one out.")
+        raise UserError(f"{path}: cpu_memory: there is no cpu whose it is; add the field `cpu`, or leave this one out.")
     return accelerator

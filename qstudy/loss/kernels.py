@@ -25,6 +25,9 @@ LOG2_E32 = np.float32(LOG2_E)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # ln 2 in two parts: n * HIGH is exact
 ONE32, ONE64 = np.int32(0x3F800000), np.int64(0x3FF0000000000000)  # the bits of 1.0
 POSITIVE = np.int32(0x7FFFFFFF)
+LEAST = np.float32(1e-30)
+"""Probability of a node below which its gradient is zero: much of it would be subnormal numbers, each of which costs
+some processors a hundred cycles, here and in every product that the gradient goes through."""
 
 
 @compiled({"contract"})
@@ -228,12 +231,16 @@ def write_gradient(
     thread: int,
     threads: int,
 ) -> None:
-    """Write `gradient`, like `logits`: softmax x probability of the node, less each way out; zero in the padding."""
+    """Write `gradient`, like `logits`: softmax x probability of the node, less each way out; zero in the padding and
+    where hardly an alignment passes."""
     for b in range(frames.size):
         bound = clamp * abs(upstream[b])
         start, stop = share(frames[b], thread, threads)
         for t in range(start, stop):
             for u in range(labels[b] + 1):
+                if by_blank[b, t + u, u] + by_label[b, t + u, u] < LEAST:
+                    gradient[b, t, u] = 0
+                    continue
                 blank_share = by_blank[b, t + u, u] * upstream[b]
                 label_share = by_label[b, t + u, u] * upstream[b]
                 highest, weight = peak[b, t, u], (blank_share + label_share) / total[b, t, u]

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from qstudy.loss.kernels import LEAST
+
 INF = float("inf")
 
 
@@ -98,6 +100,8 @@ class PortableLoss(Function):
         reach = alpha + losses[:, None]
         paths = sum_backward(log_blank, log_label, ends)
         by_blank, by_label = (rectangle((reach + path).exp(), logits.shape[1]).to(logits.dtype) for path in paths)
+        improbable = by_blank + by_label < float(LEAST)
+        by_blank, by_label = (way.masked_fill(improbable, 0.0) for way in (by_blank, by_label))
         used = (by_blank + by_label)[..., None]  # (B, T, U+1, 1): probability of the node
         gradient = logits.softmax(3).mul_(used)
         gradient[..., ctx.blank] -= by_blank
