@@ -328,3 +328,18 @@ def test_what_is_kept_of_the_gain(tmp_path: Path) -> None:
     assert frame.ratio[frame.models == "INT4"].tolist() == [8.0] * 3
     assert [picture.name for picture in (*by_beam(made), *against_latency(made))] == ["by_beam", "against_latency"]
     assert choices(made) is None
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["with its record", "without its record"])
+def test_the_reference_is_what_the_others_name_whatever_its_policy(tmp_path: Path, there: bool) -> None:
+    """Not the first by name: of two quantized models, the one that the study names first."""
+    made = [record(name, "none", beam, f"{errors} 0 1") for name, errors in (("W8", 1), ("INT4", 3)) for beam in (1, 2)]
+    for each in made:
+        each |= {"policy": "int4_e2e", "baseline": {"id": "W8-none-1"}}
+    made[0]["baseline"] = None
+    found = study(tmp_path, made if there else made[1:])
+    assert list(cells(found).models.unique()) == ["W8", "INT4"]
+    table = kept(found)
+    assert table is not None
+    assert table.frame.models.tolist() == ["INT4"] * (2 if there else 1)
+    assert [column.header for column in table.columns][3] == "W8 WER (%)"
