@@ -133,6 +133,16 @@ def test_a_cell_is_what_evaluate_says(
     assert weights["dev_wer"] <= weights["without"]
 
 
+def test_weights_of_names_with_a_dot_are_kept_apart(models: Path, corpus: Path, tmp_path: Path) -> None:
+    values = described(models, corpus, fusion=["shallow", "density"], beams=[1], tune={"trials": 1, "beam": 1})
+    values["models"] = {"int4.v2": values["models"]["int4"]}
+    out = decode(tmp_path, values)
+    forms = ("int4.v2-density", "int4.v2-shallow")
+    assert {path.name for path in (out / "weights").iterdir()} == {
+        f"{form}.{kind}" for form in forms for kind in ("db", "json", "lock")
+    }
+
+
 def test_what_another_process_does_is_left_to_it(
     models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

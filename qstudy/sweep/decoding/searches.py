@@ -174,11 +174,11 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
     if not ASKED[cell.form]:
         return {}
     name = folder / "weights" / f"{cell.name}-{cell.form}"
-    if (lock := try_lock(name.with_suffix(".lock"))) is None:
+    if (lock := try_lock(name.with_name(f"{name.name}.lock"))) is None:
         return None
     with lock:
-        found = _tuned(config, models, opened, cell, name.with_suffix(".db"))
-        write_json(name.with_suffix(".json"), found)
+        found = _tuned(config, models, opened, cell, name.with_name(f"{name.name}.db"))
+        write_json(name.with_name(f"{name.name}.json"), found)
     return {weight: found[weight] for weight in ARGUMENTS if weight in found}
 
 
