@@ -106,6 +106,20 @@ def test_what_the_source_model_holds_impossible_is_not_certain() -> None:
     assert bool(added.isfinite().all())
 
 
+@ANY
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_language_models_that_give_no_numbers_are_named(search: str, odd: float) -> None:
+    model = MODELS["lstm"][0]
+    external, source = (Trigram(model.joiner.output.out_features, seed) for seed in (1, 2))
+    source.name = "source.qst"
+    decoder: BeamSearch = SEARCHES[search](4)
+    decoder.fusion = Fusion(external, 0.5, source, 0.2)
+    found(decoder, model, encoded(model, 2), [15, 9])
+    source.table[1:] = odd
+    with pytest.raises(UserError, match=r"source\.qst gives log-probabilities that are not numbers"):
+        found(decoder, model, encoded(model, 2), [15, 9])
+
+
 def test_an_empty_text_ends_as_the_language_model_says() -> None:
     model, external = MODELS["lstm"][0], Trigram(MODELS["lstm"][0].joiner.output.out_features, 1)
     for search in BOTH.values():

@@ -385,6 +385,16 @@ def test_a_perplexity_above_all_numbers(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["word"] is None
 
 
+def test_a_perplexity_of_no_numbers() -> None:
+    """Not of a model that finds everything unlikely: of one that says nothing."""
+    model = outspoken()
+    model.name = "lm.qst"
+    with torch.no_grad():
+        model.output.bias[2] = float("nan")
+    with pytest.raises(UserError, match=r"lm\.qst gives log-probabilities that are not numbers"):
+        perplexity(model, [[1, 2], [3]], 2)
+
+
 def test_lines_that_do_not_fit_are_counted_where_the_user_asks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from qstudy.model.language import LanguageModel, LanguageState
+from qstudy.model.language import LanguageModel, LanguageState, require_numbers
 
 LEAST = -100.0
 """Least logarithm of a probability: a source model that holds a label impossible must not make it certain."""
@@ -44,12 +44,16 @@ class Fusion:
         """As `LanguageModel.advance`, but what the scores get, (N, V) float32: column BLANK at the end of the text.
 
         Without models it is (N, 1), nothing: the reward, which is all labels' alone, is added by the search.
+
+        Raises:
+            UserError: what a model says are not numbers.
         """
         added = torch.zeros(len(labels), 1, device=labels.device)
         after: LanguageState = ()
         parts = iter(state)
         for (model, weight), size in zip(self._terms, self._sizes, strict=True):
             log_probs, new = model.advance(labels, tuple(islice(parts, size)))
+            require_numbers(model, log_probs)  # a search would take nothing for better than NaN, and hear nothing
             added = added + weight * log_probs.clamp_min(LEAST)
             after += new
         return added, after
