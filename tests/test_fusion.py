@@ -97,13 +97,22 @@ def test_a_strong_language_model_has_its_way_in_pieces_too(search: str) -> None:
     assert labels(decoder.finish(model, state)) == labels(whole)
 
 
-def test_what_the_source_model_holds_impossible_is_not_certain() -> None:
+@pytest.mark.parametrize("none", [0.0, 1e-99], ids=["zero", "as n-gram files write it"])
+def test_what_the_source_model_holds_impossible_gets_no_bonus(none: float) -> None:
+    """The more likely a label is in the source, the more it loses; of an impossible one there is nothing to divide."""
     source = Trigram(4, 0)
-    source.table[:] = torch.tensor([0.5, 0.5, 0.0, 0.0]).log()
+    source.table[:] = torch.tensor([0.5, 0.5 - 1e-9, 1e-9, none], dtype=torch.float64).log().float()
     fusion = Fusion(source=source, source_weight=0.5)
-    added, _ = fusion.advance(torch.zeros(2, dtype=torch.int64), fusion.start(2, torch.device("cpu")))
-    assert added[:, 2:].tolist() == [[-0.5 * LEAST] * 2] * 2
-    assert bool(added.isfinite().all())
+    [added], _ = fusion.advance(torch.zeros(1, dtype=torch.int64), fusion.start(1, torch.device("cpu")))
+    assert added.tolist() == pytest.approx([0.35, 0.35, 10.36, 0.0], abs=0.01)
+
+
+def test_what_the_external_model_holds_impossible_comes_last_but_stays_a_number() -> None:
+    external = Trigram(3, 0)
+    external.table[:] = torch.tensor([0.5, 0.5, 0.0]).log()
+    fusion = Fusion(external, 0.5)
+    [added], _ = fusion.advance(torch.zeros(1, dtype=torch.int64), fusion.start(1, torch.device("cpu")))
+    assert added.tolist() == pytest.approx([-0.35, -0.35, 0.5 * LEAST], abs=0.01)
 
 
 @ANY
