@@ -24,6 +24,7 @@ from qstudy.recognize.language import describe, language_from_packed, load_langu
 from qstudy.recognize.perplexity import log_likelihoods, perplexity
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.settings import LanguageModelConfig
+from qstudy.training import price
 from qstudy.training.load import load_recognizer, load_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -371,6 +372,16 @@ def test_bad_input(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_model_too_large_to_be_trained(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(price, "MOST_PARAMETERS", 2000)
+    with pytest.raises(SystemExit):
+        trained(tmp_path / "lm", text, *steps(1))
+    assert "model: 2.32e+03 parameters (9.3e-06 GB in float32) are more than the 2,000" in capsys.readouterr().err
+    assert not (tmp_path / "lm").exists()
 
 
 def test_a_perplexity_above_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
