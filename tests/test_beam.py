@@ -14,6 +14,7 @@ from benchmarks.beam import torchaudio_search
 from qstudy.errors import UserError
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
+from qstudy.recognize import beam
 from qstudy.recognize.alignment_synchronous import AlignmentSynchronous
 from qstudy.recognize.beam import BeamSearch
 from qstudy.recognize.decoder import Hypothesis
@@ -219,6 +220,26 @@ def test_hypotheses_are_distinct_and_in_order_with_times(search: str) -> None:
             assert len(each.frames) == len(each.labels)
             assert each.frames == sorted(each.frames)
             assert all(0 <= frame < length for frame in each.frames)
+
+
+@ANY
+def test_labels_that_no_hypothesis_has_are_let_go(search: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream may last for days. What is heard does not depend on when they go."""
+    model, decoder, lengths = MODELS["lstm"][0], SEARCHES[search](4), torch.tensor([150, 33, 0])
+    frames = encoded(model, 3).tile(1, 10, 1)
+    heard, most = [], []
+    for room in (10**9, 0):
+        monkeypatch.setattr(beam, "ROOM", room)
+        state, nodes = None, []
+        for begin in range(0, 150, 10):
+            chunk = (lengths - begin).clamp(0, 10)
+            state = decoder.accept(model, frames[:, begin : begin + 10], chunk, state)
+            nodes.append(len(state.tree.parents))
+        heard.append(decoder.finish(model, state))
+        most.append(max(nodes))
+    assert heard[0] == heard[1]
+    assert most[1] < most[0] / 2
+    assert most[1] > max(len(each.labels) for one in heard[0] for each in one)
 
 
 @ANY
