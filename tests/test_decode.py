@@ -141,8 +141,12 @@ def test_dev_is_heard_where_weights_are_tuned_on_it_alone(
     heard: list[str] = []
 
     class Counting(EncodedSet):
+        def __init__(self, *parts: Any) -> None:
+            self.manifest = Path(parts[-1])
+            super().__init__(*parts)
+
         def _encode(self, indices: Sequence[int]) -> Encoded | None:
-            heard.append(Path(self.name).stem)
+            heard.append(self.manifest.stem)
             return super()._encode(indices)
 
     monkeypatch.setattr(searches_module, "EncodedSet", Counting)

@@ -41,7 +41,7 @@ class EncodedSet:
         """Args: the model; the utterances, at least one; the set's name, for the progress bar."""
         if not len(features):
             raise UserError(f"{name or 'The set'} has no utterance to decode.")
-        self._recognizer, self.features, self.name = recognizer, features, name
+        self._recognizer, self.features, self._name = recognizer, features, name
 
     @property
     def seconds(self) -> float:
@@ -59,7 +59,7 @@ class EncodedSet:
         batches = evaluation_batches(self.features.lengths)
         self._encode(batches[0])  # not timed: what is compiled on its first use
         begin = time.perf_counter()
-        every = tqdm(batches, f"encode {self.name}", unit="batch", leave=False, disable=None)
+        every = tqdm(batches, f"encode {self._name}", unit="batch", leave=False, disable=None)
         found = [self._encode(indices) for indices in every]
         return [batch for batch in found if batch is not None], time.perf_counter() - begin
 
