@@ -36,13 +36,29 @@ FORMS = {"none": "no language model", "shallow": "shallow fusion", "density": "d
 
 
 def cells(study: Study) -> pd.DataFrame:
-    """The searches of a study, a row each: models, form, beam, and what `Study.runs` tells; empty if it has none."""
+    """The searches of a study, a row each: models, form, beam, and what `Study.runs` tells, those of the reference
+    first; empty if it has none."""
     told = [_decoding(record) for record in study.finished.record]
     found = study.finished.assign(**{name: [one.get(key) for one in told] for name, key in KEYS.items()})
     found = found.dropna(subset=list(KEYS)).astype({"beam": int})
     found = found[found.form.isin(FORMS)]  # others are a stranger's, or of a version to come
-    places = {"models": list(found.models.unique()).index, "form": [*FORMS].index, "beam": int}
+    if found.empty:
+        return found
+    models = list(dict.fromkeys([_reference(found), *found.models]))
+    places = {"models": models.index, "form": [*FORMS].index, "beam": int}
     return found.sort_values(list(KEYS), key=lambda column: column.map(places[column.name]), ignore_index=True)
+
+
+def _reference(found: pd.DataFrame) -> str:
+    """The models that the others are held against: those of the run that these name as their baseline, whatever its
+    policy."""
+    named = first(found[found.baseline != ""])
+    if named is None:
+        return str(found.models.iloc[0])
+    own = found.models[found.run == named.baseline]
+    # its record may be missing: its name begins with that of its models
+    likely = [name for name in found.models.unique() if named.baseline.startswith(f"{name}-")]
+    return str(max(likely, key=len, default=found.models.iloc[0]) if own.empty else own.iloc[0])
 
 
 def _decoding(record: bytes) -> dict[str, Any]:
@@ -89,7 +105,8 @@ def searches(study: Study) -> Table | None:
 
 def kept(study: Study) -> Table | None:
     """A row per form of fusion and beam: its gain for the first models and for others, and whether they keep it."""
-    rows = [row for form in FORMS for row in _held(study, cells(study), form)]
+    found = cells(study)
+    rows = [row for form in FORMS for row in _held(study, found, form)]
     if not rows:
         return None
     shares = [row["claim"] for row in rows]
@@ -109,24 +126,25 @@ def kept(study: Study) -> Table | None:
         }
         for row, verdict in zip(rows, told[len(known) :], strict=True)
     )
+    reference = str(found.models.iloc[0])
     columns = (
         Column("models", "Models"),
         Column("fusion", "Fusion"),
         Column("beam", "Beam", "r"),
-        Column("float_wer", "Float WER (%)", "r", percent),
+        Column("float_wer", f"{reference[0].upper()}{reference[1:]} WER (%)", "r", percent),
         Column("wer", "WER (%)", "r", percent),
         Column("loss", "Δ (points)", "r", points, _ends("loss")),
         Column("not_worse", "Not worse?"),
-        Column("float_gain", "Gain in float (points)", "r", points, _ends("float_gain"), missing=""),
+        Column("float_gain", f"Gain in {reference} (points)", "r", points, _ends("float_gain"), missing=""),
         Column("gain", "Gain (points)", "r", points, _ends("gain"), missing=""),
         Column("share", "kept (%)", "r", percent, missing=""),
         Column("kept", f"At least {SHARE:.0%}?".replace("%", " %")),
     )
     caption = (
-        f"What fusion takes off the word error rate on {study.described_split} at the same beam, in float and in few "
-        f"bits, and how much of it is kept. Intervals of 95 %: a paired bootstrap over {study.resampled}, the same "
-        f"draws for all. Not worse: by less than {MARGIN_TEXT} of the float rate. Verdicts with Holm's correction over "
-        "the table."
+        f"What fusion takes off the word error rate on {study.described_split} at the same beam, in {reference} and in "
+        f"few bits, and how much of it is kept. Intervals of 95 %: a paired bootstrap over {study.resampled}, the same "
+        f"draws for all. Not worse: by less than {MARGIN_TEXT} of the {reference} rate. Verdicts with Holm's "
+        "correction over the table."
     )
     return Table("kept", "Gain of fusion that is kept", caption, frame, columns)
 

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -194,3 +194,12 @@ def content_hash(*parts: Any) -> str:
     """Hash JSON-able values (16 hexadecimal digits): equal contents, equal name."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def rows_hash(rows: Iterable[Sequence[int]]) -> str:
+    """`content_hash` of a list of lists, of which there may be too many for one string."""
+    digest = hashlib.sha256(b"[[")
+    for number, row in enumerate(rows):
+        digest.update((", " * (number > 0) + json.dumps(row)).encode())
+    digest.update(b"]]")
+    return digest.hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Beam searches: held against torchaudio's, every alignment there is, greedy search, and themselves in pieces."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from functools import cache
 
@@ -14,6 +15,7 @@ from benchmarks.beam import torchaudio_search
 from qstudy.errors import UserError
 from qstudy.loss.rnnt import rnnt_loss
 from qstudy.model import RNNT
+from qstudy.recognize import beam
 from qstudy.recognize.alignment_synchronous import AlignmentSynchronous
 from qstudy.recognize.beam import BeamSearch
 from qstudy.recognize.decoder import Hypothesis
@@ -126,6 +128,43 @@ def test_scores_are_those_of_the_loss(search: BeamSearch) -> None:
         assert each.score == pytest.approx(-rnnt_loss(lattice, targets, *lengths, blank=0).item(), abs=1e-4)
 
 
+def likeliest(model: RNNT, frames: torch.Tensor, most: int) -> dict[tuple[int, ...], list[int]]:
+    """The frames of the labels in the most probable alignment of every label sequence over frames (T, .)."""
+    best: dict[tuple[int, ...], tuple[float, list[int]]] = {}
+
+    @cache
+    def log_probs(t: int, so_far: tuple[int, ...]) -> list[float]:
+        vectors = model.predictor(torch.tensor([so_far], dtype=torch.int64))[:, -1:]
+        return model.joiner(frames[None, t : t + 1], vectors)[0, 0, 0].double().log_softmax(-1).tolist()
+
+    def follow(t: int, so_far: tuple[int, ...], times: list[int], score: float) -> None:
+        if t == len(frames):
+            best[so_far] = max(best.get(so_far, (-math.inf, [])), (score, times))
+            return
+        for label, each in enumerate(log_probs(t, so_far)):
+            if label == 0:
+                follow(t + 1, so_far, times, score + each)
+            elif len(so_far) < most:
+                follow(t, (*so_far, label), [*times, t], score + each)
+
+    follow(0, (), [], 0.0)
+    return {labels: times for labels, (_, times) in best.items()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("search", [TimeSynchronous(400, max_labels=3), AlignmentSynchronous(900, max_labels=3)])
+def test_times_are_those_of_the_likeliest_alignment(search: BeamSearch, seed: int) -> None:
+    """In a beam that holds all; of texts that any frame may have all labels of. Some alignment of each text is the
+    second to arrive, or the third."""
+    model = Three(seed).eval()
+    frames = encoded(model, 1, seed)[:, :4]
+    expected = likeliest(model, frames[0], most=3)
+    checked = [each for each in found(search, model, frames, [4])[0] if len(each.labels) <= 3]
+    assert len(checked) == 1 + 2 + 4 + 8
+    assert {tuple(each.labels): each.frames for each in checked} == expected
+
+
 @PREDICTORS
 @pytest.mark.parametrize("search", [TimeSynchronous(1), AlignmentSynchronous(1)], ids=["time", "alignment"])
 @settings(max_examples=15)
@@ -219,6 +258,26 @@ def test_hypotheses_are_distinct_and_in_order_with_times(search: str) -> None:
             assert len(each.frames) == len(each.labels)
             assert each.frames == sorted(each.frames)
             assert all(0 <= frame < length for frame in each.frames)
+
+
+@ANY
+def test_labels_that_no_hypothesis_has_are_let_go(search: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream may last for days. What is heard does not depend on when they go."""
+    model, decoder, lengths = MODELS["lstm"][0], SEARCHES[search](4), torch.tensor([150, 33, 0])
+    frames = encoded(model, 3).tile(1, 10, 1)
+    heard, most = [], []
+    for room in (10**9, 0):
+        monkeypatch.setattr(beam, "ROOM", room)
+        state, nodes = None, []
+        for begin in range(0, 150, 10):
+            chunk = (lengths - begin).clamp(0, 10)
+            state = decoder.accept(model, frames[:, begin : begin + 10], chunk, state)
+            nodes.append(len(state.tree.parents))
+        heard.append(decoder.finish(model, state))
+        most.append(max(nodes))
+    assert heard[0] == heard[1]
+    assert most[1] < most[0] / 2
+    assert most[1] > max(len(each.labels) for one in heard[0] for each in one)
 
 
 @ANY

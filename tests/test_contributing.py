@@ -110,6 +110,28 @@ def test_it_is_evaluated_where_its_file_is_trusted(corpus: Path, capsys: pytest.
     assert scores["utterances"] == 6
 
 
+def test_a_language_model_of_it_is_used_where_its_file_is_trusted(
+    folder: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, manifest = folder / "text.txt", corpus / "test.jsonl"
+    text.write_text("\n".join(item.text for item in read_manifest(manifest)))
+    sizes = ["--model.embedding", "8", "--model.hidden", "16", "--model.layers", "1"]
+    policy = "{name: my_shifts.PowersOfTwoPolicy, layers: {'lstm.*': {weight: 4, activation: 8}}}"
+    command = ["train-lm", "--text", str(text), *sizes]
+    main([*command, "--like", "run/model.qst", "--training.steps", "2", "--out", "lm-float"])
+    start = ["--start", "lm-float/model.qst", "--finetune.steps", "2", "--policy", policy]
+    train(folder, [*command, *start, "--out", "lm"])
+    trust, fused = ["--trust", "my_shifts.py"], ["--decode", "beam", "--beam", "2", "--lm", "lm/model.qst"]
+    fused += ["--lm_weight", "0.3", "--json", *trust]
+    capsys.readouterr()
+    main(["evaluate", "run/model.qst", "--manifest", str(manifest), *fused])
+    assert json.loads(capsys.readouterr().out)["lm"] == "lm/model.qst"
+    main(["transcribe", "run/model.qst", str(read_manifest(manifest)[0].audio), *fused])
+    assert json.loads(capsys.readouterr().out)["hypotheses"]
+    main(["perplexity", "lm/model.qst", "--text", str(text), "--json", *trust])
+    assert json.loads(capsys.readouterr().out)["texts"] == 6
+
+
 @pytest.mark.parametrize("command", ["transcribe run/model.qst a.wav", "evaluate run/model.qst --manifest m.jsonl"])
 def test_no_model_file_runs_it_by_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

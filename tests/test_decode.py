@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from analysis.study import load_studies
 from qstudy.cli import main
 from qstudy.data.corpora.noisy import noisy
 from qstudy.data.feature_set import FeatureSet
-from qstudy.files import read_json
+from qstudy.data.manifest import identity
+from qstudy.files import content_hash, file_hash, read_json
 from qstudy.hardware.accelerator import PROFILES
 from qstudy.locks import locked, try_lock
 from qstudy.model.language import LSTMLanguageModel
 from qstudy.quant.packed.model import pack_model
 from qstudy.quant.policies import build_policy
 from qstudy.recognize.build import build_beam_search
-from qstudy.recognize.encoded import EncodedSet
+from qstudy.recognize.encoded import Encoded, EncodedSet
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import describe, load_language_model
 from qstudy.recognize.options import Decoding
@@ -133,6 +135,42 @@ def test_a_cell_is_what_evaluate_says(
     assert weights["dev_wer"] <= weights["without"]
 
 
+def test_dev_is_heard_where_weights_are_tuned_on_it_alone(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Counting(EncodedSet):
+        def __init__(self, *parts: Any) -> None:
+            self.manifest = Path(parts[-1])
+            super().__init__(*parts)
+
+        def _encode(self, indices: Sequence[int]) -> Encoded | None:
+            heard.append(self.manifest.stem)
+            return super()._encode(indices)
+
+    monkeypatch.setattr(searches_module, "EncodedSet", Counting)
+    values = described(models, corpus, test=str(corpus / "test.jsonl"), fusion=["none"], beams=[1])
+    values["models"].pop("int4")
+    decode(tmp_path, values)
+    assert set(heard) == {"test"}
+    decode(tmp_path, {**values, "fusion": ["shallow"]})
+    assert set(heard) == {"test", "dev"}
+    heard.clear()
+    decode(tmp_path, {**values, "fusion": ["shallow"], "beams": [1, 2]})  # with the weights that were found
+    assert set(heard) == {"test"}
+
+
+def test_weights_of_names_with_a_dot_are_kept_apart(models: Path, corpus: Path, tmp_path: Path) -> None:
+    values = described(models, corpus, fusion=["shallow", "density"], beams=[1], tune={"trials": 1, "beam": 1})
+    values["models"] = {"int4.v2": values["models"]["int4"]}
+    out = decode(tmp_path, values)
+    forms = ("int4.v2-density", "int4.v2-shallow")
+    assert {path.name for path in (out / "weights").iterdir()} == {
+        f"{form}.{kind}" for form in forms for kind in ("db", "json", "lock")
+    }
+
+
 def test_what_another_process_does_is_left_to_it(
     models: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +248,40 @@ def test_another_accelerator_is_another_price_of_what_was_decoded(
     assert f"{after:.3g}" in said
     assert again == written
     assert {**slow, "latency": fast["latency"]} == fast  # decoded once: its speed is the same, too
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["of this version", "of an earlier version"])
+def test_what_nothing_that_is_heard_depends_on_decodes_nothing_anew(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: bool
+) -> None:
+    """Accelerators and widths are a matter of price, and without language models nobody needs dev or a seed."""
+    values = described(models, corpus, fusion=["none", "shallow"], beams=[1], accelerator=["mobile_npu"])
+    values["models"].pop("int4")
+    out = decode(tmp_path, values)
+    if former:
+        for path in out.glob("runs/*/record.json"):
+            path.write_text(json.dumps({**read_json(path), "scored": earlier_hash(values, read_json(path))}))
+    written: list[Path] = []
+    monkeypatch.setattr(searches_module, "write_record", lambda folder, record: written.append(folder))
+    half = {"models": {"float": {**values["models"]["float"], "widths": "w16a16"}}}
+    for change in ({"accelerator": ["int4_multicore", "mobile_npu"]}, half, {}, {"accelerator": ["int4_multicore"]}):
+        values |= change
+        decode(tmp_path, values)
+        for path in out.glob("runs/*/record.json"):
+            record = read_json(path)
+            assert list(record["latency"]) == values["accelerator"]
+            assert record["config"]["widths"] == values["models"]["float"].get("widths")
+    assert not written
+    decode(tmp_path, {**values, "dev": str(corpus / "test.jsonl"), "seed": 1})
+    assert [folder.name for folder in written] == ["float-shallow-beam01"]
+
+
+def earlier_hash(values: dict[str, Any], record: dict[str, Any]) -> str:
+    """What records were known by when accelerators, widths, dev and seed were in it."""
+    files = [file_hash(Path(path)) for path in record["config"]["files"].values()]
+    files += [identity(Path(values[name])) for name in ("dev", "test")]
+    decoding, tune = record["config"]["decoding"], values["tune"] if len(files) > 3 else None
+    return content_hash(files, None, tune, decoding["search"], decoding["beam"], values["accelerator"], record["seed"])
 
 
 def test_other_sounds_of_the_same_texts_are_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:
@@ -328,3 +400,18 @@ def test_what_is_kept_of_the_gain(tmp_path: Path) -> None:
     assert frame.ratio[frame.models == "INT4"].tolist() == [8.0] * 3
     assert [picture.name for picture in (*by_beam(made), *against_latency(made))] == ["by_beam", "against_latency"]
     assert choices(made) is None
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["with its record", "without its record"])
+def test_the_reference_is_what_the_others_name_whatever_its_policy(tmp_path: Path, there: bool) -> None:
+    """Not the first by name: of two quantized models, the one that the study names first."""
+    made = [record(name, "none", beam, f"{errors} 0 1") for name, errors in (("W8", 1), ("INT4", 3)) for beam in (1, 2)]
+    for each in made:
+        each |= {"policy": "int4_e2e", "baseline": {"id": "W8-none-1"}}
+    made[0]["baseline"] = None
+    found = study(tmp_path, made if there else made[1:])
+    assert list(cells(found).models.unique()) == ["W8", "INT4"]
+    table = kept(found)
+    assert table is not None
+    assert table.frame.models.tolist() == ["INT4"] * (2 if there else 1)
+    assert [column.header for column in table.columns][3] == "W8 WER (%)"

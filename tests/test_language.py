@@ -24,6 +24,7 @@ from qstudy.recognize.language import describe, language_from_packed, load_langu
 from qstudy.recognize.perplexity import log_likelihoods, perplexity
 from qstudy.recognize.recognizer import recognizer_from_packed
 from qstudy.settings import LanguageModelConfig
+from qstudy.training import price
 from qstudy.training.load import load_recognizer, load_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -373,6 +374,16 @@ def test_bad_input(
     assert error.count("\n") == 1
 
 
+def test_a_model_too_large_to_be_trained(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(price, "MOST_PARAMETERS", 2000)
+    with pytest.raises(SystemExit):
+        trained(tmp_path / "lm", text, *steps(1))
+    assert "model: 2.32e+03 parameters (9.3e-06 GB in float32) are more than the 2,000" in capsys.readouterr().err
+    assert not (tmp_path / "lm").exists()
+
+
 def test_a_perplexity_above_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a language without spaces, say: JSON knows no infinity."""
     text = tmp_path / "text.txt"
@@ -383,6 +394,16 @@ def test_a_perplexity_above_all_numbers(tmp_path: Path, capsys: pytest.CaptureFi
     assert "per label, above 1e308 per word" in capsys.readouterr().out
     main(["perplexity", str(tmp_path / "lm" / "model.qst"), "--text", str(text), "--json"])
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["word"] is None
+
+
+def test_a_perplexity_of_no_numbers() -> None:
+    """Not of a model that finds everything unlikely: of one that says nothing."""
+    model = outspoken()
+    model.name = "lm.qst"
+    with torch.no_grad():
+        model.output.bias[2] = float("nan")
+    with pytest.raises(UserError, match=r"lm\.qst gives log-probabilities that are not numbers"):
+        perplexity(model, [[1, 2], [3]], 2)
 
 
 def test_lines_that_do_not_fit_are_counted_where_the_user_asks(

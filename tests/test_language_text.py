@@ -13,7 +13,9 @@ from qstudy.data.corpora.corpus import require_recipe
 from qstudy.data.corpora.digits import WORDS
 from qstudy.data.corpora.grammar import RULES, distinct_sentences, sentence, topics, vocabulary
 from qstudy.data.manifest import read_manifest
+from qstudy.data.tokenizer import CharTokenizer
 from qstudy.errors import UserError
+from qstudy.training.language_text import read_texts
 
 
 def made(tmp_path: Path, *options: str) -> list[str]:
@@ -102,6 +104,15 @@ def test_a_file(tmp_path: Path) -> None:
     source.write_text("It’s HERE,\n\n  naïve -- “yes”\nIt's here!\n", encoding="utf-8")
     assert made(tmp_path, "--source", str(source), "--exclude", "[]") == ["it's here", "naive yes", "it's here"]
     assert made(tmp_path, "--source", str(source), "--lines", "1", "--exclude", "[]") == ["it's here"]
+
+
+def test_words_are_one_space_apart_however_they_are_written(tmp_path: Path) -> None:
+    """As in manifests: two spaces are no label that a recognizer ever learned."""
+    text = tmp_path / "text.txt"
+    text.write_text("turn  on\tthe fan \n\n\u00a0stop\n", encoding="utf-8")
+    found = read_texts(text, CharTokenizer(), skip_unknown=False)
+    assert [CharTokenizer().decode(labels) for labels in found.labels] == ["turn on the fan", "stop"]
+    assert (found.words, found.skipped) == (5, 0)
 
 
 def test_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:

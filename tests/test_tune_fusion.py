@@ -13,6 +13,7 @@ from tiny import TOKENIZER, filled, packed, talkative
 from qstudy.cli import main
 from qstudy.data.corpora.noisy import noisy
 from qstudy.data.manifest import read_manifest
+from qstudy.errors import UserError
 from qstudy.files import read_json
 from qstudy.locks import locked
 from qstudy.model.arpa import write_arpa
@@ -155,6 +156,21 @@ def test_trials_lie_where_they_are_said_to(tmp_path: Path) -> None:
     assert file.exists()
     open_storage(None, file.parent)
     assert (file.parent / "study.db").exists()
+
+
+@pytest.mark.parametrize("damage", ["another file", "cut short", "a page of zeros"])
+def test_trials_that_cannot_be_read_are_told_of(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "a.db"
+    tune(open_fusion_study(file, "study"), ["lm_weight"], 3, 0, lambda weights: (weights["lm_weight"], 0.5))
+    content = file.read_bytes()
+    half = len(content) // 2
+    pieces = {"another file": b"no database" * 200, "cut short": content[:half]}
+    file.write_bytes(pieces.get(damage, content[:4096] + bytes(4096) + content[8192:]))
+    with pytest.raises(UserError, match=r"a\.db cannot be used \(.+\); remove it to tune anew\.$") as error:
+        open_fusion_study(file, "study")
+    assert "\n" not in str(error.value)
+    file.unlink()
+    open_fusion_study(file, "study")
 
 
 def test_of_equals_the_smallest_weights_are_best() -> None:

@@ -54,8 +54,8 @@ def evaluate(
         require_other(hypotheses, "--hypotheses", model, manifest, *given_files, *given, *_sounds(manifest))
     with trusting(trust):
         recognizer = load_recognizer(model)
+        decoder = build_decoder(decoding, recognizer.tokenizer)
     recognizer.decode_from(pass_)
-    decoder = build_decoder(decoding, recognizer.tokenizer)
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")

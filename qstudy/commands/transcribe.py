@@ -55,8 +55,8 @@ def transcribe(
 
     with trusting(trust):
         recognizer = load_recognizer(model)
+        recognizer.decoder = build_decoder(decoding, recognizer.tokenizer)
     recognizer.decode_from(pass_)
-    recognizer.decoder = build_decoder(decoding, recognizer.tokenizer)
     for path in audio:
         samples = torch.from_numpy(read_audio(path, recognizer.features.sample_rate))
         found = (_stream(recognizer, samples) if stream else recognizer.listen(samples))[:nbest]

@@ -3,6 +3,7 @@
 N hypotheses, U labels, V labels with blank, L layers, H hidden size.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qstudy.bits import LayerShape
+from qstudy.errors import UserError
 from qstudy.model.lstm import open_forget_gate
 from qstudy.model.predictors import BLANK
 from qstudy.quant.layers import LSTM, Embedding, Linear, Rate
@@ -27,6 +29,8 @@ class LanguageModel(nn.Module, ABC):
 
     labels: int
     """V."""
+    name: str = "The language model"
+    """What messages call it: its file, where it has one."""
 
     @abstractmethod
     def start(self, hypotheses: int, device: torch.device) -> LanguageState:
@@ -44,6 +48,12 @@ class LanguageModel(nn.Module, ABC):
             Natural log-probabilities (N, V) float32 of the next label, and the state after. Column BLANK is the end of
             the text, so that every row sums to one.
         """
+
+
+def require_numbers(model: LanguageModel, log_probs: Tensor) -> None:
+    """Raise UserError where a log-probability is NaN or infinitely large; of an impossible label it is -inf."""
+    if not bool((log_probs < math.inf).all()):
+        raise UserError(f"{model.name} gives log-probabilities that are not numbers (NaN); train or export it again.")
 
 
 class LSTMLanguageModel(LanguageModel):

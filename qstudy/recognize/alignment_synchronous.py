@@ -1,5 +1,6 @@
 """Alignment-length-synchronous beam search: all hypotheses have as many labels and blanks together."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class AlignmentState(BeamState):
         self.ended: list[Hypotheses] = [np.empty(0, HYPOTHESIS)] * len(frames)
         """The hypotheses of every utterance that have seen all frames of it, with the scores that they have at its
         end."""
+
+    def alive(self) -> Sequence[Hypotheses]:
+        return (self.kept, *self.ended)
 
 
 class AlignmentSynchronous(BeamSearch):
@@ -83,6 +87,7 @@ class AlignmentSynchronous(BeamSearch):
             self.grow(new, state)
             state.kept[fresh] = new
         state.contexts.keep(state.of(np.ones(len(first), bool))["row"])
+        state.forget()
 
     def _end(self, state: AlignmentState) -> None:
         """Put those aside who have seen all frames."""

@@ -3,7 +3,9 @@
 Letters: B utterances, K the beam, V labels with blank, J the joiner's space.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -21,15 +23,39 @@ from qstudy.recognize.options import MAX_LABELS_PER_FRAME
 
 Hypotheses = npt.NDArray[Any]
 """Records, see `kernels.HYPOTHESIS`."""
+ROOM = 4096
+"""Nodes for which it is not worth while to look who needs them."""
 
 
 @dataclass
 class LabelTree:
-    """The labels of all hypotheses, as back pointers: a hypothesis is the node of its last label; node 0 has none."""
+    """The labels of all hypotheses, as back pointers: a hypothesis is the node of its last label; node 0 has none. A
+    node stands behind its parent."""
 
     parents: list[int] = field(default_factory=lambda: [0])
     labels: list[int] = field(default_factory=lambda: [BLANK])
     frames: list[int] = field(default_factory=lambda: [0])
+    kept: int = 1
+    """Nodes when those that nobody needed went the last time."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are twice as many as then: going through all of them costs each new one the same."""
+        return len(self.parents) > 2 * self.kept + ROOM
+
+    def keep(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Let all go but these and those before them; returns the new node of each old one that is kept."""
+        needed = bytearray(len(self.parents))
+        for node in (0, *nodes.tolist()):
+            needed[node] = 1
+        for node in range(len(needed) - 1, 0, -1):
+            if needed[node]:
+                needed[self.parents[node]] = 1
+        places = np.frombuffer(needed, np.uint8).cumsum(dtype=np.int64) - 1
+        self.parents = places[list(compress(self.parents, needed))].tolist()
+        self.labels, self.frames = list(compress(self.labels, needed)), list(compress(self.frames, needed))
+        self.kept = len(self.parents)
+        return places
 
     def grow(self, new: Hypotheses) -> npt.NDArray[np.int64]:
         """Add the last labels of hypotheses (N,), which hold their parents' nodes; returns their own."""
@@ -71,6 +97,17 @@ class BeamState:
         here = np.arange(self.kept.shape[1]) < (self.numbers * utterances)[:, None]
         found: Hypotheses = self.kept[here]
         return found
+
+    def alive(self) -> Sequence[Hypotheses]:
+        """All hypotheses that there are, in arrays of any shape."""
+        return (self.kept,)
+
+    def forget(self) -> None:
+        """Let go of the labels that only hypotheses had that were dropped, if they are many."""
+        if self.tree.is_full:
+            places = self.tree.keep(np.concatenate([each["node"].ravel() for each in self.alive()]))
+            for each in self.alive():
+                each["node"] = places[each["node"]]
 
 
 class BeamSearch(Decoder):

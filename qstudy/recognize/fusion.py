@@ -5,10 +5,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from qstudy.model.language import LanguageModel, LanguageState
+from qstudy.model.language import LanguageModel, LanguageState, require_numbers
 
 LEAST = -100.0
-"""Least logarithm of a probability: a source model that holds a label impossible must not make it certain."""
+"""Logarithm of a probability under which a label counts as impossible: no model that was smoothed, and no softmax that
+was trained, goes so low; n-gram files write -228 for none."""
 
 
 class Fusion:
@@ -16,7 +17,10 @@ class Fusion:
 
         l_ext log P_ext(y) - l_src log P_src(y) + beta |y|
 
-    P_ext is a language model of the texts to come, P_src one of the texts that the transducer was trained on.
+    P_ext is a language model of the texts to come, P_src one of the texts that the transducer was trained on, whose
+    share in what the transducer learned is divided out. Of a label that P_src holds impossible nothing is known of that
+    share: the ratio by zero is left out, since it would make certain what the transducer never saw. A label that P_ext
+    holds impossible gets l_ext `LEAST`, not minus infinity: it may be the only one that is left.
 
     Source: McDermott, Sak and Variani 2019, "A density ratio approach to language model fusion in end-to-end automatic
     speech recognition", arXiv 2002.11268; shallow fusion: Gulcehre et al. 2015, arXiv 1503.03535.
@@ -44,12 +48,21 @@ class Fusion:
         """As `LanguageModel.advance`, but what the scores get, (N, V) float32: column BLANK at the end of the text.
 
         Without models it is (N, 1), nothing: the reward, which is all labels' alone, is added by the search.
+
+        Raises:
+            UserError: what a model says are not numbers.
         """
         added = torch.zeros(len(labels), 1, device=labels.device)
         after: LanguageState = ()
         parts = iter(state)
         for (model, weight), size in zip(self._terms, self._sizes, strict=True):
             log_probs, new = model.advance(labels, tuple(islice(parts, size)))
-            added = added + weight * log_probs.clamp_min(LEAST)
+            require_numbers(model, log_probs)  # a search would take nothing for better than NaN, and hear nothing
+            added = added + weight * (log_probs.clamp_min(LEAST) if weight > 0 else possible(log_probs))
             after += new
         return added, after
+
+
+def possible(log_probs: Tensor) -> Tensor:
+    """Log-probabilities (N, V) of a source model, 0 for what it holds impossible."""
+    return log_probs.where(log_probs >= LEAST, 0.0)

@@ -40,9 +40,12 @@ def load_language_model(path: Path, tokenizer: Tokenizer) -> LanguageModel:
     Raises:
         UserError: the file is missing, damaged or no language model, or its labels are others.
     """
+    model: LanguageModel
     if is_arpa(path):
         with naming(path):
-            return NgramLanguageModel(read_arpa(path, tokenizer.names())).eval()
+            model = NgramLanguageModel(read_arpa(path, tokenizer.names())).eval()
+        model.name = str(path)
+        return model
     if path.suffix == ".ckpt":
         raise UserError(f"{path} is a checkpoint; name the packed language model beside it (model.qst).")
     packed = PackedModel.load(path)
@@ -52,6 +55,7 @@ def load_language_model(path: Path, tokenizer: Tokenizer) -> LanguageModel:
             f"{path} has other labels than the recognizer; train a language model with "
             "`qstudy train-lm --like RECOGNIZER`."
         )
+    model.name = str(path)
     return model
 
 

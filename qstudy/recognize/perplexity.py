@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qstudy.model.language import LanguageModel
+from qstudy.model.language import LanguageModel, require_numbers
 from qstudy.model.predictors import BLANK
 
 TOGETHER = 64
@@ -39,6 +39,9 @@ def perplexity(model: LanguageModel, texts: Sequence[Sequence[int]], words: int)
         model: on the CPU, in evaluation mode.
         texts: labels 1 .. V - 1 of each; at least one text.
         words: in all of them.
+
+    Raises:
+        UserError: what the model says are not numbers.
     """
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     groups = [[texts[index] for index in order[i : i + TOGETHER]] for i in range(0, len(order), TOGETHER)]
@@ -62,6 +65,7 @@ def log_likelihoods(model: LanguageModel, texts: Sequence[Sequence[int]]) -> tor
     total = torch.zeros(len(texts), dtype=torch.float64)
     for place in range(longest):
         rows, state = model.advance(labels, state)
+        require_numbers(model, rows)
         labels = following[:, place]
         total += counted[:, place] * rows.gather(1, labels.unsqueeze(1))[:, 0].double()
     return total

@@ -75,3 +75,4 @@ class TimeSynchronous(BeamSearch):
             self.grow(growing, state)
         keep_best(waiting, counts, state.kept, state.numbers)
         state.contexts.keep(state.of(np.ones_like(who))["row"])
+        state.forget()

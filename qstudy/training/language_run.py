@@ -14,8 +14,9 @@ from qstudy.data.sampler import BatchSampler, PieceSampler
 from qstudy.data.tokenizer import CharTokenizer, Tokenizer
 from qstudy.errors import UserError
 from qstudy.fields import fill
-from qstudy.files import content_hash, write_json
+from qstudy.files import rows_hash, write_json
 from qstudy.model.language import LSTMLanguageModel
+from qstudy.model.shapes_only import shapes_only
 from qstudy.named import build
 from qstudy.quant.packed.model import PackedModel, fill_float, pack_model
 from qstudy.quant.policies import QuantPolicy, build_policy
@@ -31,7 +32,7 @@ from qstudy.training.language_config import LanguageConfig, to_dict
 from qstudy.training.language_module import LanguageModule, TextData, collate
 from qstudy.training.language_text import Texts, read_texts
 from qstudy.training.load import load_tokenizer
-from qstudy.training.price import describe_layers
+from qstudy.training.price import describe_layers, require_trainable
 from qstudy.training.recipe import CALIBRATION_BATCHES, fill_slots, naming_rate
 from qstudy.training.record import MODEL_FILE, RECORD_FILE
 from qstudy.training.saving import Checkpoint
@@ -87,7 +88,7 @@ def run_language(config: LanguageConfig, folder: Path, name: str) -> dict[str, A
         The record, as written; see docs/decoding.md for its fields.
 
     Raises:
-        UserError: bad input; the loss is no number; the folder is another training's.
+        UserError: bad input; a model too large to be trained; the loss is no number; the folder is another training's.
     """
     used_precision(config.schedule.precision, config.trainer.accelerator)
     check_devices(config.trainer)
@@ -113,6 +114,8 @@ def _prepared(
     config: LanguageConfig, sources: Sources, device: torch.device
 ) -> tuple[LSTMLanguageModel, QuantPolicy, BitMap]:
     """The model where it is trained, its slots filled and calibrated, the policy that did it, and the widths."""
+    with shapes_only():
+        require_trainable(LSTMLanguageModel(sources.tokenizer.size, config.model).shapes())
     model, policy = LSTMLanguageModel(sources.tokenizer.size, config.model), build_policy(config.policy)
     if config.start is not None:
         packed = PackedModel.load(config.start)
@@ -152,7 +155,7 @@ def _fit(module: LanguageModule, config: LanguageConfig, sources: Sources, folde
     about = {
         KIND: LANGUAGE_MODEL,
         **{field: to_dict(config)[field] for field in (*SAME, config.schedule_name)},
-        "text": content_hash(sources.text.labels),
+        "text": rows_hash(sources.text.labels),
         "tokenizer": sources.tokenizer.to_dict(),
         "start": config.start_identity,
     }

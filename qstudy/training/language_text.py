@@ -22,7 +22,7 @@ class Texts:
 
 
 def read_texts(path: Path, tokenizer: Tokenizer, skip_unknown: bool) -> Texts:
-    """Encode a text file, one text per line; empty lines are none.
+    """Encode a text file, one text per line, its words one space apart, as in manifests; empty lines are none.
 
     Args:
         path: the file.
@@ -34,13 +34,14 @@ def read_texts(path: Path, tokenizer: Tokenizer, skip_unknown: bool) -> Texts:
     """
     labels, words, skipped = [], 0, 0
     for number, line in numbered_lines(path):
-        if len(line) > LONGEST_TEXT:
+        text = " ".join(line.split())
+        if len(text) > LONGEST_TEXT:
             raise UserError(
-                f"{path}, line {number}: {len(line):,} characters are more than {LONGEST_TEXT:,}; split it."
+                f"{path}, line {number}: {len(text):,} characters are more than {LONGEST_TEXT:,}; split it."
             )
         try:
-            labels.append(tokenizer.encode(line))
-            words += len(line.split())
+            labels.append(tokenizer.encode(text))
+            words += len(text.split())
         except UserError as error:
             if not skip_unknown:
                 raise UserError(

@@ -62,12 +62,17 @@ def price(config: RunConfig, usage: Mapping[str, Any] | None = None) -> Price:
     if usage is not None and model.encoder.branching is not None:
         model.encoder.branching.adopt_usage(usage)
     shapes = model.shapes()
+    require_trainable(shapes)
+    return price_layers(shapes, build_policy(config.policy).bit_map(shapes), config)
+
+
+def require_trainable(shapes: Sequence[LayerShape]) -> None:
+    """Raise UserError where a model is too large to be trained; known before any of it is allocated."""
     if (count := sum(shape.parameters for shape in shapes)) > MOST_PARAMETERS:
         raise UserError(
             f"model: {count:.3g} parameters ({count * 4 / 1e9:,.3g} GB in float32) are more than the "
             f"{MOST_PARAMETERS:,} that are allowed; make its layers smaller."
         )
-    return price_layers(shapes, build_policy(config.policy).bit_map(shapes), config)
 
 
 def price_layers(shapes: list[LayerShape], bit_map: BitMap, config: RunConfig) -> Price:

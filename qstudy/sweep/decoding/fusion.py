@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from qstudy.data.metrics import character_errors, word_errors
+from qstudy.errors import UserError
 from qstudy.files import content_hash
 from qstudy.model.language import LanguageModel
 from qstudy.recognize.build import build_beam_search
@@ -15,6 +16,7 @@ from qstudy.recognize.encoded import EncodedSet
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.options import Decoding
 from qstudy.sweep.config import Sampler
+from qstudy.sweep.patience import reason
 from qstudy.sweep.samplers import make_sampler
 from qstudy.sweep.storage import sqlite_url
 
@@ -81,12 +83,18 @@ def open_fusion_study(file: Path, name: str) -> optuna.Study:
     Args:
         file: may hold several studies.
         name: of what is tuned; other models or another dev set, another name.
+
+    Raises:
+        UserError: the file is damaged, or no such database.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=sqlite_url(file), study_name=name, load_if_exists=True)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
+    try:
+        study = optuna.create_study(storage=sqlite_url(file), study_name=name, load_if_exists=True)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+    except Exception as error:  # what optuna and SQLAlchemy raise depends on where the damage is
+        raise UserError(f"{file} cannot be used ({reason(error)}); remove it to tune anew.") from error
     return study
 
 

@@ -47,12 +47,12 @@ NAMES = {"lm": "external_lm", "source_lm": "source_lm"}
 
 
 class Opened(NamedTuple):
-    """Language models in memory, and the sets that the recognizer's encoder has heard."""
+    """What cells are decoded from, as far as they need it."""
 
     language: dict[str, LanguageModel]
     """By `lm` and `source_lm`."""
-    dev: EncodedSet
-    test: EncodedSet
+    sets: dict[str, EncodedSet]
+    """`test`; and `dev`, where weights are tuned."""
 
 
 def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Record]:
@@ -81,12 +81,22 @@ def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Reco
 
 
 def _identity(config: SearchStudy, cell: Cell) -> str:
-    """Of everything that a cell's result depends on."""
-    models = config.entries[cell.name]
-    files = [_hash(path) for path in models.files(cell.form).values()]
-    files += [_hash(Path(path), identity) for path in (config.dev, config.test)]
-    tuned = asdict(config.tune) if ASKED[cell.form] else None
-    return content_hash(files, models.widths, tuned, config.search, cell.beam, config.accelerator, config.seed)
+    """Of everything that what is heard in a cell depends on; what it costs is priced anew."""
+    files = [_hash(path) for path in config.entries[cell.name].files(cell.form).values()]
+    tuned = [asdict(config.tune), _hash(Path(config.dev), identity), config.seed] if ASKED[cell.form] else None
+    return content_hash(files, _hash(Path(config.test), identity), tuned, config.search, cell.beam)
+
+
+def _former_identity(config: SearchStudy, cell: Cell, record: Record) -> str:
+    """The same as earlier versions told it, who also named what the record was priced for, and what no weights were
+    tuned on."""
+    tuned, told = bool(ASKED[cell.form]), checked(dict[str, Any], record.config, f"{cell.run}: config")
+    dev = config.dev if tuned else told.get("searches", {}).get("dev", config.dev)
+    files = [_hash(path) for path in config.entries[cell.name].files(cell.form).values()]
+    files += [_hash(Path(path), identity) for path in (dev, config.test)]
+    priced, tune = told.get("widths"), asdict(config.tune) if tuned else None
+    seed = config.seed if tuned else record.seed
+    return content_hash(files, priced, tune, config.search, cell.beam, list(record.latency or {}), seed)
 
 
 def _hash(path: Path, of: Callable[[Path], str] = file_hash) -> str:
@@ -106,26 +116,26 @@ def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
     if not path.is_file():
         return None
     record = read_record(path)
-    return record if record.scored == _identity(config, cell) else None
+    known = record.scored == _identity(config, cell) or record.scored == _former_identity(config, cell, record)
+    return record if known else None
 
 
-def _opened(config: SearchStudy, models: Models, features: Path) -> Opened:
+def _opened(config: SearchStudy, models: Models, left: list[Cell], features: Path) -> Opened:
     recognizer = recognizer_from_packed(PackedModel.load(Path(models.model)))  # records tell of its file: no checkpoint
-    asked = sorted({name for form in config.fusion for name in ASKED[form]})
+    asked = sorted({name for cell in left for name in ASKED[cell.form]})
     loaded = load_each([Path(str(getattr(models, name))) for name in asked], recognizer.tokenizer)
     sets = {}
-    for name, manifest in (("dev", config.dev), ("test", config.test)):
+    for name, manifest in {"test": config.test, **({"dev": config.dev} if asked else {})}.items():
         utterances = FeatureSet.open(Path(manifest), recognizer.features, recognizer.tokenizer, features)
         sets[name] = EncodedSet(recognizer, utterances, manifest)
-    language = {name: model for name, model in zip(asked, loaded, strict=True) if model is not None}
-    return Opened(language, **sets)
+    return Opened({name: model for name, model in zip(asked, loaded, strict=True) if model is not None}, sets)
 
 
 def _decode(
     config: SearchStudy, models: Models, left: list[Cell], folder: Path, features: Path, progress: "tqdm[Any]"
 ) -> None:
     """Decode cells of one recognizer; what others are at comes again, in case they are killed, until that is all."""
-    opened, before = _opened(config, models, features), None
+    opened, before = _opened(config, models, left, features), None
     while left and left != before:
         before, left = left, [cell for cell in left if not _cell(config, models, opened, cell, folder)]
         progress.update(len(before) - len(left))
@@ -148,13 +158,13 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
             return False
         factors = {ARGUMENTS[name]: value for name, value in weights.items()}
         fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
-        search = build_beam_search(decoding, fusion)
-        work = opened.test.work(search)  # first: what is compiled on its first use is no decoding
+        search, test = build_beam_search(decoding, fusion), opened.sets["test"]
+        work = test.work(search)  # first: what is compiled on its first use is no decoding, nor is the encoder's part
         begin = time.perf_counter()
-        texts = opened.test.texts(search, cell.run)
-        seconds = time.perf_counter() - begin + opened.test.seconds
+        texts = test.texts(search, cell.run)
+        seconds = time.perf_counter() - begin + test.seconds
         record: Any = _record(config, models, cell, weights, work)
-        features = opened.test.features
+        features = test.features
         groups = groups_of(Path(config.test), features.lines.tolist())
         write_record(
             own,
@@ -174,11 +184,11 @@ def _weights(config: SearchStudy, models: Models, opened: Opened, cell: Cell, fo
     if not ASKED[cell.form]:
         return {}
     name = folder / "weights" / f"{cell.name}-{cell.form}"
-    if (lock := try_lock(name.with_suffix(".lock"))) is None:
+    if (lock := try_lock(name.with_name(f"{name.name}.lock"))) is None:
         return None
     with lock:
-        found = _tuned(config, models, opened, cell, name.with_suffix(".db"))
-        write_json(name.with_suffix(".json"), found)
+        found = _tuned(config, models, opened, cell, name.with_name(f"{name.name}.db"))
+        write_json(name.with_name(f"{name.name}.json"), found)
     return {weight: found[weight] for weight in ARGUMENTS if weight in found}
 
 
@@ -189,7 +199,7 @@ def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, stor
     decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
     language = {name: opened.language[name] for name in ASKED[cell.form]}
     found = tune_weights(
-        study, opened.dev, decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
+        study, opened.sets["dev"], decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
     )
     told = {"dev_wer": found.value, "without": tried(study)[0].value, "trials": tune.trials, "beam": tune.beam}
     return {**found.params, **told}
@@ -225,10 +235,11 @@ def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, 
 
 
 def _priced_anew(config: SearchStudy, cell: Cell, record: Record, folder: Path) -> Record:
-    """A record that was there, at the price of today: an accelerator's description may have changed, or the simulator,
-    on which nothing that was decoded depends."""
-    told: Any = record.config
-    new = describe_price(_price(config, config.entries[cell.name], cell, fill(Search, told["work"], cell.run)))
+    """A record that was there, at the price of today: there may be other accelerators or widths, or an accelerator's
+    description has changed, or the simulator, on which nothing that was decoded depends."""
+    told, models = checked(dict[str, Any], record.config, f"{cell.run}: config"), config.entries[cell.name]
+    new = describe_price(_price(config, models, cell, fill(Search, told["work"], cell.run)))
+    new |= {"config": {**told, "widths": models.widths}, "scored": _identity(config, cell)}
     if all(getattr(record, name) == value for name, value in new.items()):
         return record
     return change_record(folder / "runs" / cell.run, lambda now: replace(now, **new))
