@@ -17,16 +17,20 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("qstudy", deadline=None, max_examples=50)  # a busy machine is not a failure
 settings.load_profile("qstudy")
 
+# The even ones to the first of two processes, the odd ones to the second. Fuzzing compiles nearly every loop, in one
+# process and once for all: before chaos and Ray, whose several processes would each compile the same at once.
 LONG = (
-    "test_chaos.py",
-    "test_ray.py",
+    "test_types.py",
     "test_fuzz.py",
-    "test_devices.py",
     "test_sweep_kill.py",
+    "test_devices.py",
+    "test_chaos.py",
     "test_processors.py",
     "test_slurm_cluster.py",
+    "test_ray.py",
+    "test_training.py",
     "test_bit_exact_encoders.py",
-    "test_types.py",
+    "test_watching.py",
 )
 
 

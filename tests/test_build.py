@@ -40,88 +40,126 @@ print(len(features), float(features.frames(len(features) - 1).sum()))
 """
 
 
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
+def write_manifest(folder: Path) -> Path:
     """Ten blocks of noise; two of its files are broken."""
     generator = np.random.default_rng(0)
     for number in range(4):
-        soundfile.write(tmp_path / f"{number}.wav", generator.standard_normal(8000 + 800 * number) * 0.1, 16000)
+        soundfile.write(folder / f"{number}.wav", generator.standard_normal(8000 + 800 * number) * 0.1, 16000)
     entries = [
         {"audio_filepath": f"{i % 4}.wav", "duration": 0.5 + 0.05 * (i % 4), "text": "one"} for i in range(LINES)
     ]
     entries[10]["audio_filepath"] = entries[150]["audio_filepath"] = "gone.wav"
-    path = tmp_path / "train.jsonl"
+    path = folder / "train.jsonl"
     path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
     return path
 
 
-def opener(manifest: Path, *size_limit: int) -> "subprocess.Popen[str]":
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only read; each test has a cache of its own."""
+    return write_manifest(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def untouched(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache whose store was built in one go."""
+    folder = tmp_path_factory.mktemp("untouched")
+    opened(manifest, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache whose builder was killed; tests go on from copies of it."""
+    folder = tmp_path_factory.mktemp("killed")
+    interrupt(manifest, folder, signal.SIGKILL)
+    return folder
+
+
+def opener(manifest: Path, cache: Path, *size_limit: int) -> "subprocess.Popen[str]":
     """Another process that opens the manifest's features; no file of its may become larger than `size_limit`."""
-    arguments = [manifest, manifest.parent / "cache", Path(__file__).parents[1], *size_limit]
+    arguments = [manifest, cache, Path(__file__).parents[1], *size_limit]
     command = [sys.executable, "-c", OPEN, *map(str, arguments)]
     listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background do not
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
 
 
-def opened(manifest: Path, cache: str) -> FeatureSet:
-    return FeatureSet.open(manifest, FeatureSettings(), CharTokenizer(), manifest.parent / cache, skip_broken=True)
+def opened(manifest: Path, cache: Path) -> FeatureSet:
+    return FeatureSet.open(manifest, FeatureSettings(), CharTokenizer(), cache, skip_broken=True)
 
 
-def journal(manifest: Path) -> bytes:
+def journal(cache: Path) -> bytes:
     """What an unfinished build has written so far."""
-    found = list((manifest.parent / "cache").glob(".*.partial/journal.jsonl"))
+    found = list(cache.glob(".*.partial/journal.jsonl"))
     return found[0].read_bytes() if found else b""
 
 
-def interrupt(manifest: Path, how: signal.Signals) -> bytes:
-    """Stop a builder as soon as it has finished some blocks, but not all; returns its journal."""
-    victim = opener(manifest)
-    while journal(manifest).count(b"\n") < 2:
+def interrupt(manifest: Path, cache: Path, how: signal.Signals) -> None:
+    """Stop a builder as soon as it has finished some blocks, but not all."""
+    victim = opener(manifest, cache)
+    while journal(cache).count(b"\n") < 2:
         assert victim.poll() is None, victim.communicate()
         time.sleep(0.002)
     victim.send_signal(how)
     victim.communicate()
-    assert journal(manifest).count(b"\n") < LINES // 64
-    assert not list((manifest.parent / "cache").glob("[!.]*/"))  # whole or absent
-    return journal(manifest)
+    assert journal(cache).count(b"\n") < LINES // 64
+    assert not list(cache.glob("[!.]*/"))  # whole or absent
 
 
-def assert_as_if_never_interrupted(manifest: Path) -> None:
+def assert_as_if_never_interrupted(manifest: Path, cache: Path, untouched: Path) -> None:
     """Every file of the store equals that of another cache, which was built in one go; nothing else is left."""
-    opened(manifest, "cache")
-    opened(manifest, "untouched")
-    store, expected = (list((manifest.parent / name).glob("[!.]*/")) for name in ("cache", "untouched"))
+    opened(manifest, cache)
+    store, expected = (list(each.glob("[!.]*/")) for each in (cache, untouched))
     assert [folder.name for folder in store] == [folder.name for folder in expected]
     names = sorted(path.name for path in expected[0].iterdir())
     assert sorted(path.name for path in store[0].iterdir()) == names
     assert len(names) == 4
     for name in names:
         assert (store[0] / name).read_bytes() == (expected[0] / name).read_bytes(), name
-    assert not list((manifest.parent / "cache").glob(".*"))
+    assert not list(cache.glob(".*"))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_build_goes_on(manifest: Path, how: signal.Signals, caplog: pytest.LogCaptureFixture) -> None:
-    before = interrupt(manifest, how)
-    opened(manifest, "cache")
-    done = 64 * before.count(b"\n")
+def test_a_killed_build_goes_on(
+    manifest: Path,
+    cache: Path,
+    untouched: Path,
+    how: signal.Signals,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if how == signal.SIGKILL:
+        shutil.copytree(request.getfixturevalue("killed"), cache)
+    else:
+        interrupt(manifest, cache, how)
+    done = 64 * journal(cache).count(b"\n")
+    opened(manifest, cache)
     assert f"{done} of {LINES} lines are done" in caplog.text
-    assert_as_if_never_interrupted(manifest)
+    assert_as_if_never_interrupted(manifest, cache, untouched)
 
 
-def test_a_full_disk_is_one_sentence_and_the_build_goes_on(manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
-    error = opener(manifest, 1_000_000).communicate()[1].splitlines()[-1]
+def test_a_full_disk_is_one_sentence_and_the_build_goes_on(
+    manifest: Path, cache: Path, untouched: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = opener(manifest, cache, 1_000_000).communicate()[1].splitlines()[-1]
     assert "UserError: Cannot write the feature cache" in error
     assert "File too large; free space or choose another folder." in error
-    assert journal(manifest)
-    assert_as_if_never_interrupted(manifest)
+    assert journal(cache)
+    assert_as_if_never_interrupted(manifest, cache, untouched)
     assert "lines are done" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["features lost", "features changed", "journal torn", "tail of no block"])
-def test_what_a_crash_left_is_believed_as_far_as_it_agrees(manifest: Path, loss: str) -> None:
-    interrupt(manifest, signal.SIGKILL)
-    (partial,) = (manifest.parent / "cache").glob(".*.partial")
+def test_what_a_crash_left_is_believed_as_far_as_it_agrees(
+    manifest: Path, cache: Path, untouched: Path, killed: Path, loss: str
+) -> None:
+    shutil.copytree(killed, cache)
+    (partial,) = cache.glob(".*.partial")
     features, lines = partial / "store" / "features.i16", partial / "journal.jsonl"
     first = sum(json.loads(lines.read_bytes().splitlines()[0])["lengths"]) * 80  # bytes of the first block
     content = features.read_bytes()
@@ -138,32 +176,34 @@ def test_what_a_crash_left_is_believed_as_far_as_it_agrees(manifest: Path, loss:
     draft.close()
     assert draft.done == 64
     assert features.stat().st_size == first
-    assert_as_if_never_interrupted(manifest)
+    assert_as_if_never_interrupted(manifest, cache, untouched)
 
 
 def test_what_was_computed_survives_the_complaint_about_the_rest(
-    manifest: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    manifest = write_manifest(tmp_path)
     soundfile.write(manifest.parent / "gone.wav", np.zeros(8000), 16000)  # silent: only the audio tells
     with pytest.raises(Exception, match="2 of its lines cannot be used"):
-        FeatureSet.open(manifest, FeatureSettings(), CharTokenizer(), manifest.parent / "cache")
-    assert len(opened(manifest, "cache")) == LINES - 2
+        FeatureSet.open(manifest, FeatureSettings(), CharTokenizer(), cache)
+    assert len(opened(manifest, cache)) == LINES - 2
     assert f"{LINES} of {LINES} lines are done" in caplog.text
-    assert_as_if_never_interrupted(manifest)
+    opened(manifest, tmp_path / "untouched")
+    assert_as_if_never_interrupted(manifest, cache, tmp_path / "untouched")
 
 
-def test_one_builds_the_others_wait(manifest: Path) -> None:
+def test_one_builds_the_others_wait(manifest: Path, cache: Path, untouched: Path) -> None:
     key = store_key(manifest, manifest_lines(manifest), FeatureSettings())
-    with locked(lock_path(manifest.parent / "cache" / key)):  # so that they are all there before the first one builds
-        processes = [opener(manifest) for _ in range(3)]
+    with locked(lock_path(cache / key)):  # so that they are all there before the first one builds
+        processes = [opener(manifest, cache) for _ in range(3)]
         for process in processes:
             assert process.stderr is not None
             assert "Waiting for another process" in process.stderr.readline()
     answers = [process.communicate() for process in processes]
-    features = opened(manifest, "cache")
+    features = opened(manifest, cache)
     last = float(features.frames(len(features) - 1).sum())
     assert [answer for answer, _ in answers] == [f"{LINES - 2} {last}\n"] * 3
-    assert_as_if_never_interrupted(manifest)
+    assert_as_if_never_interrupted(manifest, cache, untouched)
 
 
 @pytest.mark.parametrize("link", ["store/features.i16", "journal.jsonl", "store"])

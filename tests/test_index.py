@@ -130,11 +130,16 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "reports"
 
 
+def lay(folder: Path, records: list[dict[str, Any]]) -> None:
+    """What the page reads of a report."""
+    folder.mkdir()
+    (folder / RECORDS).write_text("\n".join(map(json.dumps, records)))
+
+
 def page(folder: Path, **studies: list[dict[str, Any]]) -> str:
     """The page over reports of these studies, with a figure of the smallest."""
     for name, records in studies.items():
-        (folder / name).mkdir()
-        (folder / name / RECORDS).write_text("\n".join(map(json.dumps, records)))
+        lay(folder / name, records)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.index.FEWEST", 2)
         index(folder)
@@ -302,11 +307,11 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     ids=["measure", "against", "column", "ambiguous"],
 )
 def test_a_claim_that_cannot_be_held_against_anything_is_named(
-    reports: Path, tmp_path: Path, change: dict[str, Any], said: str
+    tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     first = {**CLAIMS["papers"][0], "claims": [CLAIMS["papers"][0]["claims"][0] | change]}  # type: ignore[operator]
     (tmp_path / "papers.yaml").write_text(yaml.safe_dump({"papers": [first]}))
-    report([reports / "one"], tmp_path / "one")
+    lay(tmp_path / "one", study("one"))
     with pytest.raises(UserError, match=said):
         index(tmp_path)
 
@@ -316,7 +321,7 @@ def test_a_setting_is_found_by_a_number_though_it_is_a_mean_over_seeds(tmp_path:
     (tmp_path / "papers.yaml").write_text(yaml.safe_dump({"papers": [{**CLAIMS["papers"][0], "claims": [claim]}]}))
     runs = study("one")
     again = json.loads(json.dumps(next(one for one in runs if one["run"] == "four"))) | {"run": "again", "seed": 1}
-    report([write(tmp_path / "studies" / "one", [*runs, again])], tmp_path / "one")
+    lay(tmp_path / "one", [*runs, again])
     index(tmp_path)
     assert "not measured" not in (tmp_path / "papers.md").read_text()
 
@@ -343,7 +348,7 @@ def test_a_study_in_two_reports_counts_once(reports: Path, tmp_path: Path, capsy
 def test_claims_are_shown_without_a_picture_and_without_a_latency(tmp_path: Path) -> None:
     """Of too few settings for a figure, simulated on another accelerator."""
     runs = [one | {"latency": {"mine": {"latency_ms": 1.0}}} for one in study("one")]
-    report([write(tmp_path / "studies" / "one", runs)], tmp_path / "one")
+    lay(tmp_path / "one", runs)
     (tmp_path / "papers.yaml").write_text(yaml.safe_dump(CLAIMS))
     index(tmp_path)
     assert 'id="table-papers"' in (tmp_path / "index.html").read_text()

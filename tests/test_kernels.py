@@ -48,15 +48,15 @@ def multiply_bf16() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="module")
-def vector_s8() -> Callable[..., None]:
-    """The product without tiles, where there are any."""
-    return without("AMX")
+def vector_s8(multiply_s8: Callable[..., None]) -> Callable[..., None]:
+    """The product without tiles, where there are any; else it is the same one, not to be compiled again."""
+    return without("AMX") if ir.AMX else multiply_s8
 
 
 @pytest.fixture(scope="module")
-def plain_s8() -> Callable[..., None]:
+def plain_s8(vector_s8: Callable[..., None]) -> Callable[..., None]:
     """The product of a processor without the instruction for it."""
-    return without("AMX", "VNNI")
+    return without("AMX", "VNNI") if ir.VNNI else vector_s8
 
 
 def without(*offers: str) -> Callable[..., None]:

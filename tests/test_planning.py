@@ -1,8 +1,6 @@
 """Planning: exclusive, whole or not at all, and quick; several folders, and several who begin at once."""
 
 import resource
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,8 +18,8 @@ from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.storage import open_storage
 from qstudy.sweep.trials import GRID
 from qstudy.sweep.worker import work
-
-ROOT = Path(__file__).parents[1]
+from qstudy.training import assets
+from qstudy.training.config import config_from_dict
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -139,22 +137,22 @@ def test_a_locked_database_is_waited_for(
     assert told.count("storage does not answer (database is locked); trying again for up to 60 s.") == 1
 
 
-def test_two_processes_make_one_corpus_once(tmp_path: Path) -> None:
-    code = """
-import time
-from qstudy.training import assets
-from qstudy.training.config import config_from_dict
-commands = assets._make_corpus
-assets._make_corpus = lambda *recipe: (time.sleep(2), commands(*recipe))
-make = {"corpus": "commands", "out": "corpus", "train": 8, "dev": 2, "test": 2, "processes": 1}
-data = {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}
-assets.make_corpus(config_from_dict({"data": data}))
-"""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
-    command = [sys.executable, "-c", code]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    makers = [subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) for _ in range(2)]
-    said = [maker.communicate()[0] for maker in makers]
-    assert [maker.returncode for maker in makers] == [0, 0], said
-    assert sum("The manifests are in corpus" in text for text in said) == 1
+def test_two_make_one_corpus_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Threads, which the lock keeps apart as it does processes: each opens its file anew."""
+    monkeypatch.chdir(tmp_path)
+    commands, makers = assets._make_corpus, []
+
+    def slow(*recipe: Any) -> None:
+        makers.append(threading.current_thread())
+        time.sleep(2)  # the other one asks meanwhile
+        commands(*recipe)
+
+    monkeypatch.setattr(assets, "_make_corpus", slow)
+    make = {"corpus": "commands", "out": "corpus", "train": 8, "dev": 2, "test": 2, "processes": 1}
+    config = config_from_dict({"data": {"train": "corpus/train.jsonl", "dev": "corpus/dev.jsonl", "make": make}})
+    assert at_once(*[lambda: assets.make_corpus(config)] * 2) == [None, None]
+    assert len(makers) == 1
+    assert capsys.readouterr().out.count("The manifests are in corpus") == 1
     assert len((tmp_path / "corpus" / "train.jsonl").read_text().splitlines()) == 8

@@ -18,7 +18,8 @@ from qstudy.training.run import run
 from qstudy.training.tracking import entry_of, start_tracking
 from qstudy.training.wandb_run import Tracker
 
-wandb = pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
+pytest.importorskip("wandb", reason="needs wandb (the extra `track`)")
+from wandb.util import get_core_path
 
 CONFIG = config_from_dict({"data": {"train": "t", "dev": "d"}, "policy": {"name": "mixed"}, "seed": 3})
 RECORD = Record(
@@ -60,33 +61,44 @@ def track(study: Path, losses: dict[int, float], finish: bool = True) -> Tracker
 
 
 def inspect(run: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(run)]
+    """What `wandb leet inspect --json` says of a run: W&B's own program, without the Python around it, which takes
+    seconds to import."""
+    (file,) = run.glob("run-*.wandb")
+    command = [get_core_path(), "leet", "inspect", "--no-observability", *options, "--json"]
+    command += ["--run-file", str(file), str(run.parent)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in inspect(run).splitlines()]
+
+
+def entered(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What W&B knows of the run itself: its group, kind and tags."""
+    return dict(next(record["run"] for record in records if record["type"] == "run"))
 
 
 def runs(study: Path) -> list[Path]:
     return sorted(study.glob("wandb/offline-run-*"))
 
 
-def artifacts(run: Path, kind: str) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in inspect(run).splitlines()]
+def artifacts(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [
         record["artifact"] for record in records if record["type"] == "artifact" and record["artifact"]["type"] == kind
     ]
 
 
-def charts(run: Path) -> dict[str, list[int]]:
+def charts(records: list[dict[str, Any]]) -> dict[str, list[int]]:
     """What `wandb leet` draws: numbers that were logged under a name without an underscore, with their steps."""
     found: dict[str, list[int]] = {}
-    for record in (json.loads(line) for line in inspect(run).splitlines()):
+    for record in records:
         item = record["history"]["item"] if record["type"] == "history" else {}
         for name in (name for name in item if not name.startswith("_")):
             found.setdefault(name, []).append(item["_step"])
     return found
 
 
-def losses_of(run: Path) -> dict[int, float]:
-    records = [json.loads(line) for line in inspect(run).splitlines()]
+def losses_of(records: list[dict[str, Any]]) -> dict[int, float]:
     items = [record["history"]["item"] for record in records if record["type"] == "history"]
     return {item["_step"]: item["loss"] for item in items if "loss" in item}
 
@@ -95,18 +107,21 @@ def test_the_offline_run_is_the_record(tmp_path: Path) -> None:
     study = tmp_path / "digits"
     track(study, {20: 3.5, 40: 1.25, 60: 0.5})
     (run,) = runs(study)
-    assert losses_of(run) == {20: 3.5, 40: 1.25, 60: 0.5}
-    seen = json.loads(inspect(run, "--summary"))
+    records = records_of(run)
+    assert losses_of(records) == {20: 3.5, 40: 1.25, 60: 0.5}
+    summary = inspect(run, "--summary")
+    typed = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)]
+    assert subprocess.run(typed, check=True, capture_output=True, text=True).stdout == summary
+    seen = json.loads(summary)
     assert (seen["name"], seen["project"], seen["state"]) == ("digits/trial-0000-mixed", "qstudy", "finished")
     assert {name: seen["summary"][name] for name in RECORD.headline} == RECORD.headline
     assert seen["summary"]["dev_wer"] == 0.125
     assert (seen["config"]["policy"], seen["config"]["seed"]) == ({"name": "mixed"}, 3)
     assert (seen["config"]["bits.joiner.output.weight"], seen["config"]["bits.encoder.lstm.0.activation"]) == (8, 8)
     assert "-digits-0000-" in run.name, "what `wandb leet` lists"
-    records = [json.loads(line) for line in inspect(run).splitlines()]
-    entered = next(record["run"] for record in records if record["type"] == "run")
-    assert (entered["run_group"], entered["job_type"], entered["tags"]) == ("digits", "trial", ["mixed", "lstm"])
-    (model,) = artifacts(run, "model")
+    told = entered(records)
+    assert (told["run_group"], told["job_type"], told["tags"]) == ("digits", "trial", ["mixed", "lstm"])
+    (model,) = artifacts(records, "model")
     (entry,) = model["manifest"]["contents"]
     assert Path(entry["local_path"]).read_bytes() == b"packed model"
 
@@ -115,8 +130,9 @@ def test_the_tables_are_artifacts_and_no_charts(tmp_path: Path) -> None:
     """What is logged is drawn: of a table its number of columns. What there is to draw ends with the final dev WER."""
     track(tmp_path / "digits", {20: 1.0})
     (run,) = runs(tmp_path / "digits")
-    assert charts(run) == {"loss": [20], "dev_wer": [60]}
-    (tables,) = artifacts(run, "tables")
+    records = records_of(run)
+    assert charts(records) == {"loss": [20], "dev_wer": [60]}
+    (tables,) = artifacts(records, "tables")
     found = {entry["path"].split(".")[0]: Path(entry["local_path"]) for entry in tables["manifest"]["contents"]}
     layers, transcripts = (json.loads(found[name].read_text()) for name in ("layers", "transcripts"))
     assert layers["columns"] == ["layer", "weight", "activation"]
@@ -133,8 +149,8 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
     track(tmp_path / "digits", {40: 1.0})
     first, second = runs(tmp_path / "digits")
     assert json.loads(inspect(first, "--summary"))["exit_code"] == 1
-    assert losses_of(first) == {20: 2.0}
-    assert losses_of(second) == {40: 1.0}
+    assert losses_of(records_of(first)) == {20: 2.0}
+    assert losses_of(records_of(second)) == {40: 1.0}
     assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2]
 
 
@@ -157,7 +173,9 @@ def test_a_killed_run_keeps_its_losses(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"logged\n"
         os.killpg(process.pid, signal.SIGKILL)
     (run,) = runs(tmp_path / "digits")
-    assert losses_of(run) == {20: 2.0, 40: 1.0}, "all but the last step, which W&B keeps open for more metrics"
+    assert losses_of(records_of(run)) == {20: 2.0, 40: 1.0}, (
+        "all but the last step, which W&B keeps open for more metrics"
+    )
 
 
 def test_without_wandb_there_is_one_sentence(
@@ -191,7 +209,7 @@ def test_a_dead_service_costs_nothing_and_the_next_run_has_another(
     assert capfd.readouterr().err.count("the run goes on without it") == 1
     track(tmp_path / "next", {20: 1.0})
     (run,) = runs(tmp_path / "next")
-    assert losses_of(run) == {20: 1.0}
+    assert losses_of(records_of(run)) == {20: 1.0}
 
 
 def test_online_without_a_login_is_offline(
@@ -201,7 +219,7 @@ def test_online_without_a_login_is_offline(
     track(tmp_path / "digits", {20: 1.0})
     assert "runs are tracked offline" in capsys.readouterr().err
     (run,) = runs(tmp_path / "digits")
-    assert losses_of(run) == {20: 1.0}
+    assert losses_of(records_of(run)) == {20: 1.0}
 
 
 def _services() -> list[int]:
@@ -219,5 +237,5 @@ def test_a_training_logs_its_curves(corpus: Path, tmp_path: Path) -> None:
     (folder,) = (tmp_path / "float").glob("wandb/offline-run-*")
     every = [19, 39]  # Lightning counts from 0
     names = ("loss", "loss_rnnt", "loss_ctc", "gradient_norm", "step_ms", "learning_rate")
-    assert charts(folder) == {**dict.fromkeys(names, every), "dev_wer": [29]}
+    assert charts(records_of(folder)) == {**dict.fromkeys(names, every), "dev_wer": [29]}
     assert json.loads(inspect(folder, "--summary"))["state"] == "finished"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 from sweep_helpers import make_config, measure, open_queue, small_study, start_victim
-from test_tracking import artifacts, charts, inspect, quiet, runs  # noqa: F401  (a fixture)
+from test_tracking import charts, entered, inspect, quiet, records_of, runs  # noqa: F401  (a fixture)
 
 from analysis.study import load_studies
 from qstudy.cli import main
@@ -38,11 +38,6 @@ def status_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any
     capsys.readouterr()
     main(["status", str(folder), "--json"])
     return dict(json.loads(capsys.readouterr().out))
-
-
-def entered(run: Path) -> dict[str, Any]:
-    records = [json.loads(line) for line in inspect(run).splitlines()]
-    return dict(next(record["run"] for record in records if record["type"] == "run"))
 
 
 def test_a_study_of_two_seeds_from_yaml_to_report(
@@ -76,7 +71,7 @@ def test_a_study_of_two_seeds_from_yaml_to_report(
     # W&B: every run, the two baselines, the candidates, and the study, in one group
     jobs: dict[str, list[Path]] = {}
     for run in runs(folder):
-        told = entered(run)
+        told = entered(records_of(run))
         assert told["run_group"] == "small"
         jobs.setdefault(told["job_type"], []).append(run)
     assert {job: len(some) for job, some in jobs.items()} == {"trial": 4, "baseline": 2, "candidate": 2, "study": 1}
@@ -85,7 +80,7 @@ def test_a_study_of_two_seeds_from_yaml_to_report(
     assert all(one["summary"]["reason"].startswith("over budget") for one in seen)
     assert all(one["config"]["bits.joiner.output.weight"] == 16 for one in seen)
     (own,) = jobs["study"]
-    drawn = charts(own)
+    drawn = charts(records_of(own))
     assert {"best/dev_wer", "trials/trained", "trials/over_budget"} <= set(drawn)
     assert not [name for name in drawn if "table" in name or "ncols" in name], "no charts of a table's shape"
     summary = json.loads(inspect(own, "--summary"))["summary"]
