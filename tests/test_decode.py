@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from qstudy.model.language import LSTMLanguageModel
 from qstudy.quant.packed.model import pack_model
 from qstudy.quant.policies import build_policy
 from qstudy.recognize.build import build_beam_search
-from qstudy.recognize.encoded import EncodedSet
+from qstudy.recognize.encoded import Encoded, EncodedSet
 from qstudy.recognize.fusion import Fusion
 from qstudy.recognize.language import describe, load_language_model
 from qstudy.recognize.options import Decoding
@@ -131,6 +132,32 @@ def test_a_cell_is_what_evaluate_says(
     main(["evaluate", str(models / "int4.qst"), *manifest, *search, *lm])
     assert json.loads(capsys.readouterr().out)["wer"] == record["metrics"]["test"]["wer"]
     assert weights["dev_wer"] <= weights["without"]
+
+
+def test_dev_is_heard_where_weights_are_tuned_on_it_alone(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Counting(EncodedSet):
+        def __init__(self, *parts: Any) -> None:
+            self.manifest = Path(parts[-1])
+            super().__init__(*parts)
+
+        def _encode(self, indices: Sequence[int]) -> Encoded | None:
+            heard.append(self.manifest.stem)
+            return super()._encode(indices)
+
+    monkeypatch.setattr(searches_module, "EncodedSet", Counting)
+    values = described(models, corpus, test=str(corpus / "test.jsonl"), fusion=["none"], beams=[1])
+    values["models"].pop("int4")
+    decode(tmp_path, values)
+    assert set(heard) == {"test"}
+    decode(tmp_path, {**values, "fusion": ["shallow"]})
+    assert set(heard) == {"test", "dev"}
+    heard.clear()
+    decode(tmp_path, {**values, "fusion": ["shallow"], "beams": [1, 2]})  # with the weights that were found
+    assert set(heard) == {"test"}
 
 
 def test_weights_of_names_with_a_dot_are_kept_apart(models: Path, corpus: Path, tmp_path: Path) -> None:

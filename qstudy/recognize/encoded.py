@@ -4,6 +4,7 @@ what was heard."""
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -34,22 +35,33 @@ class Encoded:
 
 
 class EncodedSet:
-    """The utterances, batch by batch."""
+    """The utterances, batch by batch; the encoder hears them when a search is first tried."""
 
-    @torch.no_grad()
     def __init__(self, recognizer: Recognizer, features: FeatureSet, name: str = "") -> None:
         """Args: the model; the utterances, at least one; the set's name, for the progress bar."""
         if not len(features):
             raise UserError(f"{name or 'The set'} has no utterance to decode.")
-        self._recognizer, self.features = recognizer, features
-        batches = evaluation_batches(features.lengths)
+        self._recognizer, self.features, self._name = recognizer, features, name
+
+    @property
+    def seconds(self) -> float:
+        """That the encoder took."""
+        return self._heard[1]
+
+    @property
+    def _batches(self) -> list[Encoded]:
+        return self._heard[0]
+
+    @cached_property
+    @torch.no_grad()
+    def _heard(self) -> tuple[list[Encoded], float]:
+        """All batches, and the seconds that they took."""
+        batches = evaluation_batches(self.features.lengths)
         self._encode(batches[0])  # not timed: what is compiled on its first use
         begin = time.perf_counter()
-        every = tqdm(batches, f"encode {name}", unit="batch", leave=False, disable=None)
+        every = tqdm(batches, f"encode {self._name}", unit="batch", leave=False, disable=None)
         found = [self._encode(indices) for indices in every]
-        self._batches = [batch for batch in found if batch is not None]
-        self.seconds = time.perf_counter() - begin
-        """That the encoder took."""
+        return [batch for batch in found if batch is not None], time.perf_counter() - begin
 
     def _encode(self, indices: Sequence[int]) -> Encoded | None:
         """A batch; None: there is not one encoder frame."""

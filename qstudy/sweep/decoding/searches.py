@@ -47,12 +47,12 @@ NAMES = {"lm": "external_lm", "source_lm": "source_lm"}
 
 
 class Opened(NamedTuple):
-    """Language models in memory, and the sets that the recognizer's encoder has heard."""
+    """What cells are decoded from, as far as they need it."""
 
     language: dict[str, LanguageModel]
     """By `lm` and `source_lm`."""
-    dev: EncodedSet
-    test: EncodedSet
+    sets: dict[str, EncodedSet]
+    """`test`; and `dev`, where weights are tuned."""
 
 
 def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Record]:
@@ -109,23 +109,22 @@ def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
     return record if record.scored == _identity(config, cell) else None
 
 
-def _opened(config: SearchStudy, models: Models, features: Path) -> Opened:
+def _opened(config: SearchStudy, models: Models, left: list[Cell], features: Path) -> Opened:
     recognizer = recognizer_from_packed(PackedModel.load(Path(models.model)))  # records tell of its file: no checkpoint
-    asked = sorted({name for form in config.fusion for name in ASKED[form]})
+    asked = sorted({name for cell in left for name in ASKED[cell.form]})
     loaded = load_each([Path(str(getattr(models, name))) for name in asked], recognizer.tokenizer)
     sets = {}
-    for name, manifest in (("dev", config.dev), ("test", config.test)):
+    for name, manifest in {"test": config.test, **({"dev": config.dev} if asked else {})}.items():
         utterances = FeatureSet.open(Path(manifest), recognizer.features, recognizer.tokenizer, features)
         sets[name] = EncodedSet(recognizer, utterances, manifest)
-    language = {name: model for name, model in zip(asked, loaded, strict=True) if model is not None}
-    return Opened(language, **sets)
+    return Opened({name: model for name, model in zip(asked, loaded, strict=True) if model is not None}, sets)
 
 
 def _decode(
     config: SearchStudy, models: Models, left: list[Cell], folder: Path, features: Path, progress: "tqdm[Any]"
 ) -> None:
     """Decode cells of one recognizer; what others are at comes again, in case they are killed, until that is all."""
-    opened, before = _opened(config, models, features), None
+    opened, before = _opened(config, models, left, features), None
     while left and left != before:
         before, left = left, [cell for cell in left if not _cell(config, models, opened, cell, folder)]
         progress.update(len(before) - len(left))
@@ -148,13 +147,13 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
             return False
         factors = {ARGUMENTS[name]: value for name, value in weights.items()}
         fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
-        search = build_beam_search(decoding, fusion)
-        work = opened.test.work(search)  # first: what is compiled on its first use is no decoding
+        search, test = build_beam_search(decoding, fusion), opened.sets["test"]
+        work = test.work(search)  # first: what is compiled on its first use is no decoding, nor is the encoder's part
         begin = time.perf_counter()
-        texts = opened.test.texts(search, cell.run)
-        seconds = time.perf_counter() - begin + opened.test.seconds
+        texts = test.texts(search, cell.run)
+        seconds = time.perf_counter() - begin + test.seconds
         record: Any = _record(config, models, cell, weights, work)
-        features = opened.test.features
+        features = test.features
         groups = groups_of(Path(config.test), features.lines.tolist())
         write_record(
             own,
@@ -189,7 +188,7 @@ def _tuned(config: SearchStudy, models: Models, opened: Opened, cell: Cell, stor
     decoding = Decoding(decode="beam", beam=tune.beam, search=config.search)
     language = {name: opened.language[name] for name in ASKED[cell.form]}
     found = tune_weights(
-        study, opened.dev, decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
+        study, opened.sets["dev"], decoding, language["lm"], language.get("source_lm"), tune.trials, config.seed
     )
     told = {"dev_wer": found.value, "without": tried(study)[0].value, "trials": tune.trials, "beam": tune.beam}
     return {**found.params, **told}
