@@ -19,7 +19,8 @@ from analysis.study import load_studies
 from qstudy.cli import main
 from qstudy.data.corpora.noisy import noisy
 from qstudy.data.feature_set import FeatureSet
-from qstudy.files import read_json
+from qstudy.data.manifest import identity
+from qstudy.files import content_hash, file_hash, read_json
 from qstudy.hardware.accelerator import PROFILES
 from qstudy.locks import locked, try_lock
 from qstudy.model.language import LSTMLanguageModel
@@ -247,6 +248,40 @@ def test_another_accelerator_is_another_price_of_what_was_decoded(
     assert f"{after:.3g}" in said
     assert again == written
     assert {**slow, "latency": fast["latency"]} == fast  # decoded once: its speed is the same, too
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["of this version", "of an earlier version"])
+def test_what_nothing_that_is_heard_depends_on_decodes_nothing_anew(
+    models: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: bool
+) -> None:
+    """Accelerators and widths are a matter of price, and without language models nobody needs dev or a seed."""
+    values = described(models, corpus, fusion=["none", "shallow"], beams=[1], accelerator=["mobile_npu"])
+    values["models"].pop("int4")
+    out = decode(tmp_path, values)
+    if former:
+        for path in out.glob("runs/*/record.json"):
+            path.write_text(json.dumps({**read_json(path), "scored": earlier_hash(values, read_json(path))}))
+    written: list[Path] = []
+    monkeypatch.setattr(searches_module, "write_record", lambda folder, record: written.append(folder))
+    half = {"models": {"float": {**values["models"]["float"], "widths": "w16a16"}}}
+    for change in ({"accelerator": ["int4_multicore", "mobile_npu"]}, half, {}, {"accelerator": ["int4_multicore"]}):
+        values |= change
+        decode(tmp_path, values)
+        for path in out.glob("runs/*/record.json"):
+            record = read_json(path)
+            assert list(record["latency"]) == values["accelerator"]
+            assert record["config"]["widths"] == values["models"]["float"].get("widths")
+    assert not written
+    decode(tmp_path, {**values, "dev": str(corpus / "test.jsonl"), "seed": 1})
+    assert [folder.name for folder in written] == ["float-shallow-beam01"]
+
+
+def earlier_hash(values: dict[str, Any], record: dict[str, Any]) -> str:
+    """What records were known by when accelerators, widths, dev and seed were in it."""
+    files = [file_hash(Path(path)) for path in record["config"]["files"].values()]
+    files += [identity(Path(values[name])) for name in ("dev", "test")]
+    decoding, tune = record["config"]["decoding"], values["tune"] if len(files) > 3 else None
+    return content_hash(files, None, tune, decoding["search"], decoding["beam"], values["accelerator"], record["seed"])
 
 
 def test_other_sounds_of_the_same_texts_are_decoded_anew(models: Path, corpus: Path, tmp_path: Path) -> None:

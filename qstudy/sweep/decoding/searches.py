@@ -81,12 +81,22 @@ def run_searches(config: SearchStudy, folder: Path, features: Path) -> list[Reco
 
 
 def _identity(config: SearchStudy, cell: Cell) -> str:
-    """Of everything that a cell's result depends on."""
-    models = config.entries[cell.name]
-    files = [_hash(path) for path in models.files(cell.form).values()]
-    files += [_hash(Path(path), identity) for path in (config.dev, config.test)]
-    tuned = asdict(config.tune) if ASKED[cell.form] else None
-    return content_hash(files, models.widths, tuned, config.search, cell.beam, config.accelerator, config.seed)
+    """Of everything that what is heard in a cell depends on; what it costs is priced anew."""
+    files = [_hash(path) for path in config.entries[cell.name].files(cell.form).values()]
+    tuned = [asdict(config.tune), _hash(Path(config.dev), identity), config.seed] if ASKED[cell.form] else None
+    return content_hash(files, _hash(Path(config.test), identity), tuned, config.search, cell.beam)
+
+
+def _former_identity(config: SearchStudy, cell: Cell, record: Record) -> str:
+    """The same as earlier versions told it, who also named what the record was priced for, and what no weights were
+    tuned on."""
+    tuned, told = bool(ASKED[cell.form]), checked(dict[str, Any], record.config, f"{cell.run}: config")
+    dev = config.dev if tuned else told.get("searches", {}).get("dev", config.dev)
+    files = [_hash(path) for path in config.entries[cell.name].files(cell.form).values()]
+    files += [_hash(Path(path), identity) for path in (dev, config.test)]
+    priced, tune = told.get("widths"), asdict(config.tune) if tuned else None
+    seed = config.seed if tuned else record.seed
+    return content_hash(files, priced, tune, config.search, cell.beam, list(record.latency or {}), seed)
 
 
 def _hash(path: Path, of: Callable[[Path], str] = file_hash) -> str:
@@ -106,7 +116,8 @@ def _kept(config: SearchStudy, cell: Cell, folder: Path) -> Record | None:
     if not path.is_file():
         return None
     record = read_record(path)
-    return record if record.scored == _identity(config, cell) else None
+    known = record.scored == _identity(config, cell) or record.scored == _former_identity(config, cell, record)
+    return record if known else None
 
 
 def _opened(config: SearchStudy, models: Models, left: list[Cell], features: Path) -> Opened:
@@ -224,10 +235,11 @@ def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, 
 
 
 def _priced_anew(config: SearchStudy, cell: Cell, record: Record, folder: Path) -> Record:
-    """A record that was there, at the price of today: an accelerator's description may have changed, or the simulator,
-    on which nothing that was decoded depends."""
-    told: Any = record.config
-    new = describe_price(_price(config, config.entries[cell.name], cell, fill(Search, told["work"], cell.run)))
+    """A record that was there, at the price of today: there may be other accelerators or widths, or an accelerator's
+    description has changed, or the simulator, on which nothing that was decoded depends."""
+    told, models = checked(dict[str, Any], record.config, f"{cell.run}: config"), config.entries[cell.name]
+    new = describe_price(_price(config, models, cell, fill(Search, told["work"], cell.run)))
+    new |= {"config": {**told, "widths": models.widths}, "scored": _identity(config, cell)}
     if all(getattr(record, name) == value for name, value in new.items()):
         return record
     return change_record(folder / "runs" / cell.run, lambda now: replace(now, **new))
