@@ -1,6 +1,7 @@
 """Beam searches: held against torchaudio's, every alignment there is, greedy search, and themselves in pieces."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from functools import cache
 
@@ -125,6 +126,43 @@ def test_scores_are_those_of_the_loss(search: BeamSearch) -> None:
         lattice = model.joiner(frames, model.predictor(targets))
         lengths = torch.tensor([2]), torch.tensor([len(each.labels)])
         assert each.score == pytest.approx(-rnnt_loss(lattice, targets, *lengths, blank=0).item(), abs=1e-4)
+
+
+def likeliest(model: RNNT, frames: torch.Tensor, most: int) -> dict[tuple[int, ...], list[int]]:
+    """The frames of the labels in the most probable alignment of every label sequence over frames (T, .)."""
+    best: dict[tuple[int, ...], tuple[float, list[int]]] = {}
+
+    @cache
+    def log_probs(t: int, so_far: tuple[int, ...]) -> list[float]:
+        vectors = model.predictor(torch.tensor([so_far], dtype=torch.int64))[:, -1:]
+        return model.joiner(frames[None, t : t + 1], vectors)[0, 0, 0].double().log_softmax(-1).tolist()
+
+    def follow(t: int, so_far: tuple[int, ...], times: list[int], score: float) -> None:
+        if t == len(frames):
+            best[so_far] = max(best.get(so_far, (-math.inf, [])), (score, times))
+            return
+        for label, each in enumerate(log_probs(t, so_far)):
+            if label == 0:
+                follow(t + 1, so_far, times, score + each)
+            elif len(so_far) < most:
+                follow(t, (*so_far, label), [*times, t], score + each)
+
+    follow(0, (), [], 0.0)
+    return {labels: times for labels, (_, times) in best.items()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("search", [TimeSynchronous(400, max_labels=3), AlignmentSynchronous(900, max_labels=3)])
+def test_times_are_those_of_the_likeliest_alignment(search: BeamSearch, seed: int) -> None:
+    """In a beam that holds all; of texts that any frame may have all labels of. Some alignment of each text is the
+    second to arrive, or the third."""
+    model = Three(seed).eval()
+    frames = encoded(model, 1, seed)[:, :4]
+    expected = likeliest(model, frames[0], most=3)
+    checked = [each for each in found(search, model, frames, [4])[0] if len(each.labels) <= 3]
+    assert len(checked) == 1 + 2 + 4 + 8
+    assert {tuple(each.labels): each.frames for each in checked} == expected
 
 
 @PREDICTORS

@@ -17,6 +17,7 @@ from qstudy.model.predictors import BLANK
 HYPOTHESIS = np.dtype(
     [
         ("score", np.float64),  # natural logarithm
+        ("path", np.float64),  # the part of it that its likeliest alignment has, whose times its nodes tell
         ("key", np.int64),  # of its labels: equal labels, equal key
         ("utterance", np.int64),
         ("frame", np.int64),  # the next one that it sees
@@ -59,6 +60,7 @@ def log_sum(logits: Any) -> float:
 @compiled()
 def extend(new: Any, parent: Any, score: float, label: int) -> None:
     """Let the record `new` be `parent` with a label."""
+    new.path = parent.path + (score - parent.score)
     new.score, new.utterance, new.frame = score, parent.utterance, parent.frame
     new.key, new.prefix, new.last = extended(parent.key, label), parent.key, label
     new.emitted, new.node, new.row = parent.emitted + 1, parent.node, parent.row
@@ -113,15 +115,16 @@ def end_of(hypotheses: Any, first: int) -> int:
 @compiled()
 def add_waiting(waiting: Any, count: int, arriving: Any, score: float) -> int:
     """Put `arriving` among the hypotheses (W,) that wait; equal labels are one hypothesis, with the sum of the two
-    probabilities and the times of the more probable. Returns the new count."""
+    probabilities and the times of the likeliest alignment. Returns the new count."""
+    path = arriving.path + (score - arriving.score)
     for other in range(count):
         if waiting[other].key == arriving.key:
-            if score > waiting[other].score:
-                waiting[other].node = arriving.node
+            if path > waiting[other].path:
+                waiting[other].path, waiting[other].node = path, arriving.node
             waiting[other].score = log_add(waiting[other].score, score)
             return count
     waiting[count] = arriving
-    waiting[count].score, waiting[count].emitted = score, 0
+    waiting[count].score, waiting[count].path, waiting[count].emitted = score, path, 0
     waiting[count].frame += 1
     return count + 1
 
@@ -237,31 +240,34 @@ def step(
         most: labels that a frame can have.
         kept: (B, K) receives those of the utterances of `hypotheses`, best first.
         numbers: (B,) receives how many.
-        fresh: (B, K) bool, receives which of them got a label.
+        fresh: (B, K) bool, receives which of them got a label, or times in which it comes now.
 
     Returns:
         False if logits are not numbers.
     """
     sums, blanks, best, first = np.empty(len(hypotheses)), np.empty(len(hypotheses)), np.empty((beam, 3)), 0
+    paths, via = np.empty(len(hypotheses)), np.arange(len(hypotheses))
     if not all_sums(logits, sums):
         return False
     while first < len(hypotheses):
         end, u, count = end_of(hypotheses, first), hypotheses[first].utterance, 0
         for h in range(first, end):
             blanks[h] = hypotheses[h].score - sums[h] + logits[h, BLANK]
+            paths[h] = hypotheses[h].path + (blanks[h] - hypotheses[h].score)
             if hypotheses[h].emitted >= most:
                 logits[h, 1:] = NONE
-        recombine(first, end, hypotheses, logits, language, reward, sums, blanks)
+        recombine(first, end, hypotheses, logits, language, reward, sums, blanks, paths, via)
         for h in range(first, end):
             if blanks[h] > (best[beam - 1, 0] if count == beam else NONE):
                 count = insert(best, count, blanks[h], h, BLANK)
         count = best_labels(first, end, hypotheses, logits, language, reward, sums, best, count)
         for place in range(count):
             h, label = int(best[place, 1]), int(best[place, 2])
-            fresh[u, place] = label != BLANK
+            fresh[u, place] = label != BLANK or via[h] != h
             if label == BLANK:
                 kept[u, place] = hypotheses[h]
-                kept[u, place].score, kept[u, place].emitted = best[place, 0], 0
+                kept[u, place].score, kept[u, place].path, kept[u, place].emitted = best[place, 0], paths[h], 0
+                kept[u, place].node, kept[u, place].row = hypotheses[via[h]].node, hypotheses[via[h]].row
                 kept[u, place].frame += 1
             else:
                 extend(kept[u, place], hypotheses[h], best[place, 0], label)
@@ -272,14 +278,27 @@ def step(
 
 @compiled()
 def recombine(
-    first: int, end: int, hypotheses: Any, logits: Any, language: Any, reward: float, sums: Any, blanks: Any
+    first: int,
+    end: int,
+    hypotheses: Any,
+    logits: Any,
+    language: Any,
+    reward: float,
+    sums: Any,
+    blanks: Any,
+    paths: Any,
+    via: Any,
 ) -> None:
-    """Where the label of one hypothesis would make it equal to another behind its blank, give that blank the sum."""
+    """Where the label of one hypothesis would make it equal to another behind its blank, give that blank the sum; and
+    its path, if that is likelier, `via` the one that it comes from: both are at the same frame then."""
     for longer in range(first, end):
         label = hypotheses[longer].last
         for h in range(first, end):
             if label != BLANK and hypotheses[h].key == hypotheses[longer].prefix:
                 added = language[h, label] if language.shape[1] > 1 else 0.0
                 score = hypotheses[h].score - sums[h] + reward + logits[h, label] + added
+                path = hypotheses[h].path + (score - hypotheses[h].score)
+                if path > paths[longer]:
+                    paths[longer], via[longer] = path, h
                 blanks[longer] = log_add(blanks[longer], score)
                 logits[h, label] = NONE
