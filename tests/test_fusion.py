@@ -1,22 +1,30 @@
 """Fusion: what language models add to scores, in every search, and what comes with none of them."""
 
 import itertools
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from test_beam import ANY, MODELS, SEARCHES, Three, encoded, found, labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_beam import ANY, MODELS, SEARCHES, Three, assert_same, encoded, found, labels
 from torch import Tensor
 
 from qstudy.errors import UserError
 from qstudy.files import read_json
-from qstudy.model.language import LanguageModel, LanguageState
+from qstudy.model.language import LanguageModel, LanguageState, LSTMLanguageModel
+from qstudy.model.ngram import NgramLanguageModel
+from qstudy.quant.layers import quantizable
 from qstudy.recognize.alignment_synchronous import AlignmentSynchronous
 from qstudy.recognize.beam import BeamSearch
 from qstudy.recognize.decoder import Hypothesis
 from qstudy.recognize.fusion import LEAST, Fusion
 from qstudy.recognize.options import Decoding, FusionSettings, load_fusion, save_fusion
+from qstudy.recognize.perplexity import log_likelihoods
 from qstudy.recognize.time_synchronous import TimeSynchronous
+from qstudy.settings import LanguageModelConfig
+from qstudy.training.kneser_ney import estimate
 
 
 class Trigram(LanguageModel):
@@ -68,6 +76,54 @@ def test_scores_are_the_formula(search: str, weights: tuple[float, float, float]
         expected = plain[tuple(each.labels)] + texts + weights[2] * len(each.labels)
         assert each.score == pytest.approx(expected, abs=1e-4)
     assert [each.score for each in fused] == sorted((each.score for each in fused), reverse=True)
+
+
+def two_kinds(labels: int) -> tuple[LSTMLanguageModel, NgramLanguageModel]:
+    """An LSTM, whose state has two parts, and trigrams, whose state is a number."""
+    torch.manual_seed(5)
+    external = LSTMLanguageModel(labels, LanguageModelConfig(embedding=6, hidden=10, layers=2)).eval()
+    with torch.no_grad():
+        for layer in quantizable(external).values():
+            for matrix in layer.matrices():
+                matrix.mul_(5.0)
+    generator = random.Random(5)
+    texts = [[generator.randrange(1, labels) for _ in range(generator.randrange(6))] for _ in range(30)]
+    return external, NgramLanguageModel(estimate(texts, labels, 3)).eval()
+
+
+@pytest.mark.parametrize("search", BOTH)
+@torch.no_grad()
+def test_an_lstm_beside_n_grams_scores_as_each_scores_whole_texts(search: str) -> None:
+    model, (external, source) = Three(2).eval(), two_kinds(3)
+    frames = encoded(model, 1)[:, :2]
+    [alone], [fused] = (
+        found(BOTH[search](each), model, frames, [2]) for each in (None, Fusion(external, 0.7, source, 0.4, 0.9))
+    )
+    plain = {tuple(each.labels): each.score for each in alone}
+    several = [each for each in fused if tuple(each.labels) in plain and len(each.labels) <= 4]
+    assert len(several) >= 30
+    for each in several:
+        text = torch.tensor([[*each.labels]], dtype=torch.int64)
+        rows = external(text)[0].log_softmax(-1)  # of all places at once
+        heard = float(rows.gather(1, torch.tensor([[*each.labels, 0]]).T).sum())
+        expected = plain[tuple(each.labels)] + 0.7 * heard - 0.4 * float(log_likelihoods(source, [each.labels]))
+        assert each.score == pytest.approx(expected + 0.9 * len(each.labels), abs=1e-4)
+    assert len({round(each.score, 2) for each in several}) > 20
+
+
+@ANY
+@settings(max_examples=5)
+@given(lengths=st.lists(st.integers(0, 15), min_size=2, max_size=4), seed=st.integers(0, 20))
+def test_a_batch_with_an_lstm_beside_n_grams_is_its_utterances(search: str, lengths: list[int], seed: int) -> None:
+    model = MODELS["lstm"][0]
+    external, source = two_kinds(model.joiner.output.out_features)
+    decoder: BeamSearch = SEARCHES[search](4)
+    decoder.fusion = Fusion(external, 0.6, source, 0.3, 0.5)
+    frames = encoded(model, len(lengths), seed)
+    whole = found(decoder, model, frames, lengths)
+    for index, length in enumerate(lengths):
+        alone = found(decoder, model, frames[index : index + 1, :length], [length])
+        assert_same(alone, whole[index : index + 1])
 
 
 @ANY
