@@ -8,8 +8,8 @@ from torch import Tensor
 from qstudy.model.language import LanguageModel, LanguageState, require_numbers
 
 LEAST = -100.0
-"""Logarithm of a probability under which a label counts as impossible: no model that was smoothed, and no softmax that
-was trained, goes so low; n-gram files write -228 for none."""
+"""Logarithm of a probability under which a label counts as impossible: smoothed models and trained softmaxes are far
+above it as a rule; n-gram files write -228 for none."""
 
 
 class Fusion:
