@@ -70,6 +70,21 @@ def corpus(shared_folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def written(shared_folder: Path) -> Path:
+    """The report of a made-up study with trials of every kind; tests read it."""
+    import analysis_study as made
+
+    from qstudy.commands.report import report
+
+    folder = shared_folder / "made"
+    with (shared_folder / "made.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            report([made.write(folder / "study", made.records())], folder / "out")
+    return folder / "out"
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Every device that torch has here; cuDNN's LSTM multiplies in full float32, unlike its default."""

@@ -17,14 +17,6 @@ ROOT = Path(__file__).parents[1]
 FIGURES = ("wer_vs_size", "wer_vs_latency", "wer_by_width", "bit_allocation")
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the made-up study."""
-    folder = tmp_path_factory.mktemp("report")
-    report([made.write(folder / "study", made.records())], folder / "out")
-    return folder / "out"
-
-
 def test_it_writes_tables_figures_page_and_records(written: Path):
     expected = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf")}
     tables = ("runs", "wer_by_width", "cost_by_width", "claims")

@@ -157,7 +157,7 @@ def test_an_own_corpus_is_made_and_trained_on(folder: Path, corpus: Path) -> Non
     base = {**to_dict(run_config(corpus, folder)), "data": load_yaml(ROOT / "sweeps/base/commands.yaml")["data"]}
     (folder / "own.yaml").write_text(yaml.safe_dump(base))
     command = ["own.yaml" if word == "run.yaml" else word for word in words("train", "my_corpus")]
-    train(folder, [*command, "--out", "own", "--policy", "{name: float}"])
+    main([*command, "--out", "own", "--policy", "{name: float}"])
     made = read_manifest(folder / "my" / "train.jsonl")
     assert {each.text for each in made} == {each.text for each in read_manifest(corpus / "train.jsonl")}
     assert read_json(folder / "own" / "record.json")["metrics"]["dev"]["utterances"] > 1

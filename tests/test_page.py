@@ -30,14 +30,6 @@ const points = () => [...figures[0].querySelectorAll(".mark-symbol.role-mark pat
 """
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the made-up study."""
-    folder = tmp_path_factory.mktemp("page")
-    report([made.write(folder / "study", made.records())], folder / "out")
-    return folder / "out"
-
-
 def test_it_is_whole_and_needs_nothing_else(written: Path):
     text = (written / "index.html").read_text()
     page = Resources(text)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,21 @@ LAYERS = {"encoder.*": {"weight": [2, 4, 8]}, "joiner.*": {"weight": [2, 8]}}
 SPACE = {"policy": {"name": "mixed", "layers": {"*": {"activation": 8}, **LAYERS}}}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features and float models, which no test has to make again."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def small(corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+def small(corpus: Path, tmp_path: Path, cache: Path) -> Callable[..., Path]:
     """A study of six allocations, of which two are trained."""
     fields = {"grid": [], "space": SPACE, "trials": 2, "objectives": ["wer", "size_bytes"]}
-    return partial(small_study, corpus, tmp_path, **fields)
+
+    def write(base: dict[str, Any] | None = None, **more: Any) -> Path:
+        return small_study(corpus, tmp_path, base={"cache": str(cache), **(base or {})}, **{**fields, **more})
+
+    return write
 
 
 # Exploration
@@ -223,7 +232,8 @@ def test_a_model_that_was_trained_for_another_plan_is_not_screened(small: Callab
 
 
 def test_trials_may_start_from_the_switchable_weights(small: Callable[..., Path], tmp_path: Path) -> None:
-    sweep(small(screening={"steps": 3, "evaluations": 6, "start": "switchable"}), root=tmp_path / "studies")
+    screening = {"steps": 3, "evaluations": 6, "start": "switchable"}
+    sweep(small(base={"cache": str(tmp_path / "cache")}, screening=screening), root=tmp_path / "studies")
     folder = tmp_path / "studies" / "small"
     switchable = folder / "screening" / "last.ckpt"
     records = read_records(folder)
