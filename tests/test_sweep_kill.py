@@ -13,6 +13,7 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
+from test_tracking import inspect
 
 from qstudy.commands.sweep import sweep
 from qstudy.training.record import Record, read_records
@@ -128,7 +129,6 @@ def assert_tracked(study: Path, records: dict[int, Record]) -> None:
     for record in records.values():
         if record.state == "complete":
             last = max(study.glob(f"wandb/offline-run-*-smoke-{record.trial:04d}-*"))
-            command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(last)]
-            shown = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+            shown = json.loads(inspect(last, "--summary"))
             assert shown["name"] == f"smoke/{record.run}"
             assert {name: shown["summary"].get(name) for name in record.headline} == record.headline
