@@ -144,8 +144,8 @@ int4: setup
 	$(BIN)/qstudy decode sweeps/int4-digits.yaml
 	$(BIN)/qstudy report studies/int4-commands studies/int4-digits --out reports/int4 --alone $(FUSION)
 
-# The papers' studies, in the order in which they need each other's models.
-PAPERS = native_qat accelerator_aware int4_e2e s8bqat amnet
+# The papers' studies, in the order in which they need each other's models, and what they leave out of one front.
+PAPERS = native_qat accelerator_aware int4_e2e s8bqat amnet frontier
 TABLE = --table analysis.architectures.architectures
 TABLES_native_qat = --table+ analysis.architectures.architectures --table+ analysis.conditions.conditions \
 	--figure+ analysis.architectures.against_control
@@ -153,6 +153,7 @@ TABLES_accelerator_aware = --table analysis.served.served
 TABLES_int4_e2e = $(TABLE) --figure+ analysis.architectures.against_control
 TABLES_s8bqat = --table analysis.footprints.footprints --table+ analysis.architectures.architectures
 TABLES_amnet = $(TABLE) --figure+ analysis.architectures.amortized
+TABLES_frontier = $(TABLE) --figure+ analysis.architectures.against_control
 # Folders with committed records, as a list for --known.
 comma := ,
 COMMITTED = [$(subst $() ,$(comma),$(patsubst %/records.jsonl,%,$(wildcard $(PAPERS:%=reports/%/records.jsonl))))]
