@@ -38,7 +38,8 @@ CODES = ["encoder.lstm.0.0.codes", "encoder.lstm.0.1.codes"]
 def words(command: str, part: str) -> list[str]:
     """The printed command that uses `part`, in a folder with `run.yaml` and `run/`."""
     found = next(line for line in re.findall(rf"^qstudy ({command} .*)$", PAGE, re.MULTILINE) if part in line)
-    return shlex.split(found.replace("sweeps/base/commands.yaml", "run.yaml").replace("runs/NAME", "run"))
+    found = found.replace("sweeps/base/commands.yaml", "run.yaml").replace("runs/NAME", "run")
+    return shlex.split(found.replace("--start sweeps/base/commands.qst ", ""))  # which is no model of run.yaml
 
 
 def train(folder: Path, arguments: Sequence[str]) -> str:

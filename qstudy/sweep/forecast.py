@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
+from qstudy.sweep.known import has_known
 from qstudy.sweep.space import corners
 from qstudy.sweep.summary import duration
 from qstudy.training.assets import corpus_maker
@@ -46,13 +47,18 @@ def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
     Raises:
         UserError: its start file is missing.
     """
-    starts = [again for run in config.started() for again in config.repeats(run)]
+    starts = [again for run in config.started() if _starts(run, folder) for again in config.repeats(run)]
     unlike = {(run.start_file, repr(run.model), repr(run.training), run.seed): run for run in starts}
     baselines = list(dict.fromkeys(_baseline(run) for run in unlike.values()))
     parts = [_corpus(config.base_run), *baselines, *_screening(config, folder), _trials(config, done)]
     whole = duration(sum(part.seconds for part in parts))
     print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")
     print("\n".join(_lines(parts)), flush=True)
+
+
+def _starts(run: RunConfig, folder: Path) -> bool:
+    """Whether there is a file to start from, or must be one: that of known trials may be gone."""
+    return run.start_file is None or Path(run.start_file).exists() or not has_known(folder)
 
 
 def _lines(parts: Sequence[Part]) -> list[str]:
