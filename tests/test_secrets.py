@@ -161,6 +161,7 @@ def test_nothing_of_a_study_has_the_password(corpus: Path, tmp_path: Path) -> No
     home = dict.fromkeys(("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "TMPDIR"), "home")
     (tmp_path / "home").mkdir()
     environment = {**os.environ, **home, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment.pop("WANDB_SERVICE", None)  # of a run that an earlier test made in this process: it has its wandb-core
     arguments: set[str] = set()
     with (tmp_path / "output.txt").open("wb") as output:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
