@@ -44,6 +44,11 @@ def test_every_figure_shows_something(study: Study, tmp_path: Path):
         assert 0.02 < np.mean(image[..., :3].min(axis=2) < 0.9) < 0.9
 
 
+def test_equal_figures_are_equal_bytes(study: Study):
+    first, again = (picture(study, "wer_vs_size").drawn() for _ in range(2))
+    assert first == again
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["size", "latency"])
 def test_labels_cover_neither_each_other_nor_points(study: Study, which: int):
     figure = picture(study, costs(study)[which].name).figure
