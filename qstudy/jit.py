@@ -1,14 +1,10 @@
-"""How loops written in Python are compiled with numba, kept on disk, and spread over threads."""
+"""How loops written in Python are compiled with numba and kept on disk."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -75,25 +71,3 @@ def _stamp(module: ModuleType) -> tuple[float, int]:
     """Time and size of a module's file."""
     state = Path(str(module.__file__)).stat()
     return state.st_mtime, state.st_size
-
-
-def on_threads(kernel: Callable[..., None], *arguments: Any) -> None:
-    """Call `kernel(*arguments, thread, threads)` for every `thread < threads`, the number of torch's threads.
-
-    The kernel takes its share of the items: every so many-th where long and short ones mix, else one piece. Python's
-    own threads do it: numba's either refuse to run in two callers at once or do not survive a fork, and take seconds
-    more to compile.
-    """
-    threads = torch.get_num_threads()
-    others = [
-        _pool(os.getpid(), threads - 1).submit(kernel, *arguments, thread, threads) for thread in range(1, threads)
-    ]
-    kernel(*arguments, 0, threads)
-    for other in others:
-        other.result()
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """The threads of this process; a forked child gets its own, since threads do not survive a fork."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="qstudy")

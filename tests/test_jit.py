@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from qstudy.jit import address_of, call, compiled, on_threads
+from qstudy.jit import address_of, call, compiled
 
 MODULE = """
 import numpy as np
-from qstudy.jit import compiled, on_threads
+from qstudy.jit import compiled
+from qstudy.threads import on_threads
 IMPORTS
 @compiled(uses=USES)
 def double(values, first, step):
@@ -107,17 +107,3 @@ def _called(address: int, first: int, second: int) -> int:
 
 def test_a_function_is_called_by_its_address() -> None:
     assert _called(address_of(compiled()(_sum), 2), 20, -7) == 34
-
-
-def test_errors_of_a_thread_are_raised() -> None:
-    def fail(first: int, step: int) -> None:
-        if first == step - 1:
-            raise RuntimeError("broken")
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with pytest.raises(RuntimeError, match="broken"):
-            on_threads(fail)
-    finally:
-        torch.set_num_threads(before)

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.jit import on_threads
 from qstudy.loss import head_kernels
 from qstudy.loss.kernels import sum_backward, sum_forward
 from qstudy.loss.tiles import Sides, Tiles, Utterances
+from qstudy.threads import on_threads
 
 
 class CompiledTiles(Tiles):

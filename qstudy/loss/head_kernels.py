@@ -3,7 +3,7 @@
 A row is a node (t, u) of the lattice of utterance b; `nodes` (N, 3) int64 has its b, t and u. A tile's arrays are
 `hidden` (N, J) and `logits` (N, V), float32; arrays over all nodes are those of `kernels`. Loops over J and V become
 vectors of whatever width the processor has, numba compiles for it; float32 arithmetic is all that they need. Every
-kernel takes its share of the work from the last two arguments, see `jit.on_threads`. The twin in torch is
+kernel takes its share of the work from the last two arguments, see `threads.on_threads`. The twin in torch is
 `head_portable`.
 """
 

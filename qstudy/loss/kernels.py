@@ -4,7 +4,7 @@ Arrays of the functions below: `logits` (B, T, U+1, V) float32; `targets` (B, U)
 A node (t, u) stands for "t frames and u labels are done". Arrays over nodes are float32 (B, T, U+1), or float64 by
 diagonals, (B, T+U, U+1) at [b, t + u, u]: a node needs only nodes of the diagonal before, so that a diagonal is one
 vector loop. They are float64 because sums of a thousand logarithms in float32 lose the digits that the gradient needs.
-Every kernel takes its share of the work from the last two arguments, see `jit.on_threads`.
+Every kernel takes its share of the work from the last two arguments, see `threads.on_threads`.
 """
 
 import math
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from qstudy.jit import compiled, on_threads
+from qstudy.jit import compiled
+from qstudy.threads import on_threads
 
 LOG2_E, LN2 = 1 / math.log(2), math.log(2)
 ROUND32, ROUND64 = np.float32(1.5 * 2**23), 1.5 * 2**52  # x + ROUND has the nearest integer to x in its low bits

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.jit import on_threads
 from qstudy.quant.kernels import gemm, products, usable
 from qstudy.quant.rounding import mask
+from qstudy.threads import on_threads
 
 CPU_INFO = Path("/proc/cpuinfo")
 

@@ -2,7 +2,7 @@
 
 Arrays of the loops: values (rows, columns) float32, scales (rows,) or (1,) float32. They divide, round and multiply
 just as torch does, one float32 operation after the other, so that both ways give the same bits. Every loop takes its
-share of the rows from its last two arguments, see `jit.on_threads`.
+share of the rows from its last two arguments, see `threads.on_threads`.
 """
 
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.jit import compiled, on_threads
+from qstudy.jit import compiled
+from qstudy.threads import on_threads
 
 ROUND = np.float32(1.5 * 2**23)  # x + ROUND - ROUND is the integer nearest to x, ties to even, if |x| < 2**22
 SINGLE = 2**19  # values that one thread quantizes sooner than two can start

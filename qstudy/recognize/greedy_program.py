@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from qstudy.jit import on_threads
 from qstudy.model import RNNT
 from qstudy.model.joiners import AdditiveJoiner, MultiplicativeJoiner
 from qstudy.model.predictors import LSTMPredictor, PredictorState
@@ -15,6 +14,7 @@ from qstudy.quant.packed.arithmetics import PackedInteger, PackedWeightsOnly
 from qstudy.quant.packed.program import Unfit, loops_accept, packed_as
 from qstudy.recognize.greedy_loops import greedy_batch
 from qstudy.recognize.options import MAX_LABELS_PER_FRAME
+from qstudy.threads import on_threads
 
 
 class GreedyProgram:

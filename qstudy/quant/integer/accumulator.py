@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from qstudy.errors import UserError
-from qstudy.jit import on_threads
 from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.integer.matmul import EXACT_FLOAT32, integer_matmul
 from qstudy.quant.kernels import codes as by_kernel
 from qstudy.quant.kernels import usable
 from qstudy.quant.quantizers import ActivationQuantizer, bounds, integer_type
+from qstudy.threads import on_threads
 
 SINGLE = 2**16  # values that one thread converts sooner than two can start
 

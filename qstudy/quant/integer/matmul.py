@@ -5,9 +5,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from qstudy.jit import on_threads
 from qstudy.quant.kernels import gemm, products, usable
 from qstudy.quant.kernels.ir import VNNI
+from qstudy.threads import on_threads
 
 EXACT_FLOAT32 = 2**24 // 2**14
 """Columns up to which every sum of products of int8 is a whole number that float32 holds, in whatever order."""

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from qstudy.bits import FLOAT, LayerBits, LayerShape
-from qstudy.jit import compiled, on_threads
+from qstudy.jit import compiled
 from qstudy.quant.arithmetic import Windows, whole
 from qstudy.quant.kernels import cell, usable
 from qstudy.quant.packed.scaled import PackedScaled
+from qstudy.threads import on_threads
 
 
 class PackedWeightsOnly(PackedScaled, name="weights_only"):

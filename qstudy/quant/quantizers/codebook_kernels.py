@@ -3,7 +3,7 @@
 A weight over the codebook's scale is t, in units of int8; all entries lie on whole numbers. So halves floor(2 t)
 tell the nearest entry, whole numbers floor(t) the region between neighbours: no search. On the CPU one pass over memory
 in numba, elsewhere the same in torch: equal to the bit for the nearest entry, up to rounding for MRACos. Weights are
-(rows, columns) float32; every loop takes its share of the rows from its last two arguments, see `jit.on_threads`.
+(rows, columns) float32; every loop takes its share of the rows from its last two arguments, see `threads.on_threads`.
 """
 
 import math
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.jit import compiled, on_threads
+from qstudy.jit import compiled
+from qstudy.threads import on_threads
 
 HIGH = 127  # entries are int8, from -HIGH to HIGH: the accelerator multiplies in int8
 AT_CENTROID = np.float32(2e-5)  # of a region's width: rounding of t; so near it counts as the centroid itself

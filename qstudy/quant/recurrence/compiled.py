@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qstudy.jit import on_threads
 from qstudy.quant.integer.accumulator import QParams, record, recording
 from qstudy.quant.kernels import gemm, ir, recurrence
+from qstudy.threads import on_threads
 
 
 def float_trace(

@@ -1,0 +1,165 @@
+"""How compiled loops are spread over threads: torch's own, where they can be had."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import typeof, types
+from numba.core import cgutils
+from numba.core.dispatcher import Dispatcher
+from numba.extending import intrinsic
+
+from qstudy.jit import compiled
+
+Kernel = Callable[..., None]
+
+
+def on_threads(kernel: Kernel, *arguments: Any) -> None:
+    """Call `kernel(*arguments, thread, threads)` for every `thread < threads`, the number of torch's threads.
+
+    The kernel takes its share of the items: every so many-th where long and short ones mix, else one piece.
+
+    Torch's own threads do it where they are OpenMP's by GNU's names, as on Linux. After a product they wait for the
+    next one in a loop, for milliseconds: other threads would share the processors with them, and two on two cores were
+    no faster than one. Elsewhere, and in a fork, where torch's are gone, Python's threads do it.
+
+    Raises:
+        RuntimeError: a compiled kernel has raised; any other's error is raised itself.
+    """
+    threads = torch.get_num_threads()
+    alive = threads == 1 or os.getpid() == IMPORTED_IN
+    if alive and isinstance(kernel, Dispatcher) and (places := openmp()):
+        run, address = _run(kernel, arguments)
+        if run(places, address, threads, arguments):
+            raise RuntimeError(f"{kernel.py_func.__name__} failed on one of {threads} threads")
+    else:
+        _on_pool(kernel, threads, *arguments)
+
+
+IMPORTED_IN = os.getpid()
+
+
+class OpenMP(NamedTuple):
+    """Addresses of functions."""
+
+    parallel: int
+    """GOMP_parallel: calls a function on several threads."""
+    thread: int
+    """omp_get_thread_num: which of them this is."""
+    threads: int
+    """omp_get_num_threads: how many there are, which may be fewer than were asked for."""
+
+
+@cache
+def openmp() -> OpenMP | None:
+    """What torch's threads are made with; None: something else."""
+    try:
+        torch_itself = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        functions = torch_itself.GOMP_parallel, torch_itself.omp_get_thread_num, torch_itself.omp_get_num_threads
+    except (OSError, AttributeError):
+        return None
+    return OpenMP(*(ctypes.cast(each, ctypes.c_void_p).value or 0 for each in functions))
+
+
+Run = Callable[[OpenMP, int, int, tuple[Any, ...]], bool]
+_runs: dict[tuple[Any, ...], tuple[Run, int]] = {}
+
+
+def _run(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Run, int]:
+    """What starts a kernel for arguments of these types, compiled, and the kernel's address."""
+    key = (kernel, *map(_kind, arguments))
+    if key not in _runs:
+        kinds = tuple(typeof(each) for each in arguments)
+        whole = (*kinds, types.int64, types.int64)
+        kernel.compile(whole)
+        made = kernel.overloads[whole]
+        address = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+        own = (typeof(openmp()), types.int64, types.int64, types.Tuple(kinds))
+        start: Any = _start
+        start.compile(own)
+        _runs[key] = start.overloads[own].entry_point, address
+    return _runs[key]
+
+
+def _kind(argument: Any) -> Any:
+    """What numba's type of an argument depends on."""
+    if isinstance(argument, np.ndarray):
+        flags = argument.flags
+        return argument.dtype, argument.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned
+    return type(argument)
+
+
+@intrinsic
+def _call_on_threads(_: Any, openmp: Any, kernel: Any, threads: Any, arguments: Any) -> Any:
+    """From within a compiled function: call what lies at an address on several threads; whether one of them failed."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+        failed = cgutils.alloca_once_value(builder, cgutils.false_bit)
+        shared = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [*values, failed]))
+        body = _body(context, builder.module, shared.type, arguments.types)
+        kind = ir.FunctionType(ir.VoidType(), [body.type, pointer, integer, integer])
+        parallel = builder.inttoptr(builder.extract_value(values[0], 0), kind.as_pointer())
+        count = builder.trunc(values[2], integer)
+        builder.call(parallel, [body, builder.bitcast(shared, pointer), count, integer(0)])
+        return builder.load(failed)
+
+    return types.boolean(openmp, kernel, threads, arguments), generate
+
+
+def _body(context: Any, module: Any, shared: Any, kinds: tuple[Any, ...]) -> Any:
+    """What each thread calls with a pointer to what they share: the arguments of `_call_on_threads`, and its result."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()]), "on_each_thread")
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    values = cgutils.unpack_tuple(builder, builder.load(builder.bitcast(function.args[0], shared)))
+    openmp, kernel, _, arguments, failed = values
+    number = ir.FunctionType(ir.IntType(32), [])
+    ask = [builder.inttoptr(builder.extract_value(openmp, n), number.as_pointer()) for n in (1, 2)]
+    places = [builder.sext(builder.call(each, []), ir.IntType(64)) for each in ask]
+    lent = [_lent(context, builder, builder.extract_value(arguments, n), kind) for n, kind in enumerate(kinds)]
+    whole = (*kinds, types.int64, types.int64)
+    target = builder.inttoptr(kernel, context.call_conv.get_function_type(types.none, whole).as_pointer())
+    status, _ = context.call_conv.call_function(builder, target, types.none, whole, [*lent, *places])
+    with builder.if_then(status.is_error):
+        builder.store(cgutils.true_bit, failed)
+    builder.ret_void()
+    return function
+
+
+def _lent(context: Any, builder: Any, value: Any, kind: Any) -> Any:
+    """An argument that nobody counts references of: threads would do little else than share the count."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = cgutils.create_struct_proxy(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    return array._getvalue()
+
+
+@compiled()
+def _start(openmp: OpenMP, kernel: int, threads: int, arguments: tuple[Any, ...]) -> bool:
+    failed: bool = _call_on_threads(openmp, kernel, threads, arguments)  # type: ignore[call-arg]
+    return failed
+
+
+def _on_pool(kernel: Kernel, threads: int, *arguments: Any) -> None:
+    """By Python's own threads: numba's either refuse to run in two callers at once or do not survive a fork."""
+    others = [
+        _pool(os.getpid(), threads - 1).submit(kernel, *arguments, thread, threads) for thread in range(1, threads)
+    ]
+    kernel(*arguments, 0, threads)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """The threads of this process; a forked child gets its own, since threads do not survive a fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="qstudy")

@@ -1,0 +1,114 @@
+"""`qstudy.threads`: compiled loops run on torch's threads, or on Python's, once for each share of the work."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from qstudy import threads
+from qstudy.jit import compiled
+from qstudy.threads import on_threads
+
+
+@pytest.fixture(params=["torch's", "Python's"], autouse=True)
+def whose(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whose threads do the work."""
+    if request.param == "Python's":
+        monkeypatch.setattr(threads, "openmp", lambda: None)
+    elif not threads.openmp():
+        pytest.skip("torch has threads of another kind")
+    return str(request.param)
+
+
+@pytest.fixture(params=[1, 2, 5], autouse=True)
+def count(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many threads torch has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@compiled()
+def scale(
+    values: np.ndarray, factor: np.float32, by: int, halved: bool, calls: np.ndarray, thread: int, threads: int
+) -> None:
+    for i in range(thread, values.size, threads):
+        values[i] *= factor * by * (0.5 if halved else 1.0)
+    calls[thread] += threads
+
+
+@compiled()
+def add_up(rows: np.ndarray, sums: np.ndarray, thread: int, threads: int) -> None:
+    for i in range(thread, len(rows), threads):
+        row = rows[i]  # a view: its reference counts are nobody's business
+        total = np.zeros(1)
+        for j in range(row.size):
+            total[0] += row[j]
+        sums[i] = total[0]
+
+
+@compiled()
+def fail(values: np.ndarray, thread: int, threads: int) -> None:
+    if thread == threads - 1:
+        raise ValueError("broken")
+    values[thread] = 1.0
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_share_is_done_once(count: int, step: int, dtype: type) -> None:
+    values, calls = np.arange(30, dtype=dtype), np.zeros(8, np.int64)
+    expected = np.arange(30, dtype=dtype)
+    expected[::step] *= 3
+    on_threads(scale, values[::step], np.float32(1.5), 4, True, calls)
+    on_threads(scale, values[::step], np.float32(1.0), 1, False, calls)
+    assert values.tolist() == expected.tolist()
+    assert calls.tolist() == [2 * count] * count + [0] * (8 - count)
+
+
+def test_several_callers_at_once() -> None:
+    rows = np.random.default_rng(0).random((64, 33))
+
+    def sums(_: int) -> list[float]:
+        found = np.empty(64)
+        on_threads(add_up, rows, found)
+        return found.tolist()
+
+    with ThreadPoolExecutor(3) as callers:
+        results = list(callers.map(sums, range(30)))
+    assert all(each == results[0] for each in results)
+    assert results[0] == pytest.approx(rows.sum(1))
+
+
+def test_errors_are_raised(whose: str, count: int) -> None:
+    values = np.zeros(8)
+    error = RuntimeError if whose == "torch's" else ValueError
+    said = f"fail failed on one of {count} threads" if whose == "torch's" else "broken"
+    with pytest.raises(error, match=said):
+        on_threads(fail, values)
+    assert values.sum() == count - 1, "the others have done their share"
+
+
+def test_functions_that_nobody_compiled_raise_their_own(count: int) -> None:
+    def refuse(thread: int, threads: int) -> None:
+        if thread == threads - 1:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        on_threads(refuse)
+
+
+def test_a_fork_has_threads(count: int) -> None:
+    values = np.ones(100)
+    on_threads(scale, values, np.float32(2.0), 1, False, np.zeros(8, np.int64))
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+        return
+    try:
+        on_threads(scale, values, np.float32(2.0), 1, False, np.zeros(8, np.int64))
+    finally:
+        os._exit(0 if values.tolist() == [4.0] * 100 else 1)
