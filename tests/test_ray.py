@@ -27,8 +27,6 @@ from qstudy.training.record import read_records
 ROOT = Path(__file__).parents[1]
 NODES = Path(__file__).parent / "ray_nodes.py"
 LISTENS = "0A"
-LASTING = {"finetune": {"steps": 200, "batch_size": 8}}
-"""Of a study whose trials last until the others are at work too, and until the loss of a worker is noticed."""
 
 
 @pytest.mark.parametrize(
@@ -163,7 +161,7 @@ def sweep(corpus: Path, tmp_path: Path) -> Iterator[Sweep]:
 
 
 def test_a_killed_launcher_and_a_lost_worker_cost_nothing(corpus: Path, sweep: Sweep, tmp_path: Path) -> None:
-    small_study(corpus, tmp_path, base=LASTING)
+    small_study(corpus, tmp_path, base={"finetune": {"steps": 50, "batch_size": 8}})  # until its loss is noticed
     first = sweep("--workers", "2")
     wait_for_worker(first, tmp_path)
     ports = {address for pid in family(first.pid) for address in listening(pid)}
@@ -186,7 +184,7 @@ def test_a_node_that_is_lost_costs_nothing(
     corpus: Path, sweep: Sweep, cluster: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     """Two nodes with a core each, hence a worker each; when one is gone, a worker waits in vain for another place."""
-    small_study(corpus, tmp_path, base=LASTING)
+    small_study(corpus, tmp_path, base={"finetune": {"steps": 200, "batch_size": 8}})  # so long that both are at work
     assert cluster.stdin
     assert cluster.stdout
     process = sweep("--address", cluster.stdout.readline().strip())
