@@ -2,11 +2,11 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from numba.extending import intrinsic
 from qstudy.jit import compiled
 
 Kernel = Callable[..., None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def on_threads(kernel: Kernel, *arguments: Any) -> None:
@@ -151,15 +153,46 @@ def _start(openmp: OpenMP, kernel: int, threads: int, arguments: tuple[Any, ...]
 
 def _on_pool(kernel: Kernel, threads: int, *arguments: Any) -> None:
     """By Python's own threads: numba's either refuse to run in two callers at once or do not survive a fork."""
-    others = [
-        _pool(os.getpid(), threads - 1).submit(kernel, *arguments, thread, threads) for thread in range(1, threads)
-    ]
+    pool = _pool(os.getpid(), max(threads - 1, 1), "loops")
+    others = [pool.submit(kernel, *arguments, thread, threads) for thread in range(1, threads)]
     kernel(*arguments, 0, threads)
     for other in others:
         other.result()
 
 
+MOST_CALLERS = 4  # more would wait for Python's lock
+
+
+def callers(items: int) -> int:
+    """How many of Python's threads share so many items; at least one."""
+    return max(min(torch.get_num_threads(), MOST_CALLERS, items), 1)
+
+
+def in_shares(work: Callable[[Sequence[Item]], Result], items: Sequence[Item], count: int) -> list[Result]:
+    """What `work` makes of `count` shares of the items, by as many of Python's threads, which divide torch's up.
+
+    For work of many calls, after each of which torch's threads would meet: the more else the machine does, the longer
+    they wait for each other. Autocast and the mode of gradients are, for each thread, what they are by default.
+    """
+    if count == 1:
+        return [work(items)]
+    threads, pool = torch.get_num_threads(), _pool(os.getpid(), count, "shares")
+    shares = [items[first::count] for first in range(count)]
+    tasks = [pool.submit(_with_threads, threads // count, work, share) for share in shares]
+    try:
+        return [task.result() for task in tasks]
+    finally:
+        torch.set_num_threads(threads)  # threads that are yet to come have as many as was said last
+
+
+def _with_threads(count: int, work: Callable[[Sequence[Item]], Result], share: Sequence[Item]) -> Result:
+    """The work, by so many of torch's threads."""
+    torch.get_num_threads()  # torch's own first look at a new thread sets the number anew
+    torch.set_num_threads(count)
+    return work(share)
+
+
 @cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+def _pool(process: int, threads: int, purpose: str) -> ThreadPoolExecutor:
     """The threads of this process; a forked child gets its own, since threads do not survive a fork."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="qstudy")
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"qstudy {purpose}")

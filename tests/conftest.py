@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,9 +95,14 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums in one order, as in a subprocess with OMP_NUM_THREADS=1."""
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of torch's threads, for one test."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads: Callable[[int], None]) -> None:
+    """Sums in one order, as in a subprocess with OMP_NUM_THREADS=1."""
+    threads(1)

@@ -1,6 +1,7 @@
 """The transducer's head in one function, against joiner and loss over the logits of all nodes."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -89,6 +90,25 @@ def test_equals_the_whole_logits(
         found, expected = tiled(numbers, multiplied, labels), whole(numbers, multiplied, labels)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         assert_close(gradients(found, numbers), gradients(expected, numbers))
+
+
+@both_codes
+@pytest.mark.parametrize("wanted", ["gradients", "loss"])
+@pytest.mark.parametrize("many", [2, 9])
+def test_threads_share_the_utterances(
+    portable: str, wanted: str, many: int, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QSTUDY_PORTABLE", portable)
+    monkeypatch.setitem(head.LIMITS, "cpu", TINY)
+    labels, numbers = make_labels(5, 30, 8, 20), make_numbers(5, 30, 8, 20, 16)
+    results = []
+    for count in (1, many, many):
+        threads(count)
+        loss = tiled([each.detach() for each in numbers] if wanted == "loss" else numbers, False, labels)
+        results.append([loss.detach(), *(gradients(loss, numbers) if wanted == "gradients" else ())])
+        assert torch.get_num_threads() == count
+    assert_close(results[1], results[0])
+    assert all(torch.equal(*pair) for pair in zip(*results[1:], strict=True)), "the same threads, the same sums"
 
 
 @pytest.mark.parametrize("spread", [1.0, 40.0], ids=["any alignment", "few alignments"])

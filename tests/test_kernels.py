@@ -300,17 +300,14 @@ def test_recurrence_in_integers_to_the_bit(frames: int, batch: int, hidden: int,
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_batch_and_threads_change_no_bit(threads: int) -> None:
+@pytest.mark.parametrize("many", [1, 2, 3])
+def test_batch_and_threads_change_no_bit(many: int, threads: Callable[[int], None]) -> None:
     problem = Problem(20, 7, 33, 0)
-    whole, before = problem.run(), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for rows in (slice(0, 1), slice(2, 7)):
-            for part, all_rows in zip(problem.run(rows), whole, strict=True):
-                np.testing.assert_array_equal(part, all_rows[:, rows])
-    finally:
-        torch.set_num_threads(before)
+    whole = problem.run()
+    threads(many)
+    for rows in (slice(0, 1), slice(2, 7)):
+        for part, all_rows in zip(problem.run(rows), whole, strict=True):
+            np.testing.assert_array_equal(part, all_rows[:, rows])
 
 
 @pytest.mark.skipif(not ir.BF16, reason="this processor has no bfloat16")

@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -265,28 +265,19 @@ def test_gradient_only_when_asked_for() -> None:
     assert torch.equal(own.grad, 2 * once)
 
 
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_threads")
-def test_thread_count_does_not_change_a_bit() -> None:
+def test_thread_count_does_not_change_a_bit(threads: Callable[[int], None]) -> None:
     batch = make_batch((3, 17, 6, 29), blank=0)
     found = []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
+    for count in (1, 2, 5):
+        threads(count)
         found.append(run(KernelLoss.apply, batch, 0))
     for other in found[1:]:
         assert torch.equal(found[0][0], other[0])
         assert torch.equal(found[0][1], other[1])
 
 
-@pytest.mark.usefixtures("_threads")
-def test_several_callers_and_a_forked_child() -> None:
-    torch.set_num_threads(2)
+def test_several_callers_and_a_forked_child(threads: Callable[[int], None]) -> None:
+    threads(2)
     batch = make_batch((3, 17, 6, 29), blank=0)
     expected = run(KernelLoss.apply, batch, 0)[1]
     found: list[Tensor] = []

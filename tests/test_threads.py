@@ -1,35 +1,33 @@
 """`qstudy.threads`: compiled loops run on torch's threads, or on Python's, once for each share of the work."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from qstudy import threads
+from qstudy import threads as ours
 from qstudy.jit import compiled
-from qstudy.threads import on_threads
+from qstudy.threads import callers, in_shares, on_threads
 
 
 @pytest.fixture(params=["torch's", "Python's"], autouse=True)
 def whose(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whose threads do the work."""
     if request.param == "Python's":
-        monkeypatch.setattr(threads, "openmp", lambda: None)
-    elif not threads.openmp():
+        monkeypatch.setattr(ours, "openmp", lambda: None)
+    elif not ours.openmp():
         pytest.skip("torch has threads of another kind")
     return str(request.param)
 
 
 @pytest.fixture(params=[1, 2, 5], autouse=True)
-def count(request: pytest.FixtureRequest) -> Iterator[int]:
+def count(request: pytest.FixtureRequest, threads: Callable[[int], None]) -> int:
     """How many threads torch has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    threads(request.param)
+    return int(request.param)
 
 
 @compiled()
@@ -112,3 +110,26 @@ def test_a_fork_has_threads(count: int) -> None:
         on_threads(scale, values, np.float32(2.0), 1, False, np.zeros(8, np.int64))
     finally:
         os._exit(0 if values.tolist() == [4.0] * 100 else 1)
+
+
+def test_shares_of_the_items_have_shares_of_the_threads(count: int) -> None:
+    def work(share: Sequence[int]) -> tuple[list[int], int]:
+        return [10 * each for each in share], torch.get_num_threads()
+
+    expected = {1: [([0, 10, 20], 1)], 2: [([0, 20], 1), ([10], 1)], 5: [([0], 1), ([10], 1), ([20], 1)]}
+    assert in_shares(work, range(3), callers(3)) == expected[count]
+    assert torch.get_num_threads() == count
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(torch.get_num_threads).result() == count, "threads yet to come have as many as this one"
+    assert in_shares(work, range(1), callers(1)) == [([0], count)]
+    assert callers(0) == 1
+
+
+def test_an_error_in_a_share_is_raised(count: int) -> None:
+    def work(share: Sequence[int]) -> None:
+        if 2 in share:
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        in_shares(work, range(4), callers(4))
+    assert torch.get_num_threads() == count

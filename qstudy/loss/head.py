@@ -1,6 +1,7 @@
 """The transducer's head: joiner, log-softmax and RNN-T loss in one, without the logits of all nodes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from qstudy.loss.rnnt import blank_place, check_values, refuse_graph
 from qstudy.loss.tiles import Sides, Tiles, Utterances
 from qstudy.quant.arithmetic import Affine
 from qstudy.quant.kernels import usable
+from qstudy.threads import callers, in_shares
 
 
 class Limits(NamedTuple):
@@ -24,7 +26,8 @@ class Limits(NamedTuple):
     group: int
     """Logits of the utterances that are finished before the next begin."""
     kept: int
-    """Logits, and as much again of joined rows, that are kept for the gradient; the others are computed again."""
+    """Logits, and as much again of joined rows, that are kept for the gradient by all threads together; the others are
+    computed again."""
 
 
 LIMITS = {"cpu": Limits(2**21, 2**22, 2**25)}
@@ -105,9 +108,13 @@ class HeadLoss(Function):
         sides = Sides(encoded.detach(), predicted.detach(), multiplied, output.tanh is None)
         layer = Layer(output, sides.encoded)
         ctx.gradients = Gradients.zeros(sides, layer) if any(ctx.needs_input_grad) else None
-        share = 1 / len(encoded)
-        parts = [Group(*part, layer, share).loss(ctx.gradients) for part in groups(sides, utterances, len(weight))]
-        return torch.cat(parts).mean()
+        parts = list(groups(sides, utterances, len(weight)))
+        count = callers(len(parts)) if encoded.device.type == "cpu" else 1
+        each = Each(layer, 1 / len(encoded), limits(sides.encoded).kept // count)
+        shares = in_shares(partial(summed, each, ctx.gradients), parts, count)
+        if ctx.gradients is not None:
+            ctx.gradients.add(own for _, own in shares if own is not None)
+        return torch.cat([losses for losses, _ in shares]).mean()
 
     @staticmethod
     @once_differentiable
@@ -131,6 +138,18 @@ class Gradients(NamedTuple):
             torch.zeros_like(each, dtype=sides.encoded.dtype) for each in (sides.encoded, sides.predicted, layer.weight)
         )
         return cls(encoded, predicted, weight, None if layer.bias is None else weight.new_zeros(len(layer.bias)))
+
+    def apart(self) -> "Gradients":
+        """For some utterances: their places in the sides' gradients are theirs alone, the layer's gradients are not."""
+        bias = None if self.bias is None else torch.zeros_like(self.bias)
+        return self._replace(weight=torch.zeros_like(self.weight), bias=bias)
+
+    def add(self, others: Iterable["Gradients"]) -> None:
+        """Take in those that were apart."""
+        for other in others:
+            self.weight.add_(other.weight)
+            if self.bias is not None and other.bias is not None:
+                self.bias.add_(other.bias)
 
 
 class Layer:
@@ -194,17 +213,38 @@ def groups(sides: Sides, utterances: Utterances, size: int) -> Iterator[tuple[Ti
             first = last
 
 
+class Each(NamedTuple):
+    """What is the same for each group."""
+
+    layer: Layer
+    share: float
+    """What one utterance's loss counts."""
+    kept: int
+    """See `Limits`; of a thread's one group at a time."""
+
+
+@torch.no_grad()
+def summed(
+    each: Each, gradients: Gradients | None, parts: Sequence[tuple[Tiles, slice]]
+) -> tuple[Tensor, Gradients | None]:
+    """The losses of some groups' utterances, and gradients that are to be added, if any are wanted."""
+    own = None if gradients is None else gradients.apart()
+    return torch.cat([Group(*part, each).loss(own) for part in parts]), own
+
+
 class Group:
     """Some utterances of a batch."""
 
-    def __init__(self, tiles: Tiles, here: slice, layer: Layer, share: float) -> None:
-        """Args: what computes their nodes; where they lie; the output layer; what one utterance's loss counts."""
-        self.tiles, self.here, self.layer, self.share = tiles, here, layer, share
+    def __init__(self, tiles: Tiles, here: slice, each: Each) -> None:
+        """Args: what computes their nodes; where they lie; what is the same for all groups."""
+        self.tiles, self.here, (layer, self.share, kept_bytes) = tiles, here, each
+        self.layer = layer
         self.inside = inside(tiles)
         self.nodes = self.inside.nonzero()
-        (size, hidden), limit = layer.weight.shape, limits(layer.weight)
-        self.rows = power_above(max(limit.tile // (4 * (size + hidden)), LEAST_ROWS) + 1) // 2
-        kept = min(limit.kept // (4 * max(size, hidden)), len(self.nodes) + self.rows) // self.rows * self.rows
+        size, hidden = layer.weight.shape
+        tile = limits(layer.weight).tile // (4 * (size + hidden))
+        self.rows = power_above(max(tile, LEAST_ROWS) + 1) // 2
+        kept = min(kept_bytes // (4 * max(size, hidden)), len(self.nodes) + self.rows) // self.rows * self.rows
         self.logits = layer.weight.new_empty(kept, size, dtype=layer.scores_in)
         self.joined = tiles.sides.encoded.new_empty(kept, hidden)
 
