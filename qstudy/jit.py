@@ -1,6 +1,8 @@
 """How loops written in Python are compiled with numba and kept on disk."""
 
 from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +67,14 @@ def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
     file, own = cache._cache_file, cache._index_key
     file._source_stamp = (file._source_stamp, *(_stamp(module) for module in modules))
     cache._index_key = lambda signature, codegen: (*own(signature, codegen), machine)
+    file.save = partial(_save_by_key, file, file.save)
+
+
+def _save_by_key(file: Any, save: Callable[..., None], key: Any, data: Any) -> None:
+    """Write code under a name of its own: two processes would give the code of two signatures the next number."""
+    name = f"{Path(file._index_name).stem}.{sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+    file._data_name = lambda _: name
+    save(key, data)
 
 
 def _stamp(module: ModuleType) -> tuple[float, int]:

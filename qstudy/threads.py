@@ -3,7 +3,7 @@
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -33,13 +33,13 @@ def on_threads(kernel: Kernel, *arguments: Any) -> None:
     no faster than one. Elsewhere, and in a fork, where torch's are gone, Python's threads do it.
 
     Raises:
-        RuntimeError: a compiled kernel has raised; any other's error is raised itself.
+        RuntimeError: a compiled kernel has raised, on torch's threads; elsewhere its own error is raised.
     """
     threads = torch.get_num_threads()
     alive = threads == 1 or os.getpid() == IMPORTED_IN
-    if alive and isinstance(kernel, Dispatcher) and (places := openmp()):
+    if alive and isinstance(kernel, Dispatcher) and (functions := openmp()):
         run, address = _run(kernel, arguments)
-        if run(places, address, threads, arguments):
+        if run(functions, address, threads, arguments):
             raise RuntimeError(f"{kernel.py_func.__name__} failed on one of {threads} threads")
     else:
         _on_pool(kernel, threads, *arguments)
@@ -83,6 +83,8 @@ def _run(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Run, int]:
         kernel.compile(whole)
         made = kernel.overloads[whole]
         address = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+        assert address
+        assert made.signature.return_type == types.none
         own = (typeof(openmp()), types.int64, types.int64, types.Tuple(kinds))
         start: Any = _start
         start.compile(own)
@@ -95,7 +97,7 @@ def _kind(argument: Any) -> Any:
     if isinstance(argument, np.ndarray):
         flags = argument.flags
         return argument.dtype, argument.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned
-    return type(argument)
+    return type(argument) if isinstance(argument, bool | int | float | np.generic) else typeof(argument)
 
 
 @intrinsic
@@ -169,27 +171,33 @@ def callers(items: int) -> int:
 
 
 def in_shares(work: Callable[[Sequence[Item]], Result], items: Sequence[Item], count: int) -> list[Result]:
-    """What `work` makes of `count` shares of the items, by as many of Python's threads, which divide torch's up.
+    """What `work` makes of `count` shares of the items, each on a thread of Python's with its part of torch's threads.
 
     For work of many calls, after each of which torch's threads would meet: the more else the machine does, the longer
-    they wait for each other. Autocast and the mode of gradients are, for each thread, what they are by default.
+    they wait for each other. Autocast and the mode of gradients are what they are by default, unless `count` is 1.
     """
     if count == 1:
         return [work(items)]
-    threads, pool = torch.get_num_threads(), _pool(os.getpid(), count, "shares")
-    shares = [items[first::count] for first in range(count)]
-    tasks = [pool.submit(_with_threads, threads // count, work, share) for share in shares]
+    threads, pool, tasks = torch.get_num_threads(), _pool(os.getpid(), count, "shares"), []
     try:
+        for number in range(count):
+            own = threads // count + (number < threads % count)
+            mode = torch.is_inference_mode_enabled()
+            tasks.append(pool.submit(_with_threads, own, mode, work, items[number::count]))
         return [task.result() for task in tasks]
     finally:
+        wait(tasks)
         torch.set_num_threads(threads)  # threads that are yet to come have as many as was said last
 
 
-def _with_threads(count: int, work: Callable[[Sequence[Item]], Result], share: Sequence[Item]) -> Result:
+def _with_threads(
+    count: int, inference: bool, work: Callable[[Sequence[Item]], Result], share: Sequence[Item]
+) -> Result:
     """The work, by so many of torch's threads."""
-    torch.get_num_threads()  # torch's own first look at a new thread sets the number anew
-    torch.set_num_threads(count)
-    return work(share)
+    if torch.get_num_threads() != count:  # asked first: torch's first look at a thread sets the number anew
+        torch.set_num_threads(count)
+    with torch.inference_mode(inference):
+        return work(share)
 
 
 @cache

@@ -3,6 +3,8 @@
 import builtins
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -274,6 +276,26 @@ def test_observers_only_watch_while_training_and_asked() -> None:
     quantizer.train()
     quantizer(x)
     assert quantizer.extremes.tolist() == [float(x.min()), float(x.max())]
+
+
+def test_threads_that_do_not_observe_do_not_disturb_each_other() -> None:
+    quantizer = UniformActivations(8).train()
+    quantizer.observer_enabled = True
+    quantizer(matrix())
+    before = quantizer.extremes.clone()
+    meet = Barrier(4)
+
+    def late(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].numel() > 1:
+            meet.wait(timeout=60)  # all are inside; the next ones come while some of these leave
+
+    quantizer.register_forward_pre_hook(late)
+    with ThreadPoolExecutor(4) as threads:
+        for turn in range(20):
+            list(threads.map(quantizer.without_observing, [torch.full((turn + 2,), 1000.0)] * 4))
+            list(threads.map(quantizer.without_observing, [torch.full((1,), 1000.0)] * 8))
+    assert quantizer.observer_enabled
+    assert torch.equal(quantizer.extremes, before)
 
 
 def test_extremes_move_slowly() -> None:

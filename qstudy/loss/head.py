@@ -108,10 +108,11 @@ class HeadLoss(Function):
         sides = Sides(encoded.detach(), predicted.detach(), multiplied, output.tanh is None)
         layer = Layer(output, sides.encoded)
         ctx.gradients = Gradients.zeros(sides, layer) if any(ctx.needs_input_grad) else None
-        parts = list(groups(sides, utterances, len(weight)))
+        limit = limits(encoded)
+        parts = list(groups(utterances, limit.group // (4 * len(weight))))
         count = callers(len(parts)) if encoded.device.type == "cpu" else 1
-        each = Each(layer, 1 / len(encoded), limits(sides.encoded).kept // count)
-        shares = in_shares(partial(summed, each, ctx.gradients), parts, count)
+        batch = Batch(sides, utterances, layer, 1 / len(encoded), limit.kept // count)
+        shares = in_shares(partial(of_groups, batch, ctx.gradients), parts, count)
         if ctx.gradients is not None:
             ctx.gradients.add(own for _, own in shares if own is not None)
         return torch.cat([losses for losses, _ in shares]).mean()
@@ -198,55 +199,58 @@ class Layer:
         return bent if self.output.prepare is None else self.output.prepare(bent)
 
 
-def groups(sides: Sides, utterances: Utterances, size: int) -> Iterator[tuple[Tiles, slice]]:
-    """Consecutive utterances that are computed together, and where they lie in the batch; `size` is V."""
-    limit = limits(sides.encoded).group // (4 * size)
+class Batch(NamedTuple):
+    """What is computed group by group."""
+
+    sides: Sides
+    utterances: Utterances
+    layer: Layer
+    scale: float
+    """What one utterance's loss counts in the mean."""
+    kept: int
+    """`Limits.kept` of one thread, which has one group at a time."""
+
+    def tiles(self, here: slice) -> Tiles:
+        """What computes some of the utterances."""
+        sides, (targets, frames, labels, blank) = self.sides, self.utterances
+        few = sides._replace(encoded=sides.encoded[here], predicted=sides.predicted[here])
+        code = CompiledTiles if usable(*few[:2]) else PortableTiles
+        return code(few, Utterances(targets[here], frames[here], labels[here], blank))
+
+
+def groups(utterances: Utterances, limit: int) -> Iterator[slice]:
+    """Consecutive utterances that have no more nodes together than `limit`, unless one has."""
     nodes = (utterances.frames * (utterances.labels + 1)).tolist()
-    code = CompiledTiles if usable(*sides[:2]) else PortableTiles
     first = 0
     for last in range(1, len(nodes) + 1):
         if last == len(nodes) or sum(nodes[first : last + 1]) > limit:
-            here = slice(first, last)
-            few = Sides(sides.encoded[here], sides.predicted[here], sides.multiplied, sides.bent)
-            labels = (utterances.targets[here], utterances.frames[here], utterances.labels[here])
-            yield code(few, Utterances(*labels, utterances.blank)), here
+            yield slice(first, last)
             first = last
 
 
-class Each(NamedTuple):
-    """What is the same for each group."""
-
-    layer: Layer
-    share: float
-    """What one utterance's loss counts."""
-    kept: int
-    """See `Limits`; of a thread's one group at a time."""
-
-
 @torch.no_grad()
-def summed(
-    each: Each, gradients: Gradients | None, parts: Sequence[tuple[Tiles, slice]]
-) -> tuple[Tensor, Gradients | None]:
-    """The losses of some groups' utterances, and gradients that are to be added, if any are wanted."""
+def of_groups(batch: Batch, gradients: Gradients | None, parts: Sequence[slice]) -> tuple[Tensor, Gradients | None]:
+    """The losses of some groups' utterances, and the layer's gradients by themselves, if any are wanted."""
     own = None if gradients is None else gradients.apart()
-    return torch.cat([Group(*part, each).loss(own) for part in parts]), own
+    with torch.autocast(batch.layer.kind, enabled=False):
+        return torch.cat([Group(batch, here).loss(own) for here in parts]), own
 
 
 class Group:
     """Some utterances of a batch."""
 
-    def __init__(self, tiles: Tiles, here: slice, each: Each) -> None:
-        """Args: what computes their nodes; where they lie; what is the same for all groups."""
-        self.tiles, self.here, (layer, self.share, kept_bytes) = tiles, here, each
-        self.layer = layer
-        self.inside = inside(tiles)
+    def __init__(self, batch: Batch, here: slice) -> None:
+        """Args: of what; where they lie."""
+        self.tiles, self.here, self.layer, self.scale = batch.tiles(here), here, batch.layer, batch.scale
+        self.inside = inside(self.tiles)
         self.nodes = self.inside.nonzero()
-        size, hidden = layer.weight.shape
-        tile = limits(layer.weight).tile // (4 * (size + hidden))
+        weight = self.layer.weight
+        size, hidden = weight.shape
+        tile = limits(weight).tile // (4 * (size + hidden))
         self.rows = power_above(max(tile, LEAST_ROWS) + 1) // 2
-        kept = min(kept_bytes // (4 * max(size, hidden)), len(self.nodes) + self.rows) // self.rows * self.rows
-        self.logits = layer.weight.new_empty(kept, size, dtype=layer.scores_in)
-        self.joined = tiles.sides.encoded.new_empty(kept, hidden)
+        kept = min(batch.kept // (4 * max(size, hidden)), len(self.nodes) + self.rows) // self.rows * self.rows
+        self.logits = weight.new_empty(kept, size, dtype=self.layer.scores_in)
+        self.joined = batch.sides.encoded.new_empty(kept, hidden)
 
     def loss(self, gradients: Gradients | None) -> Tensor:
         """Of each utterance; adds the gradients of its share, if they are wanted."""
@@ -292,7 +296,7 @@ class Group:
             else:
                 joined, logits = (each.index_select(0, kept) for each in (self.joined, self.logits))
             gradient = logits.to(joined.dtype)
-            self.tiles.differentiate(tile, gradient, self.share)
+            self.tiles.differentiate(tile, gradient, self.scale)
             gradient[max(len(places) - first, 0) :].zero_()
             self.tiles.add_gradients(tile, joined, self.layer.differentiate(joined, gradient, gradients), *of_sides)
 

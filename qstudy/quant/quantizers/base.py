@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,9 @@ class WeightQuantizer(nn.Module, ABC):
         """Choose the integers of weight after the batches of calibration have been observed."""
 
 
+_switching = Lock()
+
+
 class ActivationQuantizer(nn.Module, ABC):
     """The quantizer of one activation tensor: integers low..high, values (integer - zero_point) * scale.
 
@@ -87,6 +91,10 @@ class ActivationQuantizer(nn.Module, ABC):
     """Whose activations it sees, for messages; the policy says it."""
     observer_enabled: bool = False
     fake_quant_enabled: bool = True
+    _unobserved: int = 0
+    """How many threads are at work that `without_observing` speaks of."""
+    _observed: bool = False
+    """Whether it observed before the first of them."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -102,16 +110,19 @@ class ActivationQuantizer(nn.Module, ABC):
         return not self.trained and (self.follows_extremes or not (self.observer_enabled and self.training))
 
     def without_observing(self, x: Tensor) -> Tensor:
-        """Fake-quantize x (any shape), whatever observes."""
+        """Fake-quantize x (any shape), whatever observes; several threads may do so at once."""
         parts = list(activation_quantizers(self))
-        states = [part.observer_enabled for part in parts]
-        for part in parts:
-            part.observer_enabled = False
+        with _switching:
+            for part in parts:
+                part._observed = part._observed if part._unobserved else part.observer_enabled
+                part._unobserved, part.observer_enabled = part._unobserved + 1, False
         try:
             quantized: Tensor = self(x)
         finally:
-            for part, state in zip(parts, states, strict=True):
-                part.observer_enabled = state
+            with _switching:
+                for part in parts:
+                    part._unobserved -= 1
+                    part.observer_enabled = part._observed and not part._unobserved
         return quantized
 
     @property
