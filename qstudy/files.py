@@ -3,12 +3,12 @@
 import hashlib
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from qstudy.errors import UserError
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the disk is full, the folder cannot be written, or what is there is no file.
     """
     require_file(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{token_hex(8)}.tmp")  # other threads and machines may write it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -53,6 +53,12 @@ def require_file(out: Path) -> None:
     there = next((folder for folder in out.parents if folder.exists()), None)
     if there is not None and not there.is_dir():
         raise UserError(f"Cannot write {out}: {there} is not a folder; choose another name.")
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise UserError where something is that could be read for ever: a pipe or a device; or a folder."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file.")
 
 
 def require_picture(path: Path, option: str = "--plot") -> None:
@@ -85,8 +91,7 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing, unreadable, or not JSON.
     """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
+    refuse_endless(path)
     try:
         content = path.read_bytes()
     except OSError as error:

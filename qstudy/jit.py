@@ -26,7 +26,7 @@ def compiled(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             dispatcher = njit(nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
-            _also_stamp(dispatcher, uses)
+            _keep_apart(dispatcher, uses)
             return dispatcher
         except (RuntimeError, OSError):  # no folder can be written: neither beside the file, nor the user's cache
             return njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
@@ -57,24 +57,28 @@ def call(_: Any, address: Any, arguments: Any) -> Any:
     return types.int64(types.int64, arguments), generate
 
 
-def _also_stamp(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
-    """Let the times and sizes of the modules' files be part of what numba compares before it reads from disk.
+def _keep_apart(dispatcher: Any, modules: tuple[ModuleType, ...]) -> None:
+    """Let numba read from disk what was made of these modules and for this machine alone.
 
-    What they say of this machine goes into the key instead: code for several machines lies side by side then, where
-    another stamp would have the next process throw it away.
+    The times and sizes of the modules' files are part of what numba compares before it reads. What they say of this
+    machine goes into the key instead: code for several machines lies side by side then, where another stamp would have
+    the next process throw it away.
     """
     cache, machine = dispatcher._cache, tuple(vars(module).get("MACHINE") for module in modules)
     file, own = cache._cache_file, cache._index_key
-    file._source_stamp = (file._source_stamp, *(_stamp(module) for module in modules))
+    file._source_stamp = ("named by key", file._source_stamp, *(_stamp(module) for module in modules))
     cache._index_key = lambda signature, codegen: (*own(signature, codegen), machine)
-    file.save = partial(_save_by_key, file, file.save)
+    file.save = partial(_save, file)
 
 
-def _save_by_key(file: Any, save: Callable[..., None], key: Any, data: Any) -> None:
-    """Write code under a name of its own: two processes would give the code of two signatures the next number."""
+def _save(file: Any, key: Any, data: Any) -> None:
+    """Write the code of one signature under a name of its own, then the index.
+
+    Numba takes the next number for a name: two processes at once would give two signatures the same.
+    """
     name = f"{Path(file._index_name).stem}.{sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
-    file._data_name = lambda _: name
-    save(key, data)
+    file._save_data(name, data)
+    file._save_index({**file._load_index(), key: name})
 
 
 def _stamp(module: ModuleType) -> tuple[float, int]:

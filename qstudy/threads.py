@@ -3,8 +3,8 @@
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,8 +36,8 @@ def on_threads(kernel: Kernel, *arguments: Any) -> None:
         RuntimeError: a compiled kernel has raised, on torch's threads; elsewhere its own error is raised.
     """
     threads = torch.get_num_threads()
-    alive = threads == 1 or os.getpid() == IMPORTED_IN
-    if alive and isinstance(kernel, Dispatcher) and (functions := openmp()):
+    have_openmp = threads == 1 or os.getpid() == IMPORTED_IN
+    if have_openmp and isinstance(kernel, Dispatcher) and (functions := openmp()):
         run, address = _run(kernel, arguments)
         if run(functions, address, threads, arguments):
             raise RuntimeError(f"{kernel.py_func.__name__} failed on one of {threads} threads")
@@ -46,6 +46,7 @@ def on_threads(kernel: Kernel, *arguments: Any) -> None:
 
 
 IMPORTED_IN = os.getpid()
+"""Any other process is a fork of this one."""
 
 
 class OpenMP(NamedTuple):
@@ -139,7 +140,8 @@ def _body(context: Any, module: Any, shared: Any, kinds: tuple[Any, ...]) -> Any
 
 
 def _lent(context: Any, builder: Any, value: Any, kind: Any) -> Any:
-    """An argument that nobody counts references of: threads would do little else than share the count."""
+    """An argument as a kernel gets it. Of an array no references are counted, for threads would do little else than
+    share the count: the caller keeps it alive, and no kernel keeps it."""
     if not isinstance(kind, types.Array):
         return value
     array = cgutils.create_struct_proxy(kind)(context, builder, value)
@@ -174,20 +176,27 @@ def in_shares(work: Callable[[Sequence[Item]], Result], items: Sequence[Item], c
     """What `work` makes of `count` shares of the items, each on a thread of Python's with its part of torch's threads.
 
     For work of many calls, after each of which torch's threads would meet: the more else the machine does, the longer
-    they wait for each other. Autocast and the mode of gradients are what they are by default, unless `count` is 1.
+    they wait for each other. The caller does the first share, new threads the others: autocast and the mode of
+    gradients are for `work` to set.
     """
     if count == 1:
         return [work(items)]
-    threads, pool, tasks = torch.get_num_threads(), _pool(os.getpid(), count, "shares"), []
+    threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    do = [
+        partial(_with_threads, threads // count + (first < threads % count), inference, work, items[first::count])
+        for first in range(count)
+    ]
+    pool, tasks = _pool(os.getpid(), count - 1, "shares"), list[Future[Result]]()
     try:
-        for number in range(count):
-            own = threads // count + (number < threads % count)
-            mode = torch.is_inference_mode_enabled()
-            tasks.append(pool.submit(_with_threads, own, mode, work, items[number::count]))
-        return [task.result() for task in tasks]
+        tasks.extend(pool.submit(each) for each in do[1:])
+        return [do[0](), *(task.result() for task in tasks)]
     finally:
-        wait(tasks)
-        torch.set_num_threads(threads)  # threads that are yet to come have as many as was said last
+        for task in tasks:
+            task.cancel()
+        try:
+            wait(tasks)
+        finally:
+            torch.set_num_threads(threads)  # threads that are yet to come have as many as was said last
 
 
 def _with_threads(

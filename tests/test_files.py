@@ -10,6 +10,7 @@ import pytest
 
 from qstudy.errors import UserError
 from qstudy.files import content_hash, read_json, replacing, rows_hash, safe_name, write_json, write_text
+from qstudy.quant.packed import file as packed
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -163,5 +164,6 @@ def test_what_could_be_read_for_ever_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     for path in (tmp_path / "pipe", tmp_path / "zero", tmp_path):
-        with pytest.raises(UserError, match="is not a file"):
-            read_json(path)
+        for read in (read_json, packed.read):
+            with pytest.raises(UserError, match="is not a file"):
+                read(path)

@@ -248,7 +248,7 @@ def test_every_arithmetic_gives_what_its_whole_product_gives(policy: dict[str, A
 
 
 @pytest.mark.parametrize("policy", IN_TILES.values(), ids=IN_TILES.keys())
-def test_every_arithmetic_is_several_threads(
+def test_every_arithmetic_in_several_threads(
     policy: dict[str, Any], threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(head.LIMITS, "cpu", TINY)

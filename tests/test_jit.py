@@ -12,6 +12,7 @@ import pytest
 from qstudy.jit import address_of, call, compiled
 
 MODULE = """
+import os
 import numpy as np
 from qstudy.jit import compiled
 from qstudy.threads import on_threads
@@ -22,7 +23,7 @@ def double(values, first, step):
         values[i] *= 2
 
 def main():
-    values = np.arange(10.0)
+    values = np.arange(10, dtype=os.environ.get("KIND", "f8"))
     on_threads(double, values)
     assert values.tolist() == [2.0 * i for i in range(10)]
     print(sum(double.stats.cache_hits.values()))
@@ -77,6 +78,16 @@ def run_module(forks: Forks, folder: Path, uses: str = "()", **environment: str)
 def test_second_process_reads_what_the_first_compiled(forks: Forks, tmp_path: Path) -> None:
     assert run_module(forks, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == "0"
     assert run_module(forks, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == "1"
+
+
+def test_who_knows_nothing_of_another_overwrites_nothing(forks: Forks, tmp_path: Path) -> None:
+    """Two processes may both find nothing on disk, and each write the code of another signature."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for count, kind in enumerate(("f8", "f4", "i8"), 1):
+        run_module(forks, tmp_path, KIND=kind, **cache)
+        (index,) = tmp_path.rglob("loops.double*.nbi")
+        assert len(list(index.parent.glob("*.nbc"))) == count
+        index.unlink()
 
 
 def test_code_of_two_machines_lies_side_by_side(forks: Forks, tmp_path: Path) -> None:

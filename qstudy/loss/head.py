@@ -30,7 +30,7 @@ class Limits(NamedTuple):
     computed again."""
 
 
-LIMITS = {"cpu": Limits(2**21, 2**22, 2**25)}
+LIMITS = {"cpu": Limits(2**20, 2**22, 2**25)}
 """A tile stays in a core's second-level cache, a group in the third."""
 LIMITS_ELSEWHERE = Limits(2**26, 2**28, 2**30)
 """Enough for a GPU to be busy."""
@@ -141,7 +141,7 @@ class Gradients(NamedTuple):
         return cls(encoded, predicted, weight, None if layer.bias is None else weight.new_zeros(len(layer.bias)))
 
     def apart(self) -> "Gradients":
-        """For some utterances: their places in the sides' gradients are theirs alone, the layer's gradients are not."""
+        """For some utterances: in the sides' gradients each has its own places, the layer's they sum up from zero."""
         bias = None if self.bias is None else torch.zeros_like(self.bias)
         return self._replace(weight=torch.zeros_like(self.weight), bias=bias)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qstudy.errors import UserError
-from qstudy.files import replacing
+from qstudy.files import refuse_endless, replacing
 
 LONGEST = 20
 """Highest order that is read."""
@@ -89,8 +89,7 @@ def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
         UserError: the file is missing, cut short or no ARPA file, or holds what is no label, such as words; the line
             is named.
     """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
+    refuse_endless(path)
     try:
         with _opened(path, path, "rt") as file:
             return _Reader(path, file, names).read()

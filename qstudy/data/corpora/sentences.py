@@ -18,7 +18,7 @@ from qstudy.data.corpora.text import normalize
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 from qstudy.fields import Text, checked
-from qstudy.files import require_other, write_text
+from qstudy.files import refuse_endless, require_other, write_text
 
 MOST = 10_000_000
 """Lines at most."""
@@ -86,8 +86,7 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         UserError: the file is missing, cannot be read, or is not UTF-8.
     """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a file.")  # a pipe or a device could be read for ever
+    refuse_endless(path)
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:

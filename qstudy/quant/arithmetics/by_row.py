@@ -34,11 +34,17 @@ class ByRowArithmetic(NativeArithmetic):
         return lambda x: by_row(x, bias, product)
 
     def affine(self, weight: Tensor, bias: Tensor | None, extremes: Extremes) -> Affine | None:
-        rows = super().affine(weight, bias, extremes)
-        if rows is None or rows.prepare is None or self.enabled_inputs is None:
-            return rows
-        exact, rounded = self.repeated_linear(weight, bias), rows.prepare
-        return rows._replace(product=exact, prepare=lambda x: by_row(x, None, rounded))
+        if self.enabled_inputs is None:
+            return super().affine(weight, bias, extremes)
+        rows = super().affine(weight, None, extremes)
+        if rows is None or rows.prepare is None:
+            return rows and rows._replace(bias=bias)
+        exact, rounded = rows.product, rows.prepare
+        return rows._replace(
+            bias=bias,
+            prepare=lambda x: by_row(x, None, rounded),
+            product=None if exact is None else lambda x: by_row(x, bias, exact),
+        )
 
     def block_diagonal_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows = whole) -> Tensor:
         if self.enabled_inputs is None:

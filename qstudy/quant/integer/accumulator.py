@@ -156,7 +156,8 @@ _records: list[list[Tensor]] = []
 
 @contextmanager
 def recorded_accumulators() -> Iterator[list[Tensor]]:
-    """Collect every accumulator that integer layers compute inside the `with` block, in the order of the calls.
+    """Collect every accumulator that integer layers compute inside the `with` block, in the order of the calls,
+    of which those on several threads have none.
 
     Training's layers and the packed model's call `record` alike, so that a test can hold one against the other. A
     linear layer gives one tensor (..., H), an LSTM two: of the inputs' product and of the hidden states', (T, B, 4H)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qstudy.bits import BitMap, LayerBits, LayerShape
 from qstudy.errors import UserError, naming
 from qstudy.fields import checked, fill
-from qstudy.files import content_hash, parse_json, replacing
+from qstudy.files import content_hash, parse_json, refuse_endless, replacing
 from qstudy.hardware.size import layer_bytes
 
 HEADER = "qstudy"  # the key of our JSON among safetensors' metadata
@@ -59,6 +59,7 @@ def read(path: Path) -> Contents:
     Raises:
         UserError: the file is missing, truncated, damaged, or not a packed model.
     """
+    refuse_endless(path)
     try:
         with safetensors.safe_open(str(path), "numpy") as file:
             header = parse_json((file.metadata() or {})[HEADER].encode(), f"The header of {path}")

@@ -62,6 +62,7 @@ class WeightQuantizer(nn.Module, ABC):
 
 
 _switching = Lock()
+"""Held while `without_observing` switches observers off and on."""
 
 
 class ActivationQuantizer(nn.Module, ABC):
@@ -91,14 +92,17 @@ class ActivationQuantizer(nn.Module, ABC):
     """Whose activations it sees, for messages; the policy says it."""
     observer_enabled: bool = False
     fake_quant_enabled: bool = True
-    _unobserved: int = 0
-    """How many threads are at work that `without_observing` speaks of."""
-    _observed: bool = False
-    """Whether it observed before the first of them."""
+    _suspended: int = 0
+    """How many calls of `without_observing` are under way, in as many threads."""
+    _observed_before: bool = False
+    """`observer_enabled` before the first of them."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantize x (any shape); gradients pass straight through."""
+        """Fake-quantize x (any shape); gradients pass straight through.
+
+        Threads may call it at once, with `observer_enabled` off.
+        """
 
     @abstractmethod
     def observe(self, x: Tensor) -> None:
@@ -114,15 +118,15 @@ class ActivationQuantizer(nn.Module, ABC):
         parts = list(activation_quantizers(self))
         with _switching:
             for part in parts:
-                part._observed = part._observed if part._unobserved else part.observer_enabled
-                part._unobserved, part.observer_enabled = part._unobserved + 1, False
+                part._observed_before = part._observed_before if part._suspended else part.observer_enabled
+                part._suspended, part.observer_enabled = part._suspended + 1, False
         try:
             quantized: Tensor = self(x)
         finally:
             with _switching:
                 for part in parts:
-                    part._unobserved -= 1
-                    part.observer_enabled = part._observed and not part._unobserved
+                    part._suspended -= 1
+                    part.observer_enabled = part._observed_before and not part._suspended
         return quantized
 
     @property
