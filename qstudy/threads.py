@@ -8,10 +8,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from llvmlite import ir
 from numba import typeof, types
+from numba._dispatcher import compute_fingerprint
 from numba.core import cgutils
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
@@ -72,12 +72,12 @@ def openmp() -> OpenMP | None:
 
 
 Run = Callable[[OpenMP, int, int, tuple[Any, ...]], bool]
-_runs: dict[tuple[Any, ...], tuple[Run, int]] = {}
+_runs: dict[tuple[Any, bytes], tuple[Run, int]] = {}
 
 
 def _run(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Run, int]:
     """What starts a kernel for arguments of these types, compiled, and the kernel's address."""
-    key = (kernel, *map(_kind, arguments))
+    key = kernel, compute_fingerprint(arguments)  # as numba itself asks what types they have, in a microsecond
     if key not in _runs:
         kinds = tuple(typeof(each) for each in arguments)
         whole = (*kinds, types.int64, types.int64)
@@ -91,14 +91,6 @@ def _run(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Run, int]:
         start.compile(own)
         _runs[key] = start.overloads[own].entry_point, address
     return _runs[key]
-
-
-def _kind(argument: Any) -> Any:
-    """What numba's type of an argument depends on."""
-    if isinstance(argument, np.ndarray):
-        flags = argument.flags
-        return argument.dtype, argument.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned
-    return type(argument) if isinstance(argument, bool | int | float | np.generic) else typeof(argument)
 
 
 @intrinsic
