@@ -131,16 +131,20 @@ def divergence(counts: NDArray[np.float64], first: int, last: int, levels: int) 
 
 
 def _search(histogram: Histogram, symmetric: bool, loss: Loss) -> Ends:
-    """The ends with the least loss among parts of the extremes; one after the other where they differ."""
+    """The ends with the least loss among parts of the extremes: both moved together, then, where they differ, one after
+    the other, from there and from the extremes: where few levels jump, either way alone may end in a valley."""
     whole = max_ends(histogram, 0, 0, symmetric)
     parts = torch.linspace(1, 1 / CANDIDATES, CANDIDATES, dtype=torch.float64).tolist()
+    together = min(((part * whole[0], part * whole[1]) for part in parts), key=loss)
     if symmetric:
-        return min(((part * whole[0], part * whole[1]) for part in parts), key=loss)
-    best = whole
-    for _ in range(ROUNDS):
-        best = min(_high_ends(best, whole, parts), key=loss)
-        best = min(_low_ends(best, whole, parts), key=loss)
-    return best
+        return together
+    found = []
+    for best in (whole, together):
+        for _ in range(ROUNDS):
+            best = min(_high_ends(best, whole, parts), key=loss)
+            best = min(_low_ends(best, whole, parts), key=loss)
+        found.append(best)
+    return min(found, key=loss)
 
 
 def _high_ends(best: Ends, whole: Ends, parts: list[float]) -> Iterable[Ends]:
