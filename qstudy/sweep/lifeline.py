@@ -12,6 +12,7 @@ from qstudy.errors import INTERRUPTED
 
 LIFELINE_VARIABLE = "QSTUDY_LIFELINE"
 """Set for a process whose standard input is a pipe from the one that started it, and closes when that one ends."""
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_RESORT_S = 60.0  # a step, a checkpoint, and the trial is back in the queue: that takes seconds
 
 
@@ -28,6 +29,38 @@ def stoppable() -> Iterator[None]:
     finally:
         for number in heard:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within it, the first signal that would interrupt waits for the end: a database's transaction is done as a whole.
+
+    One that is broken off may hold its lock for as long as the exception is looked at, and whoever looks at it could
+    not put a trial back. A second signal does not wait, as a database that is away can hang. Other threads than the
+    main one, which signals do not reach, find nothing changed.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: handler for number in ENDS if main and callable(handler := signal.getsignal(number))}
+    waiting: list[signal.Signals] = []
+
+    def pass_on() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        while waiting:
+            number = waiting.pop()
+            before[number](number, None)
+
+    def wait(number: int, _: Any) -> None:
+        waiting.append(signal.Signals(number))
+        if len(waiting) > 1:
+            pass_on()
+
+    for number in before:
+        signal.signal(number, wait)
+    try:
+        yield
+    finally:
+        pass_on()
 
 
 def end_with_parent() -> bool:

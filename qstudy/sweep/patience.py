@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 
 from qstudy.errors import UserError
 from qstudy.secrets import hide
+from qstudy.sweep.lifeline import uninterrupted
 from qstudy.sweep.optuna_internals import TRANSACTIONS, QuickStorage
 
 PATIENCE_S = 60.0
@@ -38,13 +39,16 @@ class PatientStorage(QuickStorage):
     def patiently(self, operation: Callable[[], T]) -> T:
         """The result of `operation`, tried again as long as the database is away, for `patience_s` at most.
 
+        An interruption comes before or after it, not within.
+
         Raises:
             UserError: it stays away, or it refuses the operation.
         """
         begun = time.monotonic()
         while True:
             try:
-                result = operation()
+                with uninterrupted():
+                    result = operation()
                 self._said = False
                 return result
             except (StorageInternalError, DBAPIError, PendingRollbackError) as error:

@@ -23,6 +23,7 @@ from qstudy.errors import UserError
 from qstudy.files import content_hash
 from qstudy.locks import is_held, locked, try_lock
 from qstudy.sweep.config import StudyConfig, study_from_dict
+from qstudy.sweep.lifeline import uninterrupted
 from qstudy.sweep.optuna_internals import keep, kept, silent_trials, study_id, trial_id
 from qstudy.sweep.patience import PatientStorage
 from qstudy.sweep.planning import count, planning
@@ -158,12 +159,24 @@ class Queue:
                 lock = try_lock(self._trial_lock(waiting.number))
                 if lock is None:
                     continue
+                if claim := self._take(waiting, lock):
+                    return claim
+                lock.close()  # a worker on another machine was quicker
+        return None
+
+    def _take(self, waiting: FrozenTrial, lock: IO[str]) -> Claim | None:
+        claim = None
+        try:
+            with uninterrupted():
                 # a heartbeat before the trial runs: without one, a death right after this line would never be noticed
                 self._storage.record_heartbeat(trial_id(waiting))
                 if self._set(waiting, TrialState.RUNNING):
-                    return self._start(waiting, lock)
-                lock.close()  # a worker on another machine was quicker
-        return None
+                    claim = self._start(waiting, lock)
+        except KeyboardInterrupt:  # it came meanwhile, and the caller will never see the claim
+            if claim is not None:
+                self.put_back(claim)
+            raise
+        return claim
 
     def finish(self, claim: Claim, outcome: str, reason: str | None, values: Sequence[float] | None) -> None:
         """End a trial: COMPLETE with values, PRUNED without; an untrained candidate makes place for another."""
