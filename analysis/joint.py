@@ -78,7 +78,11 @@ def tasks(studies: Sequence[Study]) -> list[Task]:
     grouped: dict[tuple[str, str], list[Study]] = {}
     for study in (one for one in studies if not one.corpus_options):
         grouped.setdefault((_corpus(study), study.described_split), []).append(study)
-    found = [Task(name, described, tuple(some)) for (name, described), some in grouped.items()]
+    names = [name for name, _ in grouped]  # files are named by them
+    found = [
+        Task(name if names.count(name) == 1 else f"{name} {described}", described, tuple(some))
+        for (name, described), some in grouped.items()
+    ]
     return sorted(found, key=lambda task: -_words(task.studies[0]))
 
 

@@ -31,7 +31,7 @@ def to_latex(table: Table) -> str:
     layout = [_layout(column, [row[place] for row in cells]) for place, column in enumerate(table.columns)]
     alignments, widths, lines = zip(*layout, strict=True)
     stacked = sum(widths) + 2 * len(widths) > PAGE
-    rows = LINES // max(1 + stacked, *lines)
+    rows = max(LINES // max(1 + stacked, *lines), 1)
     texts = pd.DataFrame([[_latex(cell, stacked) for cell in row] for row in cells], columns=range(len(layout)))
     texts.columns = pd.Index([latex(column.header) for column in table.columns])
     floats = [

@@ -77,7 +77,8 @@ def _read(source: str, values: Any, line: bytes | None) -> Read:
 def _sources(folder: Path) -> Iterator[tuple[str, Callable[[], tuple[Any, bytes | None]]]]:
     """(source, what reads its JSON, and its text if that is one line)."""
     # A fixed depth rather than `**`: studies link folders, and checkpoints lie deeper.
-    paths = sorted({path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{RECORD_FILE}")})
+    found = {path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{RECORD_FILE}")}
+    paths = sorted(path for path in found if not _is_screening(path.parent))
     for path in paths:
         yield str(path.relative_to(folder)), partial(_in_file, path)
     if paths or not (folder / RECORDS).exists():
@@ -87,6 +88,15 @@ def _sources(folder: Path) -> Iterator[tuple[str, Callable[[], tuple[Any, bytes 
             if line:
                 source = f"{RECORDS}:{number}"
                 yield source, partial(_in_line, line, source)
+
+
+SCREENING = "screening"
+"""The folder in a study's that `qstudy.sweep.screening` trains its model in."""
+
+
+def _is_screening(run: Path) -> bool:
+    """Whether a run is the model that a study's candidates were judged by, and none of them."""
+    return run.name == SCREENING and (run.parent / "study.yaml").is_file()
 
 
 def _in_file(path: Path) -> tuple[Any, None]:

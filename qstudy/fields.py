@@ -38,8 +38,22 @@ Name = Annotated[str, MinLen(1), MaxLen(200), StringConstraints(pattern=r"^[^\x0
 
 NAMING = ("name", "corpus")
 """What says which part a mapping is of; all else in it are options of that part."""
+ORDERED = ("layers",)
+"""Fields that may be mappings of patterns, of which the last match wins."""
 WHOLE = ("test",)
 """Mappings that replace each other: who names test sets of his own wants no others."""
+
+
+def with_order(values: Any, name: str = "") -> Any:
+    """JSON-able values, of a field of this name, so that equality and hashes tell apart other orders of patterns.
+
+    A mapping of patterns that are not in alphabetical order becomes a list of pairs; all else stays, so that names
+    which were made of hashes stay, too.
+    """
+    if isinstance(values, Mapping):
+        inner = {key: with_order(value, str(key)) for key, value in values.items()}
+        return [*map(list, inner.items())] if name in ORDERED and [*inner] != sorted(inner, key=str) else inner
+    return [with_order(value, name) for value in values] if isinstance(values, list | tuple) else values
 
 
 def fill(cls: type[T], values: Any, where: str = "") -> T:

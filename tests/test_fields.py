@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from qstudy.fields import merged
+from qstudy.fields import merged, with_order
 
 DATA: dict[str, Any] = {"train": "a", "test": {"test": "b"}, "make": {"corpus": "commands", "train": 20000}}
 BASE = {
@@ -53,3 +53,13 @@ def test_nothing_is_changed_in_place() -> None:
     found = merged(BASE, {"policy": {"layers": {"*": {"weight": 2}}}})
     assert found["policy"]["layers"]["*"] == {"weight": 2}
     assert BASE["policy"] == {"name": "ptq", "layers": {"*": {"weight": 4}}}
+
+
+def test_other_orders_of_patterns_are_other_values() -> None:
+    one: dict[str, Any] = {"policy": {"layers": {"*": {"weight": 8}, "encoder.*": {"weight": 4}}}, "steps": (1, 2)}
+    other = {"steps": [1, 2], "policy": {"layers": dict(reversed(one["policy"]["layers"].items()))}}
+    grids = [{"grid": [{"policy": {"layers": [each["policy"]["layers"], {}]}}]} for each in (one, other)]
+    assert with_order(one) == {**one, "steps": [1, 2]}
+    assert with_order(one) != with_order(other) == with_order(with_order(other))
+    assert with_order(grids[0]) != with_order(grids[1])
+    assert with_order({"layers": 3}) == {"layers": 3}

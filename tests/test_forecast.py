@@ -50,6 +50,19 @@ def test_a_plan_with_a_start_file(
     assert "sweeps/base/commands.qst (" in said_of("quickstart", 0, capsys)[2]
 
 
+def test_a_base_whose_float_model_nobody_starts_from_is_not_trained(tmp_path: Path) -> None:
+    base = {"from": str(ROOT / "sweeps/base/digits.yaml")}
+    models = {"model": [{"preset": "lstm-small"}, {"preset": "amnet-lowrank"}]}
+    for changes, needed in ((models, False), ({}, True)):
+        study = {
+            "study": "other",
+            "base": base,
+            "grid": {"policy": {"name": "ptq", "layers": {"*": {"weight": 8}}}, **changes},
+        }
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+        assert load_study(tmp_path / "study.yaml").needs_baseline is needed
+
+
 def test_a_study_whose_trials_all_have_a_start_of_their_own_trains_no_baseline(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

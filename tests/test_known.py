@@ -122,3 +122,32 @@ def test_another_set_of_the_same_name_is_not_known(trained: Path, corpus: Path, 
     first, second = (read_records(tmp_path / str(number) / "small")[0] for number in (0, 1))
     assert made(first) != made(second)
     assert (second.metrics or {})["same"]["words"] == (first.metrics or {})["dev"]["words"]
+
+
+def test_what_was_not_asked_for_stays_behind(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    """Other sets and accelerators of a record; the first of each stands for a run."""
+    data = {name: str(corpus / f"{name}.jsonl") for name in ("train", "dev")}
+    data["test"] = {"one": str(corpus / "test.jsonl"), "two": str(corpus / "dev.jsonl")}  # type: ignore[assignment]
+    (tmp_path / "wide").mkdir()
+    sweep(elsewhere(trained / "study.yaml", tmp_path / "wide", base={"data": data}), root=tmp_path / "wide", trials=1)
+    asked = {**data, "test": {"two": str(corpus / "dev.jsonl")}}
+    study = elsewhere(trained / "study.yaml", tmp_path, base={"data": asked})
+    sweep(study, root=tmp_path, known=[tmp_path / "wide" / "small"], trials=1)
+    (record,), (before,) = read_records(tmp_path / "small"), read_records(tmp_path / "wide" / "small")
+    assert made(record) == made(before)
+    assert [*(record.metrics or {})] == [*(record.utterances or {})] == ["dev", "two"]
+    assert record.headline["wer"] == (before.metrics or {})["two"]["wer"]
+
+
+def test_other_orders_of_patterns_are_not_known(trained: Path, tmp_path: Path) -> None:
+    widths = {"encoder.*": {"weight": 4}, "*": {"weight": 8}}
+    for number, layers in enumerate((widths, dict(reversed(widths.items())))):
+        (tmp_path / str(number)).mkdir()
+        grid = {"policy": {"name": "fake_qat", "layers": layers}}
+        study = yaml.safe_load((trained / "study.yaml").read_text()) | {"grid": grid}
+        (tmp_path / str(number) / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+        known = [tmp_path / "0" / "small"] if number else ()
+        sweep(tmp_path / str(number) / "study.yaml", root=tmp_path / str(number), known=known)
+    first, second = (read_records(tmp_path / str(number) / "small")[0] for number in (0, 1))
+    assert made(first) != made(second)
+    assert first.size_bytes != second.size_bytes

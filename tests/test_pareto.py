@@ -1,7 +1,10 @@
 """The Pareto front, and the volume behind it."""
 
 import itertools
+import math
+import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,3 +44,26 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def test_what_adds_most_comes_first() -> None:
     assert by_volume([(0, 10), (1, 1), (10, 0), (2, 0.9), (3, 3)])[0] == 1
+
+
+@pytest.mark.parametrize("coordinates", [2, 3])
+def test_the_order_by_volume_is_the_greedy_one(coordinates: int) -> None:
+    dice = random.Random(coordinates)
+    points = [tuple(dice.random() for _ in range(coordinates)) for _ in range(60)]
+    order = by_volume(points)
+    spans = [(min(one), max(one)) for one in zip(*(points[index] for index in order), strict=True)]
+    scaled = [
+        tuple((value - low) / (high - low) for value, (low, high) in zip(point, spans, strict=True)) for point in points
+    ]
+
+    def volume(chosen: list[int]) -> float:
+        return hypervolume([scaled[index] for index in chosen], (1.1,) * coordinates)
+
+    for count in range(len(order)):
+        best = max(volume([*order[:count], index]) for index in order[count:])
+        assert volume(order[: count + 1]) == pytest.approx(best, rel=1e-9)
+
+
+def test_hundreds_of_points_are_soon_in_order() -> None:
+    angles = [index / 199 * math.pi / 2 for index in range(200)]
+    assert len(by_volume([(1 - math.sin(angle), 1 - math.cos(angle)) for angle in angles])) == 200

@@ -19,6 +19,7 @@ from qstudy.commands.sweep import sweep
 from qstudy.commands.worker import worker
 from qstudy.errors import UserError
 from qstudy.locks import locked, try_lock
+from qstudy.sweep import objective
 from qstudy.sweep.config import load_study
 from qstudy.sweep.decoding.search_study import load_search_study
 from qstudy.sweep.objective import Outcome
@@ -32,6 +33,7 @@ from qstudy.sweep.summary import print_summary
 from qstudy.sweep.trials import OUTCOME
 from qstudy.sweep.worker import work
 from qstudy.training.config import RunConfig, to_dict
+from qstudy.training.price import Price
 from qstudy.training.record import Record, read_records
 from qstudy.yaml_file import load_yaml
 
@@ -263,6 +265,44 @@ def test_a_study_that_has_begun_cannot_become_another(tmp_path: Path) -> None:
     work(queue, measure)
     with pytest.raises(UserError, match=r"'toy' was begun with another space and budgets"):
         open_queue(tmp_path, make_config(space={"policy": {"name": ["mixed"]}}, budgets={"size_bytes": 10}))
+
+
+def test_another_order_of_patterns_is_another_study() -> None:
+    """The last match wins: every layer has 8 bits in one of them."""
+    layers = {"*": {"weight": [3, 4]}, "a": {"weight": 8}}
+    spaces = [{"policy": {"name": "mixed", "layers": each}} for each in (layers, dict(reversed(layers.items())))]
+    one, other = (make_config(space=space) for space in spaces)
+    assert one.differences(other) == ["space"]
+
+
+def test_a_refused_retry_changes_nothing(corpus: Path, tmp_path: Path) -> None:
+    root, grid = tmp_path / "studies", {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4]}}}}
+    sweep(small_study(corpus, tmp_path, grid=grid), root=root, trials=1)
+    with open_storage(None, root / "small").engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_user_attributes SET value_json='\"failed\"' WHERE key='outcome'")
+    with pytest.raises(UserError, match="begun with another base"):
+        sweep(small_study(corpus, tmp_path, grid=grid, base={"seed": 3}), root=root, retry=True)
+    assert study_of(root / "small").trials[0].state == TrialState.COMPLETE
+
+
+def test_a_policy_that_breaks_while_a_proposal_is_priced_costs_that_proposal(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priced = objective.price
+
+    def price(config: RunConfig) -> Price:
+        if {each["weight"] for each in config.policy["layers"].values()} == {3, 8}:
+            raise KeyError("nothing for 3 beside 8")
+        return priced(config)
+
+    monkeypatch.setattr(objective, "price", price)
+    layers = {"encoder.*": {"weight": [3, 8]}, "joiner.*": {"weight": [3, 8]}}
+    space = {"policy": {"name": "fake_qat", "layers": layers}}
+    sweep(small(grid=[], space=space, trials=2, candidates=60, sampler="random"), root=tmp_path / "studies")
+    found = study_of(tmp_path / "studies" / "small").trials
+    ended = [(trial.user_attrs[OUTCOME], len(set(trial.params.values()))) for trial in found]
+    assert ended.count(("trained", 1)) == 2
+    assert {outcome for outcome, widths in ended if widths == 2} <= {"refused"}
 
 
 def test_a_field_that_a_later_version_added_makes_no_other_study() -> None:

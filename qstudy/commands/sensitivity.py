@@ -57,7 +57,7 @@ def _study(config: Path, widths: "Sequence[int]") -> "StudyConfig":
     from qstudy.errors import UserError, naming
     from qstudy.sweep.config import load_study
     from qstudy.sweep.screening.sensitivity import study_of_run
-    from qstudy.sweep.space import screened_policy
+    from qstudy.sweep.space import screened_policy, varied
     from qstudy.training.config import load_config
     from qstudy.yaml_file import load_yaml
 
@@ -67,6 +67,8 @@ def _study(config: Path, widths: "Sequence[int]") -> "StudyConfig":
     study = load_study(config)
     if not screened_policy(study.space):
         raise UserError(f"{config}: space: give a study in whose space nothing varies but widths (policy.layers).")
+    if all(len(place.values) == 1 for place in varied(study.space[0])):
+        raise UserError(f"{config}: space: each of its lists has one value; give some of them two or more.")
     return study
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from qstudy.fields import with_order
 from qstudy.files import content_hash, require_other, safe_name
 from qstudy.training.config import RunConfig, to_dict
 
@@ -21,7 +22,7 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     from qstudy.training.record import MODEL_FILE
     from qstudy.training.run import run
 
-    name = safe_name(name or f"{config.policy.get('name')}-{content_hash(to_dict(config))[:8]}", "--name")
+    name = safe_name(name or f"{config.policy.get('name')}-{content_hash(with_order(to_dict(config)))[:8]}", "--name")
     folder = out or Path("runs") / name
     if config.start_file is not None:
         for file in (MODEL_FILE, "last.ckpt"):

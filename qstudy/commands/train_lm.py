@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
-from qstudy.fields import checked
+from qstudy.fields import checked, with_order
 from qstudy.files import content_hash, require_other, safe_name
 from qstudy.training.language_config import LanguageConfig, to_dict
 
@@ -33,7 +33,7 @@ def train_lm(
     from qstudy.training.language_run import run_language
     from qstudy.training.record import MODEL_FILE
 
-    name = safe_name(name or f"lm-{config.policy['name']}-{content_hash(to_dict(config))[:8]}", "--name")
+    name = safe_name(name or f"lm-{config.policy['name']}-{content_hash(with_order(to_dict(config)))[:8]}", "--name")
     folder = out or Path("runs") / name
     require_other(folder / MODEL_FILE, "--out", *(Path(each) for each in (config.start, config.like) if each))
     record = run_language(config, folder, name)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from qstudy.errors import UserError, naming
-from qstudy.fields import Seed, Text, check_fields, fill, merged
+from qstudy.fields import Seed, Text, check_fields, fill, merged, with_order
 from qstudy.files import safe_name
 from qstudy.sweep.budget import Budgets
 from qstudy.sweep.space import Grid, Template, sample, screened_policy, size
@@ -170,7 +170,7 @@ class StudyConfig:
     @cached_property
     def needs_baseline(self) -> bool:
         """Whether some candidate starts from the base's float model; else it is not made. Others are on first use."""
-        return any(run.start == self.base_run.start for run in self.started())
+        return any(_float_model(run) == _float_model(self.base_run) for run in self.started())
 
     def started(self) -> Iterator[RunConfig]:
         """Candidates that start from a float model: the grid's, and some of the space's."""
@@ -209,16 +209,27 @@ class StudyConfig:
         """Fields that make this another study than `other`; how much of it to try may change, and a field of the base
         that came with a later version is as it would be if nobody named it."""
         free = ("trials", "candidates", "base")
-        found = [f.name for f in fields(self) if f.name not in free and getattr(self, f.name) != getattr(other, f.name)]
+        own, others = (
+            {f.name: with_order(getattr(study, f.name)) for f in fields(self) if f.name not in free}
+            for study in (self, other)
+        )
+        found = [name for name in own if own[name] != others[name]]
         return found if self._has_base_of(other) else ["base", *found]
 
     def _has_base_of(self, other: "StudyConfig") -> bool:
-        if self.base == other.base:
+        if with_order(self.base) == with_order(other.base):
             return True
         try:
-            return to_dict(self.base_run) == to_dict(other.base_run)
+            return bool(with_order(to_dict(self.base_run)) == with_order(to_dict(other.base_run)))
         except UserError:  # a field that this version no longer has
             return False
+
+
+def _float_model(run: RunConfig) -> list[Any]:
+    """What the float model that a run starts from depends on; but for the seed, which is repeated."""
+    values = to_dict(run)
+    trained = [] if run.start_file else ["augment", "training"]
+    return [values[name] for name in ("start", "features", "tokenizer", "model", *trained)]
 
 
 def load_study(path: Path, trials: int | None = None, fresh: bool = False) -> StudyConfig:

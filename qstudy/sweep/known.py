@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qstudy.errors import UserError
+from qstudy.fields import with_order
 from qstudy.files import parse_json, write_text
 from qstudy.training.config import RunConfig, config_from_dict, to_dict, without_neutral
 from qstudy.training.price import Price
@@ -54,7 +55,7 @@ def take_known(root: Path, config: RunConfig, run: Path, cost: Price, **own: Any
         if _is_of(record, then, config):
             run.mkdir(parents=True, exist_ok=True)
             priced = repriced(record, cost, config) if record.usage is None else record
-            return write_record(run, replace(priced, run=run.name, **own))
+            return write_record(run, replace(_asked(priced, config), run=run.name, **own))
     return None
 
 
@@ -86,6 +87,15 @@ def _is_of(record: Record, then: RunConfig, config: RunConfig) -> bool:
     return scored and priced and _parts(then) == _parts(config) and _starts_alike(record, then, config)
 
 
+def _asked(record: Record, config: RunConfig) -> Record:
+    """The record without the sets and accelerators that this run did not ask for, the others in its order."""
+    sets = ("dev", *config.data.test)
+    asked = {"metrics": sets, "utterances": sets, "usage": sets, "latency": config.accelerator}
+    held: Any = {name: values for name in asked if (values := getattr(record, name)) is not None}
+    kept: Any = {name: {key: has[key] for key in asked[name] if key in has} for name, has in held.items()}
+    return replace(record, **kept)
+
+
 def _starts_alike(record: Record, then: RunConfig, config: RunConfig) -> bool:
     """Whether both start from the same weights: a file's by their hash, which the record's baseline is named by, or,
     where the file is that of a run which was known itself and so made none, by the place where it would be."""
@@ -102,4 +112,5 @@ def _parts(config: RunConfig) -> dict[str, Any]:
     fields = ("features", "tokenizer", "model", "augment", "policy", "seed", *config.schedules)
     parts = {name: values[name] for name in fields}
     parts["start"] = config.start_file is None and config.from_scratch
+    parts["policy"] = with_order(parts["policy"])
     return parts | {name: values["data"][name] for name in ("train", "dev", "make", "skip_broken")}

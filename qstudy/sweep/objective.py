@@ -13,6 +13,7 @@ import optuna
 from optuna.exceptions import OptunaError, TrialPruned
 
 from qstudy.errors import Diverged, UserError
+from qstudy.fields import with_order
 from qstudy.files import content_hash, write_text
 from qstudy.secrets import hide
 from qstudy.sweep.config import StudyConfig
@@ -106,22 +107,23 @@ def propose(queue: Queue, trial: optuna.Trial) -> Candidate:
     changes = suggest(trial, study.space) if place is None else study.combinations.show(trial, place)
     try:
         config, cost, costs = _priced(study, changes)
-    except UserError as error:
+    except Exception as error:  # of a policy of the user's own perhaps any
         for others in [changes] if place is not None else corners(study.space):
             _priced(study, others)  # what is wrong with these, too, is not the proposal's fault
-        keep(trial, IDENTITY, content_hash(changes))
-        raise Refused(str(error)) from error
+        keep(trial, IDENTITY, content_hash(with_order(changes)))
+        raise Refused(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}") from error
     name = f"trial-{trial.number:04d}-{config.policy['name']}"
     for key, excess in study.budgets.constraints(costs).items():
         constrain(trial, key, excess)
-    keep(trial, IDENTITY, content_hash(to_dict(config)))
     told = {"run": name, "bits": cost.widths, "seed": config.seed, "feasible": study.budgets.excess(costs) is None}
     for key, value in {**told, **costs}.items():
         trial.set_user_attr(key, value)
-    config = started(config, study, queue.folder) if place is None else config
+    begun = started(config, study, queue.folder) if place is None else config
+    elsewhere = ["screening"] if begun is not config else []  # the start's path may differ between machines
+    keep(trial, IDENTITY, content_hash(with_order(to_dict(config)), *elsewhere))
     runs = {
         queue.folder / "runs" / f"{name}{'' if not index else f'-seed{run.seed}'}": run
-        for index, run in enumerate(study.repeats(config))
+        for index, run in enumerate(study.repeats(begun))
     }
     return Candidate(trial, runs, cost, costs, study.study, {"budgets": study.budgets.to_record()})
 
@@ -138,10 +140,10 @@ def _refusal(queue: Queue, candidate: Candidate) -> Outcome | None:
         return Outcome("repeated", f"same configuration as trial {earlier}")
     if reason := queue.config.budgets.excess(candidate.costs):
         return Outcome("over_budget", reason)
-    if reason := _screened_out(queue, candidate):
-        return Outcome("hopeless", reason)
     if _attempts(candidate) > MOST_ATTEMPTS:
         return Outcome("given_up", f"its process died {MOST_ATTEMPTS} times without getting further; out of memory?")
+    if reason := _screened_out(queue, candidate):
+        return Outcome("hopeless", reason)
     return None
 
 
@@ -249,8 +251,11 @@ def _note(trial: optuna.Trial, step: int, wers: Sequence[float]) -> bool:
 
 
 def _finish_tracking(candidate: Candidate, folder: Path, config: RunConfig, record: Record) -> None:
-    """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it."""
-    if not config.track:
+    """Tell W&B of a run whose worker was killed after its record was written, and perhaps before W&B knew of it.
+
+    A run whose record came along has no model here, and W&B was told where it was trained.
+    """
+    if not config.track or not (folder / MODEL_FILE).is_file():
         return
     tracker = start_tracking(entry_of(config, folder, record.bit_map or {}, candidate.study, record.trial))
     if tracker:

@@ -56,7 +56,7 @@ class Plan:
 def retry_failed(storage: RDBStorage, study: str) -> int:
     """Put a study's trials that failed or were given up back into the queue, as if just planned; how many there were.
 
-    Before the study is opened: Optuna reads a trial that has ended once only.
+    Open the study anew afterwards: Optuna reads a trial that has ended once only.
     """
     told = user_attributes.c
     mine = select(trials.c.trial_id).join(studies, trials.c.study_id == studies.c.study_id)

@@ -196,6 +196,7 @@ class Queue:
         """Put a trial back into the queue, to be continued; if the storage is away, the next worker finds it dead."""
         with suppress(OptunaError, UserError), self._storage.without_retries():
             keep(claim.trial, ATTEMPTS, 0)  # it was stopped in good order
+            keep(claim.trial, PLACE, None)  # who takes it next says where late, after all others could look for it here
             self._storage.set_trial_state_values(trial_id(claim.trial), TrialState.WAITING)
         self.release(claim)
 
@@ -227,11 +228,11 @@ class Queue:
         return (here or silent) and not is_held(self._trial_lock(trial.number))
 
     def _start(self, waiting: FrozenTrial, lock: IO[str]) -> Claim:
+        self._storage.set_trial_system_attr(trial_id(waiting), PLACE, self._place)  # a sampler may take its time
         heartbeat = Heartbeat(self._storage, trial_id(waiting))
         heartbeat.start()
         self.study.sampler = self._sampler(waiting)
         trial = optuna.Trial(self.study, trial_id(waiting))
-        keep(trial, PLACE, self._place)
         keep(trial, ATTEMPTS, kept(waiting).get(ATTEMPTS, 0) + 1)
         return Claim(trial, lock, heartbeat)
 

@@ -154,9 +154,11 @@ def _prepare(queue: Queue) -> None:
 def _planned(config: StudyConfig, folder: Path, storage: str | None, retry: bool) -> Queue:
     """The study's queue with all trials that it asks for; about how long they take is printed."""
     database = open_storage(storage, folder)
+    study = open_study(database, config, folder)  # it refuses another study of this name before anything changes
     if retry:
-        print(f"{retry_failed(database, config.study)} failed trials wait again.")
-    queue = Queue(open_study(database, config, folder), database, config, folder)
+        print(f"{database.patiently(lambda: retry_failed(database, config.study))} failed trials wait again.")
+        study = open_study(database, config, folder)
+    queue = Queue(study, database, config, folder)
     write_text(folder / "study.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     queue.recover()
     queue.plan()

@@ -10,7 +10,7 @@ from torch import Tensor
 from qstudy.data.manifest import identity
 from qstudy.data.tokenizer import Tokenizer, tokenizer_from_dict
 from qstudy.errors import UserError, naming
-from qstudy.fields import checked
+from qstudy.fields import checked, with_order
 from qstudy.model import RNNT
 from qstudy.model.shapes_only import shapes_only
 from qstudy.named import asked_by
@@ -56,7 +56,7 @@ def steps_done(path: Path, config: RunConfig) -> int:
 
 def require_same(path: Path, now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     """Raise UserError unless a checkpoint is of a run in which these were the same; they are named."""
-    if changed := [field for field, value in now.items() if value != then.get(field)]:
+    if changed := [field for field in now if with_order(now[field]) != with_order(then.get(field))]:
         raise UserError(
             f"{path} is of a run with another {', '.join(changed)}; remove {path.parent} or choose another folder."
         )

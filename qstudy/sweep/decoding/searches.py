@@ -39,7 +39,7 @@ from qstudy.sweep.decoding.search_study import ASKED, Cell, Models, SearchStudy
 from qstudy.training.environment import environment
 from qstudy.training.price import Price, describe_price
 from qstudy.training.record import RECORD_FILE, Record, change_record, read_record, write_record
-from qstudy.training.sections import Notes
+from qstudy.training.sections import Baseline, Notes
 from qstudy.workloads import load_model, with_language_models, with_widths
 
 NAMES = {"lm": "external_lm", "source_lm": "source_lm"}
@@ -93,7 +93,10 @@ def _former_identity(config: SearchStudy, cell: Cell, record: Record) -> str:
     tuned, told = bool(ASKED[cell.form]), checked(dict[str, Any], record.config, f"{cell.run}: config")
     dev = config.dev if tuned else told.get("searches", {}).get("dev", config.dev)
     files = [_hash(path) for path in config.entries[cell.name].files(cell.form).values()]
-    files += [_hash(Path(path), identity) for path in (dev, config.test)]
+    try:
+        files += [_hash(Path(path), identity) for path in (dev, config.test)]
+    except OSError:  # the record's own dev set has gone: it cannot be known again
+        return ""
     priced, tune = told.get("widths"), asdict(config.tune) if tuned else None
     seed = config.seed if tuned else record.seed
     return content_hash(files, priced, tune, config.search, cell.beam, list(record.latency or {}), seed)
@@ -227,11 +230,16 @@ def _record(config: SearchStudy, models: Models, cell: Cell, weights: dict[str, 
         **describe_price(_price(config, models, cell, work)),
         file_bytes=sum(path.stat().st_size for path in files.values()),
         notes={"choices": _choices(files)},
-        baseline=None if cell == (first := config.cells[0]) else {"id": first.run},
+        baseline=_baseline(config, cell),
         seed=config.seed,
         scored=_identity(config, cell),
         **environment(),
     )
+
+
+def _baseline(config: SearchStudy, cell: Cell) -> Baseline | None:
+    """The first cell, which all others are held against."""
+    return None if cell == (first := config.cells[0]) else {"id": first.run}
 
 
 def _priced_anew(config: SearchStudy, cell: Cell, record: Record, folder: Path) -> Record:
@@ -240,6 +248,7 @@ def _priced_anew(config: SearchStudy, cell: Cell, record: Record, folder: Path) 
     told, models = checked(dict[str, Any], record.config, f"{cell.run}: config"), config.entries[cell.name]
     new = describe_price(_price(config, models, cell, fill(Search, told["work"], cell.run)))
     new |= {"config": {**told, "widths": models.widths}, "scored": _identity(config, cell)}
+    new |= {"baseline": _baseline(config, cell)}
     if all(getattr(record, name) == value for name, value in new.items()):
         return record
     return change_record(folder / "runs" / cell.run, lambda now: replace(now, **new))

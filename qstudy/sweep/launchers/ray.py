@@ -139,7 +139,7 @@ class RayCluster(Launcher):
             raise UserError("launcher: the Ray cluster has no CPUs; add a node.")
         self._free = free_places(nodes, self._available())
         free = self._free.values()
-        cpus, gpus = sum(place.cpus for place in free), sum(place.gpus for place in free)
+        cpus, gpus = sum(place.cpus for place in free), sum(place.gpus for place in free if place.cpus)
         count = min(asked or gpus or sum(place.cpus > 0 for place in free), cpus)
         if asked and count < asked:
             print(f"The Ray cluster has place for {count} of {asked} workers: going on with {count}.")

@@ -129,7 +129,8 @@ def judge_of(config: StudyConfig, settings: Screening, allocations: Allocations,
     values = to_dict(own)
     parts = values if trained else [values[key] for key in ("features", "tokenizer", "model", "policy", "seed")]
     begun = own.start_identity if own.start_file else trained_folder(own).name
-    same = content_hash(parts, begun, identity(Path(own.data.dev)), settings.utterances)
+    places = [place.name for place in allocations.places]  # scores are named by values in this order
+    same = content_hash(parts, places, begun, identity(Path(own.data.dev)), settings.utterances)
     return Judge(open_model, settings.utterances, folder / f"scores-{same[:8]}.json", same)
 
 

@@ -38,8 +38,9 @@ class Row:
 def study_of_run(config: RunConfig, widths: Sequence[int]) -> StudyConfig:
     """A run's layers as a space: each has these widths of weights or stays in float, under the policy `ptq`."""
     layers = [shape.name for shape in price(config).shapes if shape.quantizable and shape.matrices]
-    policy = {"name": "ptq", "layers": {layer: {"weight": [FLOAT, *widths]} for layer in layers}}
-    return StudyConfig("sensitivity", to_dict(config), space=({"policy": policy},), trials=1)
+    policy = {"name": "ptq", "layers": {layer: {"weight": [FLOAT, *widths], "activation": FLOAT} for layer in layers}}
+    base = {**to_dict(config), "policy": {"name": "ptq"}}  # whatever widths the run itself has
+    return StudyConfig("sensitivity", base, space=({"policy": policy},), trials=1)
 
 
 def measure(config: StudyConfig, utterances: int | None, folder: Path) -> list[Row]:
