@@ -8,8 +8,9 @@ import pytest
 import torch
 from digits_shapes import DIGITS
 from tiny import FEATURES, LSTM, STATELESS, filled, model_config, packed, run_config, speech, talkative
-from torch import Tensor
+from torch import Tensor, nn
 
+import qstudy
 from qstudy.bits import BitMap
 from qstudy.errors import UserError
 from qstudy.hardware.accelerator import load_accelerator
@@ -159,6 +160,25 @@ def test_calibration_and_late_activations_compute_in_float() -> None:
     assert early[0] == []
     assert late[0]
     assert not torch.equal(early[1], late[1])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_grouped_integers_follow_any_optimizer(fused: bool) -> None:
+    """A fused one changes weights without a trace that caches could notice."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(4, 4, 3, groups=4), nn.Conv1d(4, 4, 1, groups=2))
+    x = torch.randn(2, 4, 9)
+    qstudy.calibrate(qstudy.quantize(model, {"name": "accelerator_aware", "layers": W8A8}), [x]).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    after = model(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0)  # a change that is noticed
+    assert torch.equal(model(x), after)
 
 
 def test_gradients_reach_every_weight() -> None:

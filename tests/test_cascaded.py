@@ -294,6 +294,16 @@ def test_a_model_with_one_pass_has_no_first(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_first_pass_may_choose_its_branch(corpus: Path, tmp_path: Path) -> None:
+    """What it left out is counted, and the backlog simulated, on all of the encoder."""
+    first = {"name": "amortized", "hidden": 16, "layers": 1, "stack": 2, "reduction": 2, "rank": 4}
+    encoder = {"name": "cascaded", "first": first, "second": {**SECOND, "size": 24}}
+    changes = {"model": {"encoder": encoder}, "training": {"steps": 2}, "accelerator": ["edge_nna"]}
+    record = run(run_config(corpus, tmp_path, **changes), tmp_path / "float", name="float")
+    assert record.usage["dev"]["backlog"]
+    assert record.first_pass.keys() == record.metrics.keys()
+
+
 def test_it_trains_and_the_record_has_both_passes(corpus: Path, tmp_path: Path) -> None:
     encoder = {
         "name": "cascaded",

@@ -197,7 +197,22 @@ def test_steepness_is_the_slope_of_weights_that_lie_anywhere(bits: int) -> None:
     assert float(anywhere.grad.square().mean().sqrt()) == pytest.approx(float(steepness(quantizer.levels)), rel=1e-3)
 
 
+def test_zeros_have_a_scale_like_others() -> None:
+    """A tiny one would make their penalty so steep that the others' vanishes beside it."""
+    quantizer = calibrated(torch.zeros(4, 6), 3)
+    assert 1e-3 < float(quantizer.scale) < 1
+    assert not quantizer(torch.zeros(4, 6)).any()
+
+
 # The two ways to compute
+
+
+def test_no_number_is_the_lowest_level() -> None:
+    weight, indices = torch.tensor([[0.0, math.nan, math.inf, -math.inf]]), nearest_entries(TABLE)
+    expected = [[2, 0, 4, 0]]
+    assert look_up(weight, SCALE.flatten()[0], indices).tolist() == expected
+    assert portable_look_up(weight, 1 / SCALE.flatten()[0], indices).tolist() == expected
+    assert mracos_sums(weight, SCALE.flatten()[0], TABLE)[0].isnan()
 
 
 @pytest.mark.parametrize("bits", CODEBOOK_WIDTHS)

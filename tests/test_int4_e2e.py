@@ -19,7 +19,7 @@ from qstudy.quant.policies import build_policy
 from qstudy.quant.policies.int4_e2e import Int4E2E, chosen_quantizers
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights, WeightQuantizer
 from qstudy.quant.quantizers.chosen import PREFERENCE, ChosenActivations, ChosenWeights, relative_error
-from qstudy.quant.quantizers.pact import PactActivations, pact
+from qstudy.quant.quantizers.pact import PactActivations, pact, sample
 from qstudy.quant.quantizers.sawb import FamilyWeights, SawbWeights
 from qstudy.training.module import TransducerModule
 
@@ -38,6 +38,19 @@ def logits(model: torch.nn.Module) -> Tensor:
 
 
 # PACT
+
+
+@pytest.mark.parametrize("shape", [(8, 512, 40), (64, 64, 64), (2, 3, 8192), (4096, 7), (5,)], ids=str)
+def test_a_sample_is_of_all_features_and_frames(shape: tuple[int, ...]) -> None:
+    """At equal distances it could be of one."""
+    count = torch.Size(shape).numel()
+    drawn = sample(torch.arange(count).reshape(shape))
+    assert len(drawn) == min(count, 4096) == len(drawn.unique())
+    assert torch.equal(drawn, sample(torch.arange(count).reshape(shape)))
+    assert len((drawn.long() % shape[-1]).unique()) >= 0.3 * min(shape[-1], len(drawn))
+    if len(shape) == 3:
+        frames = drawn.long() // shape[-1] % shape[1]
+        assert len(frames.unique()) == shape[1]
 
 
 def test_pact_gradients_are_the_papers() -> None:

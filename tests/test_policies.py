@@ -1,16 +1,19 @@
 """Policies: who gets which widths, what the slots then hold, and a policy of the user's own."""
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import filled, speech, talkative
+from tiny import filled, run_config, speech, talkative
 
 from qstudy.errors import Diverged, UserError
 from qstudy.quant.arithmetics.fake import WeightCache
 from qstudy.quant.layers import quantizable
 from qstudy.quant.policies import build_policy
 from qstudy.quant.quantizers import FixedActivations, UniformActivations, UniformWeights
+from qstudy.training.price import price
 
 NAMES = [
     "encoder.lstm.0",
@@ -293,3 +296,12 @@ def test_activations_that_are_not_finite_are_refused_by_name(policy: str) -> Non
     model.encoder.normalize.deviation.zero_()
     with pytest.raises(Diverged, match=r"^encoder\.lstm\.0 met values"):
         filled(model, {"name": policy, "layers": {"*": {"weight": 4, "activation": 8}}})
+
+
+def test_activations_that_would_never_be_quantized_in_training_are_refused(corpus: Path, tmp_path: Path) -> None:
+    """The packed model quantizes them all the same."""
+    policy = {"name": "fake_qat", "layers": {"*": {"weight": 8, "activation": 8}}, "activation_start": 41}
+    for steps in (40, 41):
+        config = run_config(corpus, tmp_path, policy=policy, finetune={"steps": steps})
+        with nullcontext() if steps == 41 else pytest.raises(UserError, match=r"activation_start: 41 .* of 40 steps"):
+            price(config)

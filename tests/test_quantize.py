@@ -240,6 +240,21 @@ def test_a_fused_transformer_does_not_go_past_the_slots(tmp_path: Path) -> None:
         torch.testing.assert_close(qstudy.load(tmp_path / "model.qst", into=build())(x), model(x))
 
 
+def test_a_transformer_of_padded_batches() -> None:
+    """Which torch would make nested tensors of."""
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    x, padding = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        expected = encoder(x, src_key_padding_mask=padding)
+    with pytest.warns(UserWarning, match="stay in float"):
+        model = qstudy.quantize(encoder, {"name": "ptq", "layers": {"*": {"weight": 8, "activation": 8}}})
+    qstudy.calibrate(model, lambda whole: whole(x, src_key_padding_mask=padding))
+    with torch.no_grad():
+        found = model(x, src_key_padding_mask=padding)
+    torch.testing.assert_close(found[~padding], expected[~padding], atol=0.1, rtol=0.1)
+
+
 class Own(nn.Linear):
     """What only looks like a linear layer."""
 
@@ -251,6 +266,8 @@ class Own(nn.Linear):
         nn.GRU(2, 2),
         nn.LSTM(4, 4, proj_size=2),
         nn.Embedding(4, 4, max_norm=1.0),
+        nn.Embedding(4, 4, scale_grad_by_freq=True),
+        nn.Embedding(4, 4, sparse=True),
         nn.LayerNorm((2, 2)),
         Own(2, 2),
         nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)),

@@ -443,3 +443,13 @@ def test_silence_in_calibration_does_not_clip_what_comes_later(range: str) -> No
     quantizer.observe(torch.zeros(3, 4))
     quantizer.compute_qparams()
     assert quantizer(torch.tensor([0.5])).item() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("range", ["max", "percentile", "mse", "learned"])
+def test_a_row_of_zeros_may_grow(range: Any) -> None:
+    """Nothing is known of its range yet, and so nothing is clipped."""
+    weight = torch.cat([torch.zeros(1, 50), torch.linspace(-1, 1, 50)[None]])
+    quantizer = UniformWeights(weight, 8, "channel", range, percentile=90.0)
+    quantizer.calibrate(weight)
+    grown = weight + torch.linspace(-0.004, 0.004, 50)
+    assert quantizer(grown)[0].abs().amax() > 0.003

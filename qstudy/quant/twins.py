@@ -35,12 +35,13 @@ def convert_layers(model: nn.Module) -> None:
 
 def _convertible(module: nn.Module) -> bool:
     """Whether a layer of torch's class computes as its twin does: an LSTM that projects its hidden state, a table that
-    renormalizes its rows, a normalization over several dimensions or without a bias, and a weight that is computed
-    (weight norm, pruning) do not."""
+    renormalizes its rows or has gradients of its own kind (sparse, by frequency), a normalization over several
+    dimensions or without a bias, and a weight that is computed (weight norm, pruning) do not."""
     own, normalized = module._parameters, getattr(module, "normalized_shape", None)
     plain = "weight" in own or "weight_ih_l0" in own
     vectors = normalized is None or (len(normalized) == 1 and own.get("bias") is not None and "weight" in own)
-    return plain and vectors and not getattr(module, "proj_size", 0) and getattr(module, "max_norm", None) is None
+    own_ways = any(getattr(module, name, False) for name in ("proj_size", "scale_grad_by_freq", "sparse"))
+    return plain and vectors and not own_ways and getattr(module, "max_norm", None) is None
 
 
 def left_in_float(model: nn.Module) -> list[str]:
@@ -54,7 +55,10 @@ def left_in_float(model: nn.Module) -> list[str]:
 
 
 def leave_fast_paths(model: nn.Module) -> None:
-    """Torch's fused transformer layer reads the weights of its linear layers itself, past their slots."""
+    """Torch's fused transformer layer reads the weights of its linear layers itself, past their slots; and nested
+    tensors, which an encoder makes of padded batches for it, are nothing that quantizers can look at."""
     for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0

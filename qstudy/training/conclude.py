@@ -44,15 +44,17 @@ def evaluate(model: RNNT, recognizer: Recognizer, assets: Assets) -> dict[str, A
 
 
 def score_first_pass(recognizer: Recognizer, assets: Assets) -> dict[str, Any] | None:
-    """What the first pass of a cascaded encoder alone scores on every set, and decodes from then on; None: there is
-    none."""
+    """What the first pass of a cascaded encoder alone scores on every set; None: there is none."""
     if recognizer.model.encoder.first_pass is None:
         return None
     recognizer.decode_from("first")
     found = {}
-    for name, features in assets.evaluated.items():
-        texts, seconds = recognize(recognizer.model, features, assets.tokenizer, f"{name}, first pass")
-        found[name] = score(features, texts, seconds, assets.groups.get(name))
+    try:
+        for name, features in assets.evaluated.items():
+            texts, seconds = recognize(recognizer.model, features, assets.tokenizer, f"{name}, first pass")
+            found[name] = score(features, texts, seconds, assets.groups.get(name))
+    finally:
+        recognizer.decode_from("last")
     return found
 
 

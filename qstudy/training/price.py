@@ -55,7 +55,8 @@ def price(config: RunConfig, usage: Mapping[str, Any] | None = None) -> Price:
         usage: how often the layers of an amortized encoder ran, from a record; None: as often as is expected.
 
     Raises:
-        UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained.
+        UserError: a pattern that matches nothing, an unknown policy or accelerator, a model too large to be trained, a
+            training that ends before activations are quantized.
     """
     with shapes_only():
         model = RNNT(config.model, config.features, label_count(config))
@@ -63,7 +64,9 @@ def price(config: RunConfig, usage: Mapping[str, Any] | None = None) -> Price:
         model.encoder.branching.adopt_usage(usage)
     shapes = model.shapes()
     require_trainable(shapes)
-    return price_layers(shapes, build_policy(config.policy).bit_map(shapes), config)
+    policy = build_policy(config.policy)
+    policy.require_steps(config.schedule.steps)
+    return price_layers(shapes, policy.bit_map(shapes), config)
 
 
 def require_trainable(shapes: Sequence[LayerShape]) -> None:

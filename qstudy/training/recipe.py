@@ -23,7 +23,11 @@ def fill_slots(model: nn.Module, policy: QuantPolicy, bit_map: BitMap, steps: in
         bit_map: the policy's widths.
         steps: of the training.
         passes: runs the model over the next of `CALIBRATION_BATCHES` batches, each time that it is asked.
+
+    Raises:
+        UserError: the training would end before activations are quantized.
     """
+    policy.require_steps(steps)
     policy.total_steps = steps
     policy.prepare(model, bit_map)
     with watching(model):

@@ -39,9 +39,11 @@ class Branch(nn.Module, ABC):
         modes = [slot.training for slot in slots]
         for slot in slots:
             slot.eval()
-        yield run
-        for slot, training in zip(slots, modes, strict=True):
-            slot.train(training)
+        try:
+            yield run
+        finally:
+            for slot, training in zip(slots, modes, strict=True):
+                slot.train(training)
         self.observe()
 
     def observe(self) -> None:

@@ -57,8 +57,8 @@ class FixedPointArithmetic(FakeArithmetic):
     Softmax, layer normalization and a joiner's tanh are 16-bit fixed point as well, and a linear layer hands over 16
     bits: its accumulators by multiplier and shift, plus the bias (where the formats have `linear_fraction`, else
     floats). What no layer computes (sums, products, SiLU between layers) is in float, of numbers that 16 bits hold.
-    While activations are not yet quantized (calibration, weights first), everything computes in float, as
-    `FakeArithmetic` does.
+    While activations are not yet quantized (calibration, weights first), these products, cells and the tanh are in
+    float, as under `FakeArithmetic`; softmax and layer normalization are in fixed point from the first step.
 
     Source: Shakiah et al. 2022, arXiv 2305.07778.
     """
@@ -124,8 +124,9 @@ class FixedPointArithmetic(FakeArithmetic):
         quantizer = self.enabled_inputs
         if quantizer is None:
             return fake
+        matrix = self._quantized_matrix(0, weight)  # outside `no_grad`, where weights are taken to stay as they are
         with torch.no_grad():
-            matrix, qparams = self._quantized_matrix(0, weight), device_qparams(quantizer)
+            qparams = device_qparams(quantizer)
             codes = qparams.quantize(x.float())
             accumulator = accumulate_block_diagonal(codes, qparams.zero_point, matrix.integers, windows)
             record(accumulator)

@@ -182,6 +182,15 @@ class QuantPolicy:
         QuantPolicy.project_(self, model, 0)  # a policy's own may forget it; then activations stayed in float
         self.project_(model, 0)
 
+    def require_steps(self, steps: int) -> None:
+        """Raise UserError if a training of so many steps would end before activations are quantized: the packed model
+        quantizes them, whatever was trained."""
+        if self.trains and self.activation_start > steps:
+            raise UserError(
+                f"policy.activation_start: {self.activation_start:,} is after the last of {steps:,} steps, so that "
+                "activations would be quantized in the packed model alone; lower it, or train longer."
+            )
+
     def notes(self) -> dict[str, Any]:
         """What the policy chose by itself, JSON-able, for the run's record; asked after the training."""
         return {}

@@ -56,7 +56,8 @@ class CodebookWeights(WeightQuantizer):
     @torch.no_grad()
     def calibrate(self, weight: Tensor) -> None:
         """Place the centroids, and give every one an int8 number of its own."""
-        scale = (weight.detach().abs().amax().float() / HIGH).clamp_min(TINY)
+        largest = weight.detach().abs().amax().float()
+        scale = torch.where(largest > 0, largest, 1) / HIGH  # of zeros any: a tiny one would make the penalty steep
         centroids = self.place(weight.double() / scale.double(), len(self.table)).numpy()
         table = distinct_integers(_with_spares(centroids, len(self.table)), HIGH)
         self.scale.fill_(float(scale))

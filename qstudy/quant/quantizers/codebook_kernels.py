@@ -32,8 +32,9 @@ S0, S1, S2, S3, S4, S5, S6 = (
 def _look_up(w: Any, inverse: Any, by_half: Any, out: Any, thread: int, threads: int) -> None:
     for row in range(thread, w.shape[0], threads):
         for column in range(w.shape[1]):
-            halves = np.floor(min(max(TWO * (w[row, column] * inverse), LOWEST_HALF), HIGHEST_HALF))
-            out[row, column] = by_half[int(halves) + 2 * HIGH]
+            twice = TWO * (w[row, column] * inverse)
+            twice = twice if twice >= LOWEST_HALF else LOWEST_HALF  # NaN becomes the least
+            out[row, column] = by_half[int(np.floor(min(twice, HIGHEST_HALF))) + 2 * HIGH]
 
 
 @compiled({"reassoc"})
@@ -42,7 +43,8 @@ def _mracos(w: Any, inverse: Any, low: Any, per_width: Any, slope: Any, sums: An
         total: Any = ZERO
         for column in range(w.shape[1]):
             t = w[row, column] * inverse
-            cell = int(np.floor(min(max(t, LOWEST), HIGHEST))) + HIGH
+            bounded = t if t >= LOWEST else LOWEST  # NaN too: its place is NaN still, and so is the sum
+            cell = int(np.floor(min(bounded, HIGHEST))) + HIGH
             place = (t - low[cell]) * per_width[cell]  # 0 and 1 at the centroids
             inside = min(max(place, ZERO), ONE)
             x = inside - HALF
@@ -74,7 +76,7 @@ def look_up(weight: Tensor, scale: Tensor, by_half: Tensor) -> Tensor:
 
 def portable_look_up(weight: Tensor, inverse: Tensor, by_half: Tensor) -> Tensor:
     """The same in torch, given 1 / scale."""
-    halves = torch.floor(2 * (weight * inverse)).clamp(-2 * HIGH, 2 * HIGH - 1)
+    halves = torch.floor(2 * (weight * inverse)).nan_to_num(-2 * HIGH).clamp(-2 * HIGH, 2 * HIGH - 1)
     return by_half[halves.long() + 2 * HIGH]
 
 
@@ -101,7 +103,7 @@ def mracos_sums(weight: Tensor, scale: Tensor, table: Tensor) -> tuple[Tensor, T
 def portable_mracos_sums(weight: Tensor, inverse: Tensor, low: Tensor, per_width: Tensor) -> tuple[Tensor, Tensor]:
     """The same in torch, given 1 / scale and what `regions` gives."""
     t = weight * inverse
-    cell = torch.floor(t.clamp(-HIGH, HIGH - 1)).long() + HIGH
+    cell = torch.floor(t.nan_to_num(-HIGH).clamp(-HIGH, HIGH - 1)).long() + HIGH
     place = (t - low[cell]) * per_width[cell]
     inside = place.clamp(0, 1)
     x = math.pi * (inside - 0.5)

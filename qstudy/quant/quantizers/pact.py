@@ -69,9 +69,17 @@ class PactActivations(ActivationQuantizer):
 
 
 def sample(x: Tensor) -> Tensor:
-    """At most SAMPLE values of x (any shape), evenly spread: (n,) float32."""
+    """At most SAMPLE values of x (any shape), always the same: (n,) float32.
+
+    One from each of SAMPLE stretches of equal length, at a place that is drawn: at equal distances they could all be of
+    one feature, or of one frame.
+    """
     flat = x.detach().float().flatten()
-    return flat[:: -(-max(len(flat), 1) // SAMPLE)].clone()
+    if len(flat) <= SAMPLE:
+        return flat.clone()
+    drawn = torch.rand(SAMPLE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    places = (torch.arange(SAMPLE) + drawn) * (len(flat) / SAMPLE)
+    return flat[places.long().clamp_max(len(flat) - 1).to(flat.device)]
 
 
 class _Pact(torch.autograd.Function):

@@ -93,7 +93,8 @@ class UniformWeights(WeightQuantizer):
         if self.range == "percentile":
             real = to_blocks(torch.ones_like(weight), self.per_scale) > 0  # zeros fill up the last group of a row
             end = _quantile(blocks.abs().where(real, torch.nan), self.percentile / 100)
-            self.ratio.copy_((end / self.high / unclipped).clamp_min(TINY))
+            ratio = (end / self.high / unclipped).clamp_min(TINY)
+            self.ratio.copy_(torch.where(end > 0, ratio, 1))  # of a row of zeros, or nearly, nothing is clipped
         elif self.range != "max":
             self.ratio.copy_(best_ratio(blocks, unclipped, self.low, self.high))
         if self.range == "learned":
