@@ -191,7 +191,9 @@ def test_calibration_leaves_the_rest_of_the_model_as_it_was() -> None:
 
 
 def test_what_a_rate_is_known_of_has_a_latency(tmp_path: Path) -> None:
-    model = qstudy.quantize(emformer(), POLICIES["ptq"], rates={"*": 40.0, "predictor.*": Rate(per_label=1)})
+    seldom = Rate(40.0, share=0.5, frames=4, after_end=True)
+    rates = {"*": 40.0, "predictor.*": Rate(per_label=1), "transcriber.*": seldom}
+    model = qstudy.quantize(emformer(), POLICIES["ptq"], rates=rates)
     latency = qstudy.simulate(model).latency_ms
     assert latency is not None
     assert qstudy.simulate(model, bits="w2a8").latency_ms < latency
@@ -202,6 +204,9 @@ def test_what_a_rate_is_known_of_has_a_latency(tmp_path: Path) -> None:
     path = tmp_path / "model.qst"
     qstudy.pack(model).save(path)
     assert qstudy.simulate(path).latency_ms == qstudy.simulate(qstudy.pack(model)).latency_ms == latency
+    loaded = quantizable(qstudy.load(path, into=emformer()))
+    assert {name: layer.rate for name, layer in loaded.items()} == {n: o.rate for n, o in quantizable(model).items()}
+    assert seldom in {layer.rate for layer in loaded.values()}
     half = qstudy.quantize(emformer(), POLICIES["ptq"], rates={"transcriber.*": 40.0})
     report = qstudy.simulate(half)
     assert report.latency_ms is report.rtf is None

@@ -162,7 +162,7 @@ def load_into(model: Model, path: str | Path) -> Model:
     layers = quantizable(model)
     for shape in packed.shapes:
         if shape.name in layers:
-            layers[shape.name].rate = Rate(shape.every_ms, shape.per_label)
+            layers[shape.name].rate = Rate(*(getattr(shape, field) for field in Rate._fields))
     fill_packed(model, packed)
     leave_fast_paths(model)
     return model.eval()
