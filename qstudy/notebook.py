@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
+from qstudy.errors import UserError
 from qstudy.hardware.accelerator import DEFAULT, load_accelerator
 from qstudy.hardware.model_shapes import Sizes
 from qstudy.hardware.search import Search
@@ -66,7 +67,7 @@ def transcribe(model: Recognizer | File, audio: Tensor | File, trust: File | Non
         trust: as for `load`.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or these are no samples.
 
     Example:
         >>> qstudy.transcribe("sweeps/base/commands.qst", torch.zeros(16000))
@@ -78,9 +79,24 @@ def transcribe(model: Recognizer | File, audio: Tensor | File, trust: File | Non
     from qstudy.recognize.recognizer import Recognizer
 
     recognizer = model if isinstance(model, Recognizer) else load(model, trust=trust)
-    if not isinstance(audio, torch.Tensor):
+    if isinstance(audio, str | Path):
         audio = torch.from_numpy(read_audio(Path(audio), recognizer.features.sample_rate))
+    _require_samples(audio)
     return recognizer.transcribe(audio)
+
+
+def _require_samples(audio: object) -> None:
+    import torch
+
+    if not isinstance(audio, torch.Tensor):
+        raise UserError(f"audio: {type(audio).__name__} is neither a file nor a tensor of samples; torch.from_numpy?")
+    if audio.dim() != 1 or not audio.is_floating_point():
+        raise UserError(
+            f"audio: {audio.dtype} of shape {tuple(audio.shape)}; give one channel, (N,), as floats in [-1, 1]: 16-bit "
+            "integers divided by 32768."
+        )
+    if not audio.isfinite().all():
+        raise UserError("audio: a sample is not finite; mend what reads or makes them.")
 
 
 def simulate(

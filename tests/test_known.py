@@ -1,6 +1,7 @@
 """Studies that take records of trials from a report, or from the same study elsewhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from sweep_helpers import small_study
 from qstudy.commands.report import report
 from qstudy.commands.status import status
 from qstudy.commands.sweep import sweep
+from qstudy.errors import UserError
+from qstudy.sweep.known import require_same_run
+from qstudy.training.config import config_from_dict
 from qstudy.training.record import Record, read_records
 
 GRID = {"policy": {"name": "fake_qat", "layers": {"*": {"weight": [8, 4]}}}}
@@ -151,3 +155,29 @@ def test_other_orders_of_patterns_are_not_known(trained: Path, tmp_path: Path) -
     first, second = (read_records(tmp_path / str(number) / "small")[0] for number in (0, 1))
     assert made(first) != made(second)
     assert first.size_bytes != second.size_bytes
+
+
+def test_what_is_known_is_kept_beside_what_comes_along_later(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = elsewhere(trained / "study.yaml", tmp_path)
+    sweep(study, root=tmp_path, known=[trained / "report"], trials=1)
+    before = (tmp_path / "small" / "known.jsonl").read_bytes()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="--known: no trained model's record lies there"):
+        sweep(study, root=tmp_path, known=[tmp_path / "empty"])
+    sweep(study, root=tmp_path, known=[trained / "report"])
+    assert (tmp_path / "small" / "known.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_not_written_over_by_another(trained: Path, tmp_path: Path) -> None:
+    """Though it left no checkpoint, as one that did not train."""
+    record, *_ = read_records(trained / "small")
+    for file in (trained / "small" / "runs" / record.run).iterdir():
+        if file.suffix != ".ckpt" and file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = config_from_dict(dict(record.config or {}))
+    require_same_run(tmp_path, config)
+    require_same_run(tmp_path / "nothing yet", config)
+    with pytest.raises(UserError, match=r"finished run with another policy, seed.*; name another folder"):
+        require_same_run(tmp_path, replace(config, policy={"name": "float"}, seed=config.seed + 1))

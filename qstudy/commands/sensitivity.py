@@ -1,7 +1,7 @@
 """`qstudy sensitivity`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qstudy.sweep.config import StudyConfig
     from qstudy.sweep.screening.sensitivity import Row
 
-Bits = Annotated[int, Ge(2), Le(16)]
+Bits = Literal[2, 3, 4, 5, 6, 7, 8, 16]
 Widths = Annotated[tuple[Bits, ...], MinLen(1)]
 WIDTHS = (8, 6, 4, 3, 2)
 Utterances = Annotated[int, Ge(1), Le(1_000_000)]
@@ -36,7 +36,7 @@ def sensitivity(
         out: Folder of sensitivity.csv, sensitivity.json and sensitivity.png; by default runs/sensitivity-NAME-HASH, of
             the file's name and of all that was asked.
     """
-    bits = checked(Widths, tuple(WIDTHS if widths is None else widths), "--widths")
+    bits = checked(Widths, tuple(dict.fromkeys(WIDTHS if widths is None else widths)), "--widths")
     checked(Utterances | None, utterances, "--utterances")
     from qstudy.sweep.screening.plots import draw_sensitivity
     from qstudy.sweep.screening.sensitivity import measure, write_rows

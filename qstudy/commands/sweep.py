@@ -68,7 +68,7 @@ def sweep(
         require_other(root / config.study / "study.yaml", "--root", study)
     with naming(study):
         check(config)
-    if known is not None:
+    if known:
         found = keep_known(root / config.study, chain.from_iterable(map(_records, known)))
         print(f"Trials that are among {found} in {', '.join(map(str, known))} are not trained again.")
     run_study(config, root / config.study, places, workers, storage, prepare_only, retry)

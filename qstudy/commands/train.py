@@ -17,6 +17,7 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     """
     from qstudy.commands.next_command import print_transcribe
     from qstudy.hardware.simulator import milliseconds
+    from qstudy.sweep.known import require_same_run
     from qstudy.training.baseline import publish
     from qstudy.training.devices import join
     from qstudy.training.record import MODEL_FILE
@@ -27,6 +28,7 @@ def train(config: RunConfig, out: Path | None = None, name: str | None = None) -
     if config.start_file is not None:
         for file in (MODEL_FILE, "last.ckpt"):
             require_other(folder / file, "--out", config.start_file)
+    require_same_run(folder, config)
     record = run(config, folder, name=name)
     publish(config, folder)
     if not join(config.trainer).is_global_zero:

@@ -17,16 +17,26 @@ from qstudy.fields import with_order
 from qstudy.files import parse_json, write_text
 from qstudy.training.config import RunConfig, config_from_dict, to_dict, without_neutral
 from qstudy.training.price import Price
-from qstudy.training.record import Record, parse_record, write_record
+from qstudy.training.record import RECORD_FILE, Record, parse_record, read_record, write_record
 from qstudy.training.reprice import repriced
 
 KNOWN = "known.jsonl"
 
 
 def keep_known(folder: Path, records: Iterable[dict[str, Any]]) -> int:
-    """Keep records, as JSON mappings, for the trials of a study; how many of them are of trained models."""
-    trained = [each for each in records if each.get("state") == "complete"]
-    write_text(folder / KNOWN, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in trained))
+    """Keep records, as JSON mappings, for the trials of a study, beside those that it has already.
+
+    Returns:
+        How many of them are of trained models.
+
+    Raises:
+        UserError: none is.
+    """
+    trained = [json.dumps(each, ensure_ascii=False) for each in records if each.get("state") == "complete"]
+    if not trained:
+        raise UserError("--known: no trained model's record lies there; name folders of reports or of studies.")
+    before = (folder / KNOWN).read_text(encoding="utf-8").splitlines() if has_known(folder) else []
+    write_text(folder / KNOWN, "".join(f"{line}\n" for line in dict.fromkeys([*before, *trained])))
     return len(trained)
 
 
@@ -78,6 +88,22 @@ def differences(record: Record, config: RunConfig) -> list[str]:
     """
     now, then = _parts(config), _parts(config_from_dict(dict(record.config or {})))
     return [name for name in now if now[name] != then.get(name)]
+
+
+def require_same_run(folder: Path, config: RunConfig) -> None:
+    """Raise UserError if a folder holds the finished run of another configuration, which would be written over."""
+    file = folder / RECORD_FILE
+    if not file.exists() or (record := read_record(file)).state != "complete":
+        return
+    try:
+        changed = differences(record, config)
+    except UserError:
+        changed = ["configuration"]
+    if changed:
+        raise UserError(
+            f"{folder} holds a finished run with another {', '.join(changed)}; name another folder by --out, or "
+            "remove it."
+        )
 
 
 def _is_of(record: Record, then: RunConfig, config: RunConfig) -> bool:

@@ -103,7 +103,8 @@ def run_study(
             queue = _planned(config, folder, storage, retry)
             if prepare_only:
                 _prepare(queue)
-                print(f"Add workers with: {_worker(config.study, folder)}")
+                same = " and the same --storage" if storage else ""
+                print(f"Add workers with: {_worker(config.study, folder)}{same}")
             else:
                 _sweep(queue, launcher, workers, storage)
         except KeyboardInterrupt as error:

@@ -40,12 +40,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path} is not a checkpoint of a run: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything; torch's text may tell how to load it nevertheless
+        if not _begins_as_zip(path):
+            raise UserError(
+                f"{path} is not a checkpoint of a run, nor named as another file is; name a .ckpt file, a packed model "
+                "(.qst) or a configuration (.yaml)."
+            ) from error
         raise UserError(
             f"{path} is not a complete checkpoint of a run ({_reason(error)}); remove it and train again."
         ) from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a checkpoint of a run: it does not hold a mapping; train again.")
     return values
+
+
+def _begins_as_zip(path: Path) -> bool:
+    """As a checkpoint that was cut short does too; an empty file may be what is left of one."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"")
 
 
 def _require_stored(path: Path) -> None:
