@@ -15,6 +15,8 @@ from qstudy.training.record import RECORD_FILE, Record, parse_record
 
 RECORDS = "records.jsonl"
 """A report keeps a copy of its records under this name, so that it can be rebuilt from itself."""
+SCREENING = "screening"
+"""The folder in a study's that `qstudy.sweep.screening` trains its model in."""
 
 
 class Read(NamedTuple):
@@ -88,10 +90,6 @@ def _sources(folder: Path) -> Iterator[tuple[str, Callable[[], tuple[Any, bytes 
             if line:
                 source = f"{RECORDS}:{number}"
                 yield source, partial(_in_line, line, source)
-
-
-SCREENING = "screening"
-"""The folder in a study's that `qstudy.sweep.screening` trains its model in."""
 
 
 def _is_screening(run: Path) -> bool:

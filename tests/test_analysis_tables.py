@@ -17,7 +17,7 @@ from test_analysis_frames import seeds
 
 from analysis.latex import to_latex
 from analysis.series import rows, series
-from analysis.study import Study
+from analysis.study import Study, load_studies
 from analysis.tables import TABLES
 from analysis.tables.by_width import cost_by_width, wer_by_width
 from analysis.tables.claims import claims, findings, shown_not_worse, summaries
@@ -362,3 +362,22 @@ def test_latex_tables_fit_a_page_with_two_columns(study: Study, policies: Study,
 )
 def test_numbers_for_readers(said: str, expected: str) -> None:
     assert said == expected
+
+
+def test_a_cell_may_be_longer_than_a_page() -> None:
+    frame = pd.DataFrame({"a": ["out of memory " * 200, "no"]})
+    latex = to_latex(Table("t", "T", "", frame, (Column("a", "Reason"),)))
+    assert latex.count(r"\begin{tabular}") == 2
+
+
+def test_the_model_that_candidates_are_judged_by_is_no_trial(tmp_path: Path) -> None:
+    alone = made.study(tmp_path / "alone", made.records())
+    folder = made.write(tmp_path / "screened", made.records())
+    (folder / "screening").mkdir()
+    model = next(record for record in made.records() if record["run"] in set(alone.finished.run))
+    (folder / "screening" / "record.json").write_text(json.dumps({**model, "run": "toy-switchable", "trial": None}))
+    for file, more in ((None, 1), ("study.yaml", 0)):  # without it, it is a folder of that name
+        if file:
+            (folder / file).write_text("study: toy")
+        (found,) = load_studies(folder)
+        assert len(found.runs) == len(alone.runs) + more

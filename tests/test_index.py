@@ -354,3 +354,15 @@ def test_claims_are_shown_without_a_picture_and_without_a_latency(tmp_path: Path
     assert 'id="table-papers"' in (tmp_path / "index.html").read_text()
     rows = (tmp_path / "papers.md").read_text().splitlines()[2:8]
     assert rows[5].split("|")[-2].strip() == "not measured"
+
+
+def test_sets_of_one_folder_are_tasks_of_different_names(tmp_path: Path) -> None:
+    """Which name their files."""
+    other = study("two")
+    for run in other:
+        run["metrics"] = {**run["metrics"], "test": {**run["metrics"]["test"], "words": 1000}}
+    write(tmp_path / "one", study("one"))
+    write(tmp_path / "two", other)
+    found = tasks([*load_studies(tmp_path / "one"), *load_studies(tmp_path / "two")])
+    assert len({stretches(task).name for task in found}) == 2
+    assert {picture.name for picture in joint(found[0])}.isdisjoint(picture.name for picture in joint(found[1]))

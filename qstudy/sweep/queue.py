@@ -196,7 +196,7 @@ class Queue:
         """Put a trial back into the queue, to be continued; if the storage is away, the next worker finds it dead."""
         with suppress(OptunaError, UserError), self._storage.without_retries():
             keep(claim.trial, ATTEMPTS, 0)  # it was stopped in good order
-            keep(claim.trial, PLACE, None)  # who takes it next says where late, after all others could look for it here
+            keep(claim.trial, PLACE, None)  # until who takes it next has said where, nobody is to look for it here
             self._storage.set_trial_state_values(trial_id(claim.trial), TrialState.WAITING)
         self.release(claim)
 
