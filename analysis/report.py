@@ -10,13 +10,14 @@ from analysis.figures import overlaid
 from analysis.folder import Content
 from analysis.latex import to_latex
 from analysis.page import page
-from analysis.records import RECORDS, unpacked
+from analysis.records import RECORDS, read_folder, unpacked
 from analysis.section import MANY, names, sections
 from analysis.study import Study
 from analysis.tables import Table
 from analysis.tables.claims import claims
 from analysis.tables.comparison import comparison
 from analysis.tables.table import thinned
+from analysis.text import counted
 from analysis.write import to_csv, to_markdown
 from qstudy.errors import UserError
 
@@ -52,12 +53,26 @@ def contents_of(
 
 
 def require_whole(out: Path, sources: list[Path], studies: list[Study]) -> None:
-    """A report that replaces the records it was made from must have understood them all."""
-    lost = [problem for one in studies for problem in one.problems if problem.source.startswith(RECORDS)]
-    if lost and out.resolve() in {source.resolve() for source in sources}:
-        raise UserError(
-            f"{out}: {lost[0].source} would be lost ({lost[0].message}); mend it, or name another folder by --out."
-        )
+    """Raise UserError if records would be lost with the report that is replaced: those it was made from must all have
+    been understood, and those that another one was made from must be among these."""
+    if out.resolve() in {source.resolve() for source in sources}:
+        lost = [problem for one in studies for problem in one.problems if problem.source.startswith(RECORDS)]
+        said = f"{lost[0].source} would be lost ({lost[0].message}); mend it" if lost else ""
+    else:
+        found = {(study.name, run) for study in studies for run in study.runs.run}
+        gone = [f"{study} {run}" for study, run in _kept_in(out) if (study, run) not in found]
+        where = " and ".join(map(str, sources))
+        said = f"{counted(len(gone), 'run')} in its {RECORDS} would be lost, which {where} lacks" if gone else ""
+        said += f" (the first: {gone[0]}); move that file elsewhere" if gone else ""
+    if said:
+        raise UserError(f"{out}: {said}, or name another folder by --out.")
+
+
+def _kept_in(report: Path) -> Iterator[tuple[str | None, str]]:
+    """Study and name of the runs that a report keeps the records of."""
+    if (report / RECORDS).is_file():
+        for _, record, _ in read_folder(report, []):
+            yield record.study, record.run
 
 
 def _shared(studies: list[Study]) -> list[Table]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import AllowInfNan
 
-from qstudy.errors import UserError
+from qstudy.errors import UserError, meant, naming
 from qstudy.fields import Count, Share, Size
 
 FLOAT = 32  # this width means "no quantization"
@@ -183,10 +183,14 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
     known = {field.name for field in fields(LayerBits)}
     for pattern, values in patterns.items():
         if not isinstance(values, Mapping) or (unknown := set(values) - known):
-            wrong = "is not a mapping" if not isinstance(values, Mapping) else f"has the unknown field {min(unknown)!r}"
+            mapping = isinstance(values, Mapping)
+            wrong = (
+                f"has the unknown field {min(unknown)!r}{meant(min(unknown), known)}" if mapping else "is not a mapping"
+            )
             raise UserError(f"layers: {pattern!r} {wrong}; fields are {', '.join(sorted(known))}.")
         for name in matching(pattern, names, "layers"):
-            bit_map[name] = replace(bit_map[name], **values)
+            with naming(f"layers: {pattern!r}"):
+                bit_map[name] = replace(bit_map[name], **values)
             named[name] |= set(values)
     for name, bits in bit_map.items():
         if "group" in named[name] and "granularity" not in named[name] and bits.granularity != "group":

@@ -7,7 +7,7 @@ import re
 import select
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from io import TextIOWrapper
@@ -22,7 +22,7 @@ from jsonargparse import ArgumentError, ArgumentParser, _loaders_dumpers, set_pa
 from qstudy import __version__, runtime
 from qstudy.arguments import CONFIG, read_configurations
 from qstudy.data.corpora import CORPORA
-from qstudy.errors import INTERRUPTED, UNREAD, USER_ERROR, UserError
+from qstudy.errors import INTERRUPTED, UNREAD, USER_ERROR, UserError, meant
 from qstudy.fields import type_hints
 from qstudy.secrets import hide, masked_arguments, print_crash, storage_to_environment
 from qstudy.yaml_file import Loader
@@ -121,8 +121,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         _flush()
     except UserError as error:
         _fail(str(error))
-    except ArgumentError as error:
-        _fail(_without_values(" ".join(str(error).split()))[:400])
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":
             raise
@@ -153,10 +151,34 @@ def _fail(message: str) -> NoReturn:
     sys.exit(USER_ERROR)
 
 
-def _without_values(message: str) -> str:
-    """jsonargparse's message of options that do not exist, without what follows them: perhaps a misspelt secret."""
-    said, unrecognized, words = message.partition("nrecognized arguments: ")
-    return f"{said}{unrecognized}{words.split()[0].partition('=')[0]}" if words else message
+def _explained(message: str, options: Callable[[], Iterable[str]]) -> str:
+    """What jsonargparse says of arguments, in the user's words.
+
+    Args:
+        message: its own.
+        options: all of the command's, for what was meant.
+    """
+    said = " ".join(message.split())
+    _, unrecognized, words = said.partition("nrecognized arguments: ")
+    if unrecognized:  # without what follows the option's name: perhaps a misspelt secret
+        name = words.split()[0].partition("=")[0]
+        if not name.startswith("-"):
+            return f"{name!r} is one argument too many; --help tells what there is."
+        return f"{name} is no option of this command{meant(name, options())}; --help lists them."
+    _, required, words = said.partition("the following arguments are required: ")
+    if required:
+        names = [f"--{name}" if f"--{name}" in options() else name for name in words.split(", ")]
+        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} required; --help tells of them."
+    if wrong := re.match(r'Parser key "([^"]+)": .*?(?:Given|Got) value: (.*)', said):
+        names = re.findall(r"Literal\[(.*?)\]", said)[:1]
+        kinds = [f"one of {each}".replace("'", "") for each in names]
+        kinds += [word for kind, word in _KINDS.items() if f"<class '{kind}'>" in said]
+        expected = f"must be {' or '.join(kinds)}" if kinds else "cannot be taken"
+        return f"--{wrong[1]}: {wrong[2]!r} {expected}."
+    return said[:400]
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "pathlib.Path": "a path"}
 
 
 def _shortened(line: str, most: int = 1000) -> str:
@@ -189,7 +211,10 @@ def _command_name(arguments: list[str]) -> str:
     if asked or group in {"data"}:
         print(usage)
         sys.exit(0 if asked else USER_ERROR)
-    _fail(f"{arguments[0]!r} is not a command; commands are {', '.join(COMMANDS)}.")
+    said = (
+        f"{arguments[0]!r} is not a command{meant(' '.join(arguments[:2]), COMMANDS) or meant(arguments[0], COMMANDS)}"
+    )
+    _fail(f"{said}; commands are {', '.join(COMMANDS)}.")
 
 
 def _flush() -> None:
@@ -231,7 +256,11 @@ def _call(name: str, command: Command, arguments: Sequence[str]) -> None:
             all_options(name, function, command.positional).parse_args(["--help"])
         configured, rest = read_configurations(get_type_hints(function), arguments)
         parser = _signature_options(name, function, command.positional)
-        values = vars(parser.instantiate(parser.parse_args(rest)))
+        try:
+            values = vars(parser.instantiate(parser.parse_args(rest)))
+        except ArgumentError as error:
+            options = all_options(name, function, command.positional)
+            raise UserError(_explained(str(error), lambda: options._option_string_actions)) from error
         function(**configured, **{f"{key}_" if iskeyword(key) else key: value for key, value in values.items()})
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("qstudy", "analysis"):

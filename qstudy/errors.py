@@ -1,7 +1,8 @@
 """The one error that users are meant to see, and the exit codes of the commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 USER_ERROR = 2
 """Exit code of a command that told its user what is wrong."""
@@ -15,6 +16,12 @@ UNREAD = 141
 
 class UserError(Exception):
     """One sentence that names the file, the field and the mend; the command line prints it and exits with code 2."""
+
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """` (did you mean 'train'?)`, to be put behind a name that is not known; nothing if none of the known is near."""
+    near = get_close_matches(str(name), [*known], n=1, cutoff=0.7)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 class Diverged(UserError):

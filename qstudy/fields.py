@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, Lt, MaxLen, MinLen
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from qstudy.errors import UserError
+from qstudy.errors import UserError, meant
 
 T = TypeVar("T")
 
@@ -40,6 +40,7 @@ NAMING = ("name", "corpus")
 """What says which part a mapping is of; all else in it are options of that part."""
 ORDERED = ("layers",)
 """Fields that may be mappings of patterns, of which the last match wins."""
+QUOTES = "'\""
 WHOLE = ("test",)
 """Mappings that replace each other: who names test sets of his own wants no others."""
 
@@ -73,7 +74,9 @@ def fill(cls: type[T], values: Any, where: str = "") -> T:
         said = f"{where}: this" if where else "The configuration"
         raise UserError(f"{said} must be a mapping with the fields {', '.join(hints)}.")
     if unknown := [str(name) for name in values if name not in hints]:
-        raise UserError(f"{dotted(where, unknown[0][:60])}: there is no such field; fields are {', '.join(hints)}.")
+        place = dotted(where, unknown[0][:60])
+        said = f"{place}: there is no such field{meant(unknown[0], hints)}"
+        raise UserError(f"{said}; fields are {', '.join(hints)}.")
     sections = {name: section for name, hint in hints.items() if (section := _section(hint))}
     lacking: dict[str, Any] = {name: {} for name in required if name in sections}  # a field of theirs
     filled = {
@@ -184,6 +187,8 @@ def _complaint(error: Mapping[str, Any]) -> str:
     if error["type"] == "literal_error":
         expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return f"{_short(error['input'])} is not one of {expected}"
+    if error["type"] in ("list_type", "tuple_type") and isinstance(error["input"], str | int | float):
+        return f"{_short(error['input'])} should be a list: [{_short(error['input']).strip(QUOTES)}]"
     said = error["msg"].removeprefix("Input ").removeprefix("Value error, ").replace("an object", "a mapping")
     said = said.replace("valid array", "valid list")
     return f"{_short(error['input'])} {said}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from qstudy.errors import UserError
+from qstudy.errors import UserError, meant
 from qstudy.fields import checked
 
 LONGEST_NAME = 200  # characters of an import path in a model file
@@ -50,7 +50,11 @@ def build(
         signature.bind(*given, **options)
     except TypeError as error:
         fields = [p for p in signature.parameters if p not in ("self", "args")][len(given) :]
-        raise UserError(f"{what}: {name!r}: {error}; its options are {', '.join(fields)}.") from error
+        unexpected = "unexpected keyword argument" in str(error)
+        unknown = next((option for option in options if unexpected and option not in fields), None)
+        said = f"{error}" if unknown is None else f"it has no option {unknown!r}{meant(unknown, fields)}"
+        offered = f"its options are {', '.join(fields)}" if fields else "it takes none"
+        raise UserError(f"{what}: {name!r}: {said}; {offered}.") from error
     hints = _hints(part)
     for option, value in options.items():
         if option in hints:
@@ -127,7 +131,7 @@ def imported(name: Any, known: Iterable[str], what: str) -> Callable[..., Any]:
     short = ", ".join(known)
     choices = f"give one of {short}, or an import path (file.Class)" if short else "give an import path (file.name)"
     if not isinstance(name, str) or "." not in name:
-        raise UserError(f"{what}: {name!r} is not known; {choices}.")
+        raise UserError(f"{what}: {name!r} is not known{meant(name, known)}; {choices}.")
     module, _, attribute = name.rpartition(".")
     trusted = _trusted_file(name, module, what)
     try:

@@ -115,6 +115,20 @@ def test_rebuilding_in_place_loses_no_record(tmp_path: Path, capfd: pytest.Captu
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
 
 
+def test_a_poorer_report_does_not_take_the_place_of_a_fuller(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whose records may be all that is left of a study."""
+    records, out = made.records(), tmp_path / "out"
+    main(["report", str(made.write(tmp_path / "study", records[:4])), "--out", str(out)])
+    before = contents(out)
+    with pytest.raises(SystemExit):
+        main(["report", str(made.write(tmp_path / "poorer", records[:2])), "--out", str(out)])
+    said = capfd.readouterr().err
+    assert f"{out}: 2 runs in its records.jsonl would be lost, which {tmp_path / 'poorer'} lacks" in said
+    assert contents(out) == before
+    main(["report", str(made.write(tmp_path / "fuller", records[:6])), "--out", str(out)])
+    assert before["records.jsonl"] in contents(out)["records.jsonl"]
+
+
 def test_runs_on_their_own_keep_the_name_they_were_shown_under(tmp_path: Path) -> None:
     """In a report, which has a folder of its own, too."""
     for record in made.records()[:2]:

@@ -76,9 +76,14 @@ def text(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["trian"], ["'trian'", "train", "evaluate", "sweep"]),
+        (["trian"], ["'trian' is not a command (did you mean 'train'?)", "evaluate", "sweep"]),
         (["evaluate", "--colour"], ["colour"]),
-        (["evaluate", "--json"], ["required"]),
+        (["evaluate", "--json"], ["model and --manifest are required"]),
+        (["data", "commands", "--out", "x", "--trian", "3"], ["--trian is no option", "(did you mean '--train'?)"]),
+        (["data", "commands", "--out", "x", "--train", "few"], ["--train: 'few' must be a whole number."]),
+        (["data", "commands", "--out", "x", "--domain", "sea"], ["--domain: 'sea' must be one of all, home, world."]),
+        (["sweep", "x.yaml", "--workers", "two"], ["--workers: 'two' must be a whole number."]),
+        (["simulate", "m.qst", "n.qst"], ["'n.qst' is one argument too many"]),
         (["transcribe", "nothing.qst", "a.wav", "--colour", "red"], ["colour"]),
         (["transcribe"], ["model"]),
         (["transcribe", "nothing.qst", "a.wav"], ["nothing.qst"]),
@@ -99,7 +104,7 @@ def test_bad_arguments(arguments: list[str], named: list[str], capfd: pytest.Cap
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        ("--training.step=5", ["training.step"]),
+        ("--training.step=5", ["training.step: there is no such field (did you mean 'steps'?)"]),
         ("--training.steps=many", ["training.steps", "many"]),
         ("--training.steps=0", ["training.steps", "0"]),
         ("--features.bins=1", ["bins"]),
@@ -107,7 +112,14 @@ def test_bad_arguments(arguments: list[str], named: list[str], capfd: pytest.Cap
         ("--seed=x", ["seed"]),
         ('--policy={"name": "qat"}', ["policy", "'qat'", "fake_qat"]),
         ('--policy={"name": "ptq", "bits": 3, "layers": {}}', ["policy", "bits"]),
-        ('--policy={"name": "ptq", "layers": {"*": {"weight": 9}}}', ["weight", "9", "16"]),
+        (
+            '--policy={"name": "ptq", "layers": {"*": {"weight": 9}}}',
+            ["layers: '*': weight: 9 bits is not one of 2, 3"],
+        ),
+        ('--policy={"name": "ptq", "layers": {"*": {"wieght": 4}}}', ["'wieght' (did you mean 'weight'?)"]),
+        ('--policy={"name": "float", "bits": 4}', ["policy: 'float': it has no option 'bits'; it takes none."]),
+        ('--policy={"name": "fake_qta", "layers": {}}', ["'fake_qta' is not known (did you mean 'fake_qat'?)"]),
+        ("--accelerator=edge_nna", ["accelerator: 'edge_nna' should be a list: [edge_nna]"]),
         ('--policy={"name": "ptq", "layers": {"encoder.gru": {"weight": 4}}}', ["encoder.gru", "encoder.lstm.0"]),
         ('--model.encoder={"name": "lstm", "size": 4}', ["model.encoder", "size", "hidden"]),
         ('--tokenizer={"name": "words"}', ["tokenizer", "words", "characters"]),

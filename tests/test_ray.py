@@ -61,7 +61,7 @@ def test_a_launcher_may_be_the_users_own(tmp_path: Path, monkeypatch: pytest.Mon
         "from qstudy.sweep.launchers.local import ThisMachine\nclass Mine(ThisMachine):\n    pass\n"
     )
     assert type(build_launcher("my_launcher.Mine", None)).__name__ == "Mine"
-    with pytest.raises(UserError, match="launcher: 'local': got an unexpected keyword argument 'address'"):
+    with pytest.raises(UserError, match="launcher: 'local': it has no option 'address'"):
         build_launcher("local", "10.0.0.1:6379")
     with pytest.raises(UserError, match="launcher: 'rya'"):
         build_launcher("rya", None)
