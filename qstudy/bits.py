@@ -151,6 +151,17 @@ class LayerBits:
         """Whether anything of the layer is quantized."""
         return self.weight != FLOAT or self.activation != FLOAT
 
+    def fits(self, columns: int) -> bool:
+        """Whether the sum of a row's products, of so many columns, stays within the accumulator whatever the numbers.
+
+        Of 8 bits those of weights reach -128, codebooks' too, those of activations 255, from a zero point at one end.
+        Wider numbers are added otherwise, and groups each on their own.
+        """
+        if max(self.weight, self.activation) > 8 or self.granularity == "group":
+            return True
+        weight = 8 if self.quantizer == "codebook" else self.weight
+        return columns * 2 ** (weight - 1) * (2**self.activation - 1) < 2 ** (self.accumulator - 1)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
         return asdict(self)
@@ -175,9 +186,12 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
 
     Raises:
         UserError: a pattern matches no layer, or names an unknown field or width, or columns of a group where nobody
-            says whether there are groups.
+            says whether there are groups; or sums of products could overflow.
     """
-    names = [shape.name for shape in shapes if shape.quantizable]
+    columns = {
+        shape.name: max((inputs for _, inputs in shape.matrices), default=1) for shape in shapes if shape.quantizable
+    }
+    names = [*columns]
     bit_map = dict.fromkeys(names, default or LayerBits())
     named: dict[str, set[str]] = {name: set() for name in names}
     known = {field.name for field in fields(LayerBits)}
@@ -195,6 +209,11 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
     for name, bits in bit_map.items():
         if "group" in named[name] and "granularity" not in named[name] and bits.granularity != "group":
             raise UserError(f"layers: {name}: group: {bits.group} says nothing without granularity: group; add it.")
+        if not bits.fits(columns[name]):
+            raise UserError(
+                f"layers: {name}: sums over {columns[name]:,} inputs at {bits.weight} by {bits.activation} bits do not "
+                f"fit into {bits.accumulator} bits; give it fewer, or granularity: group."
+            )
     return bit_map
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from qstudy.bits import WIDTHS, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
+from qstudy.quant.packed.layer import PackedArithmetic
 
 SHAPES = [
     LayerShape("encoder.normalize", "constant", vectors=80),
@@ -40,6 +41,23 @@ def test_each_field_by_itself() -> None:
     bits = resolve(patterns, SHAPES)
     assert bits["joiner.output"] == LayerBits(weight=2, activation=8, granularity="tensor")
     assert bits["encoder.lstm.1"] == LayerBits(weight=4, activation=8)
+
+
+def test_sums_that_could_overflow_are_refused() -> None:
+    """Of a user's own, very wide layer: at 8 by 8 bits the largest sum of 65,793 products is the last to fit."""
+    widest, wider = (LayerShape("wide", "linear", ((2, columns),), activations=1) for columns in (65793, 65794))
+    for widths in ({"weight": 8, "activation": 8}, {"weight": 4, "activation": 8, "quantizer": "codebook"}):
+        resolve({"*": widths}, [widest])
+        with pytest.raises(UserError, match=r"layers: wide: sums over 65,794 inputs at . by 8 bits do not fit into 32"):
+            resolve({"*": widths}, [wider])
+        assert PackedArithmetic.takes(widest, LayerBits(**widths))
+        assert not PackedArithmetic.takes(wider, LayerBits(**widths))
+    for widths in (
+        {"weight": 4, "activation": 8},
+        {"weight": 8},
+        {"weight": 8, "activation": 8, "granularity": "group"},
+    ):
+        resolve({"*": widths}, [wider])
 
 
 def test_the_columns_of_a_group_wait_for_groups() -> None:

@@ -153,7 +153,8 @@ class PackedArithmetic(Arithmetic):
         Any model file can name the class for any layer; what is refused here, no other method has to expect.
         """
         integers = bits.weight != FLOAT and not (shape.activations and bits.activation == FLOAT)
-        return integers and bits.granularity != "group"
+        fits = all(bits.fits(columns) for _, columns in shape.matrices)
+        return integers and fits and bits.granularity != "group"
 
     @classmethod
     def require_taken(cls, shape: LayerShape, bits: LayerBits) -> None:
