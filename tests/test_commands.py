@@ -1,9 +1,11 @@
 """Synthesized commands: the same bytes for the same seed, nothing of the test set in training, sound that is sound."""
 
+import ctypes
 import hashlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from subprocess import PIPE
 
@@ -35,6 +37,22 @@ def made(tmp_path_factory):
 
 def test_same_seed_same_bytes_whatever_the_number_of_processes(made, tmp_path):
     commands(tmp_path, **SIZES, processes=2)
+    assert digests(tmp_path) == digests(made)
+
+
+def test_a_program_that_draws_from_the_c_library_changes_no_sound(made, tmp_path):
+    """Some of espeak-ng's voices draw from it, too."""
+    drawing = threading.Event()
+
+    def draw() -> None:
+        while not drawing.wait(0.0005):
+            ctypes.CDLL(None).rand()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    commands(tmp_path, **SIZES, processes=1)
+    drawing.set()
+    thread.join()
     assert digests(tmp_path) == digests(made)
 
 
@@ -94,7 +112,7 @@ def test_two_who_make_the_same_corpus_make_it_once(tmp_path):
 def test_an_interrupted_corpus_has_no_manifest_and_is_made_again(tmp_path, monkeypatch):
     commands(tmp_path, train=2, dev=2, test=2, processes=1)
     with monkeypatch.context() as broken:
-        broken.setattr("qstudy.data.corpora.commands.write_flac", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr("qstudy.data.corpora.commands._map", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             commands(tmp_path, train=3, dev=2, test=2, processes=1)
     assert not list(tmp_path.glob("*.jsonl"))
@@ -157,7 +175,9 @@ def test_our_own_audio_is_ours_after_any_number_of_recipes(tmp_path):
 
 
 def test_a_missing_wheel_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    missing = "raise ModuleNotFoundError(\"No module named 'espeakng_loader'\")"
+    (tmp_path / "espeakng_loader.py").write_text(missing)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"pip install 'qstudy\[speech\]'"):
         commands(tmp_path, train=1, dev=1, test=1, processes=1)
 

@@ -3,7 +3,8 @@
 Sentences come from `grammar`, voices are an accent and a variant of espeak-ng (`en-us+m3`) at random rates, pitches
 and melodies. Test sentences and test voices are in no other split; dev sentences are held out too, dev voices are those
 of training. Utterances are made in blocks, each by a freshly loaded synthesizer, and everything random about one is
-seeded by its number: the same seed gives the same bytes, however many processes work.
+seeded by its number: the same seed gives the same bytes, however many processes work. These do nothing else, for some
+voices draw from the C library's generator, which any thread of a program may draw from as well.
 """
 
 import os
@@ -155,11 +156,8 @@ def _synthesize(blocks: Sequence[Block], processes: int) -> Iterator[tuple[str, 
 
 
 def _map(blocks: Sequence[Block], processes: int) -> Iterable[list[Utterance]]:
-    """`say_block` of every block, in order; in this process if there are few."""
-    if processes <= 1:
-        yield from map(say_block, blocks)
-        return
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start_worker) as pool:
+    """`say_block` of every block, in order; by few processes if there are few."""
+    with ProcessPoolExecutor(max(1, processes), get_context("spawn"), initializer=_start_worker) as pool:
         try:
             yield from pool.map(say_block, blocks)
         finally:
