@@ -3,18 +3,13 @@
 Sentences come from `grammar`, voices are an accent and a variant of espeak-ng (`en-us+m3`) at random rates, pitches
 and melodies. Test sentences and test voices are in no other split; dev sentences are held out too, dev voices are those
 of training. Utterances are made in blocks, each by a freshly loaded synthesizer, and everything random about one is
-seeded by its number: the same seed gives the same bytes, however many processes work. These do nothing else, for some
-voices draw from the C library's generator, which any thread of a program may draw from as well.
+seeded by its number: the same seed gives the same bytes, however many processes work.
 """
 
 import os
 import random
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +20,7 @@ from tqdm import tqdm
 from qstudy.data.audio import resample, write_flac
 from qstudy.data.corpora import channel, noise
 from qstudy.data.corpora.corpus import UNSAID, begin, finish, make_once, require_counts, require_seed
-from qstudy.data.corpora.espeak import Espeak
+from qstudy.data.corpora.espeak import Espeak, speakers
 from qstudy.data.corpora.grammar import Domain, distinct_sentences
 from qstudy.data.corpora.voices import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS
 from qstudy.data.manifest import Utterance
@@ -157,23 +152,8 @@ def _synthesize(blocks: Sequence[Block], processes: int) -> Iterator[tuple[str, 
 
 def _map(blocks: Sequence[Block], processes: int) -> Iterable[list[Utterance]]:
     """`say_block` of every block, in order; by few processes if there are few."""
-    with ProcessPoolExecutor(max(1, processes), get_context("spawn"), initializer=_start_worker) as pool:
-        try:
-            yield from pool.map(say_block, blocks)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the parent's business; and when the parent is killed, its workers end too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
+    with speakers(max(1, processes)) as pool:
+        yield from pool.map(say_block, blocks)
 
 
 def _say(espeak: Espeak, sentence: str, voice: str, generator: np.random.Generator, varied: bool) -> np.ndarray:

@@ -51,6 +51,7 @@ from qstudy.data.corpora.corpus import (
 )
 from qstudy.data.corpora.digit_sound import DigitString, Render, Voice, render_clean, render_varied
 from qstudy.data.corpora.digit_voices import speak_digits
+from qstudy.data.corpora.espeak import speakers
 from qstudy.data.corpora.numbers import draw_number
 from qstudy.data.manifest import Utterance
 from qstudy.errors import UserError
@@ -233,7 +234,8 @@ def _make(files: Sequence[Path], out: Path, plan: Plan, recipe: dict[str, Any]) 
     recordings, rate = load_recordings(files)
     voices = split_voices(recordings, plan)
     if plan.counts["synthetic"]:
-        voices["synthetic"] = speak_digits(SYNTHETIC_VOICES, WORDS, rate, plan.seed)
+        with speakers(1) as pool:
+            voices["synthetic"] = pool.submit(speak_digits, SYNTHETIC_VOICES, WORDS, rate, plan.seed).result()
     strings = draw_strings(voices, plan, out)
     begin(out, tuple(INDICES), [string.audio for split in strings.values() for string in split])
     made = {split: _render(split, strings[split], voices[split], rate) for split in voices}

@@ -2,13 +2,22 @@
 
 espeak-ng keeps its state in static variables and draws noise for breath and friction, so what it says depends on all
 that it has said before. Sound repeats bit for bit only when the library is freshly loaded, seeded once, and called in
-the same order: so every `Espeak` loads the library anew and unloads it at its end. Only one can be open in a process.
+the same order: so every `Espeak` loads the library anew and unloads it at its end. Only one can be open in a process,
+and where sound must repeat, in one that does nothing else (`speakers`): some voices draw from the C library's
+generator, which any thread of a program may draw from as well.
 """
 
 import _ctypes
 import ctypes
+import os
+import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +34,28 @@ _LONGEST_PATH = 150  # bytes: espeak-ng's buffer holds 160 and it fails without 
 
 _REINSTALL = "pip install --force-reinstall 'qstudy[speech]'"
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+@contextmanager
+def speakers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """So many processes that do nothing else; they end with the block, and with the process that asked for them."""
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_speaker) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_speaker() -> None:
+    """Ctrl-C is the parent's business; and when the parent is killed, its workers end too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 class Espeak:
