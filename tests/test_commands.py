@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from qstudy.data.corpora.voices import ACCENTS, TEST_VARIANTS, TRAIN_VARIANTS
 from qstudy.data.manifest import read_manifest
 from qstudy.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 SIZES = {"train": 101, "dev": 6, "test": 21}
 
 
@@ -54,6 +56,16 @@ def test_a_program_that_draws_from_the_c_library_changes_no_sound(made, tmp_path
     drawing.set()
     thread.join()
     assert digests(tmp_path) == digests(made)
+
+
+def test_a_script_needs_no_guard(made, tmp_path):
+    """Processes that are started for it do not run it again."""
+    made_here = f"commands(Path({str(tmp_path / 'made')!r}), **{SIZES}, processes=2)"
+    lines = ("from pathlib import Path", "from qstudy.data.corpora.commands import commands", made_here)
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert run.returncode == 0
+    assert digests(tmp_path / "made") == digests(made)
 
 
 def test_another_seed_is_another_corpus(made, tmp_path):

@@ -17,8 +17,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Self
 
 import numpy as np
@@ -36,10 +38,26 @@ _REINSTALL = "pip install --force-reinstall 'qstudy[speech]'"
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
+class _Speaker(SpawnProcess):
+    """A process that does not run the user's script once more, which may have no `if __name__ == "__main__"`."""
+
+    def start(self) -> None:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Speakers(SpawnContext):
+    Process = _Speaker
+
+
 @contextmanager
 def speakers(count: int) -> Iterator[ProcessPoolExecutor]:
     """So many processes that do nothing else; they end with the block, and with the process that asked for them."""
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_start_speaker) as pool:
+    with ProcessPoolExecutor(count, _Speakers(), initializer=_start_speaker) as pool:
         try:
             yield pool
         finally:
