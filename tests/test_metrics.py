@@ -48,6 +48,14 @@ def test_nothing_said() -> None:
     assert bootstrap_interval(["", ""], ["", ""]) == (0, 0)
 
 
+def test_without_errors_the_interval_still_has_an_upper_end() -> None:
+    """Where every word is right, in one of forty such sets they would be at that rate."""
+    for words in (1, 20, 500):
+        low, high = bootstrap_interval(["a"] * words, ["a"] * words, groups=[0, 1] * (words // 2) or None)
+        assert low == 0
+        assert (1 - high) ** words == pytest.approx(0.025)
+
+
 @pytest.mark.parametrize("metric", [word_errors, character_errors, utterance_errors, bootstrap_interval])
 @pytest.mark.parametrize("counts", [(2, 1), (1, 2), (1, 0), (0, 1)], ids=str)
 def test_one_hypothesis_per_reference(metric: Callable[..., object], counts: tuple[int, int]) -> None:

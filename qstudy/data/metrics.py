@@ -77,7 +77,8 @@ def bootstrap_interval(
         groups: number of each utterance's group, from 0 on; None, or a single one: utterances are drawn.
 
     Returns:
-        The 2.5 and 97.5 percentiles, fractions; (0, 0) without utterances.
+        The 2.5 and 97.5 percentiles, fractions; (0, 0) without words. Of no errors no draw has any; then the upper end
+        is the rate at which so many words are all right in one of forty sets (Clopper and Pearson 1934).
 
     Raises:
         ValueError: not one hypothesis per reference, or no samples.
@@ -85,8 +86,10 @@ def bootstrap_interval(
     if samples < 1:
         raise ValueError(f"samples is {samples}, but must be at least 1.")
     counts = np.array(utterance_errors(references, hypotheses), dtype=np.float64)  # (2, N)
-    if not counts.size:
+    if not counts.any():
         return 0.0, 0.0
+    if not counts[0].any():
+        return 0.0, 1 - 0.025 ** (1 / counts[1].sum())
     number = count_groups(groups)
     errors, words = by_group(counts, np.array(groups)) if number else counts
     drawn = _rates(errors, words, seed, samples)
