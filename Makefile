@@ -23,13 +23,18 @@ BIN := .venv/bin
 .PHONY: setup demo test fuzz bench policies architectures unheard int4 papers papers-train search
 .DEFAULT_GOAL := setup
 
-# Not compiled ahead: a minute for thousands of modules that nobody imports. Python compiles what it imports.
+# Images of containers forbid Python to keep what it compiles: then every command would compile Lightning and all that it
+# imports anew, for ten seconds and more.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Compiled ahead is what commands import; pip would compile thousands of modules more, for a minute.
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "qstudy needs Python 3.11 or 3.12; none of python3, python3.12, python3.11 is one."; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c "import wandb, qstudy.commands.report, qstudy.sweep.worker, qstudy.training.fit"
 	@touch $@
 
 # Where the float model that comes with the project was removed, the sweep trains its own.
