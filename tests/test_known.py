@@ -13,7 +13,9 @@ from qstudy.commands.report import report
 from qstudy.commands.status import status
 from qstudy.commands.sweep import sweep
 from qstudy.errors import UserError
+from qstudy.locks import try_lock
 from qstudy.sweep.known import require_same_run
+from qstudy.sweep.queue import SWEEP_LOCK
 from qstudy.training.config import config_from_dict
 from qstudy.training.record import Record, read_records
 
@@ -168,6 +170,21 @@ def test_what_is_known_is_kept_beside_what_comes_along_later(
         sweep(study, root=tmp_path, known=[tmp_path / "empty"])
     sweep(study, root=tmp_path, known=[trained / "report"])
     assert (tmp_path / "small" / "known.jsonl").read_bytes() == before
+
+
+def test_a_sweep_that_is_refused_changes_nothing_of_what_is_known(trained: Path, tmp_path: Path) -> None:
+    """As the study runs already, or is another of the same name."""
+    study = elsewhere(trained / "study.yaml", tmp_path)
+    running = try_lock(tmp_path / "small" / SWEEP_LOCK)
+    assert running
+    with running, pytest.raises(UserError, match="is already running here"):
+        sweep(study, root=tmp_path, known=[trained / "report"])
+    assert not (tmp_path / "small" / "known.jsonl").exists()
+    sweep(study, root=tmp_path, trials=1)
+    other = elsewhere(trained / "study.yaml", tmp_path, base={"seed": 7})
+    with pytest.raises(UserError, match="was begun with"):
+        sweep(other, root=tmp_path, known=[trained / "report"])
+    assert not (tmp_path / "small" / "known.jsonl").exists()
 
 
 def test_a_finished_run_is_not_written_over_by_another(trained: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def sweep(
     """
     checked(Workers | None, workers, "workers")
     from qstudy.sweep.config import load_study
-    from qstudy.sweep.known import keep_known
+    from qstudy.sweep.known import of_trained
     from qstudy.sweep.launchers import build_launcher
     from qstudy.sweep.study import check, run_study
     from qstudy.yaml_file import load_yaml
@@ -68,10 +68,10 @@ def sweep(
         require_other(root / config.study / "study.yaml", "--root", study)
     with naming(study):
         check(config)
+    records = of_trained(chain.from_iterable(map(_records, known))) if known else []
     if known:
-        found = keep_known(root / config.study, chain.from_iterable(map(_records, known)))
-        print(f"Trials that are among {found} in {', '.join(map(str, known))} are not trained again.")
-    run_study(config, root / config.study, places, workers, storage, prepare_only, retry)
+        print(f"Trials that are among {len(records)} in {', '.join(map(str, known))} are not trained again.")
+    run_study(config, root / config.study, places, workers, storage, prepare_only, retry, records)
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

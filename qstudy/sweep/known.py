@@ -5,7 +5,7 @@ a record takes that as its own; its packed model stays where it was trained.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -23,11 +23,8 @@ from qstudy.training.reprice import repriced
 KNOWN = "known.jsonl"
 
 
-def keep_known(folder: Path, records: Iterable[dict[str, Any]]) -> int:
-    """Keep records, as JSON mappings, for the trials of a study, beside those that it has already.
-
-    Returns:
-        How many of them are of trained models.
+def of_trained(records: Iterable[dict[str, Any]]) -> list[str]:
+    """Those of trained models among JSON mappings, a line of JSON each.
 
     Raises:
         UserError: none is.
@@ -35,9 +32,14 @@ def keep_known(folder: Path, records: Iterable[dict[str, Any]]) -> int:
     trained = [json.dumps(each, ensure_ascii=False) for each in records if each.get("state") == "complete"]
     if not trained:
         raise UserError("--known: no trained model's record lies there; name folders of reports or of studies.")
+    return trained
+
+
+def keep_known(folder: Path, records: Sequence[str]) -> None:
+    """Keep records, in lines, for the trials of a study, beside those that it has already."""
     before = (folder / KNOWN).read_text(encoding="utf-8").splitlines() if has_known(folder) else []
-    write_text(folder / KNOWN, "".join(f"{line}\n" for line in dict.fromkeys([*before, *trained])))
-    return len(trained)
+    if records:
+        write_text(folder / KNOWN, "".join(f"{line}\n" for line in dict.fromkeys([*before, *records])))
 
 
 def has_known(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """A study from beginning to end: checked, then worked on by one process or several, then summed up."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from qstudy.locks import try_lock
 from qstudy.sweep.board import Board
 from qstudy.sweep.config import StudyConfig
 from qstudy.sweep.forecast import print_forecast
-from qstudy.sweep.known import has_known
+from qstudy.sweep.known import has_known, keep_known
 from qstudy.sweep.launchers.base import Launcher
 from qstudy.sweep.lifeline import end_with_parent, stoppable
 from qstudy.sweep.planning import retry_failed
@@ -76,6 +76,7 @@ def run_study(
     storage: str | None = None,
     prepare_only: bool = False,
     retry: bool = False,
+    known: Sequence[str] = (),
 ) -> None:
     """Run a study in its folder, or go on with it, until as many trials as it asks for were trained.
 
@@ -87,6 +88,7 @@ def run_study(
         storage: URL of its database; None: as `open_storage`.
         prepare_only: plan it and make what all trials share, for workers that others start.
         retry: put the trials that failed or were given up back into the queue.
+        known: records whose runs need not be trained again (`qstudy.sweep.known.of_trained`).
 
     Raises:
         UserError: it runs already on this machine, or it was begun with other fields.
@@ -100,7 +102,7 @@ def run_study(
         )
     with lock, stoppable():
         try:
-            queue = _planned(config, folder, storage, retry)
+            queue = _planned(config, folder, storage, retry, known)
             if prepare_only:
                 _prepare(queue)
                 same = " and the same --storage" if storage else ""
@@ -152,13 +154,14 @@ def _prepare(queue: Queue) -> None:
         queue.study.set_user_attr(SCREENED, screen_of(config, queue.folder).ranked())
 
 
-def _planned(config: StudyConfig, folder: Path, storage: str | None, retry: bool) -> Queue:
+def _planned(config: StudyConfig, folder: Path, storage: str | None, retry: bool, known: Sequence[str]) -> Queue:
     """The study's queue with all trials that it asks for; about how long they take is printed."""
     database = open_storage(storage, folder)
     study = open_study(database, config, folder)  # it refuses another study of this name before anything changes
     if retry:
         print(f"{database.patiently(lambda: retry_failed(database, config.study))} failed trials wait again.")
         study = open_study(database, config, folder)
+    keep_known(folder, known)
     queue = Queue(study, database, config, folder)
     write_text(folder / "study.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     queue.recover()
