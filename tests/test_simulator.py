@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from digits_shapes import DIGITS
 
-from qstudy.bits import LayerShape, resolve
+from qstudy.bits import LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
-from qstudy.hardware.accelerator import Accelerator, Memory, Mode, Processor, load_accelerator
+from qstudy.hardware.accelerator import Accelerator, Handover, Memory, Mode, Processor, load_accelerator
 from qstudy.hardware.memory import weight_bytes
 from qstudy.hardware.search import GREEDY, Search
 from qstudy.hardware.simulator import Report, candidate_latencies_ms, simulate
@@ -117,6 +117,39 @@ def test_widths_that_nothing_holds() -> None:
     maps = [resolve({"*": {"weight": w, "activation": 8}}, [LAYER]) for w in (8, 16)]
     latencies = candidate_latencies_ms(workload([LAYER], {}).operators, maps, accelerator)
     assert np.isfinite(latencies).tolist() == [True, False]
+
+
+def test_what_multiplies_nothing_needs_no_mode_of_its_width_where_units_compute_in_floats() -> None:
+    """A softmax in float stays on an accelerator whose multipliers take 4 and 8 bits only."""
+    scores = LayerShape("softmax", "softmax", activations=1, every_ms=10.0, outputs=50)
+    bits = {"layer": LayerBits(4, 4), "softmax": LayerBits()}
+    narrow = replace(ARRAY, modes=(Mode(8, 8), Mode(4, 4)))
+    cpu = replace(ARRAY, modes=(Mode(32, 32),), clock_mhz=0.1)
+    for units, on_cpu in (("floats", [False, False]), ("integers", [False, True])):
+        machine = replace(
+            device(sram_kib=1024, dram_gb_per_s=1.0),
+            processor=replace(narrow, elementwise_in=units),
+            cpu=cpu,
+            handover=Handover(latency_us=1.0, gb_per_s=1.0),
+        )
+        report = simulate(workload([LAYER, scores], bits), machine, ONE_SECOND)
+        assert [operator.processor == "cpu" for operator in report.operators] == on_cpu
+
+
+def test_of_equally_fast_modes_the_one_of_least_energy_is_taken() -> None:
+    """Where element-wise work sets the pace."""
+    slow = replace(ARRAY, nonlinear_per_cycle=1e-3, modes=(Mode(8, 8, mac_pj=4.0), Mode(4, 4, mac_pj=1.0)))
+    machine = replace(device(sram_kib=1024, dram_gb_per_s=1.0), processor=slow)
+    lstm = LayerShape("lstm", "lstm", ((80, 20), (80, 20)), activations=2, every_ms=10.0)
+    energies = []
+    for modes in (slow.modes, slow.modes[1:]):
+        report = simulate(
+            workload([lstm], {"lstm": LayerBits(4, 4)}),
+            replace(machine, processor=replace(slow, modes=modes)),
+            ONE_SECOND,
+        )
+        energies.append(report.to_dict()["energy_mj_per_s"])
+    assert energies[0] == energies[1]
 
 
 def test_unknown_kind() -> None:

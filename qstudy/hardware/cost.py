@@ -45,10 +45,12 @@ class Costs:
 def processor_costs(
     columns: Columns, bits: Widths, processor: Processor, memory: Memory, moved: Traffic, on_cpu: bool
 ) -> Costs:
-    """Costs on one processor, each operator in its fastest mode; infinite where no mode holds its widths."""
+    """Costs on one processor, each operator in its fastest mode, of several the one that takes least energy; infinite
+    where no mode holds its widths."""
     best, *others = (_mode_costs(columns, bits, processor, mode, memory, moved, on_cpu) for mode in processor.modes)
     for costs in others:
-        best = costs.where(costs.total_s < best.total_s, best)
+        cheaper = (costs.total_s == best.total_s) & (costs.energy_j < best.energy_j)
+        best = costs.where((costs.total_s < best.total_s) | cheaper, best)
     return best
 
 
@@ -69,6 +71,8 @@ def _mode_costs(
     total = wait + pace + np.minimum(compute, memory_s) / np.maximum(count, 1)
     second = np.where(columns.stored > 0, bits.weight, bits.activation)
     holds = (second <= mode.weight) & (bits.activation <= mode.activation)
+    if processor.elementwise_in == "floats":
+        holds |= columns.inputs == 0  # what multiplies nothing
     macs = columns.product * columns.vectors * columns.inputs * columns.outputs
     possible = total * hertz * processor.rows * processor.columns * processor.cores * mode.macs
     operations = columns.vectors * (columns.elementwise + columns.nonlinear)
