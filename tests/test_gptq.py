@@ -34,7 +34,7 @@ def rounded(weight: Tensor, x: Tensor, bits: int, *options: Any) -> SecondOrderW
     quantizer = SecondOrderWeights(weight, bits, *options)
     quantizer.calibrate(weight)
     for batch in x.split(100):
-        quantizer.observe_inputs(batch.view(4, -1, x.shape[1]))
+        quantizer.observe_inputs(batch.view(4, -1, 1, x.shape[1]))
     quantizer.compute_qparams(weight)
     return quantizer
 
@@ -65,6 +65,19 @@ def test_codes_stand_for_the_forward_values(bits: int, shared: tuple[str, int], 
     integers, scale, _ = quantizer.quantize(weight)
     assert torch.equal(integers * spread(scale, quantizer.per_scale, weight.shape), quantizer(weight))
     assert quantizer.low <= int(integers.min()) <= int(integers.max()) <= quantizer.high
+
+
+def test_groups_are_rounded_by_their_own_inputs() -> None:
+    """As two matrices of half the rows would be, whose inputs have nothing in common."""
+    weight, first, second = matrix(), correlated(), correlated(seed=3).flip(1)
+    quantizer = SecondOrderWeights(weight, 3, "channel", "max")
+    quantizer.calibrate(weight)
+    quantizer.observe_inputs(torch.stack([first, second], 1))
+    quantizer.compute_qparams(weight)
+    halves = [
+        rounded(rows, x, 3, "channel", "max")(rows) for rows, x in zip(weight.chunk(2), (first, second), strict=True)
+    ]
+    torch.testing.assert_close(quantizer(weight), torch.cat(halves))
 
 
 def by_its_definition(weight: Tensor, scale: float, hessian: Tensor, high: int) -> Tensor:
@@ -144,8 +157,8 @@ def test_every_multiplied_matrix_of_a_model_gathers_what_it_is_multiplied_with()
     quantizers = lstm.arithmetic.weights
     x = seen["x"].flatten(0, 1)
     h = torch.cat([torch.zeros_like(seen["y"][:, :1]), seen["y"][:, :-1]], 1).flatten(0, 1)
-    torch.testing.assert_close(gathered[id(quantizers[0])].float(), x.t() @ x, rtol=1e-4, atol=1e-2)
-    torch.testing.assert_close(gathered[id(quantizers[1])].float(), h.t() @ h, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(gathered[id(quantizers[0])][0].float(), x.t() @ x, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(gathered[id(quantizers[1])][0].float(), h.t() @ h, rtol=1e-4, atol=1e-2)
     for name, layer in quantizable(model).items():
         assert all(
             bool(quantizer.chosen) == (name != "predictor.embedding") for quantizer in layer.arithmetic.weights

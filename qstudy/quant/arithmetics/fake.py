@@ -142,10 +142,12 @@ class QuantizedArithmetic(TrainingArithmetic):
             tensors["activation"] = torch.stack([quantizer.qparams() for quantizer in quantizers])
         return tensors
 
-    def _input(self, x: Tensor, windows: Windows = whole) -> Tensor:
+    def _input(self, x: Tensor, windows: Windows | None = None) -> Tensor:
+        """x (..., D), or what `windows` make (..., G, D) of, quantized."""
         quantized = x if self.inputs is None else self.inputs(x)
         if 0 in self._input_observers:
-            self._input_observers[0].observe_inputs(windows(quantized))
+            seen = quantized.unsqueeze(-2) if windows is None else windows(quantized)
+            self._input_observers[0].observe_inputs(seen)
         return quantized
 
     def _takes_rows(self, extremes: Extremes) -> bool:
@@ -163,7 +165,8 @@ class QuantizedArithmetic(TrainingArithmetic):
             self.hidden.observe(outputs)
         if 1 in self._input_observers:
             hidden = torch.cat([first.transpose(0, 1), outputs[:, :-1]], 1)
-            self._input_observers[1].observe_inputs(hidden if self.hidden is None else self.hidden(hidden))
+            quantized = hidden if self.hidden is None else self.hidden(hidden)
+            self._input_observers[1].observe_inputs(quantized.unsqueeze(-2))
         return outputs
 
     def _weight(self, index: int, weight: Tensor) -> Tensor:

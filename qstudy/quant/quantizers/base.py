@@ -55,7 +55,8 @@ class WeightQuantizer(nn.Module, ABC):
     """Whether calibration shows it what the matrix is multiplied with."""
 
     def observe_inputs(self, inputs: Tensor) -> None:
-        """Take note of inputs (..., columns) that the matrix is about to be multiplied with."""
+        """Take note of inputs (..., G, columns) that the matrix is about to be multiplied with: each of G groups by
+        rows of its own, one G-th of all. G is 1 but for convolutions with groups."""
 
     def compute_qparams(self, weight: Tensor) -> None:
         """Choose the integers of weight after the batches of calibration have been observed."""

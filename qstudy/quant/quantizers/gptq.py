@@ -31,15 +31,15 @@ class SecondOrderWeights(UniformWeights):
     def __init__(self, weight: Tensor, *options: Any, **more: Any) -> None:
         """Args: as for `UniformWeights`."""
         super().__init__(weight, *options, **more)
-        self.register_buffer("hessian", weight.new_zeros(0, 0, dtype=torch.float64), persistent=False)
+        self.register_buffer("hessian", weight.new_zeros(0, 0, 0, dtype=torch.float64), persistent=False)
         self.register_buffer("integers", torch.zeros_like(weight, dtype=integer_type(self.bits)))
         self.register_buffer("chosen", torch.zeros((), dtype=torch.bool, device=weight.device))
 
     @torch.no_grad()
     def observe_inputs(self, inputs: Tensor) -> None:
-        """Add X^T X of inputs X (..., columns)."""
-        flat = inputs.reshape(-1, inputs.shape[-1]).float()
-        product = (flat.t() @ flat).double()
+        """Add X^T X of the inputs X of each group, from (..., G, columns)."""
+        flat = inputs.reshape(-1, *inputs.shape[-2:]).float().transpose(0, 1)  # (G, N, columns)
+        product = (flat.transpose(1, 2) @ flat).double()
         self.hessian = product if self.hessian.numel() == 0 else self.hessian + product
 
     @torch.no_grad()
@@ -56,9 +56,11 @@ class SecondOrderWeights(UniformWeights):
                     "train the float baseline longer or anew."
                 )
             scale = spread(self._by_rows(self.scale(weight), len(weight)), self.per_scale, weight.shape)
-            self.integers.copy_(second_order_codes(weight, scale, self.hessian, self.low, self.high))
+            groups = zip(weight.chunk(len(self.hessian)), scale.chunk(len(self.hessian)), self.hessian, strict=True)
+            codes = [second_order_codes(rows, scales, own, self.low, self.high) for rows, scales, own in groups]
+            self.integers.copy_(torch.cat(codes))
             self.chosen.fill_(True)
-            self.hessian = self.hessian.new_zeros(0, 0)
+            self.hessian = self.hessian.new_zeros(0, 0, 0)
 
     def forward(self, weight: Tensor) -> Tensor:
         if not self.chosen:
