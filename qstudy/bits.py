@@ -186,12 +186,9 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
 
     Raises:
         UserError: a pattern matches no layer, or names an unknown field or width, or columns of a group where nobody
-            says whether there are groups; or sums of products could overflow.
+            says whether there are groups.
     """
-    columns = {
-        shape.name: max((inputs for _, inputs in shape.matrices), default=1) for shape in shapes if shape.quantizable
-    }
-    names = [*columns]
+    names = [shape.name for shape in shapes if shape.quantizable]
     bit_map = dict.fromkeys(names, default or LayerBits())
     named: dict[str, set[str]] = {name: set() for name in names}
     known = {field.name for field in fields(LayerBits)}
@@ -209,12 +206,18 @@ def resolve(patterns: BitPatterns, shapes: Iterable[LayerShape], default: LayerB
     for name, bits in bit_map.items():
         if "group" in named[name] and "granularity" not in named[name] and bits.granularity != "group":
             raise UserError(f"layers: {name}: group: {bits.group} says nothing without granularity: group; add it.")
-        if not bits.fits(columns[name]):
+    return bit_map
+
+
+def require_fitting_sums(bit_map: BitMap, shapes: Iterable[LayerShape]) -> None:
+    """Raise UserError if the sums of a layer's products could overflow its accumulators."""
+    for shape in shapes:
+        columns, bits = max((inputs for _, inputs in shape.matrices), default=1), bit_map.get(shape.name, LayerBits())
+        if not bits.fits(columns):
             raise UserError(
-                f"layers: {name}: sums over {columns[name]:,} inputs at {bits.weight} by {bits.activation} bits do not "
+                f"layers: {shape.name}: sums over {columns:,} inputs at {bits.weight} by {bits.activation} bits do not "
                 f"fit into {bits.accumulator} bits; give it fewer, or granularity: group."
             )
-    return bit_map
 
 
 def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:

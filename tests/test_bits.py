@@ -7,6 +7,7 @@ import pytest
 from qstudy.bits import WIDTHS, LayerBits, LayerShape, resolve
 from qstudy.errors import UserError
 from qstudy.quant.packed.layer import PackedArithmetic
+from qstudy.quant.policies import build_policy
 
 SHAPES = [
     LayerShape("encoder.normalize", "constant", vectors=80),
@@ -44,20 +45,23 @@ def test_each_field_by_itself() -> None:
 
 
 def test_sums_that_could_overflow_are_refused() -> None:
-    """Of a user's own, very wide layer: at 8 by 8 bits the largest sum of 65,793 products is the last to fit."""
+    """Of a user's own, very wide layer: at 8 by 8 bits the largest sum of 65,793 products is the last to fit. What the
+    policy makes of the widths counts: codebooks are of 8 bits, and edges have widths of their own."""
     widest, wider = (LayerShape("wide", "linear", ((2, columns),), activations=1) for columns in (65793, 65794))
-    for widths in ({"weight": 8, "activation": 8}, {"weight": 4, "activation": 8, "quantizer": "codebook"}):
-        resolve({"*": widths}, [widest])
-        with pytest.raises(UserError, match=r"layers: wide: sums over 65,794 inputs at . by 8 bits do not fit into 32"):
-            resolve({"*": widths}, [wider])
-        assert PackedArithmetic.takes(widest, LayerBits(**widths))
-        assert not PackedArithmetic.takes(wider, LayerBits(**widths))
-    for widths in (
-        {"weight": 4, "activation": 8},
-        {"weight": 8},
-        {"weight": 8, "activation": 8, "granularity": "group"},
+    eight, four = ({"*": {"weight": weight, "activation": 8}} for weight in (8, 4))
+    for policy in (
+        {"name": "fake_qat", "layers": eight},
+        {"name": "s8bqat", "layers": four},
+        {"name": "int4_e2e", "edges": 8},
     ):
-        resolve({"*": widths}, [wider])
+        (bits,) = build_policy(policy).bit_map([widest]).values()
+        with pytest.raises(UserError, match=r"layers: wide: sums over 65,794 inputs at . by 8 bits do not fit into 32"):
+            build_policy(policy).bit_map([wider])
+        assert PackedArithmetic.takes(widest, bits)
+        assert not PackedArithmetic.takes(wider, bits)
+    for widths in ({"weight": 8}, {"weight": 8, "activation": 8, "granularity": "group"}):
+        build_policy({"name": "fake_qat", "layers": {"*": widths}}).bit_map([wider])
+    build_policy({"name": "fake_qat", "layers": four}).bit_map([wider])
 
 
 def test_the_columns_of_a_group_wait_for_groups() -> None:

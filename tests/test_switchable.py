@@ -119,6 +119,22 @@ def test_what_cannot_be_is_said(layers: Any, options: dict[str, Any], message: s
         switchable(layers, **options)
 
 
+def test_packed_after_training_it_has_the_widest_widths(tmp_path: Path) -> None:
+    """Not those that the last step drew, which the header would call by the widest ones' name."""
+    torch.manual_seed(0)
+    x, layers = torch.randn(64, 16), {"*": {"weight": [8, 2], "activation": 8}}
+    model = qstudy.quantize(nn.Sequential(nn.Linear(16, 16)), {"name": "switchable", "layers": layers})
+    policy = qstudy.calibrate(model, [x] * 4).quant_policy
+    widest, drawn = model.eval()(x), [1]
+    for step in range(20):
+        policy.project_(model.train(), step)
+        drawn.append(next(iter(switches(model).values())).chosen)
+        qstudy.pack(model.eval()).save(tmp_path / "model.qst")
+        loaded = qstudy.load(tmp_path / "model.qst", into=nn.Sequential(nn.Linear(16, 16)))
+        torch.testing.assert_close(loaded(x), widest)
+    assert set(drawn) == {0, 1}
+
+
 def test_operators_without_products_may_be_float_or_not(tmp_path: Path) -> None:
     """Float is the widest, and what is packed."""
     x, layers = torch.randn(6, 4), {"0": {"weight": 8, "activation": 8}, "[12]": {"activation": [8, 32]}}

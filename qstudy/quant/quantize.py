@@ -129,10 +129,12 @@ def pack(model: nn.Module) -> PackedModel:
         2192
     """
     shapes = layer_shapes(model)
-    bit_map = policy_of(model).bit_map(shapes)
+    policy = policy_of(model)
+    bit_map = policy.bit_map(shapes)
     unfilled = [name for name, each in quantizable(model).items() if bit_map[name].quantized and not each.arithmetic]
     if unfilled:
         raise UserError(f"{unfilled[0]} is not quantized yet; call qstudy.calibrate(model, batches) first.")
+    policy.switch_(model, bit_map)
     return pack_model(model, bit_map, shapes, {})
 
 

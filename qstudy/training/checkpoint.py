@@ -96,8 +96,7 @@ def pack_at(
     """What the device would get of a loaded checkpoint; `allocation` as `pack_checkpoint`, whose policy it then is."""
     shapes = model.shapes()
     bit_map = (policy if allocation is None else build_policy(allocation)).bit_map(shapes)
-    if isinstance(policy, Switchable):
-        policy.switch_(model, bit_map)
+    policy.switch_(model, bit_map)
     header = describe(config.model, config.features, tokenizer, dict(allocation or config.policy))
     return pack_model(model, bit_map, shapes, header)
 

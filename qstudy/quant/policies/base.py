@@ -7,7 +7,16 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from qstudy.bits import FLOAT, WITHOUT_PRODUCTS, BitMap, BitPatterns, LayerBits, LayerShape, resolve
+from qstudy.bits import (
+    FLOAT,
+    WITHOUT_PRODUCTS,
+    BitMap,
+    BitPatterns,
+    LayerBits,
+    LayerShape,
+    require_fitting_sums,
+    resolve,
+)
 from qstudy.errors import UserError, naming
 from qstudy.quant.arithmetic import TrainingArithmetic
 from qstudy.quant.arithmetics.fake import FakeArithmetic, GroupedArithmetic
@@ -77,7 +86,8 @@ class QuantPolicy:
         Raises:
             UserError: a pattern that matches no layer, or asks for what this policy refuses.
         """
-        return self.checked(self.resolved(list(shapes)))
+        shapes = list(shapes)
+        return self.checked(self.resolved(shapes), shapes)
 
     def resolved(self, shapes: Sequence[LayerShape]) -> BitMap:
         """What `layers` says of each layer, in the widths that this layer has."""
@@ -93,8 +103,9 @@ class QuantPolicy:
         activation = FLOAT if shape.kind in WITHOUT_PRODUCTS else bits.activation
         return LayerBits(activation=activation, placement=bits.placement)
 
-    def checked(self, bit_map: BitMap) -> BitMap:
+    def checked(self, bit_map: BitMap, shapes: Iterable[LayerShape]) -> BitMap:
         """The same map, if there is nothing in it that this policy refuses; raises as `bit_map`."""
+        require_fitting_sums(bit_map, shapes)
         for name, bits in bit_map.items():
             for field, value, others in self.refuses:
                 if getattr(bits, field) == value:
@@ -190,6 +201,17 @@ class QuantPolicy:
                 f"policy.activation_start: {self.activation_start:,} is after the last of {steps:,} steps, so that "
                 "activations would be quantized in the packed model alone; lower it, or train longer."
             )
+
+    def switch_(self, model: nn.Module, bit_map: BitMap) -> None:
+        """Make the model that of an allocation, where it can be several; here it has one alone, and stays as it is.
+
+        Args:
+            model: which this policy has prepared.
+            bit_map: widths of every layer.
+
+        Raises:
+            UserError: a layer was not trained in these widths.
+        """
 
     def notes(self) -> dict[str, Any]:
         """What the policy chose by itself, JSON-able, for the run's record; asked after the training."""

@@ -103,7 +103,7 @@ class Int4E2E(NativeInt):
         for name, bits in bit_map.items():
             if "max" not in self.weight_quantizers and bits.weight not in (*COEFFICIENTS, FLOAT):
                 raise UserError(f"layers: {name}: weight: SAWB has 2 to 8 bits, not {bits.weight}; use max, or auto.")
-        return self.checked(bit_map)
+        return self.checked(bit_map, shapes)
 
     def weight_quantizer(self, matrix: Tensor, bits: LayerBits) -> ChosenWeights:
         names = self.weight_quantizers if bits.weight in COEFFICIENTS else ("max",)

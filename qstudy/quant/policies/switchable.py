@@ -119,15 +119,6 @@ class Switchable(QuantPolicy):
             switch.chosen = int(draw.integers(len(switch.arithmetics))) if model.training else 0
 
     def switch_(self, model: nn.Module, bit_map: BitMap) -> None:
-        """Make the model that of an allocation.
-
-        Args:
-            model: which this policy has prepared.
-            bit_map: widths of every layer, among those that it was trained in.
-
-        Raises:
-            UserError: a layer was not trained in these widths.
-        """
         for name, widths in self._allowed.items():
             if bit_map[name] not in widths:
                 bits = f"{bit_map[name].weight}-bit weights with {bit_map[name].activation}-bit activations"

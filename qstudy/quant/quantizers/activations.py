@@ -12,6 +12,9 @@ from qstudy.quant.quantizers.histogram import Histogram
 from qstudy.quant.quantizers.magnitude import Magnitude
 from qstudy.quant.straight_through import fake_quantize, learned_offset, learned_step_size, whole_zero_point
 
+NOTHING_SEEN = (-1.0, 1.0)
+"""Range of what was zero all through calibration: at the scale of zeros what comes later would be clipped for good."""
+
 ActivationRange = Literal["max", "ema", "percentile", "mse", "kl", "learned"]
 
 
@@ -108,9 +111,10 @@ class UniformActivations(ActivationQuantizer):
     def compute_qparams(self) -> None:
         if self.method is not None and self.histogram is not None and self.seen:
             ends = self.method(self.histogram, self.low, self.high, self.symmetric)
-            if not any(ends):  # nothing but zeros came: at their scale all that comes later would be clipped for good
-                ends = (-1.0, 1.0)
-            self._fit(self.extremes.copy_(torch.tensor(ends)))
+            self.extremes.copy_(torch.tensor(ends if any(ends) else NOTHING_SEEN))
+            self._fit(self.extremes)
+        elif self.seen and not self.extremes.any():
+            self._fit(self.extremes.new_tensor(NOTHING_SEEN))
 
     def qparams(self) -> Tensor:
         zero_point = whole_zero_point(self.zero_point) if self.trained and not self.symmetric else self.zero_point
