@@ -131,6 +131,23 @@ def test_any_change_is_another_cache(manifest: Path, change: str) -> None:
     assert len(stores(manifest)) == 2
 
 
+def test_copies_that_only_sound_otherwise_have_a_cache_of_their_own(manifest: Path) -> None:
+    """Where an archive or an image of a container has set all times alike, nothing else tells them apart."""
+    noisy = manifest.parent / "noisy"
+    noisy.mkdir()
+    shutil.copy(manifest, noisy)
+    for path in manifest.parent.glob("*.wav"):
+        samples, rate = soundfile.read(path)
+        soundfile.write(noisy / path.name, samples[::-1], rate)
+        os.utime(path, (1, 1))
+        os.utime(noisy / path.name, (1, 1))
+    cache = manifest.parent / "cache"
+    clean, other = (
+        FeatureSet.open(path, SETTINGS, CharTokenizer(), cache) for path in (manifest, noisy / manifest.name)
+    )
+    assert not np.array_equal(clean.frames(0), other.frames(0))
+
+
 DAMAGES = ["cut", "no features", "no index", "cut index", "flipped index", "nothing", "flipped labels", "cut labels"]
 
 

@@ -78,8 +78,12 @@ def are_sums(table: Table) -> bool:
 
 
 def store_key(manifest: Path, lines: Sequence[Line], settings: "FeatureSettings") -> str:
-    """The name of a store: 16 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps([_VERSION, asdict(settings)]).encode())
+    """The name of a store: 16 hexadecimal digits.
+
+    The folder is part of it: where an archive or an image of a container sets all times alike, noisy copies have the
+    lines, sizes and times of the clean ones.
+    """
+    digest = hashlib.sha256(json.dumps([_VERSION, asdict(settings), str(manifest.parent.resolve())]).encode())
     digest.update("\n".join(f"{line.number} {line.text}" for line in lines).encode())
     digest.update(stamps(manifest, lines).data)
     return digest.hexdigest()[:16]
