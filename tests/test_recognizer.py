@@ -61,6 +61,18 @@ def test_streaming_is_the_whole(form: str, cuts: list[int], seed: int) -> None:
     assert stream.finish() == whole
 
 
+@pytest.mark.parametrize("form", RECOGNIZERS)
+def test_an_utterance_ends_once(form: str) -> None:
+    """Its hypotheses and its text, asked for in any order and as often as one likes, are of the same sound."""
+    stream = RecognizerStream(RECOGNIZERS[form])
+    stream.accept(sound(1.0, 3))
+    first = stream.hypotheses()
+    assert TOKENIZER.decode(first[0].labels) == stream.finish() == stream.finish()
+    assert stream.hypotheses() == first
+    with pytest.raises(ValueError, match="has ended"):
+        stream.accept(sound(0.1, 0))
+
+
 def test_the_model_has_something_to_say() -> None:
     for recognizer in RECOGNIZERS.values():
         texts = {recognizer.transcribe(sound(1.0, seed)) for seed in range(5)}

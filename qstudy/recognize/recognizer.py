@@ -92,6 +92,7 @@ class RecognizerStream:
         self.recognizer = recognizer
         self._labels: list[int] = []
         self._text = ""
+        self._found: list[Hypothesis] | None = None
 
     @cached_property
     def _listener(self) -> "LiveStream | Listener":
@@ -100,7 +101,13 @@ class RecognizerStream:
         return live or Listener(recognizer)
 
     def accept(self, samples: Tensor) -> str:
-        """Take the next samples (N,) float32; returns the text so far."""
+        """Take the next samples (N,) float32; returns the text so far.
+
+        Raises:
+            ValueError: the utterance has ended.
+        """
+        if self._found is not None:
+            raise ValueError("The utterance has ended; open another stream.")
         labels = self._listener.accept(samples)
         if labels != self._labels:
             self._labels, self._text = list(labels), self.recognizer.tokenizer.decode(labels)
@@ -112,7 +119,9 @@ class RecognizerStream:
 
     def hypotheses(self) -> list[Hypothesis]:
         """As `finish`: what the utterance may have been, best first."""
-        return self._listener.finish()
+        if self._found is None:
+            self._found = list(self._listener.finish())
+        return self._found
 
 
 class Listener:
