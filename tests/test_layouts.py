@@ -143,6 +143,9 @@ def test_ljspeech_names_what_is_broken(lj, tmp_path, broken, message):
         ("'Tis the prisoners' well-known wish.", "tis the prisoners well known wish"),
         ("Salt & pepper\tMr. A/B", "salt and pepper mr a b"),
         ("In 1840", "in 1840"),
+        ("It is twelve:thirty...or not,he said", "it is twelve thirty or not he said"),
+        ("at 5 a.m. in the U.S., 1,000 men", "at 5 am in the us 1000 men"),
+        ("Straße, Æsop, Łódź, smørrebrød", "strasse aesop lodz smorrebrod"),
         ("?!", ""),
     ],
 )
