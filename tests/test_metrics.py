@@ -48,6 +48,15 @@ def test_nothing_said() -> None:
     assert bootstrap_interval(["", ""], ["", ""]) == (0, 0)
 
 
+def test_the_interval_of_one_utterance_has_a_width() -> None:
+    """Wilson's: both ends are the rates that lie 1.96 of their own standard deviations from what was counted."""
+    low, high = bootstrap_interval(["a b c d"], ["a b x d"])
+    assert 0 < low < 0.25 < high < 1
+    for end in (low, high):
+        assert abs(end - 0.25) == pytest.approx(1.96 * (end * (1 - end) / 4) ** 0.5)
+    assert bootstrap_interval(["a"], ["b c d"])[1] == pytest.approx(1)
+
+
 def test_without_errors_the_interval_still_has_an_upper_end() -> None:
     """Where every word is right, in one of forty such sets they would be at that rate."""
     for words in (1, 20, 500):

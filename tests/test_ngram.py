@@ -141,6 +141,18 @@ def test_compressed_and_cut_short(tmp_path: Path) -> None:
         read_arpa(tmp_path / "gone.arpa", NAMES)
 
 
+def test_the_same_model_is_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed too, whenever it is written: it is told from others by its hash."""
+    model = estimate([*map(TOKENIZER.encode, ["a b ab", "ba b"])], TOKENIZER.size, 2)
+    for number in range(2):
+        write_arpa(tmp_path / f"{number}.arpa.gz", model, TOKENIZER.names())
+        monkeypatch.setattr("time.time", lambda: 0.0)
+    first, second = (tmp_path / f"{number}.arpa.gz" for number in range(2))
+    assert first.read_bytes() == second.read_bytes()
+    write_arpa(tmp_path / "plain.arpa", model, TOKENIZER.names())
+    assert gzip.decompress(first.read_bytes()) == (tmp_path / "plain.arpa").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["x.arpa", "x.arpa.gz"])
 def test_a_byte_order_mark_is_read_over_and_never_written(tmp_path: Path, name: str) -> None:
     marked = HAND.strip().encode("utf-8-sig")

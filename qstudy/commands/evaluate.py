@@ -59,8 +59,9 @@ def evaluate(
     features = FeatureSet.open(manifest, recognizer.features, recognizer.tokenizer, cache / "features", skip_broken)
     if not len(features):
         raise UserError(f"{manifest} has no utterance to evaluate.")
+    groups = groups_of(manifest, features.lines.tolist())  # before what takes long, meanwhile the file may be edited
     texts, seconds = recognize(recognizer.model, features, recognizer.tokenizer, manifest.name, decoder)
-    scores = score(features, texts, seconds, groups_of(manifest, features.lines.tolist()))
+    scores = score(features, texts, seconds, groups)
     asked = {"model": str(model), "manifest": str(manifest), **told(decoding), "pass": pass_}
     print(json_format.dumps({**asked, **scores}) if json else _sentence(scores), flush=True)
     if hypotheses is not None:  # last: the scores are told even where nothing can be written

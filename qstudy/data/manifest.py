@@ -19,7 +19,7 @@ import numpy as np
 
 from qstudy.bootstrap import numbered
 from qstudy.errors import UserError
-from qstudy.files import content_hash, parse_json, write_text
+from qstudy.files import content_hash, parse_json, refuse_endless, write_text
 
 LONGEST_TEXT = 10_000
 """Characters of one utterance at most: more were said in an hour, or by nobody."""
@@ -77,8 +77,9 @@ def manifest_lines(path: Path) -> list[Line]:
     """Every line that is not blank.
 
     Raises:
-        UserError: the manifest is missing, unreadable, or has no lines.
+        UserError: the manifest is missing, unreadable, or has no lines; or it is no file, which can be read only once.
     """
+    refuse_endless(path)
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -78,7 +78,8 @@ def bootstrap_interval(
 
     Returns:
         The 2.5 and 97.5 percentiles, fractions; (0, 0) without words. Of no errors no draw has any; then the upper end
-        is the rate at which so many words are all right in one of forty sets (Clopper and Pearson 1934).
+        is the rate at which so many words are all right in one of forty sets (Clopper and Pearson 1934). All draws of
+        one utterance are alike; then words are taken for independent (Wilson 1927).
 
     Raises:
         ValueError: not one hypothesis per reference, or no samples.
@@ -90,6 +91,8 @@ def bootstrap_interval(
         return 0.0, 0.0
     if not counts[0].any():
         return 0.0, 1 - 0.025 ** (1 / counts[1].sum())
+    if counts.shape[1] == 1:
+        return _wilson(*counts[:, 0])
     number = count_groups(groups)
     errors, words = by_group(counts, np.array(groups)) if number else counts
     drawn = _rates(errors, words, seed, samples)
@@ -97,6 +100,16 @@ def bootstrap_interval(
         drawn = widened(drawn, errors.sum() / max(words.sum(), 1), number).clip(0)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _wilson(errors: float, words: float, deviations: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a rate by the counts alone; of more errors than words as if all were wrong."""
+    rate, square = min(errors / max(words, 1), 1.0), deviations**2 / max(words, 1)
+    middle, half = (
+        rate + square / 2,
+        deviations * (rate * (1 - rate) / max(words, 1) + square / (4 * max(words, 1))) ** 0.5,
+    )
+    return (middle - half) / (1 + square), (middle + half) / (1 + square)
 
 
 def _rates(errors: np.ndarray, words: np.ndarray, seed: int, samples: int) -> np.ndarray:

@@ -9,6 +9,8 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -61,8 +63,12 @@ def write_arpa(path: Path, ngrams: Ngrams, names: Sequence[str]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with replacing(path) as temporary, _opened(path, temporary, "wt") as file:
-        file.writelines(_lines(ngrams, [END, *names, START]))
+    with replacing(path) as temporary, ExitStack() as files:
+        file: IO[bytes] = files.enter_context(temporary.open("wb"))
+        if path.suffix == ".gz":  # with neither name nor time: the same model is the same file
+            file = cast(IO[bytes], files.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
+        lines = _lines(ngrams, [END, *names, START])
+        files.enter_context(TextIOWrapper(file, encoding="utf-8")).writelines(lines)
 
 
 def _lines(ngrams: Ngrams, names: Sequence[str]) -> Iterator[str]:
@@ -91,7 +97,7 @@ def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
     """
     refuse_endless(path)
     try:
-        with _opened(path, path, "rt") as file:
+        with _opened(path) as file:
             return _Reader(path, file, names).read()
     except FileNotFoundError as error:
         raise UserError(f"There is no language model {path}; make one with `qstudy train-lm`.") from error
@@ -99,12 +105,9 @@ def read_arpa(path: Path, names: Sequence[str]) -> Ngrams:
         raise UserError(f"{path} is not a complete ARPA file ({error}); write it again.") from error
 
 
-def _opened(path: Path, file: Path, mode: str) -> IO[str]:
-    """`file`, which has or will have the name `path`; a byte order mark is read over, and none is written."""
-    encoding = "utf-8-sig" if mode == "rt" else "utf-8"
-    if path.suffix == ".gz":
-        return cast(IO[str], gzip.open(file, mode, encoding=encoding))
-    return file.open(mode, encoding=encoding)
+def _opened(path: Path) -> IO[str]:
+    """The file, to be read; a byte order mark is read over."""
+    return cast(IO[str], (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig"))
 
 
 class _Reader:

@@ -162,13 +162,13 @@ def _cell(config: SearchStudy, models: Models, opened: Opened, cell: Cell, folde
         factors = {ARGUMENTS[name]: value for name, value in weights.items()}
         fusion = Fusion(opened.language.get("lm"), source=opened.language.get("source_lm"), **factors)
         search, test = build_beam_search(decoding, fusion), opened.sets["test"]
+        features = test.features
+        groups = groups_of(Path(config.test), features.lines.tolist())
         work = test.work(search)  # first: what is compiled on its first use is no decoding, nor is the encoder's part
         begin = time.perf_counter()
         texts = test.texts(search, cell.run)
         seconds = time.perf_counter() - begin + test.seconds
         record: Any = _record(config, models, cell, weights, work)
-        features = test.features
-        groups = groups_of(Path(config.test), features.lines.tolist())
         write_record(
             own,
             replace(
