@@ -28,11 +28,18 @@ def try_lock(path: Path, patience_s: float = 0.0) -> IO[str] | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process, this one included, holds the lock at `path`."""
-    lock = try_lock(path)
-    if lock is not None:
-        lock.close()
-    return lock is None
+    """Whether a living process, this one included, holds the lock at `path`; who may only read may ask, too."""
+    try:
+        descriptor = _existing(path)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager
@@ -88,6 +95,16 @@ def _opened(path: Path) -> int:
         if error.errno == errno.ELOOP:
             raise UserError(f"{path} is a link, but must be a lock of its own; remove it.") from error
         raise
+
+
+def _existing(path: Path) -> int:
+    """A descriptor of a file that is there; of one that may not be written, to be read, though NFS locks none such."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

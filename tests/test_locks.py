@@ -1,8 +1,12 @@
 """Locks: one at a time, many who share, and files that may be removed by whoever holds them."""
 
 import gc
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -47,6 +51,35 @@ def test_who_waited_for_a_removed_lock_makes_a_new_one(tmp_path: Path) -> None:
     waiting.join(60)
     assert taken.is_set()
     assert path.exists()
+
+
+def test_who_may_only_read_may_ask() -> None:
+    """Of caches that belong to others; and asking makes no file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "lock"
+        assert not is_held(path)
+        assert not path.exists()
+        holder = try_lock(path)
+        assert holder is not None
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        with _nobody():
+            assert is_held(path)
+        holder.close()
+        with _nobody():
+            assert not is_held(path)
+            with pytest.raises(PermissionError):
+                try_lock(path)
+
+
+@contextmanager
+def _nobody() -> Iterator[None]:
+    """As a user without rights, where the tests run as root, who may do everything."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(own)
 
 
 def test_a_link_is_no_lock(tmp_path: Path) -> None:
