@@ -174,7 +174,8 @@ def _explained(message: str, options: Callable[[], Iterable[str]]) -> str:
         kinds = [f"one of {each}".replace("'", "") for each in names]
         kinds += [word for kind, word in _KINDS.items() if f"<class '{kind}'>" in said]
         expected = f"must be {' or '.join(kinds)}" if kinds else "cannot be taken"
-        return f"--{wrong[1]}: {wrong[2]!r} {expected}."
+        listed = "<class 'list'>" in said or "<class 'tuple'>" in said
+        return f"--{wrong[1]}: {wrong[2]!r} {f'must be a list: [{wrong[2]}]' if listed else expected}."
     return said[:400]
 
 

@@ -113,7 +113,7 @@ def speech_of(manifest: Path, model: Path) -> Speech:
 
 def _tokenizer(model: Path) -> "Tokenizer | None":
     """A packed model's or a checkpoint's; None: the file has none."""
-    if model.suffix == ".ckpt":
+    if model.suffix not in _READERS:
         from qstudy.training.load import load_tokenizer
 
         return load_tokenizer(model)
@@ -145,11 +145,13 @@ def _of_widths(own: LayerBits, asked: LayerBits) -> LayerBits:
 
 def _patterns(text: str) -> dict[str, dict[str, int]]:
     """`w4a8`, or `encoder.*=w4a8,joiner.*=w8a8`, as glob patterns of widths."""
-    patterns = {}
+    patterns: dict[str, dict[str, int]] = {}
     for part in text.split(","):
         pattern, _, widths = part.rpartition("=")
         found = re.fullmatch(r"w([0-9]{1,2})a([0-9]{1,2})", widths.strip().lower())
         if found is None:
             raise UserError(f"bits: {text!r} is not like w4a8, or encoder.*=w4a8,joiner.*=w8a8 ({FLOAT} for float).")
-        patterns[pattern.strip() or "*"] = dict(zip(WIDTH_FIELDS, map(int, found.groups()), strict=True))
+        name = pattern.strip() or "*"
+        patterns.pop(name, None)  # given twice, it counts where it stands last
+        patterns[name] = dict(zip(WIDTH_FIELDS, map(int, found.groups()), strict=True))
     return patterns

@@ -25,6 +25,7 @@ from qstudy.quant.policies import MAPS, POLICIES
 from qstudy.training.config import RunConfig, to_dict
 
 ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "sweeps" / "base" / "commands.qst"
 SECTIONS: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)}
 
 
@@ -83,6 +84,17 @@ def text(path: Path) -> None:
         (["data", "commands", "--out", "x", "--train", "few"], ["--train: 'few' must be a whole number."]),
         (["data", "commands", "--out", "x", "--domain", "sea"], ["--domain: 'sea' must be one of all, home, world."]),
         (["sweep", "x.yaml", "--workers", "two"], ["--workers: 'two' must be a whole number."]),
+        (
+            ["simulate", str(MODEL), "--compare", "edge_nnna"],
+            ["--compare: 'edge_nnna' is no accelerator (cortex_a76, "],
+        ),
+        (
+            ["tune-fusion", str(MODEL), "--manifest", "x", "--lm", "y", "--out", "."],
+            ["Cannot write .: it already exists"],
+        ),
+        (["evaluate", str(MODEL), "--manifest", "/dev/null"], ["/dev/null is not a file."]),
+        (["beams", "m.qst", "--beams", "4"], ["--beams: '4' must be a list: [4]"]),
+        (["sweep", "x.yaml", "--known", "reports/x"], ["--known: 'reports/x' must be a list: [reports/x]"]),
         (["simulate", "m.qst", "n.qst"], ["'n.qst' is one argument too many"]),
         (["transcribe", "nothing.qst", "a.wav", "--colour", "red"], ["colour"]),
         (["transcribe"], ["model"]),

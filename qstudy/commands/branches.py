@@ -92,20 +92,26 @@ def _hear(path: Path, recognizer: "Recognizer", workload: "Workload", device: Ac
 
     from qstudy.data.audio import read_audio
     from qstudy.data.features import extract
+    from qstudy.errors import UserError
     from qstudy.hardware.backlog import backlog
 
     samples = torch.from_numpy(read_audio(path, recognizer.features.sample_rate))
     mel = extract(recognizer.filterbank, samples)
     encoder = recognizer.model.encoder
-    text = recognizer.transcribe(samples)
+    labels = recognizer.listen(samples)[0].labels
     taken = encoder.taken(mel)
-    full = np.stack([frames for layers, frames in taken.items() if layers.endswith(".full.*")], 1)
+    choices = [frames for layers, frames in taken.items() if layers.endswith(".full.*")]
+    if not choices:
+        raise UserError(
+            f"None of the encoder's branches is called `full` ({', '.join(taken)}); name those of its layers so."
+        )
+    full = np.stack(choices, 1)
     stack = encoder.chunk_frames // encoder.reduction
     energy = mel.numpy()[: len(full) * stack].max(1).reshape(len(full), stack).mean(1)
     duration_s, tail_ms = len(samples) / recognizer.features.sample_rate, recognizer.features.tail_ms
-    behind = backlog(workload, device, taken, duration_s, len(recognizer.tokenizer.encode(text)), tail_ms)
+    behind = backlog(workload, device, taken, duration_s, len(labels), tail_ms)
     quiet = energy < energy.max(initial=-np.inf) - silence / NEPER_DB
-    return Heard(path, text, mel.numpy(), full, quiet, stack, behind)
+    return Heard(path, recognizer.tokenizer.decode(labels), mel.numpy(), full, quiet, stack, behind)
 
 
 def _draw(heard: Heard, hop_ms: float, device: str, out: Path) -> None:

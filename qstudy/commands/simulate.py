@@ -1,6 +1,7 @@
 """The command `qstudy simulate`: a model priced on a described accelerator, as a table people like to read."""
 
 import json as json_format
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qstudy.bits import FLOAT
+from qstudy.errors import UserError
 from qstudy.files import require_other, require_picture
 from qstudy.hardware.accelerator import DEFAULT, Accelerator, load_accelerator, profile_names
 from qstudy.hardware.search import Search
@@ -109,6 +111,9 @@ def _other(
         return work, load_accelerator(compare)
     if _exists(path):
         return load_workload(path, None, search, fused), machine
+    if not re.match(r"(.*=)?w\d+a\d+", compare):
+        known = ", ".join(profile_names())
+        raise UserError(f"--compare: {compare!r} is no accelerator ({known}), no file, and no widths such as w4a8.")
     return replace(work, bit_map=with_widths(work.bit_map, compare), name=f"{work.name} {compare}"), machine
 
 

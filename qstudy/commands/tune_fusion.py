@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 
 from qstudy.errors import UserError
 from qstudy.fields import Seed, checked
-from qstudy.files import file_hash, require_other
+from qstudy.files import file_hash, require_file, require_other
 from qstudy.locks import try_lock
 from qstudy.recognize.options import BEAM, Decoding, FusionSettings, Width, save_fusion
 
@@ -54,6 +54,7 @@ def tune_fusion(
     checked(Width, beam, "--beam")
     checked(Seed, seed, "--seed")
     models = [file for file in (lm, source_lm) if file is not None]
+    require_file(out)
     storage = out.with_name(f"{out.name}.trials.db")
     for file in (out, storage):
         require_other(file, "--out", model, manifest, *models, *([trust] if trust else []))
