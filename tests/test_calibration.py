@@ -65,6 +65,15 @@ def test_histogram_of_zeros_and_of_nothing() -> None:
     assert float(histogram.counts[:HALF].sum()) == 0
 
 
+def test_zeros_that_come_first_do_not_make_the_bins_wide() -> None:
+    values, histograms = 1e-4 * gaussian(), [Histogram(), Histogram()]
+    for histogram, batches in zip(histograms, ([values, torch.zeros(9)], [torch.zeros(9), values]), strict=True):
+        for batch in batches:
+            histogram.add(batch)
+    assert histograms[0].reach == histograms[1].reach
+    assert torch.equal(histograms[0].counts, histograms[1].counts)
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_what_is_not_finite_is_named(bad: float) -> None:
     with pytest.raises(UserError, match="finite"):

@@ -35,6 +35,8 @@ class Histogram(nn.Module):
         if not len(flat):
             return
         now = finite_extremes(flat)
+        if not self.ends.any():  # zeros alone so far: they are in the first bin from zero, however wide it is
+            self.reach = float(now.abs().amax()) or 1.0
         self.ends.copy_(torch.stack([torch.minimum(self.ends[0], now[0]), torch.maximum(self.ends[1], now[1])]))
         self._widen(float(now.abs().amax()))
         self.counts += torch.histc(flat.to(self.counts), 2 * HALF, -self.reach, self.reach)
@@ -47,8 +49,6 @@ class Histogram(nn.Module):
 
     def _widen(self, largest: float) -> None:
         """Merge bins in pairs, from zero outwards, until the reach holds `largest`."""
-        if self.reach == 0:
-            self.reach = largest or 1.0
         times = max(0, math.ceil(math.log2(max(largest, torch.finfo(torch.float32).tiny) / self.reach)))
         if times == 0:
             return
