@@ -10,7 +10,17 @@ from analysis.text import one_line
 
 SPECIAL = {"\\": "textbackslash{}", "~": "textasciitilde{}", "^": "textasciicircum{}"}
 ESCAPED = {character: rf"\{character}" for character in "&%$#_{}"} | {key: rf"\{name}" for key, name in SPECIAL.items()}
-ESCAPED |= {"–": "--", "−": "$-$", "×": r"$\times$", "Δ": r"$\Delta$", "±": r"$\pm$", "<": "$<$", ">": "$>$", "’": "'"}
+ESCAPED |= {
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "λ": r"$\lambda$",
+    "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
+    "’": "'",
+}
 FLOAT = r"""\begin{table*}[t]
 \centering\footnotesize\setlength{\tabcolsep}{4pt}
 %s

@@ -200,6 +200,8 @@ def _better(study: Study, _: pd.DataFrame, one: pd.Series, other: Any) -> Findin
 
 
 def _compared(study: Study, one: pd.Series, other: pd.Series, claim: Callable[[Difference], Difference]) -> Finding:
+    if one.is_baseline or other.is_baseline:
+        raise UserError(f"{study.name}: a float baseline was not trained as its trials were; name its float control.")
     gap = between(study, one, other)
     relative = f", {change(gap.value / gap.other)} %" if gap.other else ""
     said = f"{percent(gap.other + gap.value)} against {percent(gap.other)} %: {points(gap.value)} points"

@@ -1,6 +1,5 @@
 """One study's part of a page: its figures, its tables, and what the page's script knows of its runs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -14,7 +13,7 @@ from analysis.figures.interactive import coded, columns
 from analysis.figures.points import costs
 from analysis.figures.style import Picture
 from analysis.measures import best, front, smallest_near_float
-from analysis.records import unpacked
+from analysis.records import parsed
 from analysis.study import Study
 from analysis.tables import TABLES, Table, Tables
 from analysis.tables.runs import unfinished
@@ -102,12 +101,19 @@ def _shown(table: Table, prefix: str, runs: pd.DataFrame) -> Table:
 
 
 def _data(study: Study, shown: Sequence[Picture], runs: pd.DataFrame) -> dict[str, Any]:
-    told = study.runs.filter(regex="^config[.]")
-    varying = [name for name in told if told[name].dropna().nunique() > 1]
-    first = next((flat(json.loads(unpacked(one)).get("config")) for one in runs.record if one), {})
+    told = [flat(parsed(one).get("config")) for one in runs.record]
+    known = [config for config in told if config]
+    shared = {
+        name: value
+        for name, value in (known[0] if known else {}).items()
+        if all(name in config and config[name] == value for config in known)
+    }
+    others = sorted({name for config in known for name in config} - shared.keys())
     return {
         "columns": columns(study, runs),
-        "settings": {name.removeprefix("config."): coded(runs[name]) for name in varying},
-        "common": {name: value for name, value in first.items() if f"config.{name}" not in varying},
+        "settings": {
+            name: coded(pd.Series([config.get(name) for config in told], runs.index, object)) for name in others
+        },
+        "common": shared,
         "plots": [{"figure": one.name, **one.plot} for one in shown if one.plot],
     }

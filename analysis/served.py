@@ -76,5 +76,6 @@ def _start(config: dict[str, Any]) -> str:
 def _gap(study: Study, found: pd.DataFrame, place: int) -> Difference | None:
     """The setting minus the one that was trained as it is served."""
     one = found.loc[place]
-    own = found[(found.served == one.served) & (found.bits == one.bits) & (found.steps > 0)]
+    alike = (found.served == one.served) & (found.bits == one.bits) & (found.parameters == one.parameters)
+    own = found[alike & (found.steps > 0)]
     return None if own.empty or one.steps > 0 else between(study, one, own.iloc[0])

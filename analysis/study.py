@@ -96,8 +96,10 @@ class Study:
         return first(self.settings[self.settings.setting.isin(alike.setting)])
 
     def floats_of(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """The float baseline of each of the runs, as often as there are runs that started from it."""
-        return self.finished.set_index("run", drop=False).loc[runs.float_run]
+        """The float baseline of each of the runs, as often as there are runs that started from it, as far as its record
+        is there; it may not have been scored on the reported set."""
+        baselines = self.runs[self.runs.is_baseline].set_index("run", drop=False)
+        return baselines.loc[[run for run in runs.float_run if run in baselines.index]]
 
     @cached_property
     def size_budget(self) -> float | None:
@@ -225,7 +227,7 @@ def _extended(runs: pd.DataFrame, split: str, chosen_on: str) -> pd.DataFrame:
     own = {"wer": f"wer.{split}", "low": f"low.{split}", "high": f"high.{split}", "choice": f"wer.{chosen_on}"}
     own |= {"latency_ms": f"latency_ms.{accelerator}", "rtf": f"rtf.{accelerator}"}
     runs = runs.assign(**{name: runs.get(column, np.nan) for name, column in own.items()})
-    baselines = runs[runs.is_baseline & (runs.state == "complete") & runs.wer.notna()].set_index("run")
+    baselines = runs[runs.is_baseline & (runs.state == "complete")].set_index("run")
     names = runs.run.where(runs.is_baseline, runs.baseline)
     unnamed = next(iter(baselines.index), "") if baselines.parameters.nunique() <= 1 else ""
     names = names.where(names.isin(baselines.index), np.where(runs.baseline == "", unnamed, ""))

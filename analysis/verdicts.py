@@ -95,5 +95,5 @@ def _needed(gap: Difference, level: float) -> float:
         return np.inf
     if needed <= gap.drawn:
         return np.nan
-    unit = 10.0 ** (math.floor(math.log10(needed)) - 1)
+    unit = max(1.0, 10.0 ** (math.floor(math.log10(needed)) - 1))
     return math.ceil(needed / unit) * unit  # to two digits, and never to fewer than were not enough

@@ -66,6 +66,20 @@ def test_models_are_held_against_what_was_trained_for_the_operators_that_serve_t
     assert round(rows.gap["float-harsh"], 3) == round(0.1 - 0.025, 3)
 
 
+def test_served_models_are_held_against_one_of_their_size(tmp_path: Path) -> None:
+    made = []
+    for size, every in (("small", 4), ("large", 16)):
+        own = aware(f"{size}-own", every, 100, "base.qst")
+        other = aware(f"{size}-served", every, 0, f"studies/x/runs/trial-0000-{size}/model.qst")
+        for one in (own, other):
+            one["config"]["model"] = {"encoder": {"name": "lstm", "hidden": every}}
+            one["layers"] = {"encoder": {"kind": "lstm", "parameters": 1_000_000 if size == "small" else 4_000_000}}
+        made += [own, other]
+    table = served(study(tmp_path, made))
+    assert table is not None
+    assert table.frame.set_index("run").gap[["small-served", "large-served"]].abs().max() < 1e-9
+
+
 def test_what_is_served_as_it_was_trained_is_no_table(tmp_path: Path) -> None:
     assert served(study(tmp_path, [aware("own", 8, 100, "base.qst")])) is None
 

@@ -320,7 +320,15 @@ def test_markdown_and_latex_escape() -> None:
     latex = to_latex(table)
     assert r"x|y\_z & \textbf{1.20} {\scriptsize [1.00, 2.00]} \\" in latex
     assert r"\caption{50 \% \& more}" in latex
+    assert r"$\lambda$" in to_latex(Table("t", "T", "λ", frame, (Column("a", "λ"),)))
     assert r"\begin{tabular}{@{}lr@{}}" in latex
+
+
+def test_committed_tables_need_no_more_than_plain_latex() -> None:
+    """pdflatex knows no other letters unless it is told of them."""
+    tables = list((Path(__file__).parents[1] / "reports").glob("*/*.tex"))
+    assert tables
+    assert not [path.name for path in tables if not path.read_text(encoding="utf-8").isascii()]
 
 
 PAPER = r"\documentclass[twocolumn,10pt]{article}\usepackage{array,booktabs,graphicx}\begin{document}%s\end{document}"

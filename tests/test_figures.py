@@ -15,7 +15,7 @@ from analysis.figures import overlaid, pictures
 from analysis.figures.axes import cost_scale, error_scale
 from analysis.figures.interactive import columns
 from analysis.figures.points import costs, points
-from analysis.figures.style import Picture, marks
+from analysis.figures.style import Picture, handle, marks
 from analysis.measures import front
 from analysis.study import Study, load_studies
 
@@ -111,6 +111,9 @@ def test_marks_tell_policies_and_variants_apart():
     assert list(looks) == ["float", "ptq max", "ptq mse", "fake_qat", "mine", "yours"]
     assert len({(look.color, look.marker) for look in looks.values()}) == 6
     assert marks(["fake_qat"])["fake_qat"] == looks["fake_qat"]
+    many = [f"int4_e2e {'x' * 40} option={number}" for number in range(9)]
+    assert len({(look.color, look.marker) for look in marks(many).values()}) == 9
+    assert len({handle(name, mark).get_label() for name, mark in marks(many).items()}) == 9, "and their names do"
 
 
 def test_a_scale_has_round_ticks_and_ends_before_what_is_far():
@@ -168,6 +171,17 @@ def test_the_page_knows_every_run_of_the_study(study: Study):
     bits = [found["weight_bits"]["values"][place] for place in found["weight_bits"]["at"]]
     assert set(bits) == {"float", "mixed", "8", "6", "5", "4", "3", "2"}
     assert {name for name in found if name.startswith("cost_")} == {"cost_0", "cost_1"}
+
+
+def test_fronts_over_several_accelerators_are_pictures_of_their_own(tmp_path: Path) -> None:
+    """Though each is the first one of some study, whose figures call it so."""
+    studies = []
+    for name, accelerators in (("a", ["edge_nna"]), ("b", ["cpu", "edge_nna"]), ("c", ["cpu"])):
+        records = [one | {"study": name, "budgets": None} for one in made.records()[:6]]
+        records = [one | {"latency": dict.fromkeys(accelerators, one["latency"]["edge_nna"])} for one in records]
+        studies.append((name, made.study(tmp_path / name, records)))
+    names = [picture.name for picture in overlaid(studies)]
+    assert len(names) == len(set(names)) == 3
 
 
 def test_fronts_of_two_studies_are_drawn_together(tmp_path: Path) -> None:

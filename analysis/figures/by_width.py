@@ -32,7 +32,7 @@ def by_width(study: Study) -> Iterator[Picture]:
 def _figure(study: Study, found: pd.DataFrame, others: pd.DataFrame) -> Figure:
     looks, baseline = marks(found.name), in_percent(study.references)
     handles = [handle(name, mark, line="-") for name, mark in looks.items()]
-    line = [handle("float baseline", Mark(INK, ""), line=":")] * len(baseline)
+    line = [handle("float baseline", Mark(INK, ""), line=":")] * bool(len(baseline))
     figure = framed(2.8, [*handles, *line])
     panels = figure.subplots(1, found.kind.nunique(), sharey=True, squeeze=False)[0]
     scale = error_scale(pd.concat([found, others, baseline]))

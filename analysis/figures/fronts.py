@@ -13,7 +13,7 @@ from analysis.figures.points import Cost, costs, in_percent
 from analysis.figures.style import INK, MARKS, Mark, Picture, framed, handle
 from analysis.measures import front, hypervolume
 from analysis.study import Study
-from analysis.text import listed, percent
+from analysis.text import listed, percent, slug
 
 LOOKS = tuple(mark for name, mark in MARKS.items() if name != "float")
 """Of studies, in their order."""
@@ -36,6 +36,7 @@ class Shown(NamedTuple):
 def fronts(studies: Named) -> Iterator[Picture]:
     """Draw the fronts over every cost that two studies or more have."""
     known: dict[str, list[Cost]] = {}
+    taken = set[str]()  # what is the first accelerator of a study may be the second of another
     for one in (cost for _, study in studies for cost in costs(study)):
         known.setdefault(one.column, []).append(one)
     for found in known.values():
@@ -44,7 +45,9 @@ def fronts(studies: Named) -> Iterator[Picture]:
         shown = [one for one in shown if len(one.trials)]
         if len(shown) > 1:
             title = f"Pareto fronts of all studies over {cost.noun}"
-            yield Picture(f"fronts_{cost.name}", title, _caption(shown, cost), _figure(shown, cost))
+            name = f"fronts_{slug(cost.column) if cost.name in taken else cost.name}"
+            taken.add(cost.name)
+            yield Picture(name, title, _caption(shown, cost), _figure(shown, cost))
 
 
 def _shown(name: str, study: Study, cost: Cost) -> Shown:

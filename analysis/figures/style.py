@@ -50,7 +50,7 @@ MARKS = {
     "int4_e2e": Mark("#7f4fa0", "h"),
 }
 OWN = (Mark("#882255", "p"), Mark("#117733", "<"), Mark("#88663c", ">"), Mark("#555555", "8"))
-VARIANTS = ((0.25, "d"), (0.5, "H"), (0.65, "<"))
+VARIANTS = ((0.25, "d"), (0.5, "H"), (0.65, "<"), (0.15, "8"), (0.4, "p"), (0.6, ">"), (0.3, "s"), (0.55, "^"))
 """Of one policy's look: how much darker than the policy's colour, and the marker."""
 
 
@@ -81,8 +81,8 @@ def handle(name: str, mark: Mark, filled: bool = True, line: str = "") -> Line2D
 
 
 def short(name: str) -> str:
-    """A name that fits beside axes and in a legend."""
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+    """A name that fits beside axes and in a legend; of long ones the ends, where methods of one policy differ."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 :]}"
 
 
 def framed(height: float, handles: Sequence[Line2D]) -> Figure:

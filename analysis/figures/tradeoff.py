@@ -45,7 +45,7 @@ def _figure(shown: Points) -> Figure:
 def _handles(shown: Points, looks: dict[str, Mark]) -> list[Line2D]:
     """Float controls are hollow: trained like the others, but in float."""
     return [
-        *[handle("float baseline", STAR)] * len(shown.baseline),
+        *[handle("float baseline", STAR)] * bool(len(shown.baseline)),
         *(handle("float control" if name == "float" else name, mark, name != "float") for name, mark in looks.items()),
         handle("hollow: dominated", Mark(MUTED, "o"), filled=False),
         *[handle("over budget, not trained", Mark(MUTED, "x"))] * bool(len(shown.refused)),

@@ -24,9 +24,9 @@ CAPTION = (
     "several, in which both runs get the same draw, and either may make an error more than was seen (where records "
     "lack errors by utterance: made of both runs' intervals, hence wider). Not worse: by less than "
     f"{MARGIN_TEXT} of the float rate, a margin stated beforehand and drawn like that rate. A "
-    "claim is shown, or refuted, where the bootstrap lies on one side, with Holm's correction over all rows: the "
-    "chance of one false verdict in the table is 5 %. Else it cannot be told; in brackets how many utterances, or "
-    "groups, would tell, if the difference stayed what it is (and seeds grew in proportion)."
+    "claim is shown, or refuted, where the bootstrap lies on one side, with Holm's correction over all claims of a "
+    "study: the chance of one false verdict among them is 5 %. Else it cannot be told; in brackets how many "
+    "utterances, or groups, would tell, if the difference stayed what it is (and seeds grew in proportion)."
 )
 
 
@@ -82,9 +82,12 @@ def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
             control = study.control_of(one) if one.trained else None
             if control is None:  # each run's own, of which there may be one for all seeds
                 runs = study.runs_of(one)
-                if not runs.float_run.all():  # it was not scored on this set, or nobody has its record
+                floats = study.floats_of(runs)
+                if (
+                    len(floats) < len(runs) or floats.wer.isna().any()
+                ):  # nobody has its record, or scored it on this set
                     continue
-                against, pair = "the float baseline", (runs, study.floats_of(runs))
+                against, pair = "the float baseline", (runs, floats)
             else:
                 against = "the float control, trained as long"
                 pair = same_seeds(study.runs_of(one), study.runs_of(control))
