@@ -7,7 +7,6 @@ logits. Under bfloat16 if training would be. POLICY is that of a configuration, 
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import qstudy.runtime
 qstudy.runtime.tune()
 
 import torch  # noqa: E402
+import yaml  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--preset")
     parser.add_argument("--start", type=Path)
     parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--policy", type=json.loads, default={"name": "float"})
+    parser.add_argument("--policy", type=yaml.safe_load, default={"name": "float"})
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     values = load_yaml(arguments.config) | {"policy": arguments.policy}

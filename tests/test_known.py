@@ -51,6 +51,7 @@ def test_what_a_report_knows_is_not_trained_again(
     sweep(study, root=tmp_path, known=[trained / "report"])
     printed = capsys.readouterr().out
     assert "Trials that are among 2 in" in printed
+    assert "2 of up to 4 steps, 1 known" in printed
     of_two, of_eight = read_records(tmp_path / "small")
     before = {made(record): record for record in read_records(trained / "small")}
     assert made(of_two) not in before

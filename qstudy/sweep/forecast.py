@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.known import has_known
+from qstudy.sweep.known import has_known, is_known
 from qstudy.sweep.space import corners
 from qstudy.sweep.summary import duration
 from qstudy.training.assets import corpus_maker
@@ -50,7 +50,7 @@ def print_forecast(config: StudyConfig, folder: Path, done: int) -> None:
     starts = [again for run in config.started() if _starts(run, folder) for again in config.repeats(run)]
     unlike = {(run.start_file, repr(run.model), repr(run.training), run.seed): run for run in starts}
     baselines = list(dict.fromkeys(_baseline(run) for run in unlike.values()))
-    parts = [_corpus(config.base_run), *baselines, *_screening(config, folder), _trials(config, done)]
+    parts = [_corpus(config.base_run), *baselines, *_screening(config, folder), _trials(config, folder, done)]
     whole = duration(sum(part.seconds for part in parts))
     print(f"Study {config.study}: {whole} on two CPU cores; all of it goes to {folder}.")
     print("\n".join(_lines(parts)), flush=True)
@@ -104,16 +104,21 @@ def _screening(config: StudyConfig, folder: Path) -> list[Part]:
     return [Part("screening", f"up to {settings.evaluations:,} evaluations{trained}", seconds)]
 
 
-def _trials(config: StudyConfig, done: int) -> Part:
+def _trials(config: StudyConfig, folder: Path, done: int) -> Part:
     """The grid's trials, then the space's, whose first corner stands for all of them."""
     changes = config.combinations.changes[: config.wanted]
     changes += corners(config.space)[:1] * (config.wanted - len(changes))
     runs = [config.run_of(each) for each in changes]
     steps = max(run.schedule.steps for run in runs)
     seeds = f" with each of {config.seeds} seeds" if config.seeds > 1 else ""
-    what = f"{config.wanted} of up to {steps:,} steps{seeds}" + (f", {done} done" if done else "")
+    left = [run for run in runs[done:] if not is_known(folder, run)]
+    known = len(runs[done:]) - len(left)
+    told = {"done": done, "known": known}
+    what = ", ".join(
+        [f"{config.wanted} of up to {steps:,} steps{seeds}", *(f"{n} {how}" for how, n in told.items() if n)]
+    )
     parameters = {model: _parameters(run) for model, run in {repr(run.model): run for run in runs}.items()}
-    seconds = sum(_trial_s(run, parameters[repr(run.model)]) for run in runs[done:])
+    seconds = sum(_trial_s(run, parameters[repr(run.model)]) for run in left)
     return Part("trials", what, config.seeds * seconds / CORES)
 
 

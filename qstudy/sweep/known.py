@@ -71,6 +71,13 @@ def take_known(root: Path, config: RunConfig, run: Path, cost: Price, **own: Any
     return None
 
 
+def is_known(root: Path, config: RunConfig) -> bool:
+    """Whether a record that came along with the study in `root` is that of this run."""
+    return has_known(root) and any(
+        _is_of(record, then, config) for record, then in _records(root / KNOWN, (root / KNOWN).stat().st_mtime_ns)
+    )
+
+
 @lru_cache(maxsize=1)  # a worker asks for every trial of its study
 def _records(path: Path, written: int) -> list[tuple[Record, RunConfig]]:
     """All that still mean a run, with its configuration; `written` (nanoseconds) tells older files from newer ones."""
