@@ -3,7 +3,7 @@ of a step goes.
 
 CPU time of one thread, so that a busy machine does not count: the real batches, model and losses of a run, without
 Lightning around. Part by part, medians over batches; then whole steps in turn, with the head in tiles and over whole
-logits. Under bfloat16 if training would be. POLICY is that of a configuration, as JSON.
+logits. Under bfloat16 if training would be. POLICY is that of a configuration, as YAML.
 """
 
 import argparse

@@ -113,10 +113,8 @@ def _trials(config: StudyConfig, folder: Path, done: int) -> Part:
     seeds = f" with each of {config.seeds} seeds" if config.seeds > 1 else ""
     left = [run for run in runs[done:] if not is_known(folder, run)]
     known = len(runs[done:]) - len(left)
-    told = {"done": done, "known": known}
-    what = ", ".join(
-        [f"{config.wanted} of up to {steps:,} steps{seeds}", *(f"{n} {how}" for how, n in told.items() if n)]
-    )
+    ready = [f", {number} {how}" for how, number in {"done": done, "known": known}.items() if number]
+    what = f"{config.wanted} of up to {steps:,} steps{seeds}{''.join(ready)}"
     parameters = {model: _parameters(run) for model, run in {repr(run.model): run for run in runs}.items()}
     seconds = sum(_trial_s(run, parameters[repr(run.model)]) for run in left)
     return Part("trials", what, config.seeds * seconds / CORES)
