@@ -89,7 +89,7 @@ def test_unknown_fields_are_ignored() -> None:
         ({"metrics": [1]}, "metrics: a list should be a mapping"),
         ({"metrics": {"test": {"wer": "low"}}}, "metrics.test.wer: 'low' should be a valid number"),
         ({"bit_map": {"a": 4}}, "bit_map.a: 4 should be a mapping"),
-        ({"samples": "none"}, "samples: 'none' should be a valid list"),
+        ({"samples": "none"}, "samples: 'none' should be a list: [none]"),
         ({"baseline": "float-1"}, "baseline: 'float-1' should be a mapping"),
         ({"baseline": {"wer": "low"}}, "baseline.wer: 'low'"),
         ({"baseline": {"latency": 3}}, "baseline.latency: 3 should be a mapping"),

@@ -509,7 +509,7 @@ def test_a_storage_that_is_away_is_an_error_without_its_password(tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"spaces": {}}, "spaces: there is no such field; fields are study, base, grid"),
+        ({"spaces": {}}, "spaces: there is no such field (did you mean 'space'?); fields are study, base, grid"),
         ({"study": "../x"}, "study: '../x' cannot name a file"),
         ({"base": None}, "base: None should be a mapping"),
         ({"base": {**BASE, "stps": 3}}, "stps"),
