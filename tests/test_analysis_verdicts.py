@@ -196,6 +196,14 @@ def test_with_as_many_utterances_as_it_says_it_can_be_told() -> None:
     assert (before.word, after.word) == (OPEN, SHOWN)
 
 
+@pytest.mark.parametrize("deviation", [0.55e-3, 0.6e-3, 0.65e-3])
+def test_few_groups_are_told_in_whole_numbers_that_are_enough(deviation: float) -> None:
+    """Where a digit more would be a tenth of a group."""
+    (found,) = verdicts([normal(-0.001, deviation, utterances=5)])
+    assert found.word == OPEN
+    assert found.needed == int(found.needed) >= 5 * (1.96 * deviation / 0.001) ** 2 - 0.2
+
+
 def test_many_claims_are_held_to_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """What alone would be shown is not, beside many that nothing is known of."""
     likely, noise = normal(-0.0023, 0.001), [normal(0, 0.001)] * 9

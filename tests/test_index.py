@@ -303,8 +303,9 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
         ({"measure": "better"}, "papers.0.claims.0.*against: missing; name what"),
         ({"of": {"policy": "s8bqat", "odd": 1}}, "odd is not a column"),
         ({"of": {"architecture": "lstm"}}, "4 settings of one fit .*say which is meant"),
+        ({"measure": "better", "against": {"title": "float baseline"}}, "one: a float baseline was not trained as its"),
     ],
-    ids=["measure", "against", "column", "ambiguous"],
+    ids=["measure", "against", "column", "ambiguous", "baseline"],
 )
 def test_a_claim_that_cannot_be_held_against_anything_is_named(
     tmp_path: Path, change: dict[str, Any], said: str
