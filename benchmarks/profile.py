@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import qstudy.runtime
 qstudy.runtime.tune()
 
 import torch  # noqa: E402
-import yaml  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -36,7 +36,7 @@ from qstudy.training.assets import Assets, open_assets  # noqa: E402
 from qstudy.training.config import RunConfig, config_from_dict  # noqa: E402
 from qstudy.training.module import TransducerModule  # noqa: E402
 from qstudy.training.start import read_start  # noqa: E402
-from qstudy.yaml_file import load_yaml  # noqa: E402
+from qstudy.yaml_file import load_yaml, parse_yaml  # noqa: E402
 
 ROUNDS = 2
 """Of all batches, after one that does not count."""
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--preset")
     parser.add_argument("--start", type=Path)
     parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--policy", type=yaml.safe_load, default={"name": "float"})
+    parser.add_argument("--policy", type=partial(parse_yaml, what="--policy"), default={"name": "float"})
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     values = load_yaml(arguments.config) | {"policy": arguments.policy}

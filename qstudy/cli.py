@@ -7,7 +7,7 @@ import re
 import select
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from io import TextIOWrapper
@@ -151,7 +151,7 @@ def _fail(message: str) -> NoReturn:
     sys.exit(USER_ERROR)
 
 
-def _explained(message: str, options: Callable[[], Iterable[str]]) -> str:
+def _explained(message: str, options: Collection[str]) -> str:
     """What jsonargparse says of arguments, in the user's words.
 
     Args:
@@ -164,18 +164,18 @@ def _explained(message: str, options: Callable[[], Iterable[str]]) -> str:
         name = words.split()[0].partition("=")[0]
         if not name.startswith("-"):
             return f"{name!r} is one argument too many; --help tells what there is."
-        return f"{name} is no option of this command{meant(name, options())}; --help lists them."
+        return f"{name} is no option of this command{meant(name, options)}; --help lists them."
     _, required, words = said.partition("the following arguments are required: ")
     if required:
-        names = [f"--{name}" if f"--{name}" in options() else name for name in words.split(", ")]
+        names = [f"--{name}" if f"--{name}" in options else name for name in words.split(", ")]
         return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} required; --help tells of them."
     if wrong := re.match(r'Parser key "([^"]+)": .*?(?:Given|Got) value: (.*)', said):
         names = re.findall(r"Literal\[(.*?)\]", said)[:1]
         kinds = [f"one of {each}".replace("'", "") for each in names]
         kinds += [word for kind, word in _KINDS.items() if f"<class '{kind}'>" in said]
+        kinds += [f"a list: [{wrong[2]}]" for kind in ("list", "tuple") if f"<class '{kind}'>" in said]
         expected = f"must be {' or '.join(kinds)}" if kinds else "cannot be taken"
-        listed = "<class 'list'>" in said or "<class 'tuple'>" in said
-        return f"--{wrong[1]}: {wrong[2]!r} {f'must be a list: [{wrong[2]}]' if listed else expected}."
+        return f"--{wrong[1]}: {wrong[2]!r} {expected}."
     return said[:400]
 
 
@@ -260,8 +260,8 @@ def _call(name: str, command: Command, arguments: Sequence[str]) -> None:
         try:
             values = vars(parser.instantiate(parser.parse_args(rest)))
         except ArgumentError as error:
-            options = all_options(name, function, command.positional)
-            raise UserError(_explained(str(error), lambda: options._option_string_actions)) from error
+            options = all_options(name, function, command.positional)._option_string_actions
+            raise UserError(_explained(str(error), options)) from error
         function(**configured, **{f"{key}_" if iskeyword(key) else key: value for key, value in values.items()})
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("qstudy", "analysis"):

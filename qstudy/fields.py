@@ -40,7 +40,6 @@ NAMING = ("name", "corpus")
 """What says which part a mapping is of; all else in it are options of that part."""
 ORDERED = ("layers",)
 """Fields that may be mappings of patterns, of which the last match wins."""
-QUOTES = "'\""
 WHOLE = ("test",)
 """Mappings that replace each other: who names test sets of his own wants no others."""
 
@@ -188,7 +187,7 @@ def _complaint(error: Mapping[str, Any]) -> str:
         expected = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return f"{_short(error['input'])} is not one of {expected}"
     if error["type"] in ("list_type", "tuple_type") and isinstance(error["input"], str | int | float):
-        return f"{_short(error['input'])} should be a list: [{_short(error['input']).strip(QUOTES)}]"
+        return f"{_short(error['input'])} should be a list: [{str(error['input'])[:60]}]"
     said = error["msg"].removeprefix("Input ").removeprefix("Value error, ").replace("an object", "a mapping")
     said = said.replace("valid array", "valid list")
     return f"{_short(error['input'])} {said}"

@@ -87,10 +87,10 @@ def _acquire(path: Path, operation: int) -> IO[str] | None:
         file.close()  # whoever held it has removed it
 
 
-def _opened(path: Path) -> int:
+def _opened(path: Path, flags: int = os.O_WRONLY | os.O_APPEND | os.O_CREAT) -> int:
     """A descriptor of the file; not through a link, which in a stranger's folder may lead anywhere."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UserError(f"{path} is a link, but must be a lock of its own; remove it.") from error
@@ -100,11 +100,11 @@ def _opened(path: Path) -> int:
 def _existing(path: Path) -> int:
     """A descriptor of a file that is there; of one that may not be written, to be read, though NFS locks none such."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        return _opened(path, os.O_WRONLY)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    return _opened(path, os.O_RDONLY)
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

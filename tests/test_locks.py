@@ -84,8 +84,9 @@ def _nobody() -> Iterator[None]:
 
 def test_a_link_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a link"):
-        try_lock(tmp_path / "lock")
+    for asked in (try_lock, is_held):
+        with pytest.raises(UserError, match="is a link"):
+            asked(tmp_path / "lock")
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -83,9 +83,7 @@ def _not_worse(study: Study, found: pd.DataFrame) -> Iterator[Finding]:
             if control is None:  # each run's own, of which there may be one for all seeds
                 runs = study.runs_of(one)
                 floats = study.floats_of(runs)
-                if (
-                    len(floats) < len(runs) or floats.wer.isna().any()
-                ):  # nobody has its record, or scored it on this set
+                if len(floats) < len(runs) or floats.wer.isna().any():  # without a record, or a rate on this set
                     continue
                 against, pair = "the float baseline", (runs, floats)
             else:

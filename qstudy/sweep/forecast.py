@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from qstudy.quant.policies import build_policy
 from qstudy.sweep.config import StudyConfig
-from qstudy.sweep.known import has_known, is_known
+from qstudy.sweep.known import has_known, known_record
 from qstudy.sweep.space import corners
 from qstudy.sweep.summary import duration
 from qstudy.training.assets import corpus_maker
@@ -111,7 +111,7 @@ def _trials(config: StudyConfig, folder: Path, done: int) -> Part:
     runs = [config.run_of(each) for each in changes]
     steps = max(run.schedule.steps for run in runs)
     seeds = f" with each of {config.seeds} seeds" if config.seeds > 1 else ""
-    left = [run for run in runs[done:] if not is_known(folder, run)]
+    left = [run for run in runs[done:] if known_record(folder, run) is None]
     known = len(runs[done:]) - len(left)
     ready = [f", {number} {how}" for how, number in {"done": done, "known": known}.items() if number]
     what = f"{config.wanted} of up to {steps:,} steps{seeds}{''.join(ready)}"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qstudy.errors import UserError
 from qstudy.fields import with_order
@@ -21,6 +21,15 @@ from qstudy.training.record import RECORD_FILE, Record, parse_record, read_recor
 from qstudy.training.reprice import repriced
 
 KNOWN = "known.jsonl"
+
+
+class Known(NamedTuple):
+    """A record that came along."""
+
+    record: Record
+    config: RunConfig
+    parts: dict[str, Any]
+    """What its results depend on."""
 
 
 def of_trained(records: Iterable[dict[str, Any]]) -> list[str]:
@@ -61,31 +70,32 @@ def take_known(root: Path, config: RunConfig, run: Path, cost: Price, **own: Any
     Raises:
         UserError: a record that came along is damaged.
     """
+    if (record := known_record(root, config)) is None:
+        return None
+    run.mkdir(parents=True, exist_ok=True)
+    priced = repriced(record, cost, config) if record.usage is None else record
+    return write_record(run, replace(_asked(priced, config), run=run.name, **own))
+
+
+def known_record(root: Path, config: RunConfig) -> Record | None:
+    """The record that came along with the study in `root` and is that of this run; raises as `take_known`."""
     if not has_known(root):
         return None
-    for record, then in _records(root / KNOWN, (root / KNOWN).stat().st_mtime_ns):
-        if _is_of(record, then, config):
-            run.mkdir(parents=True, exist_ok=True)
-            priced = repriced(record, cost, config) if record.usage is None else record
-            return write_record(run, replace(_asked(priced, config), run=run.name, **own))
-    return None
-
-
-def is_known(root: Path, config: RunConfig) -> bool:
-    """Whether a record that came along with the study in `root` is that of this run."""
-    return has_known(root) and any(
-        _is_of(record, then, config) for record, then in _records(root / KNOWN, (root / KNOWN).stat().st_mtime_ns)
+    records, asked = _records(root / KNOWN, (root / KNOWN).stat().st_mtime_ns), _parts(config)
+    return next(
+        (one.record for one in records if one.parts == asked and _has_all(one.record, one.config, config)), None
     )
 
 
 @lru_cache(maxsize=1)  # a worker asks for every trial of its study
-def _records(path: Path, written: int) -> list[tuple[Record, RunConfig]]:
-    """All that still mean a run, with its configuration; `written` (nanoseconds) tells older files from newer ones."""
+def _records(path: Path, written: int) -> list[Known]:
+    """All that still mean a run; `written` (nanoseconds) tells older files from newer ones."""
     found = []
     for line in path.read_bytes().splitlines():
         record = parse_record(parse_json(line, str(path)))
         with suppress(UserError):  # a configuration of fields that are no more
-            found.append((record, config_from_dict(dict(record.config or {}))))
+            config = config_from_dict(dict(record.config or {}))
+            found.append(Known(record, config, _parts(config)))
     return found
 
 
@@ -115,11 +125,12 @@ def require_same_run(folder: Path, config: RunConfig) -> None:
         )
 
 
-def _is_of(record: Record, then: RunConfig, config: RunConfig) -> bool:
-    """Whether a run with this configuration would end with this record, but for chance between builds and machines."""
+def _has_all(record: Record, then: RunConfig, config: RunConfig) -> bool:
+    """Whether a record, of a run with the same parts, has all that is asked for, and the same start: then the run would
+    end with this record, but for chance between builds and machines."""
     scored = config.data.test.items() <= then.data.test.items() and set(config.data.test) <= set(record.metrics or {})
     priced = record.usage is None or set(config.accelerator) <= set(record.latency or {})
-    return scored and priced and _parts(then) == _parts(config) and _starts_alike(record, then, config)
+    return scored and priced and _starts_alike(record, then, config)
 
 
 def _asked(record: Record, config: RunConfig) -> Record:

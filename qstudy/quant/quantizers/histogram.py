@@ -35,10 +35,11 @@ class Histogram(nn.Module):
         if not len(flat):
             return
         now = finite_extremes(flat)
+        largest = float(now.abs().amax())
         if not self.ends.any():  # zeros alone so far: they are in the first bin from zero, however wide it is
-            self.reach = float(now.abs().amax()) or 1.0
+            self.reach = largest or 1.0
         self.ends.copy_(torch.stack([torch.minimum(self.ends[0], now[0]), torch.maximum(self.ends[1], now[1])]))
-        self._widen(float(now.abs().amax()))
+        self._widen(largest)
         self.counts += torch.histc(flat.to(self.counts), 2 * HALF, -self.reach, self.reach)
 
     @property
